@@ -1,0 +1,81 @@
+"""Errors that a person can act on: one line that names the file, the line where there is one, and the remedy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+class PyroCvaeError(Exception):
+    """Base of all errors raised on purpose: ``path:line: problem; remedy``.
+
+    Parameters: ``problem`` says what is wrong, ``remedy`` what to do, ``path`` and ``line`` (1-based) where.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, problem: str, remedy: str = "", *, path: str | os.PathLike[str] | None = None, line: int | None = None
+    ) -> None:
+        self.problem, self.remedy, self.path, self.line = problem, remedy, path, line
+        where = "" if path is None else f"{Path(path)}:{line}: " if line is not None else f"{Path(path)}: "
+        text = where + problem + (f"; {remedy}" if remedy else "")
+        super().__init__(" ".join(text.split()))
+
+
+class InputError(PyroCvaeError):
+    """What was given is wrong (a file, an option, an id): exit code 2."""
+
+    exit_code = 2
+
+
+class MachineError(PyroCvaeError):
+    """What the machine lacks (disk space, memory, network, a package): exit code 1."""
+
+    exit_code = 1
+
+
+def run_command(main: Callable[[], None]) -> int:
+    """Run a command line and turn its errors into one line on stderr and an exit code, never a traceback.
+
+    0 done, 1 what the machine lacks, 2 what was given, 130 Ctrl-C, 143 SIGTERM. With ``PYRO_CVAE_DEBUG=1`` the
+    traceback is kept.
+    """
+
+    def terminate(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("PYRO_CVAE_DEBUG"):
+            raise
+        known = as_known(error)
+        if known is None:
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return known.exit_code
+    return 0
+
+
+def as_known(error: BaseException) -> PyroCvaeError | None:
+    """Our own error for an exception whose cause a person can mend (disk, memory, permissions), or ``None``."""
+    if isinstance(error, PyroCvaeError):
+        return error
+    if isinstance(error, MemoryError):
+        return MachineError("out of memory", "use a smaller --batch-size or fewer --factors")
+    if isinstance(error, OSError) and error.strerror:
+        remedy = {28: "free some space or choose another folder", 13: "check the permissions"}.get(error.errno or 0, "")
+        return MachineError(error.strerror, remedy, path=error.filename)
+    return None
