@@ -1,0 +1,84 @@
+# `make` lists the targets. Everything is installed into .venv, once; it is brought up to date when pyproject.toml,
+# constraints.txt or one of the variables below changes. After the install nothing needs the network.
+#
+#   PYTHON       the Python that makes .venv                       make run PYTHON=/opt/python3.11/bin/python3
+#   TORCH        another build of PyTorch, in pip's words          make run TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+#   CONSTRAINTS  the file of exact pins; empty takes the newest    make run CONSTRAINTS=
+#   ARGS         what is added to the command of `run` or pytest   make run ARGS="--data citeulike-t"
+#
+# TORCH and CONSTRAINTS are remembered until they are given anew or `make clean` is called.
+
+-include .venv/choices.mk
+PYTHON ?= python3.11
+TORCH ?=
+CONSTRAINTS ?= constraints.txt
+ARGS ?=
+JOBS ?= auto
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PYTEST := $(BIN)/python -m pytest
+# pytest's exit code 5 is "no test carries this mark"
+MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] && echo "no test carries this mark yet"; }
+
+.DEFAULT_GOAL := help
+.PHONY: help run test slow statistical realdata lint format claims bench clean FORCE
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: .venv/installed  ## install, then fit the embedded data set by variational Bayes and report (about a minute)
+	$(BIN)/python -m inference.svi --mode bayes $(ARGS)
+
+test: .venv/installed-dev  ## install, then the quick tests
+	$(PYTEST) -n $(JOBS) $(ARGS)
+
+slow: .venv/installed-dev  ## the tests that take long, or that measure time or memory
+	$(PYTEST) -m "slow and not statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
+
+statistical: .venv/installed-dev  ## the tests that may fail by chance, rarely
+	$(PYTEST) -m "statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
+
+realdata: .venv/installed-dev  ## the tests on the CiteULike folders under $PYRO_CVAE_DATA; without it they are skipped
+	$(PYTEST) -m realdata $(ARGS) $(MAY_BE_EMPTY)
+
+lint: .venv/installed-dev  ## style and types: ruff, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed-dev  ## let ruff mend what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+claims: .venv/installed-dev  ## compute again every figure that README and docs state (long)
+	$(BIN)/python -m benchmarks.claims $(ARGS)
+
+bench: .venv/installed-dev  ## time and memory of an epoch beside the dense model in plain torch
+	$(BIN)/python -m benchmarks.epoch $(ARGS)
+
+clean:  ## remove .venv and the tools' caches; run folders stay
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the virtual environment -----------------------------------------------------------------------------------------
+
+# The choices are kept in a file that is rewritten only when they differ, so that another TORCH installs anew.
+CHOICES = TORCH ?= $(TORCH)\nCONSTRAINTS ?= $(CONSTRAINTS)\n
+.venv/choices: FORCE
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv || \
+		{ echo "error: '$(PYTHON) -m venv' failed; install Python 3.11, or name one: make PYTHON=..." >&2; exit 2; }
+	@printf '$(CHOICES)' | cmp -s - .venv/choices.mk || { printf '$(CHOICES)' > .venv/choices.mk; touch $@; }
+
+# TORCH goes first and alone, since its index may not hold the pins of the other packages.
+.venv/installed: .venv/choices pyproject.toml $(CONSTRAINTS)
+ifneq ($(strip $(TORCH)),)
+	@grep -s '^torch==' $(or $(CONSTRAINTS),/dev/null) > .venv/torch.txt || true
+	$(PIP) -c .venv/torch.txt $(TORCH)
+endif
+	$(PIP) $(addprefix -c ,$(CONSTRAINTS)) -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev]'
+	@touch $@
