@@ -1,0 +1,183 @@
+"""CiteULike folders: ``users.dat``, ``mult.dat``, ``vocabulary.dat`` and, if there, ``titles.txt``.
+
+Formats (Wang, Chen and Li, IJCAI 2013): row u of ``users.dat`` is ``n i1 ... in``, the items of user u; row j of
+``mult.dat`` is ``n w1:c1 ... wn:cn``, word w occurs c times in item j; row w of ``vocabulary.dat`` is word w, to be
+split on newlines only and not stripped, since some words are or hold Unicode blanks. Numbers count from 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+
+import numpy as np
+import scipy.sparse as sp
+
+from pyro_cvae.data import files
+from pyro_cvae.data.content import Content
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.errors import InputError
+
+log = logging.getLogger(__name__)
+
+# At most 18 digits: then every number fits an int64.
+_LIST_ROW = re.compile(r"[0-9]{1,18}(?:[ \t]+[0-9]{1,18})*[ \t]*").fullmatch
+_COUNT_ROW = re.compile(r"[0-9]{1,18}(?:[ \t]+[0-9]{1,18}:[0-9]{1,18})*[ \t]*").fullmatch
+
+
+def load_citeulike(folder: files.PathLike) -> Dataset:
+    """Read a CiteULike folder; ids are the row numbers of the files (int).
+
+    Where ``mult.dat`` is absent (citeulike-a is often passed on without it), the words of ``titles.txt`` are counted
+    instead, and the log says so. Raises InputError, with file and line, for anything malformed.
+    """
+    folder = files.need_folder(folder)
+    vocabulary = read_vocabulary(folder / "vocabulary.dat")
+    titles = files.read_lines(folder / "titles.txt") if (folder / "titles.txt").exists() else None
+    if (folder / "mult.dat").exists():
+        counts = read_counts(folder / "mult.dat", len(vocabulary))
+        if titles is not None and len(titles) != counts.shape[0]:
+            raise InputError(
+                f"has {len(titles)} titles, but mult.dat has {counts.shape[0]} items",
+                "take both files from one source",
+                path=folder / "titles.txt",
+            )
+    elif titles is not None:
+        log.warning("%s: no mult.dat, so the content is the words of titles.txt", folder)
+        counts = count_title_words(titles, vocabulary)
+    else:
+        raise InputError(
+            "no such file", "get mult.dat (or titles.txt, which can stand in for it)", path=folder / "mult.dat"
+        )
+    rows, items = read_lists(folder / "users.dat", counts.shape[0])
+    n_users = len(rows) - 1
+    users = np.repeat(np.arange(n_users), np.diff(rows))
+    return Dataset(
+        folder.resolve().name,
+        Interactions.from_arrays(users, items, n_users=n_users, n_items=counts.shape[0]),
+        Content(counts, vocabulary),
+        np.arange(n_users),
+        np.arange(counts.shape[0]),
+        None if titles is None else np.array(titles, object),
+    )
+
+
+def read_lists(path: files.PathLike, n_items: int, n_rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows ``n i1 ... in`` as (starts (n_rows + 1,), items (n_pairs,)), items in the order of the file.
+
+    Raises InputError for a malformed row, a count that lies, an id outside 0..n_items - 1, a repeated id, or, where
+    ``n_rows`` is given, another number of rows.
+    """
+    lines = files.read_lines(path)
+    numbers: list[int] = []
+    for line, text in enumerate(lines, 1):
+        if not _LIST_ROW(text):
+            raise _malformed_row(path, line, text, r"[0-9]{1,18}", "whole numbers of 0 or more, with blanks between")
+        numbers += map(int, text.split())
+    starts, values = _split_rows(path, lines, np.array(numbers, np.int64), 1)
+    _check_range(path, starts, values, n_items, "item")
+    _check_repeats(path, starts, values, "item")
+    if n_rows is not None and len(lines) != n_rows:
+        raise InputError(
+            f"has {len(lines)} rows, but the data has {n_rows} users", "use the file of these data", path=path
+        )
+    return starts, values
+
+
+def read_counts(path: files.PathLike, n_words: int) -> sp.csr_matrix:
+    """Rows ``n w1:c1 ... wn:cn`` as sparse counts, float64 (n_items, n_words).
+
+    Raises InputError for a malformed row, a count n that lies, a word outside 0..n_words - 1, a repeated word or c = 0.
+    """
+    lines = files.read_lines(path)
+    numbers: list[int] = []
+    for line, text in enumerate(lines, 1):
+        if not _COUNT_ROW(text):
+            raise _malformed_row(path, line, text, r"[0-9]{1,18}:[0-9]{1,18}", "word:count pairs, with blanks between")
+        numbers += map(int, text.replace(":", " ").split())
+    starts, values = _split_rows(path, lines, np.array(numbers, np.int64), 2)
+    words, counts = values[0::2], values[1::2]
+    _check_range(path, starts, words, n_words, "word")
+    _check_repeats(path, starts, words, "word")
+    if not counts.all():
+        bad = int(np.argmin(counts != 0))
+        line = int(np.searchsorted(starts, bad, side="right"))
+        raise InputError(f"word {words[bad]} has count 0", "leave out words that do not occur", path=path, line=line)
+    matrix = sp.csr_matrix((counts.astype(np.float64), words, starts), shape=(len(lines), n_words))
+    matrix.sort_indices()
+    return matrix
+
+
+def read_vocabulary(path: files.PathLike) -> tuple[str, ...]:
+    """One word a row, split on newlines only and not stripped; raises InputError for an empty or repeated word."""
+    words = files.read_lines(path)
+    if "" in words:
+        raise InputError("an empty word", "give one word a row", path=path, line=words.index("") + 1)
+    seen: dict[str, int] = {}
+    for line, word in enumerate(words, 1):
+        if seen.setdefault(word, line) != line:
+            raise InputError(f"the word {word!r} is also in line {seen[word]}", "keep one", path=path, line=line)
+    return tuple(words)
+
+
+def count_title_words(titles: list[str], vocabulary: tuple[str, ...]) -> sp.csr_matrix:
+    """Counts of the vocabulary's words in titles: lower case, split at blanks, all but a-z and 0-9 dropped.
+
+    This rule gives 315 of the 354 rows of the original ``mult.dat`` exactly that can be checked (title and abstract).
+    """
+    number = {word: w for w, word in enumerate(vocabulary)}
+    drop = re.compile(r"[^a-z0-9]+").sub
+    rows = [Counter(number.get(drop("", word), -1) for word in title.lower().split()) for title in titles]
+    pairs = [[(w, c) for w, c in sorted(row.items()) if w >= 0] for row in rows]
+    starts = np.cumsum([0] + [len(row) for row in pairs])
+    flat = np.array([pair for row in pairs for pair in row], np.int64).reshape(-1, 2)
+    return sp.csr_matrix((flat[:, 1].astype(np.float64), flat[:, 0], starts), shape=(len(titles), len(vocabulary)))
+
+
+def _split_rows(
+    path: files.PathLike, lines: list[str], numbers: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take the leading count out of each row; (starts in entries (n_rows + 1,), values of ``width`` an entry)."""
+    found = np.array([len(text.split()) - 1 for text in lines], np.int64)
+    heads = np.concatenate([[0], np.cumsum(1 + width * found)])[:-1]
+    told = numbers[heads]
+    if (told != found).any():
+        row = int(np.argmax(told != found))
+        raise InputError(
+            f"says {told[row]} entries but has {found[row]}",
+            "correct the count or the entries",
+            path=path,
+            line=row + 1,
+        )
+    return np.concatenate([[0], np.cumsum(found)]), np.delete(numbers, heads)
+
+
+def _check_range(path: files.PathLike, starts: np.ndarray, values: np.ndarray, size: int, what: str) -> None:
+    if len(values) and values.max() >= size:
+        bad = int(np.argmax(values >= size))
+        line = int(np.searchsorted(starts, bad, side="right"))
+        raise InputError(f"{what} {values[bad]} does not exist", f"use 0 to {size - 1}", path=path, line=line)
+
+
+def _check_repeats(path: files.PathLike, starts: np.ndarray, values: np.ndarray, what: str) -> None:
+    rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    order = np.lexsort((values, rows))
+    same = (rows[order][1:] == rows[order][:-1]) & (values[order][1:] == values[order][:-1])
+    if same.any():
+        bad = order[int(np.argmax(same))]
+        raise InputError(
+            f"{what} {values[bad]} is there more than once", "list it once", path=path, line=int(rows[bad]) + 1
+        )
+
+
+def _malformed_row(path: files.PathLike, line: int, text: str, entry: str, expected: str) -> InputError:
+    """Say which token of a row is wrong."""
+    tokens = text.split()
+    if not tokens:
+        return InputError("an empty row", "write 0 for a row without entries", path=path, line=line)
+    wrong = [t for t in tokens[:1] if not re.fullmatch("[0-9]{1,18}", t)]
+    wrong += [t for t in tokens[1:] if not re.fullmatch(entry, t)]
+    shown = repr(wrong[0][:40]) if wrong else "a blank at the start or of an unusual kind"
+    return InputError(f"cannot read {shown}", f"a row is its number of entries, then {expected}", path=path, line=line)

@@ -1,0 +1,229 @@
+"""Dataset: interactions and content with the ids that users see; row numbers never leave the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from pyro_cvae.data import files
+from pyro_cvae.data.content import Content, TextVectorizer
+from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.errors import InputError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Who rated what, what the items say, and what users and items are called.
+
+    Parameters:
+        name: A short label; not part of the fingerprint.
+        interactions: The stored pairs.
+        content: The counts of every item.
+        user_ids: External id of each user row: int64, or object holding str; unique.
+        item_ids: External id of each item row, the same.
+        titles: Title of each item row (object holding str), or ``None``.
+        truth: What a simulator drew, by name (u, v, z, scores, lambda_u, ...), or ``None``.
+
+    Raises InputError if sizes disagree, or ids are repeated or of mixed types.
+    """
+
+    name: str
+    interactions: Interactions
+    content: Content
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    titles: np.ndarray | None = None
+    truth: dict[str, np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        for name, n in (("user_ids", self.n_users), ("item_ids", self.n_items)):
+            ids = typed_ids(getattr(self, name), name)
+            object.__setattr__(self, name, ids)
+            if ids.shape != (n,):
+                raise InputError(f"{name} has {len(ids)} entries, the interactions {n}", "give one id for each row")
+            if len(set(ids.tolist())) != n:
+                raise InputError(f"{name} has repeated ids", "give each row its own id")
+        if self.content.n_items != self.n_items:
+            raise InputError(
+                f"the content has {self.content.n_items} items, the interactions {self.n_items}",
+                "give one row of content for each item",
+            )
+        if self.titles is not None:
+            object.__setattr__(self, "titles", np.asarray(self.titles, object))
+            if len(self.titles) != self.n_items:
+                raise InputError(f"{len(self.titles)} titles for {self.n_items} items", "give one for each item")
+
+    @property
+    def n_users(self) -> int:
+        """Number of users."""
+        return self.interactions.n_users
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return self.interactions.n_items
+
+    @property
+    def n_features(self) -> int:
+        """Number of words, or other features of the content."""
+        return self.content.n_features
+
+    @cached_property
+    def _rows_of(self) -> dict[str, dict[Any, int]]:
+        ids = {"user": self.user_ids, "item": self.item_ids}
+        return {kind: {key: row for row, key in enumerate(column.tolist())} for kind, column in ids.items()}
+
+    def user_rows(self, ids: Iterable[Any], unknown: str = "error") -> np.ndarray:
+        """Rows of users given by external id, int64.
+
+        Where the ids are whole numbers, a string that spells one is accepted (command lines give strings).
+        ``unknown`` is the policy for an id that is not there: ``"error"`` raises InputError, ``"drop"`` leaves it out,
+        ``"prior"`` gives row -1, which stands for "nothing known but the prior".
+        """
+        return self._rows("user", self.user_ids, ids, unknown)
+
+    def item_rows(self, ids: Iterable[Any], unknown: str = "error") -> np.ndarray:
+        """Rows of items given by external id; as :meth:`user_rows`."""
+        return self._rows("item", self.item_ids, ids, unknown)
+
+    def _rows(self, kind: str, known: np.ndarray, ids: Iterable[Any], unknown: str) -> np.ndarray:
+        if unknown not in ("error", "drop", "prior"):
+            raise InputError(f"unknown policy {unknown!r} for unknown ids", "use error, drop or prior")
+        table, whole = self._rows_of[kind], known.dtype != object
+        rows = []
+        for given in ids.tolist() if isinstance(ids, np.ndarray) else ids:
+            key = int(given) if whole and isinstance(given, str) and _spells_integer(given) else given
+            right_type = isinstance(key, int | np.integer) if whole else isinstance(key, str)
+            row = table.get(key, -1) if right_type and not isinstance(key, bool) else -1
+            if row < 0 and unknown == "error":
+                example = known[0].item() if whole else known[0]
+                raise InputError(f"no {kind} has the id {given!r}", f"ids of {kind}s look like {example!r}")
+            rows.append(row)
+        found = np.array(rows, np.int64)
+        return found[found >= 0] if unknown == "drop" else found
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over everything but the name: pairs, content, words, ids, titles, truth; types included."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        counts, vectorizer = self.content.counts, self.content.vectorizer
+        parts: dict[str, Any] = {"shape": [self.n_users, self.n_items, self.n_features]}
+        parts |= self.interactions.columns()
+        parts |= {"data": counts.data, "indices": counts.indices.astype(np.int64)}
+        parts |= {"indptr": counts.indptr.astype(np.int64), "vocabulary": self.content.vocabulary}
+        parts |= {"vectorizer": None if vectorizer is None else vectorizer.to_json()}
+        parts |= {"user_ids": self.user_ids, "item_ids": self.item_ids, "titles": self.titles}
+        parts |= {f"truth.{name}": value for name, value in sorted((self.truth or {}).items())}
+        return files.digest(parts)
+
+    def describe(self) -> dict[str, int | float | str]:
+        """The facts worth printing, in reading order."""
+        pairs = self.interactions
+        return {
+            "name": self.name,
+            "users": self.n_users,
+            "items": self.n_items,
+            "pairs": len(pairs),
+            "density": len(pairs) / max(1, self.n_users * self.n_items),
+            "words": self.n_features,
+            "word entries": int(self.content.counts.nnz),
+            "empty documents": int(self.content.empty.sum()),
+            "users without items": int((pairs.user_counts == 0).sum()),
+            "items without users": int((pairs.item_counts == 0).sum()),
+        }
+
+    def save(self, folder: files.PathLike) -> None:
+        """Write the data set into a folder (made if need be): Parquet, JSON and safetensors, no pickle."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files.write_table(folder / "interactions.parquet", self.interactions.columns())
+        files.write_table(folder / "users.parquet", {"id": self.user_ids})
+        titles = {} if self.titles is None else {"title": self.titles}
+        files.write_table(folder / "items.parquet", {"id": self.item_ids} | titles)
+        counts = self.content.counts
+        csr = {"data": counts.data, "indices": counts.indices, "indptr": counts.indptr}
+        files.write_arrays(folder / "content.safetensors", csr)
+        if self.truth is not None:
+            files.write_arrays(folder / "truth.safetensors", self.truth)
+        vectorizer = self.content.vectorizer
+        facts = {
+            "schema": SCHEMA,
+            "name": self.name,
+            "n_users": self.n_users,
+            "n_items": self.n_items,
+            "n_features": self.n_features,
+            "fingerprint": self.fingerprint(),
+            "truth": self.truth is not None,
+            "vectorizer": None if vectorizer is None else vectorizer.to_json(),
+            "vocabulary": self.content.vocabulary,
+        }
+        files.write_json(folder / "dataset.json", facts)
+
+    @classmethod
+    def load(cls, folder: files.PathLike) -> Dataset:
+        """Read what :meth:`save` wrote, exactly; raises InputError naming the file that is missing or damaged."""
+        folder = files.need_folder(folder)
+        facts = files.read_json(folder / "dataset.json", SCHEMA)
+        try:
+            pairs = files.read_table(folder / "interactions.parquet")
+            people, things = files.read_table(folder / "users.parquet"), files.read_table(folder / "items.parquet")
+            csr = files.read_arrays(folder / "content.safetensors")
+            words, vectorizer = facts["vocabulary"], facts["vectorizer"]
+            dataset = cls(
+                facts["name"],
+                read_interactions(pairs, facts["n_users"], facts["n_items"]),
+                Content(
+                    sp.csr_matrix(
+                        (csr["data"], csr["indices"], csr["indptr"]), shape=(facts["n_items"], facts["n_features"])
+                    ),
+                    None if words is None else tuple(words),
+                    None if vectorizer is None else TextVectorizer.from_json(vectorizer),
+                ),
+                people["id"],
+                things["id"],
+                things.get("title"),
+                files.read_arrays(folder / "truth.safetensors") if facts["truth"] else None,
+            )
+            intact = dataset.fingerprint() == facts["fingerprint"]
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(f"its files do not fit together ({error})", "make the folder again", path=folder) from None
+        if not intact:
+            raise InputError("its files were changed or damaged after saving", "make the folder again", path=folder)
+        return dataset
+
+
+def read_interactions(columns: dict[str, np.ndarray], n_users: int, n_items: int) -> Interactions:
+    """Interactions from the columns that :meth:`Interactions.columns` gave."""
+    confidences, times = columns.get("confidences"), columns.get("times")
+    return Interactions(columns["users"], columns["items"], columns["ratings"], confidences, times, n_users, n_items)
+
+
+def typed_ids(ids: Any, what: str) -> np.ndarray:
+    """Ids as one typed array: int64, or object holding str; raises InputError for mixed or other types."""
+    if isinstance(ids, np.ndarray) and np.issubdtype(ids.dtype, np.integer):
+        return ids.astype(np.int64)
+    values = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    if all(isinstance(value, str) for value in values):
+        return np.array([str(value) for value in values], object)
+    if all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values):
+        try:
+            return np.array(values, np.int64)
+        except OverflowError:
+            raise InputError(f"{what} has a whole number above 2^63", "give such ids as text") from None
+    kinds = ", ".join(sorted({type(value).__name__ for value in values}))
+    raise InputError(f"{what} has ids of type {kinds}", "give whole numbers only or text only")
+
+
+def _spells_integer(text: str) -> bool:
+    digits = text.removeprefix("-")
+    return digits.isascii() and digits.isdigit() and str(int(text)) == text if len(digits) < 20 else False

@@ -1,0 +1,136 @@
+"""Reading files: everything that can be wrong with one is an :class:`InputError` naming file, line and remedy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_cvae.errors import InputError
+
+PathLike = str | os.PathLike[str]
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """The bytes of a file; raises InputError if it is missing, a folder or unreadable."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise InputError("no such file", "check the path", path=path) from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise InputError("this is not a file", "give the path of a file", path=path) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot be read ({reason})", "check that it is a readable file", path=path) from None
+
+
+def read_lines(path: PathLike) -> list[str]:
+    r"""The lines of a UTF-8 text file, split on ``\n`` only and not stripped; a newline after the last is optional.
+
+    Raises InputError for an empty file, a byte order mark, Windows line ends, NUL bytes or bytes that are not UTF-8.
+    """
+    raw = read_bytes(path)
+    if not raw:
+        raise InputError("the file is empty", "restore it from its source", path=path)
+    if raw.startswith(b"\xef\xbb\xbf"):
+        raise InputError("starts with a byte order mark", "save it as UTF-8 without one", path=path, line=1)
+    for bad, problem, remedy in (
+        (b"\r", "has a carriage return", r"convert its line ends to \n (dos2unix)"),
+        (b"\0", "has a NUL byte", "restore the file from its source"),
+    ):
+        if bad in raw:
+            raise InputError(problem, remedy, path=path, line=raw.count(b"\n", 0, raw.index(bad)) + 1)
+    try:
+        lines = raw.decode("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError("is not valid UTF-8", "convert it to UTF-8 (iconv)", path=path, line=line) from None
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def need_folder(path: PathLike) -> Path:
+    """The folder at ``path``; raises InputError if there is none."""
+    folder = Path(path)
+    if not folder.exists():
+        raise InputError("no such folder", "check the path", path=folder)
+    if not folder.is_dir():
+        raise InputError("this is not a folder", "give the path of a folder", path=folder)
+    return folder
+
+
+# Folders of our own (Dataset.save, Split.save): Parquet, JSON and safetensors, nothing that can run code on loading.
+
+_RESTORE = "the folder is damaged or incomplete: make it again or restore it"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as UTF-8 JSON."""
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, schema: int) -> dict[str, Any]:
+    """Read a JSON object written with this ``schema`` number; raises InputError for anything else."""
+    try:
+        value = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise InputError(f"is not valid JSON ({error})", _RESTORE, path=path) from None
+    if not isinstance(value, dict) or value.get("schema") != schema:
+        found = value.get("schema") if isinstance(value, dict) else None
+        raise InputError(f"has schema {found!r}, this version reads {schema}", "make the folder again", path=path)
+    return value
+
+
+def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
+    """Write columns as Parquet; arrays of dtype object hold strings."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrays = {name: pa.array(c, pa.string() if c.dtype == object else None) for name, c in columns.items()}
+    pq.write_table(pa.table(arrays), path)
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """Read what :func:`write_table` wrote, types and NaN kept; raises InputError if the file is damaged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(pa.BufferReader(read_bytes(path)))
+        return {name: table.column(name).to_numpy() for name in table.column_names}
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"is not a readable Parquet file ({error})", _RESTORE, path=path) from None
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write numeric arrays as safetensors."""
+    from safetensors.numpy import save
+
+    path.write_bytes(save({name: np.asarray(a, order="C") for name, a in arrays.items()}))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what :func:`write_arrays` wrote; raises InputError if the file is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return load(read_bytes(path))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"is not a readable safetensors file ({error})", _RESTORE, path=path) from None
+
+
+def digest(parts: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of named arrays, strings, sequences of strings and ``None``, types and shapes included."""
+    sha = hashlib.sha256()
+    for name, part in parts.items():
+        if isinstance(part, np.ndarray) and part.dtype != object:
+            kind, body = f"{part.dtype.str}{part.shape}", np.asarray(part, order="C").tobytes()
+        else:
+            kind, body = "json", json.dumps(part.tolist() if isinstance(part, np.ndarray) else part).encode()
+        sha.update(f"{name}:{kind}:{len(body)}:".encode() + body)
+    return sha.hexdigest()

@@ -1,0 +1,162 @@
+"""Interactions: the stored (user, item) pairs of a rating matrix, with their ratings, confidences and times."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from pyro_cvae.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Stored pairs sorted by (user, item), each at most once; every other cell is rating 0 with confidence ``b``.
+
+    Parameters:
+        users: Row of the user, int64 (n_pairs,).
+        items: Row of the item, int64 (n_pairs,).
+        ratings: R_ij, float64 (n_pairs,); 1 for implicit data.
+        confidences: C_ij, float64 (n_pairs,); ``None`` or NaN is the model's ``a``; 0 means that the cell is missing,
+            that is, it has no factor in the likelihood at all.
+        times: When, float64 (n_pairs,), in seconds since 1970 where the source has dates; ``None`` if unknown.
+        n_users: Number of rows of the matrix.
+        n_items: Number of its columns.
+
+    Raises InputError if the pairs are unsorted, repeated or out of range, or a number is not what it must be.
+    """
+
+    users: np.ndarray
+    items: np.ndarray
+    ratings: np.ndarray
+    confidences: np.ndarray | None
+    times: np.ndarray | None
+    n_users: int
+    n_items: int
+
+    def __post_init__(self) -> None:
+        n = len(self.users)
+        for name in ("items", "ratings", "confidences", "times"):
+            column = getattr(self, name)
+            if column is not None and column.shape != (n,):
+                raise InputError(f"{name} has shape {column.shape}, users has ({n},)", "give one value for each pair")
+        for name, column, size in (("user", self.users, self.n_users), ("item", self.items, self.n_items)):
+            if n and (column.min() < 0 or column.max() >= size):
+                raise InputError(f"{name} rows run from {column.min()} to {column.max()}", f"use 0 to {size - 1}")
+        if np.any(np.diff(self.keys) <= 0):
+            raise InputError("pairs are not sorted and unique", "build them with Interactions.from_arrays")
+        if not np.isfinite(self.ratings).all():
+            raise InputError("a rating is not a finite number", "leave the pair out or give it confidence 0")
+        if self.confidences is not None and (np.isinf(self.confidences).any() or (self.confidences < 0).any()):
+            raise InputError("a confidence is negative or infinite", "use 0 for a missing cell, NaN for the model's a")
+        if self.times is not None and not np.isfinite(self.times).all():
+            raise InputError("a time is not a finite number", "give a time for every pair, or for none")
+
+    @classmethod
+    def from_arrays(
+        cls,
+        users: Any,
+        items: Any,
+        *,
+        n_users: int,
+        n_items: int,
+        ratings: Any = None,
+        confidences: Any = None,
+        times: Any = None,
+        duplicates: str = "last",
+    ) -> Interactions:
+        """Sort pairs given in any order and settle repeated ones.
+
+        ``duplicates="last"`` keeps the last row of each pair (its rating, confidence and time) and logs a warning with
+        the number of rows left out; ``"error"`` raises InputError.
+        """
+        users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
+        # Stable: of equal pairs the one given last comes last, and is the one kept.
+        order = np.lexsort((items, users))
+        last = np.ones(len(order), bool)
+        sorted_users, sorted_items = users[order], items[order]
+        last[:-1] = (sorted_users[1:] != sorted_users[:-1]) | (sorted_items[1:] != sorted_items[:-1])
+        repeated = int(len(last) - last.sum())
+        if repeated and duplicates == "error":
+            raise InputError(f"{repeated} pairs are there more than once", "list each pair of user and item once")
+        if repeated:
+            log.warning("%d repeated pairs of user and item were merged: the last row of each is kept", repeated)
+        rows = order[last]
+
+        def column(values: Any) -> np.ndarray | None:
+            return None if values is None else np.asarray(values, np.float64)[rows]
+
+        ones = np.ones(len(rows)) if ratings is None else np.asarray(ratings, np.float64)[rows]
+        return cls(users[rows], items[rows], ones, column(confidences), column(times), int(n_users), int(n_items))
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def keys(self) -> np.ndarray:
+        """One number for each pair, user * n_items + item, int64 (n_pairs,), ascending."""
+        return self.users * self.n_items + self.items
+
+    @property
+    def observed(self) -> np.ndarray:
+        """True where the pair is observed, False where it is missing (confidence 0), bool (n_pairs,)."""
+        return np.ones(len(self), bool) if self.confidences is None else self.confidences != 0
+
+    @property
+    def positive(self) -> np.ndarray:
+        """True where the pair is observed with a rating above 0, bool (n_pairs,)."""
+        return self.observed & (self.ratings > 0)
+
+    @cached_property
+    def user_counts(self) -> np.ndarray:
+        """Observed pairs of each user, int64 (n_users,)."""
+        return np.bincount(self.users[self.observed], minlength=self.n_users)
+
+    @cached_property
+    def item_counts(self) -> np.ndarray:
+        """Observed pairs of each item, int64 (n_items,)."""
+        return np.bincount(self.items[self.observed], minlength=self.n_items)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell of the matrix is stored."""
+        return len(self) == self.n_users * self.n_items
+
+    def select(self, mask: Any) -> Interactions:
+        """The pairs where ``mask``, bool (n_pairs,), is true."""
+        mask = np.asarray(mask, bool)
+
+        def column(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[mask]
+
+        return replace(
+            self,
+            users=self.users[mask],
+            items=self.items[mask],
+            ratings=self.ratings[mask],
+            confidences=column(self.confidences),
+            times=column(self.times),
+        )
+
+    def as_missing(self, mask: Any) -> Interactions:
+        """The same pairs, those where ``mask`` is true marked missing: confidence 0, and rating 0 so nothing leaks."""
+        confidences = np.full(len(self), np.nan) if self.confidences is None else self.confidences
+        return replace(self, ratings=np.where(mask, 0.0, self.ratings), confidences=np.where(mask, 0.0, confidences))
+
+    def csr(self) -> sp.csr_matrix:
+        """The ratings of the observed pairs as a sparse matrix (n_users, n_items); missing pairs are left out."""
+        seen = self.observed
+        indptr = np.concatenate([[0], np.cumsum(self.user_counts)])
+        shape = (self.n_users, self.n_items)
+        return sp.csr_matrix((self.ratings[seen], self.items[seen], indptr), shape=shape)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The arrays by name, those that are ``None`` left out: what is saved and fingerprinted."""
+        names = ("users", "items", "ratings", "confidences", "times")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}

@@ -1,0 +1,186 @@
+"""From a name or a path to a data set: simulators, CiteULike (downloaded and cached), folders and tables."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.files import PathLike, read_bytes
+from pyro_cvae.errors import InputError, MachineError
+
+log = logging.getLogger(__name__)
+
+GITHUB = "https://raw.githubusercontent.com"
+TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a public repository at one commit: ``{mirror}/{source}``, with the git blob sha1 of its bytes."""
+
+    name: str
+    source: str
+    sha1: str
+
+
+_T = "js05212/citeulike-t/4f103c6ea0fe407b23be230837b65517e613c34a/"
+_A = "js05212/citeulike-a/91b603922d7f2d3db18071d4798bf78c9c5d1680/"
+_CVAE = "eelxpeng/CollaborativeVAE/f2b521656b33cfba033ddf3d7150ab7fd0cff8d3/data/citeulike-t/"
+_TITLES = "ericproffitt/TopicModelsVB.jl/a91ae62af7fac40d27eb4776be8c79c59bac96b7/datasets/citeu/"
+
+REMOTE: dict[str, tuple[RemoteFile, ...]] = {
+    "citeulike-t": (
+        RemoteFile("users.dat", _T + "users.dat", "a363574955fa4def72e3025ee79c2e36b9a05fd0"),
+        RemoteFile("mult.dat", _T + "mult.dat", "2805aec9d45376f5c2383db8bb0e0bed01290cb1"),
+        RemoteFile("vocabulary.dat", _T + "vocabulary.dat", "4f16a05cde545a2e84ac09bc6ecedb3b560c4f5c"),
+        RemoteFile("cf-train-1-users.dat", _CVAE + "cf-train-1-users.dat", "d7b5a1f1b046273e43c4a6d8c74e1dbac28e6e60"),
+        RemoteFile(
+            "cf-train-10-users.dat", _CVAE + "cf-train-10-users.dat", "f006b9c971c6a006c42f7fee253febec76ea34c6"
+        ),
+    ),
+    "citeulike-a": (
+        RemoteFile("users.dat", _A + "users.dat", "01c329a6df4e883f3282421557543a547eada9de"),
+        RemoteFile("mult.dat", _A + "mult.dat", "5df76b81fd9814116ed143bda6e8e843ba167123"),
+        RemoteFile("vocabulary.dat", _A + "vocabulary.dat", "06c634403471aaafbf4ea1f71324c1b0038640ab"),
+        RemoteFile("titles.txt", _TITLES + "citeutitles.txt", "cd04a7b2e8a685416d1d1bb428558c5be55f8680"),
+    ),
+}
+
+NAMES = ("simulated", "simulated-gaussian", *REMOTE)
+
+
+def load_dataset(name_or_path: PathLike, items: PathLike | None = None) -> Dataset:
+    """The data set of a name (one of ``NAMES``), a folder or a file.
+
+    A folder is one that ``Dataset.save`` wrote, CiteULike's, or RecBole's atomic files; a file is a table of
+    interactions (CSV, Parquet), with ``items`` the table of items, or a RecBole ``.inter`` file. Raises InputError
+    with the remedy for anything else, and MachineError where a download fails.
+    """
+    name = os.fspath(name_or_path)
+    if items is not None and (name in NAMES or Path(name).is_dir()):
+        raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
+    if name == "simulated":
+        from pyro_cvae.data.simulated import simulated
+
+        return simulated()
+    if name == "simulated-gaussian":
+        from pyro_cvae.data.simulated import simulated_gaussian
+
+        return simulated_gaussian()
+    if name in REMOTE:
+        from pyro_cvae.data.citeulike import load_citeulike
+
+        return load_citeulike(fetch(name))
+    path = Path(name)
+    if path.is_dir():
+        return _load_folder(path)
+    if path.suffix == ".inter":
+        from pyro_cvae.data.atomic import load_atomic
+
+        return load_atomic(path, items)
+    if path.exists() or path.suffix in (".csv", ".parquet"):
+        from pyro_cvae.data.frames import load_tables
+
+        return load_tables(path, items)
+    raise InputError("no such data set", f"use one of {', '.join(NAMES)}, or the path of a folder or file", path=path)
+
+
+def _load_folder(path: Path) -> Dataset:
+    if (path / "dataset.json").exists():
+        return Dataset.load(path)
+    if (path / "users.dat").exists():
+        from pyro_cvae.data.citeulike import load_citeulike
+
+        return load_citeulike(path)
+    if any(path.glob("*.inter")):
+        from pyro_cvae.data.atomic import load_atomic
+
+        return load_atomic(path)
+    raise InputError(
+        "no data set in this folder",
+        "it needs users.dat (CiteULike), a .inter file (RecBole) or dataset.json (saved by this program)",
+        path=path,
+    )
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``PYRO_CVAE_CACHE``, or the user's cache folder of the platform."""
+    if chosen := os.environ.get("PYRO_CVAE_CACHE"):
+        return Path(chosen)
+    from platformdirs import user_cache_path
+
+    return user_cache_path("pyro-cvae")
+
+
+def git_blob_sha1(content: bytes) -> str:
+    """What ``git hash-object`` says: the SHA-1 of ``blob <length>``, a NUL and the bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def fetch(name: str) -> Path:
+    """The folder in the cache that holds the files of ``name``, downloading those that are not there.
+
+    Every file is checked against its git blob sha1, cached ones too, and moved into place only when it is right.
+    ``PYRO_CVAE_MIRROR`` replaces https://raw.githubusercontent.com as the start of the addresses. Raises InputError
+    for wrong bytes, MachineError where there is no network or the cache cannot be written.
+    """
+    folder = cache_folder() / name
+    for remote in REMOTE[name]:
+        path = folder / remote.name
+        if path.exists():
+            if git_blob_sha1(read_bytes(path)) != remote.sha1:
+                raise InputError(
+                    "is not the published file (wrong git hash)", "delete it to download it again", path=path
+                )
+            continue
+        address = f"{os.environ.get('PYRO_CVAE_MIRROR', GITHUB).rstrip('/')}/{remote.source}"
+        content = _download(address, folder)
+        if git_blob_sha1(content) != remote.sha1:
+            raise InputError(
+                f"what {address} sent is not the published file (wrong git hash)",
+                f"try again, or fetch the file by hand into {folder}",
+                path=path,
+            )
+        _write_atomically(path, content)
+        log.info("downloaded %s (%d bytes) into %s", address, len(content), folder)
+    log.info("%s is read from %s", name, folder)
+    return folder
+
+
+def _download(address: str, folder: Path) -> bytes:
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:
+            return answer.read()
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise MachineError(
+            f"{address} cannot be downloaded ({reason})",
+            f"connect to the network, set PYRO_CVAE_MIRROR, or fetch the file by hand into {folder}",
+        ) from None
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise MachineError(
+            f"the cache cannot be written ({error.strerror})",
+            "set PYRO_CVAE_CACHE to a folder you own",
+            path=path.parent,
+        ) from None

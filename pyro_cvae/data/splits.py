@@ -1,0 +1,256 @@
+"""Splits of the stored pairs into training, test and validation parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_cvae.data import citeulike, files
+from pyro_cvae.data.dataset import Dataset, read_interactions
+from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.errors import InputError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Training and test pairs of one data set, and what validation may look at.
+
+    Parameters:
+        train: What is fitted.
+        test: What the reported numbers are computed on.
+        validation: What early stopping and tuning look at, or ``None``. Taken out of ``train``, except at one training
+            item a user, where it is the test pairs of ``tuning_users``, which ``test`` holds too.
+        tuning_users: True for the users that were spent on tuning, bool (n_users,), or ``None``; the headline mean
+            leaves them out.
+        protocol: How the split was made, as JSON.
+
+    Raises InputError if an observed training pair is also a test or validation pair, or if sizes disagree.
+    """
+
+    train: Interactions
+    test: Interactions
+    validation: Interactions | None
+    tuning_users: np.ndarray | None
+    protocol: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        trained = self.train.keys[self.train.observed]
+        for name, part in (("test", self.test), ("validation", self.validation)):
+            if part is None:
+                continue
+            if (part.n_users, part.n_items) != (self.train.n_users, self.train.n_items):
+                raise InputError(f"training and {name} part have other sizes", "split one data set")
+            if len(np.intersect1d(trained, part.keys, assume_unique=True)):
+                raise InputError(f"a training pair is also a {name} pair", "a pair may be in one part only")
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the pairs of all parts and the tuning users; not over how the split was made."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        parts: dict[str, Any] = {"shape": [self.train.n_users, self.train.n_items]}
+        for name, part in self._parts().items():
+            parts |= {f"{name}.{column}": values for column, values in part.columns().items()}
+        return files.digest(parts | {"tuning_users": self.tuning_users})
+
+    def _parts(self) -> dict[str, Interactions]:
+        parts = {"train": self.train, "test": self.test}
+        return parts if self.validation is None else parts | {"validation": self.validation}
+
+    def describe(self) -> dict[str, int | float | str]:
+        """The facts worth printing, in reading order."""
+        facts: dict[str, int | float | str] = {
+            "split": str(self.protocol.get("kind", "")),
+            "training pairs": int(self.train.observed.sum()),
+            "test pairs": len(self.test),
+            "users with test items": int((self.test.user_counts > 0).sum()),
+            "cold items": int((self.train.item_counts == 0).sum()),
+        }
+        if self.validation is not None:
+            facts["validation pairs"] = len(self.validation)
+        if self.tuning_users is not None:
+            facts["tuning users"] = int(self.tuning_users.sum())
+        return facts
+
+    def save(self, folder: files.PathLike) -> None:
+        """Write the split into a folder (made if need be), which may be that of its data set."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, part in self._parts().items():
+            files.write_table(folder / f"{name}.parquet", part.columns())
+        facts = {
+            "schema": SCHEMA,
+            "n_users": self.train.n_users,
+            "n_items": self.train.n_items,
+            "fingerprint": self.fingerprint(),
+            "parts": list(self._parts()),
+            "tuning_users": None if self.tuning_users is None else np.flatnonzero(self.tuning_users).tolist(),
+            "protocol": self.protocol,
+        }
+        files.write_json(folder / "split.json", facts)
+
+    @classmethod
+    def load(cls, folder: files.PathLike) -> Split:
+        """Read what :meth:`save` wrote, exactly; raises InputError naming the file that is missing or damaged."""
+        folder = files.need_folder(folder)
+        facts = files.read_json(folder / "split.json", SCHEMA)
+        try:
+            n_users, n_items = facts["n_users"], facts["n_items"]
+            parts = {
+                name: read_interactions(files.read_table(folder / f"{name}.parquet"), n_users, n_items)
+                for name in facts["parts"]
+            }
+            tuning = None
+            if facts["tuning_users"] is not None:
+                tuning = np.zeros(n_users, bool)
+                tuning[facts["tuning_users"]] = True
+            split = cls(parts["train"], parts["test"], parts.get("validation"), tuning, facts["protocol"])
+            intact = split.fingerprint() == facts["fingerprint"]
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+            raise InputError(f"its files do not fit together ({error})", "make the folder again", path=folder) from None
+        if not intact:
+            raise InputError("its files were changed or damaged after saving", "make the folder again", path=folder)
+        return split
+
+
+def per_user(dataset: Dataset, n: int, seed: int) -> Split:
+    """``n`` training items a user (all of them where there are no more), the rest test: the paper's P.
+
+    One ``numpy.random.RandomState(seed)`` goes through the users in order and draws ``permutation(n_i)`` of each one's
+    items in ascending order; the first ``n`` train. With seed 123 this is the authors' cf-10 split of citeulike-t.
+    Missing cells (confidence 0) stay in training and are not counted.
+    """
+    pairs = dataset.interactions
+    random, counts = np.random.RandomState(seed), pairs.user_counts
+    # One draw a user, a few microseconds each: the authors' stream of random numbers leaves no other way.
+    ranks = [random.permutation(count)[:n] for count in counts]
+    starts = np.cumsum(counts) - counts
+    chosen = np.concatenate(
+        [start + rank for start, rank in zip(starts, ranks, strict=True)] or [np.zeros(0, np.int64)]
+    )
+    observed = np.flatnonzero(pairs.observed)
+    test = np.zeros(len(pairs), bool)
+    test[observed] = True
+    test[observed[chosen]] = False
+    return _split(pairs, test, {"kind": "per-user", "train_per_user": n, "seed": seed})
+
+
+def from_file(dataset: Dataset, path: files.PathLike) -> Split:
+    """The training rows of a file in CiteULike's format (the authors' ``cf-train-P-users.dat``), the rest test.
+
+    The file speaks of users and items by number, so the ids of the data must be 0, 1, 2, ... Raises InputError, with
+    the line, for a malformed row or a pair that is not in the data.
+    """
+    pairs = dataset.interactions
+    for ids in (dataset.user_ids, dataset.item_ids):
+        if ids.dtype == object or not np.array_equal(ids, np.arange(len(ids))):
+            raise InputError("a file of training rows needs data whose ids are 0, 1, 2, ...", "use --split", path=path)
+    starts, items = citeulike.read_lists(path, pairs.n_items, pairs.n_users)
+    keys = np.repeat(np.arange(pairs.n_users), np.diff(starts)) * pairs.n_items + items
+    known = np.isin(keys, pairs.keys, assume_unique=True)
+    if not known.all():
+        user, item = divmod(int(keys[np.argmin(known)]), pairs.n_items)
+        problem = f"user {user} has no item {item} in the data"
+        raise InputError(problem, "use the file of these data", path=path, line=user + 1)
+    test = pairs.observed & ~np.isin(pairs.keys, keys, assume_unique=True)
+    return _split(pairs, test, {"kind": "file", "file": Path(path).name})
+
+
+def by_time(dataset: Dataset, test_fraction: float) -> Split:
+    """The latest ``test_fraction`` of all pairs are test; pairs of one moment are never torn apart (all go to test)."""
+    pairs = dataset.interactions
+    if pairs.times is None:
+        raise InputError(f"the data set {dataset.name} has no times", "give a table with a time column, or --split")
+    observed = pairs.observed
+    times = np.sort(pairs.times[observed])
+    cut = times[min(int(np.ceil(len(times) * (1 - test_fraction))), len(times) - 1)] if len(times) else 0.0
+    test = observed & (pairs.times >= cut)
+    if not (observed & ~test).any():
+        raise InputError("no pair is earlier than the test part", "use another --split or a smaller --test-fraction")
+    return _split(pairs, test, {"kind": "time", "test_fraction": test_fraction, "cut": float(cut)})
+
+
+def held_out_items(dataset: Dataset, fraction: float, seed: int) -> Split:
+    """All pairs of a seeded ``fraction`` of the rated items (at least one) are test: cold start of items."""
+    pairs = dataset.interactions
+    rated = np.flatnonzero(pairs.item_counts)
+    if len(rated) < 2:
+        raise InputError("fewer than two items have ratings", "hold out items of a larger data set")
+    n = min(max(1, round(fraction * len(rated))), len(rated) - 1)
+    held = np.zeros(pairs.n_items, bool)
+    held[np.random.default_rng(seed).permutation(rated)[:n]] = True
+    protocol = {"kind": "items", "test_fraction": fraction, "seed": seed}
+    return _split(pairs, pairs.observed & held[pairs.items], protocol)
+
+
+def held_out_cells(dataset: Dataset, fraction: float, seed: int) -> Split:
+    """A seeded ``fraction`` of the stored cells is test; in training they are missing (confidence 0), not zeros."""
+    pairs = dataset.interactions
+    observed = np.flatnonzero(pairs.observed)
+    test = np.zeros(len(pairs), bool)
+    test[np.random.default_rng(seed).permutation(observed)[: round(fraction * len(observed))]] = True
+    protocol = {"kind": "cells", "test_fraction": fraction, "seed": seed}
+    return Split(pairs.as_missing(test), pairs.select(test), None, None, protocol)
+
+
+def with_validation(split: Split, fraction: float, seed: int) -> Split:
+    """A validation part that never touches a reported test pair.
+
+    Usually a seeded ``fraction`` of each user's training pairs leaves ``train`` (rounded at random so that the expected
+    share is exact; every user keeps one or more). Where no user has more than one training pair, a seeded ``fraction``
+    of the users with test pairs becomes ``tuning_users`` instead, and their test pairs the validation part.
+    """
+    train, rng = split.train, np.random.default_rng(seed)
+    counts = train.user_counts
+    protocol = split.protocol | {"validation": {"fraction": fraction, "seed": seed}}
+    if counts.max(initial=0) <= 1:
+        able = np.flatnonzero(split.test.user_counts)
+        if not len(able):
+            raise InputError("no user has a test pair to validate on", "use a split with test pairs")
+        tuning = np.zeros(train.n_users, bool)
+        tuning[rng.permutation(able)[: max(1, round(fraction * len(able)))]] = True
+        protocol["validation"]["kind"] = "tuning users"
+        validation = split.test.select(tuning[split.test.users])
+        return replace(split, validation=validation, tuning_users=tuning, protocol=protocol)
+    wanted = np.minimum(np.floor(fraction * counts + rng.random(len(counts))), counts - 1)
+    observed = np.flatnonzero(train.observed)
+    users = train.users[observed]
+    shuffled = observed[np.lexsort((rng.random(len(observed)), users))]
+    rank = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    taken = np.zeros(len(train), bool)
+    taken[shuffled[rank < wanted[users]]] = True
+    protocol["validation"]["kind"] = "training pairs"
+    kept = train.as_missing(taken) if split.protocol.get("kind") == "cells" else train.select(~taken)
+    return replace(split, train=kept, validation=train.select(taken), protocol=protocol)
+
+
+def make_split(dataset: Dataset, options: Any) -> Split:
+    """The split that options ask for (fields as in ``inference.options.DataOptions``).
+
+    A data set whose every cell is stored is split by cells (:func:`held_out_cells`) where ``per-user`` is asked: its
+    ratings are real numbers, and a cell that is not trained on is unknown, not a zero.
+    """
+    if options.train_file is not None:
+        split = from_file(dataset, options.train_file)
+    elif options.split == "time":
+        split = by_time(dataset, options.test_fraction)
+    elif options.split == "items":
+        split = held_out_items(dataset, options.test_fraction, options.split_seed)
+    elif options.split != "per-user":
+        raise InputError(f"unknown split {options.split!r}", "use per-user, time or items")
+    elif dataset.interactions.complete:
+        split = held_out_cells(dataset, options.test_fraction, options.split_seed)
+    else:
+        split = per_user(dataset, options.train_per_user, options.split_seed)
+    return with_validation(split, options.validation, options.split_seed) if options.validation else split
+
+
+def _split(pairs: Interactions, test: np.ndarray, protocol: dict[str, Any]) -> Split:
+    return Split(pairs.select(~test), pairs.select(test), None, None, protocol)
