@@ -28,7 +28,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,16 +120,15 @@ def _disk(path: Path, remedy: str = "") -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         number = error.errno if isinstance(error, OSError) else None
-        if number is None:  # safetensors gives the number in its text only
-            found = re.search(r"os error (\d+)", str(error))
-            number = int(found[1]) if found else None
-        if number is None:
-            raise
+        if number is None:  # safetensors and pyarrow give the number in their text only
+            found = re.search(r"(?:os error|Errno) (\d+)", str(error))
+            number = int(found[1]) if found else 0
         if number in _NO_SPACE:
-            remedy = "free some space, then go on with --resume; the last checkpoint is intact"
+            remedy = "free some space; a run that was begun goes on with --resume"
         elif number in _NO_ACCESS:
             remedy = "check the permissions, or choose another --out"
-        raise MachineError(f"cannot be written ({os.strerror(number)})", remedy, path=path) from error
+        reason = os.strerror(number) if number else str(error)
+        raise MachineError(f"cannot be written ({reason})", remedy, path=path) from error
 
 
 def _sync(path: Path) -> None:
@@ -153,11 +152,24 @@ def _write(path: Path, save: Callable[[Path], object]) -> None:
         _sync(path.parent)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+def _remove(path: Path, last: str = "") -> None:
+    """Delete what is waste, as far as that can be done; of a folder, the file ``last`` goes last."""
+    if path.is_symlink() or not path.is_dir():
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+        return
+    if last:
+        for entry in path.iterdir():
+            if entry.name != last:
+                _remove(entry)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_old(old: Path) -> None:
+    """Delete a run; if that is cut short, what is left is no run."""
+    if not old.is_symlink():
+        _remove(old / "manifest.json")
+    _remove(old)
 
 
 def _lock(folder: Path) -> None:
@@ -350,10 +362,10 @@ def _replaced(out: Path) -> list[Path]:
 def _settle(out: Path) -> None:
     """Undo a swap that was cut short: with nothing at ``out`` the old run goes back, else it was replaced and goes."""
     for old in _replaced(out):
-        if not os.path.lexists(out):
+        if (old / "manifest.json").is_file() and not os.path.lexists(out):
             os.rename(old, out)
         else:
-            _remove(old)
+            _remove_old(old)
 
 
 def _is_ours(folder: Path) -> bool:
@@ -582,7 +594,7 @@ class RunWriter:
                         "something has been put here during the fit", "move it away, then --resume", path=self.out
                     )
                 old = self.out.with_name(f"{self.out.name}.old-pid{os.getpid()}")
-                _remove(old)
+                _remove_old(old)
                 os.rename(self.out, old)
             try:
                 os.rename(self.path, self.out)
@@ -591,18 +603,29 @@ class RunWriter:
                     os.rename(old, self.out)
                 raise
             _sync(self.out.parent)
-        _unlock(self.path)
-        for waste in (self.out / "checkpoint", self.out / "writer.json", old):
-            if waste is not None:
-                _remove(waste)
+        self.close()
+        _remove(self.out / "checkpoint")
+        _remove(self.out / "writer.json")
+        if old is not None:
+            _remove_old(old)
         return self.out
+
+    def close(self) -> None:
+        """Let go of the folder, so that another process may resume the run; :meth:`finish` does it too."""
+        _unlock(self.path)
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def _make_room(out: Path, overwrite: bool) -> None:
     """Check that a run may begin at ``out``; remove the remains of earlier ones if they may go."""
     partial = _partial(out)
-    if not out.name:
-        raise InputError("is no name for a run", "give a folder to --out", path=out)
+    if not out.name or re.search(r"\.partial$|\.old-pid\d+$", out.name):
+        raise InputError("is no name for a run", "choose another --out", path=out)
     with _disk(out):
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -624,7 +647,7 @@ def _make_room(out: Path, overwrite: bool) -> None:
                     "an unfinished run is here", "go on with --resume, or start anew with --overwrite", path=partial
                 )
             _lock(partial)
-            _remove(partial)
+            _remove(partial, last="writer.json")  # by which it is known as ours, if this is cut short
             _unlock(partial)
         _settle(out)
         if out.exists() and not overwrite:
@@ -642,8 +665,8 @@ def _compare(stored: Any, given: Mapping[str, Any], free: Sequence[str], path: P
         )
     before, now = stored["options"], given.get("options", {})
     for name in sorted((before.keys() | now.keys()) - set(free)):
-        was, is_ = (_dump(side[name]).strip() if name in side else "not known" for side in (before, now))
-        if was != is_:
+        was, is_ = (json.dumps(side[name]) if name in side else "not known" for side in (before, now))
+        if was != is_ and before.get(name, was) != now.get(name, is_):  # 10 and 10.0 are the same
             flag = "--" + name.replace("_", "-")
             raise InputError(
                 f"{flag} is {is_}, but the run was begun with {was}",
@@ -774,7 +797,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
         out = path.with_name(path.name.removesuffix(".partial"))
         raise InputError("this run is not finished", f"go on with --resume --out {out}", path=path)
     if not os.path.lexists(path):
-        if old := _replaced(path):  # killed between the two renames of a swap: the old run is still whole
+        old = [old for old in _replaced(path) if (old / "manifest.json").is_file()]
+        if old:  # killed between the two renames of a swap: the old run is whole, beside its place
             path = old[0]
         elif _partial(path).is_dir():
             raise InputError("this run is not finished", f"go on with --resume --out {path}", path=_partial(path))
