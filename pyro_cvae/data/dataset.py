@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,7 @@ from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
 
 SCHEMA = 1
+_INTEGER = re.compile("0|-?[1-9][0-9]{0,17}").fullmatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +102,7 @@ class Dataset:
         table, whole = self._rows_of[kind], known.dtype != object
         rows = []
         for given in ids.tolist() if isinstance(ids, np.ndarray) else ids:
-            key = int(given) if whole and isinstance(given, str) and _spells_integer(given) else given
+            key = int(given) if whole and isinstance(given, str) and spells_integer(given) else given
             right_type = isinstance(key, int | np.integer) if whole else isinstance(key, str)
             row = table.get(key, -1) if right_type and not isinstance(key, bool) else -1
             if row < 0 and unknown == "error":
@@ -224,6 +226,6 @@ def typed_ids(ids: Any, what: str) -> np.ndarray:
     raise InputError(f"{what} has ids of type {kinds}", "give whole numbers only or text only")
 
 
-def _spells_integer(text: str) -> bool:
-    digits = text.removeprefix("-")
-    return digits.isascii() and digits.isdigit() and str(int(text)) == text if len(digits) < 20 else False
+def spells_integer(text: str) -> bool:
+    """Whether a text is a whole number as Python writes it (no leading zeros or plus), of at most 18 digits."""
+    return _INTEGER(text) is not None

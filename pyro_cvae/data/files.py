@@ -29,27 +29,34 @@ def read_bytes(path: PathLike) -> bytes:
         raise InputError(f"cannot be read ({reason})", "check that it is a readable file", path=path) from None
 
 
-def read_lines(path: PathLike) -> list[str]:
-    r"""The lines of a UTF-8 text file, split on ``\n`` only and not stripped; a newline after the last is optional.
+def read_text(path: PathLike, *, strict: bool = True) -> str:
+    r"""The text of a UTF-8 file; raises InputError for an empty one, NUL bytes or bytes that are not UTF-8.
 
-    Raises InputError for an empty file, a byte order mark, Windows line ends, NUL bytes or bytes that are not UTF-8.
+    A byte order mark and carriage returns, which CSV files often have, are errors too if ``strict``; else the mark is
+    dropped.
     """
     raw = read_bytes(path)
-    if not raw:
-        raise InputError("the file is empty", "restore it from its source", path=path)
-    if raw.startswith(b"\xef\xbb\xbf"):
+    if strict and raw.startswith(b"\xef\xbb\xbf"):
         raise InputError("starts with a byte order mark", "save it as UTF-8 without one", path=path, line=1)
     for bad, problem, remedy in (
         (b"\r", "has a carriage return", r"convert its line ends to \n (dos2unix)"),
         (b"\0", "has a NUL byte", "restore the file from its source"),
     ):
-        if bad in raw:
+        if bad in raw and (strict or bad == b"\0"):
             raise InputError(problem, remedy, path=path, line=raw.count(b"\n", 0, raw.index(bad)) + 1)
     try:
-        lines = raw.decode("utf-8").split("\n")
+        text = raw.decode("utf-8" if strict else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise InputError("is not valid UTF-8", "convert it to UTF-8 (iconv)", path=path, line=line) from None
+    if not text:
+        raise InputError("the file is empty", "restore it from its source", path=path)
+    return text
+
+
+def read_lines(path: PathLike) -> list[str]:
+    r"""The lines of :func:`read_text`, split on ``\n`` only and not stripped; a newline after the last is optional."""
+    lines = read_text(path).split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 

@@ -142,12 +142,11 @@ def _title(words: list[str]) -> str:
 
 def _made_up_words(rng: np.random.Generator, n: int, taken: set[str]) -> list[str]:
     """``n`` different words of two to four syllables that can be said aloud."""
-    onsets = "b br c cl d dr f g gl h j k l m n p pl r s sk st t tr v w z".split()
-    ends = "a e i o u an el in or us".split()
+    onsets = [*"bcdfghjklmnprstvwz", "br", "cl", "dr", "gl", "pl", "sk", "st", "tr"]
+    ends = [*"aeiou", "an", "el", "in", "or", "us"]
     words: dict[str, None] = {}
     while len(words) < n:
-        syllables = rng.integers(2, 5)
-        word = "".join(rng.choice(onsets) + rng.choice(ends) for _ in range(syllables))
+        word = "".join(rng.choice(onsets) + rng.choice(ends) for _ in range(rng.integers(2, 5)))
         if word not in taken:
             words[word] = None
     return list(words)

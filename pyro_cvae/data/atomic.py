@@ -1,0 +1,69 @@
+"""RecBole's atomic files: ``NAME.inter`` and ``NAME.item``, tab separated, each column typed in the header.
+
+Of ``.inter`` we read ``user_id:token``, ``item_id:token`` and, if there, ``weight:float`` (the pair's confidence) and
+``timestamp:float``; of ``.item`` ``item_id:token`` and all ``token_seq`` columns, the text (one named like a title is
+the title, too). Other columns, ``rating`` among them, are left out and named in the log: every listed pair counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyro_cvae.data import files
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.frames import Table, build
+from pyro_cvae.errors import InputError
+
+TYPES = ("token", "token_seq", "float", "float_seq")
+
+
+def load_atomic(
+    path: files.PathLike, items: files.PathLike | None = None, *, n_words: int = 8000, unknown: str = "error"
+) -> Dataset:
+    """A data set from a folder with one ``.inter`` file, or from that file; ``.item`` beside it, or ``items``.
+
+    Raises InputError, with file and line, for anything malformed; policies as in ``frames.from_frames``.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(path.glob("*.inter"))
+        if len(found) != 1:
+            raise InputError(f"has {len(found)} .inter files", "keep one, or give its path", path=path)
+        path = found[0]
+    pairs, _ = _read(path)
+    item_path = path.with_suffix(".item") if items is None else Path(items)
+    table, types = _read(item_path)
+    sequences = [name for name, kind in types.items() if kind == "token_seq"]
+    if not sequences:
+        raise InputError("has no token_seq column", "add the text of the items", path=item_path, line=1)
+    titles = [name for name in sequences if "title" in name.lower()][:1]
+    columns = {name: values for name, values in table.columns.items() if name not in sequences}
+    rest = [table.columns[name] for name in sequences if name not in titles]
+    columns["text"] = [" ".join(parts) for parts in zip(*rest, strict=True)] if rest else [""] * len(table.lines or ())
+    if titles:
+        columns["title"] = table.columns[titles[0]]
+    texts = Table(columns, path=item_path, lines=table.lines, typed=False)
+    return build(pairs, texts, path.stem, n_words, unknown)
+
+
+def _read(path: Path) -> tuple[Table, dict[str, str]]:
+    """The rows of an atomic file, and the type of each column."""
+    header, *rows = files.read_lines(path)
+    types: dict[str, str] = {}
+    for field in header.split("\t"):
+        name, _, kind = field.partition(":")
+        if not name or kind not in TYPES or name in types:
+            remedy = "a header is name:type, tab separated, with type " + ", ".join(TYPES)
+            raise InputError(f"cannot use the column {field[:40]!r}", remedy, path=path, line=1)
+        types[name] = kind
+    for name in ("user_id", "item_id"):
+        if types.get(name, "token") != "token":
+            raise InputError(f"{name} is of type {types[name]}", f"make it {name}:token", path=path, line=1)
+    cells = [row.split("\t") for row in rows]
+    for line, row in enumerate(cells, 2):
+        if len(row) != len(types):
+            raise InputError(
+                f"has {len(row)} values, the header {len(types)}", "separate by tabs", path=path, line=line
+            )
+    columns = zip(*cells, strict=True) if cells else ((),) * len(types)
+    return Table(dict(zip(types, columns, strict=True)), path=path, lines=range(2, len(cells) + 2), typed=False), types
