@@ -1,0 +1,5 @@
+"""Content likelihoods p(x | z): one class each; a new one is one file, named by its class path."""
+
+from models.contents.base import ContentDistribution, ContentLikelihood
+
+__all__ = ["ContentDistribution", "ContentLikelihood"]

@@ -1,0 +1,5 @@
+"""Ratings likelihoods p(R | U, V): one class each."""
+
+from models.ratings.base import RatingLikelihood
+
+__all__ = ["RatingLikelihood"]

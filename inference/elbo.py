@@ -1,0 +1,149 @@
+r"""The objective, as named parts: Pyro traces give the sites, Gaussian expectations replace samples where they exist.
+
+    elbo = E_q[log p(R|U,V)] + E_q[log p(X|Z)] - KL(q(U)||p(U)) - E_q KL(q(V)||p(V|Z)) - KL(q(Z|X)||p(Z)) + log p(theta)
+
+Of these only E_q[log p(x|z)] needs samples (paper, section 2.3; PAPER errata: the coupling's derivative in mu is
+lambda_v (E[v] - mu), not Lambda_v). For MAP, q(U) and q(V) are points: the parts ``kl_u`` and ``kl_v`` become
+``log_p_u`` and ``log_p_v`` and the sum is the MAP objective (paper, eq. 1), another number than an ELBO.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from torch import Tensor
+
+from models.cvae import CVAE
+from models.observations import Batch, Observations
+from models.ratings.confidence_normal import NormalColumns
+
+SIGNS = {
+    "ratings": 1, "content": 1, "kl_u": -1, "kl_v": -1, "kl_z": -1, "log_p_u": 1, "log_p_v": 1, "weights": 1, "penalty": 1
+}  # fmt: skip
+
+
+class NamedELBO(ELBO):
+    """The objective of the module's docstring, with ``kl_weight`` on KL(q(Z|X)||p(Z)).
+
+    With a ``kl_weight`` or a ``lambda_r`` other than 1 it is tempered: no evidence bound.
+    """
+
+    def __init__(self, kl_weight: float = 1.0) -> None:
+        super().__init__()
+        self.kl_weight = kl_weight
+
+    def _get_trace(self, model: Any, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), guide_trace
+
+    def terms(self, model: CVAE, guide: Any, batch: Batch) -> dict[str, Tensor]:
+        """Named parts in nats, scaled from the minibatch to all items; signs as in ``SIGNS``.
+
+        ``ratings`` is without log p(R)'s normaliser, which depends on no parameter: :func:`constant` gives it.
+        """
+        model_trace, guide_trace = self._get_trace(model, guide, (batch,), {})
+        sites = model_trace.nodes
+        u, u_var = moments(guide_trace.nodes["u"]["fn"])
+        mu, var = moments(guide_trace.nodes["z"]["fn"])
+        v, v_var = moments(guide_trace.nodes[model.item_site]["fn"])
+        scale = sites["z"]["scale"] / model.lambda_r
+
+        kl_u = normal_kl(u, u_var, torch.zeros_like(u), model.lambda_u).double().sum()
+        if v_var is not None and v_var.dim() == 3:  # q(v|z) = N(v + A (z - mu), v_var), A = lambda_v v_var
+            slope = model.lambda_v * v_var
+            v = v - (slope @ (sites["z"]["value"] - mu)[..., None]).squeeze(-1)
+            spread = (slope - torch.eye(model.n_factors).to(slope)).square() @ var[..., None]
+            kl_v = normal_kl(v, v_var, mu, model.lambda_v) + 0.5 * model.lambda_v * spread.sum((-1, -2))
+            v_var = v_var + (slope * var[:, None, :]) @ slope
+        elif model.item_site == "v":
+            kl_v = normal_kl(v, v_var, mu, model.lambda_v) + 0.5 * model.lambda_v * var.sum(-1)
+        else:
+            kl_v = normal_kl(v, v_var, torch.zeros_like(v), model.lambda_v)
+            v, v_var = v + mu, var if v_var is None else v_var + var
+        kl_v = kl_v.double().sum() * scale
+        prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u_var is None else {"kl_u": kl_u, "kl_v": kl_v}
+        return {
+            "ratings": self._ratings(model, sites["R"], u, u_var, v, v_var),
+            **prior,
+            **self._content_terms(model, sites, mu, var),
+        }
+
+    def content_terms(self, model: CVAE, guide: Any, batch: Batch) -> dict[str, Tensor]:
+        """The named parts of the content alone, for pre-training: the guide needs to draw z only."""
+        model_trace, guide_trace = self._get_trace(model.content_only, guide, (batch,), {})
+        return self._content_terms(model, model_trace.nodes, *moments(guide_trace.nodes["z"]["fn"]))
+
+    def _content_terms(self, model: CVAE, sites: Any, mu: Tensor, var: Tensor | None) -> dict[str, Tensor]:
+        return {
+            "content": sites["x"]["fn"].log_prob(sites["x"]["value"]).double().sum() * sites["x"]["scale"],
+            "kl_z": normal_kl(mu, var, torch.zeros_like(mu), 1.0).double().sum() * sites["z"]["scale"],
+            "weights": sites["theta"]["fn"].log_factor.double(),
+            "penalty": model.encoder_penalty().double(),
+        }
+
+    def _ratings(
+        self, model: CVAE, site: Any, u: Tensor, u_var: Tensor | None, v: Tensor, v_var: Tensor | None
+    ) -> Tensor:
+        if isinstance(site["fn"], NormalColumns):
+            columns = model.ratings.distribution(u, v, site["value"])
+            return -columns.half_square(site["value"], u_var, v_var).double().sum() * site["scale"]
+        return site["fn"].log_prob(site["value"]).double().sum() * site["scale"]
+
+    def objective(self, terms: dict[str, Any]) -> Any:
+        """What is maximised: the signed sum of the parts, the KL of z weighted."""
+        return sum(SIGNS[n] * t * (self.kl_weight if n == "kl_z" else 1.0) for n, t in terms.items())
+
+    def differentiable_loss(self, model: CVAE, guide: Any, batch: Batch) -> Tensor:
+        """Minus the objective per item: what an optimiser's step sees."""
+        return -self.objective(self.terms(model, guide, batch)) / model.n_items
+
+    def loss(self, model: CVAE, guide: Any, batch: Batch) -> float:
+        """The same as a number."""
+        return float(self.differentiable_loss(model, guide, batch))
+
+    def loss_and_grads(self, model: CVAE, guide: Any, batch: Batch) -> float:
+        """The same, with gradients added to the parameters: what ``pyro.infer.SVI`` calls."""
+        loss = self.differentiable_loss(model, guide, batch)
+        loss.backward()
+        return float(loss)
+
+
+def total(terms: dict[str, float]) -> float:
+    """The untempered objective in nats: the ELBO of ``bayes``, the MAP objective of ``map`` (encoder penalty left out)."""
+    return sum(SIGNS[name] * value for name, value in terms.items() if name != "penalty")
+
+
+def constant(model: CVAE, observations: Observations) -> float:
+    """log p(R)'s normaliser, sum over cells of 1/2 log(C_ij / 2 pi), in nats (6.65e8 in size on citeulike-t)."""
+    u = torch.zeros(observations.columns.n_users, 1)
+    columns = model.ratings.distribution(u, torch.zeros(observations.n_items, 1), observations.columns)
+    return float(columns.log_normalizer(observations.columns).sum()) if isinstance(columns, NormalColumns) else 0.0
+
+
+def moments(fn: Any) -> tuple[Tensor, Tensor | None]:
+    """Mean and (co)variance of a guide's distribution: ``None`` for a point, else diagonal or full."""
+    if isinstance(fn, dist.Delta):
+        return fn.v, None
+    if isinstance(fn, dist.Independent):
+        return fn.mean, fn.variance
+    return fn.mean, fn.covariance_matrix
+
+
+def normal_kl(mean: Tensor, var: Tensor | None, prior_mean: Tensor, precision: float) -> Tensor:
+    """KL(N(mean, var) || N(prior_mean, I / precision)) per row in nats; for a point (no ``var``) minus its log density.
+
+    ``mean`` (n_rows, n_factors); ``var`` diagonal (n_rows, n_factors) or full (n_rows, n_factors, n_factors).
+    """
+    square = precision * (mean - prior_mean).square()
+    if var is None:
+        return 0.5 * (square - math.log(precision / (2 * math.pi))).sum(-1)
+    if var.dim() == 2:
+        return 0.5 * (square + precision * var - 1 - math.log(precision) - var.log()).sum(-1)
+    log_det = torch.linalg.cholesky(var).diagonal(dim1=-2, dim2=-1).log().sum(-1) * 2
+    trace = precision * var.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return 0.5 * (square.sum(-1) + trace - log_det) - 0.5 * mean.shape[-1] * (1 + math.log(precision))

@@ -1,0 +1,74 @@
+"""The contract of a content likelihood p(x | z), and the distribution that puts it into a Pyro program."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from models.observations import SparseRows
+
+
+class ContentLikelihood(nn.Module, ABC):
+    """p(x_j | parameters of item j): what a decoder's heads mean.
+
+    Subclasses state ``param_names`` (what the heads produce, each (n_items, n_features)) and
+    :meth:`distribution`. ``default_scaling`` is how word counts become x; ``pseudo`` marks likelihoods without a
+    normaliser on their support, whose objective is no evidence bound and is labelled so.
+    """
+
+    param_names: ClassVar[tuple[str, ...]]
+    default_scaling: ClassVar[str] = "none"
+    pseudo: ClassVar[bool] = False
+
+    @abstractmethod
+    def distribution(self, **params: Tensor) -> Distribution:
+        """p(x | params) with batch shape (n_items,) and event shape (n_features,)."""
+
+    def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
+        """log p(x_j | params_j) in nats, (n_items,). The default makes the minibatch's block dense."""
+        return self.distribution(**params).log_prob(obs.dense())
+
+    def check(self, obs: SparseRows) -> None:
+        """Raise InputError if a value of the content is outside the support."""
+
+    def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
+        """Output biases of the heads at which the likelihood's mean is ``mean`` (n_features,); zero by default."""
+        return {}
+
+    def sample(self, params: dict[str, Tensor], like: SparseRows) -> SparseRows:
+        """A draw for a minibatch; ``like`` gives what is not drawn (a text's length)."""
+        return SparseRows.from_dense(self.distribution(**params).sample())
+
+
+class ContentDistribution(TorchDistribution):
+    """A content likelihood over sparse rows: batch shape (n_items,), event shape (n_features,), values SparseRows."""
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(self, likelihood: ContentLikelihood, params: dict[str, Tensor], like: SparseRows) -> None:
+        self.likelihood, self.params, self.like = likelihood, params, like
+        n_items, n_features = next(iter(params.values())).shape
+        super().__init__(torch.Size([n_items]), torch.Size([n_features]), validate_args=False)
+
+    def expand(self, batch_shape: torch.Size, _instance: object = None) -> ContentDistribution:
+        """Itself: a row of content belongs to one item, so only its own batch shape is possible."""
+        if torch.Size(batch_shape) != self.batch_shape:
+            raise ValueError(f"content of batch shape {tuple(self.batch_shape)} cannot expand to {batch_shape}")
+        return self
+
+    def log_prob(self, value: SparseRows) -> Tensor:
+        """log p(x_j | z_j) in nats, (n_items,)."""
+        return self.likelihood.log_prob(value, self.params)
+
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> SparseRows:
+        """A draw of the minibatch's content."""
+        if len(sample_shape):
+            raise NotImplementedError("draw content one sample at a time")
+        return self.likelihood.sample(self.params, self.like)

@@ -1,0 +1,45 @@
+"""Normal content: real-valued features with a known precision."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from pyro import distributions as dist
+from torch import Tensor
+
+from models.contents.base import ContentLikelihood
+from models.observations import SparseRows
+from pyro_cvae.errors import InputError
+
+
+class Normal(ContentLikelihood):
+    """x_jw ~ N(m_jw, 1 / lambda_x) with the precision ``lambda_x`` (paper, section 2.1).
+
+    With E = sum over stored of [(x - m)^2 - m^2] + sum_w m_w^2 the zeros of a sparse x need no dense copy of it:
+    log p(x | m) = n_features/2 log(lambda_x / 2 pi) - lambda_x/2 E.
+    """
+
+    param_names: ClassVar[tuple[str, ...]] = ("loc",)
+    default_scaling: ClassVar[str] = "tfidf"
+
+    def __init__(self, lambda_x: float = 1.0) -> None:
+        super().__init__()
+        if not 0 < lambda_x < math.inf:
+            raise InputError(f"lambda_x = {lambda_x:g} is no precision", "use a number above 0")
+        self.lambda_x = float(lambda_x)
+
+    def distribution(self, **params: Tensor) -> dist.Distribution:
+        """Independent Normals over the features."""
+        return dist.Normal(params["loc"], self.lambda_x**-0.5).to_event(1)
+
+    def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
+        """log p(x_j | m_j) in nats, (n_items,)."""
+        loc = params["loc"]
+        at = loc[obs.rows, obs.columns]
+        square = loc.square().sum(-1).index_add(0, obs.rows, obs.values * (obs.values - 2 * at))
+        return 0.5 * (loc.shape[1] * math.log(self.lambda_x / (2 * math.pi)) - self.lambda_x * square)
+
+    def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
+        """The mean itself."""
+        return {"loc": mean}

@@ -1,0 +1,117 @@
+"""Multi-layer perceptrons for bags of words: x -> 200 -> 100 -> (mu, sigma) and z -> 100 -> 200 -> x, tied or not.
+
+The first layer of the encoder is a sum of embeddings over the words present, so that x is never made dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.networks.base import Decoder, Encoder
+from models.observations import SparseRows
+from pyro_cvae.errors import InputError
+
+ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu, "softplus": F.softplus}
+
+
+def _activation(name: str):  # type: ignore[no-untyped-def]
+    if name not in ACTIVATIONS:
+        raise InputError(f"unknown activation {name!r}", "use one of " + ", ".join(ACTIVATIONS))
+    return ACTIVATIONS[name]
+
+
+class MLPEncoder(Encoder):
+    """h_l = activation(h_{l-1} W_l + b_l), mu = h_L W_mu + b_mu, log sigma^2 = h_L W_sigma + b_sigma.
+
+    ``hidden`` are the widths from the content inwards, the paper's (200, 100). ``weights[l]`` has shape
+    (width of layer l - 1, width of layer l), so that the first is an embedding table of the words.
+    """
+
+    def __init__(
+        self, n_features: int, n_factors: int, hidden: Sequence[int] = (200, 100), activation: str = "sigmoid"
+    ) -> None:
+        super().__init__()
+        widths = [n_features, *hidden]
+        self.activation = _activation(activation)
+        self.weights = nn.ParameterList(
+            nn.init.xavier_uniform_(torch.empty(inputs, outputs))
+            for inputs, outputs in zip(widths, widths[1:], strict=False)
+        )
+        self.biases = nn.ParameterList(torch.zeros(width) for width in hidden)
+        self.loc = nn.Linear(widths[-1], n_factors)
+        self.log_variance = nn.Linear(widths[-1], n_factors)
+        for head in (self.loc, self.log_variance):
+            nn.init.xavier_uniform_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def hidden(self, content: SparseRows) -> Tensor:
+        """The last hidden layer, (n_items, hidden[-1])."""
+        table = self.weights[0]
+        h = F.embedding_bag(
+            content.columns, table, content.indptr[:-1], mode="sum", per_sample_weights=content.values.to(table.dtype)
+        )
+        h = self.activation(h + self.biases[0])
+        for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
+            h = self.activation(h @ weight + bias)
+        return h
+
+    def forward(self, content: SparseRows) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
+        h = self.hidden(content)
+        return self.loc(h), torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
+
+
+class MLPDecoder(Decoder):
+    """The encoder upside down: h_l = activation(h_{l+1} W_l' + c_l), params = h_1 W_0' + c_0 for each head.
+
+    With ``tied_to`` an encoder the matrices of all layers but the innermost are its own, transposed ("the weights of
+    the inference network are set to be the transpose of the generation network", paper, section 3.3; its authors'
+    program leaves the layer next to z free, as here). Biases are never shared.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_factors: int,
+        hidden: Sequence[int] = (200, 100),
+        activation: str = "sigmoid",
+        heads: Sequence[str] = ("logits",),
+        tied_to: MLPEncoder | None = None,
+    ) -> None:
+        super().__init__()
+        widths = [n_features, *hidden]
+        self.activation = _activation(activation)
+        self.inner = nn.Linear(n_factors, widths[-1])
+        nn.init.xavier_uniform_(self.inner.weight)
+        nn.init.zeros_(self.inner.bias)
+        self.heads = tuple(heads)
+        self.weights = nn.ParameterList(
+            (tied_to.weights[layer] if tied_to else nn.init.xavier_uniform_(torch.empty(widths[layer : layer + 2])))
+            for layer in range(1, len(hidden))
+        )
+        self.biases = nn.ParameterList(torch.zeros(width) for width in hidden[:-1])
+        self.outputs = nn.ParameterDict()
+        self.output_biases = nn.ParameterDict()
+        for index, head in enumerate(heads):
+            free = tied_to is None or index > 0
+            self.outputs[head] = (
+                nn.init.xavier_uniform_(torch.empty(widths[:2])) if free else tied_to.weights[0]  # type: ignore[union-attr]
+            )
+            self.output_biases[head] = nn.Parameter(torch.zeros(n_features))
+
+    def hidden(self, z: Tensor) -> Tensor:
+        """The layer next to the content, (n_items, hidden[0])."""
+        h = self.activation(self.inner(z))
+        for weight, bias in zip(reversed(list(self.weights)), reversed(list(self.biases)), strict=True):
+            h = self.activation(h @ weight.mT + bias)
+        return h
+
+    def forward(self, z: Tensor, columns: Tensor | None = None) -> dict[str, Tensor]:
+        """The likelihood's parameters (n_items, n_features), or of the features ``columns`` only."""
+        h = self.hidden(z)
+        chosen = slice(None) if columns is None else columns
+        return {head: F.linear(h, self.outputs[head][chosen], self.output_biases[head][chosen]) for head in self.heads}

@@ -1,0 +1,210 @@
+"""What the model is conditioned on: sparse content rows, sparse rating columns, and minibatches of items of both.
+
+Nothing here is of size users x items or items x words: entries are stored, the rest is background.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from pyro_cvae.data.interactions import Interactions
+
+
+def _segments(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Row pointers of the chosen ``rows`` of a ragged array, and the positions of their entries."""
+    lengths = indptr[rows + 1] - indptr[rows]
+    pointers = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    shift = torch.repeat_interleave(indptr[rows] - pointers[:-1], lengths)
+    return pointers, torch.arange(int(pointers[-1]), device=indptr.device) + shift
+
+
+@dataclass(frozen=True, eq=False)
+class SparseRows:
+    """Content of items as compressed sparse rows: entries ``values`` at words ``columns``, zero elsewhere.
+
+    Shapes: ``indptr`` (n_rows + 1,), ``columns`` and ``values`` (n_entries,).
+    """
+
+    indptr: Tensor
+    columns: Tensor
+    values: Tensor
+    n_columns: int
+
+    @classmethod
+    def from_csr(cls, matrix: sparse.csr_matrix, dtype: torch.dtype = torch.float32) -> SparseRows:
+        """Take over a scipy matrix (n_rows, n_columns)."""
+        matrix = sparse.csr_matrix(matrix)
+        return cls(
+            torch.as_tensor(matrix.indptr.astype(np.int64)),
+            torch.as_tensor(matrix.indices.astype(np.int64)),
+            torch.as_tensor(matrix.data).to(dtype),
+            matrix.shape[1],
+        )
+
+    @classmethod
+    def from_dense(cls, dense: Tensor) -> SparseRows:
+        """The non-zero entries of a small dense block (n_rows, n_columns)."""
+        rows, columns = dense.nonzero(as_tuple=True)
+        indptr = torch.zeros(len(dense) + 1, dtype=torch.int64, device=dense.device)
+        indptr[1:] = torch.bincount(rows, minlength=len(dense)).cumsum(0)
+        return cls(indptr, columns, dense[rows, columns], dense.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n_rows, n_columns), as Pyro's trace printers ask for it."""
+        return torch.Size((len(self), self.n_columns))
+
+    @property
+    def rows(self) -> Tensor:
+        """The row of each entry, (n_entries,)."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.indptr.device), self.indptr.diff())
+
+    @property
+    def totals(self) -> Tensor:
+        """Sum of each row, (n_rows,)."""
+        return self.values.new_zeros(len(self)).index_add(0, self.rows, self.values)
+
+    def select(self, rows: Tensor) -> SparseRows:
+        """The chosen rows, in the order given."""
+        indptr, at = _segments(self.indptr, rows)
+        return SparseRows(indptr, self.columns[at], self.values[at], self.n_columns)
+
+    def dense(self) -> Tensor:
+        """The rows as a dense block (n_rows, n_columns): for minibatches and tests."""
+        block = self.values.new_zeros(len(self), self.n_columns)
+        block[self.rows, self.columns] = self.values
+        return block
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> SparseRows:
+        """The same on another device or with values of another type."""
+        indptr, columns = self.indptr.to(device), self.columns.to(device)
+        return SparseRows(indptr, columns, self.values.to(device, dtype), self.n_columns)
+
+
+@dataclass(frozen=True, eq=False)
+class RatingColumns:
+    """Ratings of items as whole columns over all users: stored cells (user, rating, confidence) on a background.
+
+    A cell that is not stored is a zero with the background's precision ``b``; a stored confidence 0 says that the
+    cell is missing and has no factor at all; an item with ``observed`` false has no column at all.
+
+    Shapes: ``indptr`` (n_items + 1,); ``users``, ``ratings``, ``confidences`` (n_stored,); ``observed`` (n_items,).
+    """
+
+    indptr: Tensor
+    users: Tensor
+    ratings: Tensor
+    confidences: Tensor
+    observed: Tensor
+    n_users: int
+
+    @classmethod
+    def from_interactions(
+        cls, train: Interactions, a: float, unrated: str = "masked", dtype: torch.dtype = torch.float32
+    ) -> RatingColumns:
+        """Columns of the training pairs; the confidence of a pair that states none is ``a``.
+
+        ``unrated``: "masked" gives items without any stored pair no column, "zeros" gives them ``n_users`` zeros.
+        """
+        order = np.lexsort((train.users, train.items))
+        stored = np.bincount(train.items, minlength=train.n_items)
+        confidences = np.full(len(train.users), a) if train.confidences is None else train.confidences[order]
+        return cls(
+            torch.as_tensor(np.concatenate([[0], np.cumsum(stored)])),
+            torch.as_tensor(train.users[order]),
+            torch.as_tensor(train.ratings[order]).to(dtype),
+            torch.as_tensor(np.where(np.isnan(confidences), a, confidences)).to(dtype),
+            torch.as_tensor(stored > 0) if unrated == "masked" else torch.ones(train.n_items, dtype=torch.bool),
+            train.n_users,
+        )
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n_items, n_users), as Pyro's trace printers ask for it."""
+        return torch.Size((len(self), self.n_users))
+
+    @property
+    def items(self) -> Tensor:
+        """The item of each stored cell, (n_stored,)."""
+        return torch.repeat_interleave(torch.arange(len(self), device=self.indptr.device), self.indptr.diff())
+
+    def select(self, items: Tensor) -> RatingColumns:
+        """The columns of the chosen items, in the order given."""
+        indptr, at = _segments(self.indptr, items)
+        return RatingColumns(
+            indptr, self.users[at], self.ratings[at], self.confidences[at], self.observed[items], self.n_users
+        )
+
+    def dense(self, b: float) -> tuple[Tensor, Tensor]:
+        """Ratings and confidences as dense blocks (n_items, n_users), 0 where missing: for tests and oracles."""
+        ratings = self.ratings.new_zeros(len(self), self.n_users)
+        confidences = torch.full_like(ratings, b)
+        ratings[self.items, self.users] = self.ratings
+        confidences[self.items, self.users] = self.confidences
+        return ratings, confidences * self.observed[:, None]
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> RatingColumns:
+        """The same on another device or with ratings and confidences of another type."""
+        ratings, confidences = self.ratings.to(device, dtype), self.confidences.to(device, dtype)
+        indptr, users, observed = (part.to(device) for part in (self.indptr, self.users, self.observed))
+        return RatingColumns(indptr, users, ratings, confidences, observed, self.n_users)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A minibatch of items: their rows in the catalogue (ascending), content, encoder inputs and rating columns."""
+
+    items: Tensor
+    content: SparseRows
+    inputs: SparseRows
+    columns: RatingColumns
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """All content and all ratings of a fit, and the minibatches of items cut from them.
+
+    ``content`` is x, what the likelihood scores; ``inputs`` is what the encoder reads: the same words, perhaps weighted
+    otherwise (q(z|x) may read any function of x).
+    """
+
+    content: SparseRows
+    inputs: SparseRows
+    columns: RatingColumns
+
+    @property
+    def n_items(self) -> int:
+        """Number of items of the catalogue."""
+        return len(self.content)
+
+    def batch(self, items: Tensor) -> Batch:
+        """The minibatch of the given items, in ascending order.
+
+        Ascending, because a Pyro plate whose subsample is as long as the plate does not index parameters at all:
+        a permutation of all items would pair rows with the wrong items.
+        """
+        items = items.sort().values
+        return Batch(items, self.content.select(items), self.inputs.select(items), self.columns.select(items))
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Observations:
+        """The same on another device or in another floating-point type."""
+        return Observations(*(part.to(device, dtype) for part in (self.content, self.inputs, self.columns)))
+
+    def partition(self, batch_size: int, shuffle: bool = True) -> Iterator[Batch]:
+        """Minibatches that visit every item once, of equal size up to one item, from torch's random state."""
+        order = torch.randperm(self.n_items) if shuffle else torch.arange(self.n_items)
+        n_batches = max(1, -(-self.n_items // batch_size))
+        for items in order.to(self.content.indptr.device).tensor_split(n_batches):
+            yield self.batch(items)

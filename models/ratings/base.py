@@ -1,0 +1,22 @@
+"""The contract of a ratings likelihood p(R | U, V): one distribution over whole columns of the rating matrix."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from models.observations import RatingColumns
+
+
+class RatingLikelihood(nn.Module, ABC):
+    """p(R_j | U, v_j) of an item's column of ratings, for a batch of items."""
+
+    @abstractmethod
+    def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> TorchDistribution:
+        """The distribution of the columns, batch shape (n_items,), event shape (n_users,).
+
+        Shapes: ``u`` (n_users, n_factors), ``v`` (n_items, n_factors). Of ``columns`` only the pattern of stored
+        cells and their confidences may be used: they are given, not drawn.
+        """
