@@ -1,0 +1,73 @@
+"""What every test may rely on: fixed seeds, one thread a worker, nothing left behind, and one failure rate."""
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Several workers on few cores: one thread each, set before numpy or torch is imported, and inherited by subprocesses.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"
+
+STATISTICAL_FAILURE_RATE = 1e-4
+"""Probability, over seeds, that a test marked `statistical` fails although the code is right.
+
+One rate for the whole project: a test that compares an estimate with its expectation takes the two-sided normal bound
+at this rate (3.9 standard errors), and a test with k comparisons divides the rate by k. Seeds are fixed, so that a
+passing test goes on passing; who changes a seed because a test failed has to say why.
+"""
+
+
+@pytest.fixture
+def failure_rate() -> float:
+    """The project's one rate of false alarms, see STATISTICAL_FAILURE_RATE."""
+    return STATISTICAL_FAILURE_RATE
+
+
+@pytest.fixture
+def data_folder() -> Path:
+    """The folder that holds citeulike-a and citeulike-t, from PYRO_CVAE_DATA; the test is skipped without it."""
+    value = os.environ.get("PYRO_CVAE_DATA")
+    if not value:
+        pytest.skip("PYRO_CVAE_DATA names no folder with the CiteULike data")
+    folder = Path(value).resolve()
+    assert folder.is_dir(), f"PYRO_CVAE_DATA is {value}, which is no folder"
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Seed what draws numbers; afterwards Pyro's global store is empty and torch is as it was."""
+    import numpy as np
+
+    random.seed(0)
+    np.random.seed(0)
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+        before = torch.get_default_dtype(), torch.get_num_threads()
+    yield
+    if torch is not None:
+        after = torch.get_default_dtype(), torch.get_num_threads()
+        torch.set_default_dtype(before[0])
+        torch.set_num_threads(before[1])
+        assert after == before, f"the test left (default dtype, threads) = {after}, found {before}"
+    pyro = sys.modules.get("pyro")
+    if pyro is not None:
+        left = sorted(pyro.get_param_store())
+        pyro.clear_param_store()
+        assert not left, f"the test left parameters in Pyro's global store: {left}"
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """For tests that set torch's number of threads on purpose: puts it back before `nothing_leaks` looks."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
