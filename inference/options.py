@@ -6,7 +6,10 @@ Every field is one flag (``train_per_user`` is ``--train-per-user``), one key of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from pyro_cvae.errors import InputError
 
@@ -52,3 +55,184 @@ class DataOptions:
         _check(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
         _check(0 <= self.validation < 1, "validation", self.validation, "at least 0 and below 1")
         _choice("scaling", self.scaling, ("auto", "none", "binary", "word-max", "row-max", "tfidf"))
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is believed: the generative story and its networks.
+
+    Parameters:
+        factors: Number of latent factors K.
+        content_likelihood: p(x|z): multinomial, bernoulli, pseudo-bernoulli, normal, or the path of a class.
+        content_likelihood_args: Arguments of that class.
+        hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
+        activation: Of the hidden layers (sigmoid, tanh, relu, softplus).
+        tied: Share the layers' matrices between encoder and decoder.
+        encoder_input: What the encoder reads: the words weighted by tfidf, or the same content as the likelihood.
+        lambda_u: Precision of the users' prior.
+        lambda_v: Precision of the items around their content, v - z.
+        lambda_r: Factor of the content's terms; with any value but 1 the objective is tempered.
+        lambda_w: Precision of the prior of the networks' weights and biases.
+        a: Precision (confidence) of a stored rating that states none.
+        b: Precision of all other cells.
+        unrated: Items without a training rating have no column (masked) or a column of zeros (zeros, the paper's).
+        parametrization: Draw v around z (centred, the paper's) or v_dagger around 0 (non-centred).
+    """
+
+    factors: int = 50
+    content_likelihood: str = "multinomial"
+    content_likelihood_args: dict[str, Any] = field(default_factory=dict)
+    hidden: tuple[int, ...] = (200, 100)
+    activation: str = "sigmoid"
+    tied: bool = True
+    encoder_input: str = "tfidf"
+    lambda_u: float = 0.1
+    lambda_v: float = 10.0
+    lambda_r: float = 1.0
+    lambda_w: float = 0.01
+    a: float = 1.0
+    b: float = 0.01
+    unrated: str = "masked"
+    parametrization: str = "centred"
+
+    def __post_init__(self) -> None:
+        _check(self.factors >= 1, "factors", self.factors, "at least 1")
+        _check(
+            len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden), "hidden", self.hidden, "widths above 0"
+        )
+        _choice("activation", self.activation, ("sigmoid", "tanh", "relu", "softplus"))
+        _choice("encoder_input", self.encoder_input, ("tfidf", "same"))
+        for name in ("lambda_u", "lambda_v", "lambda_r", "lambda_w", "a"):
+            _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        _check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
+        _choice("unrated", self.unrated, ("masked", "zeros"))
+        _choice("parametrization", self.parametrization, ("centred", "non-centred"))
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How belief is updated: point estimates or full variational Bayes, and how long.
+
+    Parameters:
+        mode: map (point estimates of u and v) or bayes (their posteriors).
+        guide: The posterior of bayes: mean-field q(u)q(v)q(z), or structured with q(v|z).
+        pretrain_epochs: Epochs of the content alone, before ratings are seen.
+        epochs: Epochs of everything together.
+        batch_size: Items per step; each step is exact over users.
+        pretrain_learning_rate: Adam's step of the networks in pre-training.
+        learning_rate: Adam's step of the networks in joint training.
+        factor_learning_rate: Adam's step of u and v.
+        init_scale: Standard deviations of q(u) and q(v) at the start.
+        kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
+        kl_warmup: Epochs of pre-training over which that weight rises from 0.
+        word_dropout: Share of the encoder's input words dropped at random while training.
+        validate_every: Epochs between looks at the validation recall, where there is a validation part.
+        patience: Looks without a better validation recall after which the fit stops; 0 never stops early.
+        seed: Of everything random in the fit.
+        device: Where tensors live (cpu, cuda, cuda:0).
+        dtype: Floating-point type (float32, float64).
+        threads: CPU threads; 0 takes as many as there are cores.
+    """
+
+    mode: str = "bayes"
+    guide: str = "mean-field"
+    pretrain_epochs: int = 10
+    epochs: int = 50
+    batch_size: int = 512
+    pretrain_learning_rate: float = 0.01
+    learning_rate: float = 0.001
+    factor_learning_rate: float = 0.01
+    init_scale: float = 0.1
+    kl_weight: float = 1.0
+    kl_warmup: int = 0
+    word_dropout: float = 0.0
+    validate_every: int = 5
+    patience: int = 0
+    seed: int = 0
+    device: str = "cpu"
+    dtype: str = "float32"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        _choice("mode", self.mode, ("map", "bayes"))
+        _choice("guide", self.guide, ("mean-field", "structured"))
+        _check(self.mode == "bayes" or self.guide == "mean-field", "guide", self.guide, "left out with --mode map")
+        for name in ("pretrain_epochs", "epochs", "kl_warmup", "patience", "threads", "seed"):
+            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+        for name in ("batch_size", "validate_every"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("pretrain_learning_rate", "learning_rate", "factor_learning_rate", "init_scale"):
+            _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
+        _check(0 <= self.word_dropout < 1, "word_dropout", self.word_dropout, "at least 0 and below 1")
+        _check(
+            self.kl_warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs"
+        )
+        _choice("dtype", self.dtype, ("float32", "float64"))
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where the run goes.
+
+    Parameters:
+        out: The run folder; by default runs/DATA-MODE.
+        resume: Go on with a run that was stopped, to the same numbers.
+        overwrite: Replace the run folder if it exists.
+        checkpoint_seconds: Least time between two checkpoints.
+        quiet: No progress bar.
+    """
+
+    out: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    checkpoint_seconds: float = 20.0
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        _check(not (self.resume and self.overwrite), "resume", self.resume, "given without --overwrite")
+        _check(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
+
+
+OPTION_CLASSES = (DataOptions, ModelOptions, FitOptions, RunOptions)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All options of a fit."""
+
+    data: DataOptions
+    model: ModelOptions
+    fit: FitOptions
+    run: RunOptions
+
+    @classmethod
+    def of(cls, **values: Any) -> Options:
+        """From flat keywords, defaults for the rest; InputError with the nearest name for an unknown one."""
+        known = {f.name: part for part in OPTION_CLASSES for f in fields(part)}
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise InputError(f"unknown option {name!r}", f"did you mean {near[0]!r}?" if near else "see --help")
+        return cls(
+            *(part(**{n: v for n, v in values.items() if known[n] is part}) for part in OPTION_CLASSES)  # type: ignore[arg-type]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every option, flat."""
+        return {f.name: getattr(p, f.name) for p in (self.data, self.model, self.fit, self.run) for f in fields(p)}
+
+    @property
+    def kind(self) -> str:
+        """The posterior's kind: point, mean-field or structured."""
+        return "point" if self.fit.mode == "map" else self.fit.guide
+
+    @property
+    def objective(self) -> str:
+        """Name of what is maximised: the ELBO of ``bayes`` and the objective of ``map`` are different numbers."""
+        return "map_objective" if self.fit.mode == "map" else "elbo"
+
+    @property
+    def tempered(self) -> bool:
+        """True if the objective is no bound: lambda_r or the weight of the KL is not 1."""
+        return self.model.lambda_r != 1 or self.fit.kl_weight != 1

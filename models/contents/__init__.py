@@ -2,4 +2,12 @@
 
 from models.contents.base import ContentDistribution, ContentLikelihood
 
-__all__ = ["ContentDistribution", "ContentLikelihood"]
+NAMES = {
+    "bernoulli": "models.contents.bernoulli:Bernoulli",
+    "pseudo-bernoulli": "models.contents.bernoulli:PseudoBernoulli",
+    "multinomial": "models.contents.multinomial:Multinomial",
+    "normal": "models.contents.normal:Normal",
+}
+"""The package's own likelihoods: name on the command line, and where its class is."""
+
+__all__ = ["NAMES", "ContentDistribution", "ContentLikelihood"]
