@@ -1,0 +1,21 @@
+"""Inference: interchangeable algorithms over the model, and what can be asked of a posterior.
+
+``fit(dataset, mode=...)`` and ``load(run)`` are for notebooks; commands are modules (``python -m inference.svi``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from inference.fitting import Fit, fit, load
+
+__all__ = ["Fit", "fit", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from inference import fitting
+
+        return getattr(fitting, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

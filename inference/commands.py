@@ -491,14 +491,13 @@ def _plugin_arguments(
 
 
 def _own_class(field: str, module: str, name: str) -> type:
-    """The package's own class of that name: ``models.contents.normal`` holds the one class of ``normal``."""
-    base = getattr(importlib.import_module(module), PLUGINS[field].partition(":")[2])
-    try:
-        found = importlib.import_module(f"{module}.{name.replace('-', '_')}")
-    except ModuleNotFoundError:
-        raise InputError(f"--{field.replace('_', '-')} is {name!r}, which is no name of the package") from None
-    members = vars(found).values()
-    return next(m for m in members if isinstance(m, type) and issubclass(m, base) and m.__module__ == found.__name__)
+    """The package's own class of that name, from the table ``NAMES`` of its room."""
+    names = importlib.import_module(module).NAMES
+    if name not in names:
+        flag = "--" + field.replace("_", "-")
+        raise InputError(f"{flag} is {name!r}, which is no name of the package", "use one of " + ", ".join(names))
+    path, _, attribute = names[name].partition(":")
+    return getattr(importlib.import_module(path), attribute)  # type: ignore[no-any-return]
 
 
 def _version() -> str:

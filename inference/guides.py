@@ -127,3 +127,18 @@ def make_guide(
         with torch.no_grad():
             getattr(guide[2], site).copy_(v_loc)
     return guide
+
+
+def moments_of(guide: AutoGuideList, model: CVAE) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Means and variances of q(u) and of the items' site over all rows (variance ``None`` for points).
+
+    Shapes: (n_users, n_factors) and (n_items, n_factors). A structured guide has no rows of items.
+    """
+    found: dict[str, tuple[Tensor, Tensor | None]] = {}
+    for part in guide:
+        if isinstance(part, NormalRows):
+            found[part.site] = part.loc, part.scale.square()
+        elif isinstance(part, AutoDelta):
+            name = "u" if hasattr(part, "u") else model.item_site
+            found[name] = getattr(part, name), None
+    return found

@@ -1,0 +1,194 @@
+"""What all inference algorithms share: init, step, posterior, and the only fit loop.
+
+A step is an epoch (or a sweep, or a draw). The state is explicit: everything that the next step depends on, the random
+state included, is in it and can be saved, so that a run that was killed goes on to the same numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from inference.options import Options
+from inference.posterior import Posterior
+from pyro_cvae.errors import MachineError
+
+State = TypeVar("State")
+Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+@dataclass
+class StepInfo:
+    """What a step reports: its phase, the objective with its named parts in nats, and diagnostics of the content."""
+
+    phase: str
+    objective: float
+    terms: dict[str, float]
+    diagnostics: dict[str, float] = field(default_factory=dict)
+
+    def row(self, name: str) -> dict[str, Any]:
+        """A row of the history, the objective under its own name."""
+        return {"phase": self.phase, name: self.objective, **self.terms, **self.diagnostics}
+
+
+class Inference(ABC, Generic[State]):
+    """An algorithm over the model: ``init``, ``step`` and ``posterior``, to be run by :func:`fit`."""
+
+    options: Options
+
+    @property
+    @abstractmethod
+    def n_steps(self) -> int:
+        """Steps of a full fit."""
+
+    @abstractmethod
+    def init(self) -> State:
+        """The state before the first step, from torch's random state."""
+
+    @abstractmethod
+    def step(self, state: State) -> StepInfo:
+        """One epoch, in place."""
+
+    @abstractmethod
+    def posterior(self, state: State) -> Posterior:
+        """What is known now."""
+
+    @abstractmethod
+    def validates(self, state: State) -> bool:
+        """Whether the ratings have been seen, so that a validation recall means something."""
+
+    @abstractmethod
+    def snapshot(self, state: State) -> Snapshot:
+        """The state as tensors and JSON values, without the random state."""
+
+    @abstractmethod
+    def restore(self, snapshot: Snapshot) -> State:
+        """The inverse of :meth:`snapshot`."""
+
+
+@dataclass
+class Result(Generic[State]):
+    """What the fit loop leaves: the last or best state, and the history."""
+
+    state: State
+    history: list[dict[str, Any]]
+    best_step: int
+
+
+def fit(
+    inference: Inference[State],
+    *,
+    validation_recall: Callable[[Posterior], float] | None = None,
+    checkpoint: Callable[[dict[str, Tensor], dict[str, Any]], None] | None = None,
+    resume: Snapshot | None = None,
+    on_step: Callable[[int, dict[str, Any]], None] = lambda step, row: None,
+) -> Result[State]:
+    """Run all steps, or until the validation recall has not risen for ``patience`` looks; the best state is kept.
+
+    ``checkpoint`` is called with a snapshot at least ``checkpoint_seconds`` apart; ``resume`` is such a snapshot.
+    Raises MachineError, naming the step, where the objective is not finite.
+    """
+    options = inference.options
+    with _seeded(options):
+        if resume is None:
+            state, history, best = inference.init(), [], _Best()
+        else:
+            state, history, best = _unpack(inference, *resume)
+        written = time.monotonic()
+        for step in range(len(history), inference.n_steps):
+            if best.stops(options.fit.patience):
+                break
+            began = time.perf_counter()
+            info = inference.step(state)
+            row = {"epoch": step + 1, **info.row(options.objective)}
+            if not all(torch.isfinite(torch.tensor([info.objective, *info.terms.values()]))):
+                bad = [name for name, value in info.terms.items() if not torch.isfinite(torch.tensor(value))]
+                raise MachineError(
+                    f"epoch {step + 1} ({info.phase}): {', '.join(bad) or 'the objective'} is no finite number",
+                    "use a smaller --learning-rate or --factor-learning-rate, or --dtype float64",
+                )
+            last = step + 1 == inference.n_steps
+            due = (step + 1) % options.fit.validate_every == 0 or last
+            if validation_recall is not None and due and inference.validates(state):
+                row["validation_recall"] = validation_recall(inference.posterior(state))
+                if options.fit.patience:
+                    best.look(row["validation_recall"], step + 1, inference.snapshot(state))
+            row["seconds"] = time.perf_counter() - began
+            history.append(row)
+            on_step(step + 1, row)
+            if checkpoint is not None and not last and time.monotonic() - written >= options.run.checkpoint_seconds:
+                checkpoint(*_pack(inference.snapshot(state), history, best))
+                written = time.monotonic()
+        if best.snapshot is not None:
+            state = inference.restore(best.snapshot)
+        return Result(state, history, best.step or len(history))
+
+
+@dataclass
+class _Best:
+    """The best validation recall so far, and the state that had it."""
+
+    recall: float = -1.0
+    step: int = 0
+    looks_since: int = 0
+    snapshot: Snapshot | None = None
+
+    def look(self, recall: float, step: int, snapshot: Snapshot) -> None:
+        if recall > self.recall:
+            tensors = {name: tensor.clone() for name, tensor in snapshot[0].items()}
+            self.recall, self.step, self.looks_since, self.snapshot = recall, step, 0, (tensors, snapshot[1])
+        else:
+            self.looks_since += 1
+
+    def stops(self, patience: int) -> bool:
+        return patience > 0 and self.looks_since >= patience
+
+
+def _pack(snapshot: Snapshot, history: list[dict[str, Any]], best: _Best) -> Snapshot:
+    tensors = {f"state.{name}": tensor for name, tensor in snapshot[0].items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    meta: dict[str, Any] = {"epoch": len(history), "state": snapshot[1], "history": history}
+    meta["best"] = {"recall": best.recall, "step": best.step, "looks_since": best.looks_since}
+    if best.snapshot is not None:
+        tensors |= {f"best.{name}": tensor for name, tensor in best.snapshot[0].items()}
+        meta["best"]["state"] = best.snapshot[1]
+    return tensors, meta
+
+
+def _unpack(inference: Inference[State], tensors: dict[str, Tensor], meta: dict[str, Any]) -> Any:
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+    kept = dict(meta["best"])
+    best_meta = kept.pop("state", None)
+    best = _Best(**kept, snapshot=None if best_meta is None else (part("best."), best_meta))
+    state = inference.restore((part("state."), meta["state"]))
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return state, list(meta["history"]), best
+
+
+@contextmanager
+def _seeded(options: Options) -> Iterator[None]:
+    """The fit's own seed, floating-point type and threads; all three are put back afterwards."""
+    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            torch.manual_seed(options.fit.seed)
+            torch.set_default_dtype(getattr(torch, options.fit.dtype))
+            if options.fit.threads:
+                torch.set_num_threads(options.fit.threads)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_num_threads(threads)

@@ -1,0 +1,203 @@
+"""Fitting a data set and opening what a fit left: ``inference.fit`` and ``inference.load``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+
+from inference.base import Inference, Snapshot
+from inference.base import fit as run_steps
+from inference.evaluate import evaluate, recall_on_validation
+from inference.options import Options
+from inference.posterior import Posterior, content_diagnostics
+from inference.svi import SVI
+from models.build import content_likelihood, make_model, observe
+from models.cvae import CVAE
+from models.observations import SparseRows
+from pyro_cvae.data.content import ContentScaling
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.splits import Split, make_split
+from pyro_cvae.errors import InputError
+from pyro_cvae.run import Run, RunWriter, open_run, run_config
+
+pyro.settings.set(module_local_params=True)  # parameters live in their modules: two models in one notebook are two
+
+
+@dataclass(eq=False)
+class Fit:
+    """A fitted model with the data it was fitted to.
+
+    ``history`` has a row an epoch; ``metrics`` the test metrics (empty without test pairs) and the content's state;
+    ``path`` is the run folder, if one was written.
+    """
+
+    posterior: Posterior
+    dataset: Dataset
+    split: Split
+    options: Options
+    history: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    model: CVAE
+    scalings: dict[str, ContentScaling]
+    path: Path | None = None
+
+    def encode(self, counts: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of v of items that were not in the fit, from their word counts.
+
+        Such an item is N(mu(x), sigma(x)^2 + 1/lambda_v). Shapes: ``counts`` sparse (n_new, n_features); result
+        (n_new, n_factors) each.
+        """
+        dtype = self.posterior.z_loc.dtype
+        inputs = SparseRows.from_csr(self.scalings["inputs"].transform(counts), dtype)
+        with torch.no_grad():
+            loc, scale = self.model.encoder(inputs)
+        return loc, (scale.square() + 1 / self.posterior.lambda_v).sqrt()
+
+
+def fit(
+    dataset: Dataset,
+    split: Split | None = None,
+    *,
+    mode: str = "bayes",
+    out: str | os.PathLike[str] | None = None,
+    on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
+    **options: Any,
+) -> Fit:
+    """Fit the CVAE to a data set by stochastic variational inference.
+
+    Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``mode`` "map" or "bayes",
+    ``out`` a run folder to be written, ``on_step`` called after each epoch, ``options`` any flag of the command line,
+    with underscores. Raises InputError.
+    """
+    chosen = Options.of(mode=mode, out=None if out is None else os.fspath(out), **options)
+    return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step)
+
+
+def fit_with(
+    dataset: Dataset,
+    split: Split,
+    options: Options,
+    on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
+) -> Fit:
+    """The same with all options made; writes a run folder if ``options.run.out`` is given."""
+    likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
+    observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
+
+    def make() -> CVAE:
+        sizes = (dataset.n_users, dataset.n_items, observations.content.n_columns)
+        fresh = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
+        return make_model(*sizes, fresh, options.model)
+
+    inference: Inference[Any] = SVI(make, observations, options)
+    config = run_config(
+        "svi",
+        options.to_dict(),
+        objective=options.objective,
+        tempered=options.tempered,
+        dataset=dataset,
+        split=split,
+        pseudo_likelihood=likelihood.pseudo,
+        protocol=split.protocol,
+        data_name=dataset.name,
+        scalings={name: scaling.to_json() for name, scaling in scalings.items()},
+    )
+    writer, resume = _writer(options, config, dataset, split)
+    result = run_steps(
+        inference,
+        validation_recall=_validation_recall(split),
+        checkpoint=writer.checkpoint if writer else None,
+        resume=resume,
+        on_step=lambda step, row: on_step(step, inference.n_steps, row),
+    )
+    posterior = inference.posterior(result.state)
+    metrics: dict[str, Any] = {"best_epoch": result.best_step}
+    if len(split.test):
+        metrics |= evaluate(posterior.score_block, split).to_metrics()
+    metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
+    if dataset.truth is not None and "scores" in dataset.truth:
+        metrics["recovery"] = recovery(posterior, split, dataset.truth["scores"])
+    fitted = Fit(posterior, dataset, split, options, result.history, metrics, result.state.model, scalings)
+    if writer:
+        networks = {f"network.{name}": p.detach().cpu() for name, p in fitted.model.named_parameters()}
+        writer.save_tensors("posterior", posterior.tensors() | networks)
+        writer.save_history(result.history)
+        writer.save_json("metrics", metrics)
+        fitted.path = writer.finish()
+    return fitted
+
+
+def recovery(posterior: Posterior, split: Split, scores: np.ndarray) -> dict[str, float]:
+    """How well the truth of a simulation is found, on cells that no training rating covers.
+
+    ``correlation`` of true and posterior-mean scores; with uncertainty, the shares of true scores within the central
+    50 % and 90 % intervals, ``coverage@50`` and ``coverage@90``. Shape: ``scores`` (n_users, n_items), small.
+    """
+    from scipy.stats import norm
+
+    seen = split.train.select(split.train.observed)
+    unseen = np.ones(scores.shape, dtype=bool)
+    unseen[seen.users, seen.items] = False
+    users, items = unseen.nonzero()
+    truth = torch.as_tensor(scores[users, items])
+    if posterior.is_point:
+        mean, sd = posterior.mean_score(users, items), None
+    else:
+        parts = [posterior.score(u, i) for u, i in zip(*(np.array_split(x, 64) for x in (users, items)), strict=True)]
+        mean, sd = (torch.cat(part) for part in zip(*parts, strict=True))
+    found = {"correlation": float(torch.corrcoef(torch.stack([mean.double(), truth.double()]))[0, 1])}
+    if sd is not None:
+        for level in (0.5, 0.9):
+            half = norm.ppf(0.5 + level / 2) * sd
+            found[f"coverage@{level * 100:.0f}"] = float(((truth - mean).abs() <= half).double().mean())
+    return found
+
+
+def load(path: str | os.PathLike[str] | Run) -> Fit:
+    """Open a run folder: everything that :func:`fit` returned. Raises InputError if it is damaged."""
+    run = path if isinstance(path, Run) else open_run(path)
+    options = Options.of(**_as_options(run.config["options"]))
+    dataset, split, tensors = run.dataset(), run.split(), run.tensors("posterior")
+    likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
+    model = make_model(dataset.n_users, dataset.n_items, dataset.n_features, likelihood, options.model)
+    model = model.to(getattr(torch, options.fit.dtype))
+    networks = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name not in networks or networks[name].shape != parameter.shape:
+                raise InputError(f"holds no network parameter {name!r} of the right shape", "fit again", path=run.path)
+            parameter.copy_(networks[name])
+    posterior = Posterior.from_tensors(options.kind, tensors, options.model.lambda_v, options.model.parametrization)
+    scalings = {name: ContentScaling.from_json(value) for name, value in run.config["scalings"].items()}
+    history = run.history().to_dict("records")
+    return Fit(posterior, dataset, split, options, history, run.metrics(), model, scalings, run.path)
+
+
+def _as_options(stored: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+
+
+def _writer(
+    options: Options, config: dict[str, Any], dataset: Dataset, split: Split
+) -> tuple[RunWriter | None, Snapshot | None]:
+    run = options.run
+    if run.out is None:
+        if run.resume:
+            raise InputError("there is nothing to resume", "give the run folder with --out")
+        return None, None
+    if not run.resume:
+        return RunWriter.start(run.out, config, dataset, split, overwrite=run.overwrite), None
+    writer = RunWriter.resume(run.out, config)
+    return writer, writer.latest_checkpoint()
+
+
+def _validation_recall(split: Split) -> Callable[[Posterior], float] | None:
+    if split.validation is None or not len(split.validation):
+        return None
+    return lambda posterior: recall_on_validation(posterior.score_block, split)

@@ -1,0 +1,144 @@
+"""From options to a model: the content of a data set, its likelihoods and networks."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from models import contents
+from models.cvae import CVAE
+from models.networks.mlp import MLPDecoder, MLPEncoder
+from models.observations import Observations, RatingColumns, SparseRows
+from models.ratings.confidence_normal import ConfidenceNormal
+from pyro_cvae.data.content import ContentScaling
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.splits import Split
+from pyro_cvae.errors import InputError
+
+
+def content_likelihood(name: str, arguments: dict[str, Any]) -> contents.ContentLikelihood:
+    """The package's own likelihood of that name, or the class of a path ``module.Class``; InputError if unknown."""
+    module, _, attribute = contents.NAMES.get(name, name.replace(":", ".")).replace(":", ".").rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)(**arguments)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"unknown content likelihood {name!r} ({error})", "use a class path or " + ", ".join(contents.NAMES)
+        ) from error
+
+
+def observe(
+    dataset: Dataset, split: Split, likelihood: contents.ContentLikelihood, options: Any, scaling: str
+) -> tuple[Observations, dict[str, ContentScaling]]:
+    """What the model is conditioned on, and the two fitted scalings of word counts: "content" and "inputs".
+
+    ``options`` are the model's options; ``scaling`` "auto" takes the likelihood's own. Raises InputError if the
+    content is outside the likelihood's support or there is no training rating.
+    """
+    if not len(split.train):
+        raise InputError("the training set is empty", "give at least one rating, or another split")
+    if dataset.content is None or not dataset.content.counts.nnz:
+        raise InputError("no item has any content", "give a table of items with texts")
+    counts = dataset.content.counts
+    name = likelihood.default_scaling if scaling == "auto" else scaling
+    scalings = {"content": ContentScaling.fit(counts, name)}
+    scalings["inputs"] = (
+        ContentScaling.fit(counts, "tfidf") if options.encoder_input == "tfidf" else scalings["content"]
+    )
+    content = SparseRows.from_csr(scalings["content"].transform(counts), torch.float64)
+    likelihood.check(content)
+    inputs = SparseRows.from_csr(scalings["inputs"].transform(counts), torch.float64)
+    columns = RatingColumns.from_interactions(split.train, options.a, options.unrated, torch.float64)
+    return Observations(content, inputs, columns), scalings
+
+
+def make_model(n_users: int, n_items: int, n_features: int, likelihood: contents.ContentLikelihood, o: Any) -> CVAE:
+    """The CVAE of the model's options ``o``, with networks at a random start."""
+    encoder = MLPEncoder(n_features, o.factors, o.hidden, o.activation)
+    decoder = MLPDecoder(
+        n_features, o.factors, o.hidden, o.activation, likelihood.param_names, encoder if o.tied else None
+    )
+    ratings = ConfidenceNormal(o.a, o.b)
+    precisions = {"lambda_u": o.lambda_u, "lambda_v": o.lambda_v, "lambda_w": o.lambda_w, "lambda_r": o.lambda_r}
+    model = CVAE(n_users, n_items, o.factors, encoder, decoder, likelihood, ratings, **precisions)
+    model.parametrization = o.parametrization
+    return model
+
+
+@torch.no_grad()
+def start_alive(model: CVAE, observations: Observations, sample: int = 4096) -> None:
+    """Start the networks from the data, layer by layer, so that the content posterior does not collapse.
+
+    From a random start the ELBO of a sparse bag of words falls into the optimum that ignores z within a few epochs,
+    whatever the step or the warm-up. Here the first layer holds the leading right singular vectors of the encoder's
+    input, and every pre-activation, and mu itself, has mean 0 and variance 1 over a sample of items (layer-sequential
+    unit variance: Mishkin and Matas, ICLR 2016); sigma starts at 1/2; the decoder starts at the words' frequencies.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    encoder, decoder = model.encoder, model.decoder
+    if not (isinstance(encoder, MLPEncoder) and isinstance(decoder, MLPDecoder)):
+        return
+    rows = torch.randperm(observations.n_items)[:sample]
+    inputs = observations.batch(rows).inputs
+    table = encoder.weights[0]
+    n_components = min(table.shape[1], min(observations.inputs.shape) - 1)
+    seed = int(torch.randint(2**31 - 1, ()))
+    matrix = _csr(observations.inputs)
+    _, _, right = randomized_svd(matrix, n_components, n_iter=2, random_state=seed)
+    table[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
+    h = _bag(inputs, table)
+    h = encoder.activation(_standardize(h, table, encoder.biases[0]))
+    for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
+        nn.init.orthogonal_(weight)
+        h = encoder.activation(_standardize(h @ weight, weight, bias))
+    loc = nn.init.orthogonal_(torch.empty_like(encoder.loc.weight.mT))
+    _standardize(h @ loc, loc, encoder.loc.bias)
+    encoder.loc.weight.copy_(loc.mT)
+    encoder.log_variance.weight.zero_()
+    encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
+
+    z = torch.randn(len(rows), model.n_factors).to(table)
+    inner = nn.init.orthogonal_(torch.empty_like(decoder.inner.weight.mT))
+    h = decoder.activation(_standardize(z @ inner, inner, decoder.inner.bias))
+    decoder.inner.weight.copy_(inner.mT)
+    tied = {id(weight) for weight in encoder.weights}
+    for weight, bias in zip(reversed(list(decoder.weights)), reversed(list(decoder.biases)), strict=True):
+        h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, scale=id(weight) not in tied))
+    for head, start in model.content.initial_bias(_mean(observations.content)).items():
+        if id(decoder.outputs[head]) not in tied:
+            decoder.outputs[head].copy_(table)
+        start = start.to(table) - decoder.outputs[head] @ h.mean(0)
+        decoder.output_biases[head].copy_(start)
+
+
+def _standardize(pre: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, scale: bool = True) -> torch.Tensor:
+    """Pre-activations of mean 0 and variance 1, by scaling ``weight``'s columns and setting ``bias``."""
+    spread = pre.std(0).clamp(min=1e-6) if scale else torch.ones_like(bias)
+    if scale:
+        weight.div_(spread)
+    pre = pre / spread
+    bias.copy_(-pre.mean(0))
+    return pre + bias
+
+
+def _bag(rows: SparseRows, table: torch.Tensor) -> torch.Tensor:
+    return nn.functional.embedding_bag(
+        rows.columns, table, rows.indptr[:-1], mode="sum", per_sample_weights=rows.values.to(table.dtype)
+    )
+
+
+def _mean(rows: SparseRows) -> torch.Tensor:
+    """Mean of each feature over the items, each word given a tenth of a count more, (n_features,)."""
+    total = rows.values.new_full((rows.n_columns,), 0.1).index_add(0, rows.columns, rows.values)
+    return total / len(rows)
+
+
+def _csr(rows: SparseRows) -> Any:
+    from scipy import sparse
+
+    parts = (rows.values.cpu().double().numpy(), rows.columns.cpu().numpy(), rows.indptr.cpu().numpy())
+    return sparse.csr_matrix(parts, shape=tuple(rows.shape))
