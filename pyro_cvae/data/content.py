@@ -45,6 +45,9 @@ class Content:
             )
         object.__setattr__(self, "counts", counts)
 
+    def __repr__(self) -> str:
+        return f"Content({self.n_items} items, {self.n_features} features, {self.counts.nnz} entries)"
+
     @property
     def n_items(self) -> int:
         """Number of rows."""

@@ -63,6 +63,9 @@ class Dataset:
             if len(self.titles) != self.n_items:
                 raise InputError(f"{len(self.titles)} titles for {self.n_items} items", "give one for each item")
 
+    def __repr__(self) -> str:
+        return f"Dataset({self.name!r}, {self.interactions!r}, {self.content!r})"
+
     @property
     def n_users(self) -> int:
         """Number of users."""

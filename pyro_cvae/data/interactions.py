@@ -95,6 +95,9 @@ class Interactions:
         ones = np.ones(len(rows)) if ratings is None else np.asarray(ratings, np.float64)[rows]
         return cls(users[rows], items[rows], ones, column(confidences), column(times), int(n_users), int(n_items))
 
+    def __repr__(self) -> str:
+        return f"Interactions({len(self)} pairs of {self.n_users} users and {self.n_items} items)"
+
     def __len__(self) -> int:
         return len(self.users)
 

@@ -162,7 +162,9 @@ def _download(address: str, folder: Path) -> bytes:
     except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        reason = getattr(error, "reason", None) or error
+            reason: object = f"HTTP {error.code}"
+        else:
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
         raise MachineError(
             f"{address} cannot be downloaded ({reason})",
             f"connect to the network, set PYRO_CVAE_MIRROR, or fetch the file by hand into {folder}",

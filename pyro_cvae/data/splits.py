@@ -49,6 +49,9 @@ class Split:
             if len(np.intersect1d(trained, part.keys, assume_unique=True)):
                 raise InputError(f"a training pair is also a {name} pair", "a pair may be in one part only")
 
+    def __repr__(self) -> str:
+        return f"Split({self.describe()})"
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the pairs of all parts and the tuning users; not over how the split was made."""
         return self._fingerprint

@@ -69,7 +69,9 @@ def test_transform_leaves_its_input_alone(counts, name):
 
 def test_a_new_text_uses_what_was_learned_and_is_clipped():
     scaling = ContentScaling.fit(sp.csr_matrix([[4.0, 0.0], [2.0, 0.0]]), "word-max")
-    np.testing.assert_array_equal(scaling.transform(sp.csr_matrix([[8.0, 3.0], [1.0, 0.0]])).toarray(), [[1, 1], [0.25, 0]])
+    np.testing.assert_array_equal(
+        scaling.transform(sp.csr_matrix([[8.0, 3.0], [1.0, 0.0]])).toarray(), [[1, 1], [0.25, 0]]
+    )
 
 
 def test_wrong_scalings_are_refused():
@@ -78,7 +80,12 @@ def test_wrong_scalings_are_refused():
         ContentScaling.fit(counts, "wordmax")
     with pytest.raises(InputError, match="3 features"):
         ContentScaling.fit(counts, "tfidf").transform(sp.csr_matrix([[1.0, 2.0, 3.0]]))
-    for bad in ({}, {"name": "odd", "factors": None}, {"name": "tfidf", "factors": None}, {"name": "tfidf", "factors": "x"}):
+    for bad in (
+        {},
+        {"name": "odd", "factors": None},
+        {"name": "tfidf", "factors": None},
+        {"name": "tfidf", "factors": "x"},
+    ):
         with pytest.raises(InputError, match="damaged"):
             ContentScaling.from_json(bad)
 

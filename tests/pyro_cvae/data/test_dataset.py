@@ -107,7 +107,13 @@ def test_policies_for_unknown_ids():
 
 @pytest.mark.parametrize(
     ("ids", "words"),
-    [([1, "1"], "int, str"), ([1.0, 2.0], "float"), ([True, False], "bool"), ([None, "a"], "NoneType"), ([2**64], "2.63")],
+    [
+        ([1, "1"], "int, str"),
+        ([1.0, 2.0], "float"),
+        ([True, False], "bool"),
+        ([None, "a"], "NoneType"),
+        ([2**64], "2.63"),
+    ],
 )
 def test_mixed_or_other_id_types_are_refused(ids, words):
     with pytest.raises(InputError, match=words):
@@ -210,3 +216,9 @@ def test_describe_counts_what_is_empty():
     assert facts["empty documents"] == 3
     assert facts["users without items"] == 1  # its only cell is missing
     assert facts["items without users"] == 1
+
+
+def test_a_data_set_prints_as_one_short_line():
+    assert repr(small()) == (
+        "Dataset('small', Interactions(4 pairs of 3 users and 3 items), Content(3 items, 3 features, 3 entries))"
+    )

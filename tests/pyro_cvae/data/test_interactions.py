@@ -87,7 +87,9 @@ def test_as_missing_hides_the_rating_and_select_keeps_the_rest():
 
 
 def test_positive_leaves_out_zeros_and_missing_cells():
-    pairs = Interactions.from_arrays([0, 0, 1], [0, 1, 1], n_users=2, n_items=2, ratings=[0, 1, 1], confidences=[1, 1, 0])
+    pairs = Interactions.from_arrays(
+        [0, 0, 1], [0, 1, 1], n_users=2, n_items=2, ratings=[0, 1, 1], confidences=[1, 1, 0]
+    )
     assert pairs.positive.tolist() == [False, True, False]
 
 
