@@ -224,7 +224,7 @@ def _build_parser(
         )
     more = parser.add_argument_group("of every command")
     more.add_argument(
-        "--config", metavar="FILE", help="A YAML file of options (train_per_user: 10); flags win over it."
+        "--config", metavar="FILE", help="A YAML file, one 'option: value' a line; flags win over it."
     )
     more.add_argument("--print-config", action="store_true", help="Print all options as such a file and stop.")
     more.add_argument("--version", action="store_true", help="Print the version and stop.")
@@ -497,7 +497,7 @@ def _own_class(field: str, module: str, name: str) -> type:
         flag = "--" + field.replace("_", "-")
         raise InputError(f"{flag} is {name!r}, which is no name of the package", "use one of " + ", ".join(names))
     path, _, attribute = names[name].partition(":")
-    return getattr(importlib.import_module(path), attribute)  # type: ignore[no-any-return]
+    return getattr(importlib.import_module(path), attribute)
 
 
 def _version() -> str:
