@@ -118,6 +118,16 @@ def test_a_cache_that_cannot_be_written(served, monkeypatch, tmp_path):
         fetch("citeulike-t")
 
 
+def test_a_full_disk_leaves_no_half_file(served, monkeypatch, tmp_path):
+    def refuse(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(MachineError, match="No space left"):
+        fetch("citeulike-t")
+    assert list((tmp_path / "cache" / "citeulike-t").iterdir()) == []
+
+
 def test_files_put_by_hand_into_the_cache_need_no_network(served, monkeypatch, tmp_path):
     monkeypatch.setenv("PYRO_CVAE_MIRROR", "http://127.0.0.1:9")
     folder = tmp_path / "cache" / "citeulike-t"
@@ -156,5 +166,6 @@ def test_the_names_of_simulators_and_a_folder_of_the_same_name(monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     Path("simulated").mkdir()
     assert load_dataset("simulated").name == "simulated"
+    assert load_dataset("simulated-gaussian").interactions.complete
     with pytest.raises(InputError, match="no data set in this folder"):
         load_dataset("./simulated")

@@ -170,6 +170,13 @@ def test_a_file_of_training_rows(tmp_path):
     assert split.protocol == {"kind": "file", "file": "cf-train-3-users.dat"}
 
 
+def test_make_split_prefers_a_file_of_training_rows(tmp_path):
+    data = dense(n_users=2, n_items=3, share=2.0)
+    (tmp_path / "train.dat").write_text("1 2\n0 \n")
+    split = splits.make_split(data, options(train_file=str(tmp_path / "train.dat"), split="time"))
+    assert (split.train.keys.tolist(), len(split.test)) == ([2], 5)
+
+
 def test_a_file_of_training_rows_needs_plain_ids(tmp_path):
     data = dense()
     named = Dataset("x", data.interactions, data.content, [f"u{u}" for u in range(40)], np.arange(60))
@@ -181,6 +188,8 @@ def test_a_training_pair_must_not_be_a_test_pair():
     pairs = dense().interactions
     with pytest.raises(InputError, match="also a test pair"):
         splits.Split(pairs, pairs.select(np.arange(len(pairs)) == 3), None, None, {})
+    with pytest.raises(InputError, match="other sizes"):
+        splits.Split(pairs, dense(n_users=3).interactions, None, None, {})
 
 
 def options(**changes):
