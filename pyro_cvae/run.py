@@ -341,8 +341,11 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     """Absolute, so that a later ``os.chdir`` cannot move the end of a long fit elsewhere."""
     text = os.fspath(path)
     if not text or "\0" in text:
-        raise InputError(f"{text!r} is no folder name", "give a folder to --out")
-    return Path(os.path.abspath(os.path.expanduser(text)))
+        raise InputError(f"{text!r} is no name for a run", "give another folder")
+    path = Path(os.path.abspath(os.path.expanduser(text)))
+    if not path.name:
+        raise InputError("is no name for a run", "give another folder", path=path)
+    return path
 
 
 def _partial(out: Path) -> Path:
@@ -372,7 +375,8 @@ def _is_ours(folder: Path) -> bool:
     """Whether ``--overwrite`` may replace it: a run folder, whole or begun, or an empty folder; never anything else."""
     if not folder.is_dir():
         return False
-    return any((folder / name).is_file() for name in ("manifest.json", "writer.json")) or not any(folder.iterdir())
+    names = set(os.listdir(folder))
+    return bool(names & {"manifest.json", "writer.json"}) or names <= {".writer.json.new"}
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -624,7 +628,7 @@ class RunWriter:
 def _make_room(out: Path, overwrite: bool) -> None:
     """Check that a run may begin at ``out``; remove the remains of earlier ones if they may go."""
     partial = _partial(out)
-    if not out.name or re.search(r"\.partial$|\.old-pid\d+$", out.name):
+    if re.search(r"\.partial$|\.old-pid\d+$", out.name):
         raise InputError("is no name for a run", "choose another --out", path=out)
     with _disk(out):
         try:
@@ -735,10 +739,14 @@ class Run:
         """The history of the fit: a row an epoch."""
         import pandas as pd
 
-        with open(self._file("history.csv"), encoding="utf-8", newline="") as stream:
-            header, *rows = list(csv.reader(stream)) or [[]]
-        columns = zip(*rows, strict=True) if rows else [()] * len(header)
-        return pd.DataFrame({name: _numbers(column) for name, column in zip(header, columns, strict=True)})
+        path = self._file("history.csv")
+        try:
+            with open(path, encoding="utf-8", newline="") as stream:
+                header, *rows = list(csv.reader(stream)) or [[]]
+            columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
+            return pd.DataFrame({name: _numbers(column) for name, column in zip(header, columns, strict=True)})
+        except (ValueError, csv.Error):
+            raise InputError("is damaged: no table", _AGAIN, path=path) from None
 
     def dataset(self) -> Any:
         """The data that were fitted; InputError where the run was exported without users."""
@@ -748,10 +756,14 @@ class Run:
         """The split that was fitted; InputError where the run was exported without users."""
         return _load_split(self._part("split"))
 
-    def _part(self, name: str) -> Path:
-        if self.config.get("without_users"):
+    def items(self) -> Any:
+        """Ids, titles and content of the items, as a data set without users; it is there in every run with data."""
+        return _without_users(_load_dataset(self._part("dataset", of_users=False)))
+
+    def _part(self, name: str, of_users: bool = True) -> Path:
+        if of_users and self.config.get("without_users"):
             raise InputError(
-                "the run was exported without users: it holds no user ids, user vectors or ratings",
+                "the run was exported without users: it holds no user vectors, user ids, ratings or split",
                 "use the run that it was exported from",
                 path=self.path,
             )
@@ -782,6 +794,16 @@ def _load_split(folder: Path) -> Any:
     from pyro_cvae.data.splits import Split
 
     return Split.load(folder)
+
+
+def _without_users(dataset: Any) -> Any:
+    """The items of a data set, with no users, no ratings, and no truth (which has users in it)."""
+    import dataclasses
+
+    from pyro_cvae.data.interactions import Interactions
+
+    nothing = Interactions.from_arrays([], [], n_users=0, n_items=dataset.n_items)
+    return dataclasses.replace(dataset, interactions=nothing, user_ids=[], truth=None)
 
 
 def open_run(path: str | os.PathLike[str]) -> Run:
@@ -824,7 +846,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
 def export_without_users(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> Run:
     """Copy a run without anything about single users: no ``u_*`` tensors, user ids, ratings or test pairs.
 
-    What stays: config (with ``without_users``), posterior of items and networks, history, metrics.
+    What stays: config (with ``without_users``), posterior of items and networks, history, metrics, and ids, titles and
+    content of the items (:meth:`Run.items`).
 
     Raises:
         InputError: ``run`` cannot be opened, or ``out`` exists.
@@ -832,7 +855,8 @@ def export_without_users(run: Run | str | os.PathLike[str], out: str | os.PathLi
     """
     if not isinstance(run, Run):
         run = open_run(run)
-    writer = RunWriter.start(out, run.config | {"without_users": True})
+    items = run.items() if any(file.startswith("data/dataset/") for file in run.files) else None
+    writer = RunWriter.start(out, run.config | {"without_users": True}, items)
     try:
         tensors = {name: tensor for name, tensor in run.tensors().items() if not name.startswith("u_")}
         writer.save_tensors("posterior", tensors)
