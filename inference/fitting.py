@@ -122,7 +122,7 @@ def fit_with(
         metrics |= evaluate(posterior.score_block, split).to_metrics()
     metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
     if dataset.truth is not None and "scores" in dataset.truth:
-        metrics["recovery"] = recovery(posterior, split, dataset.truth["scores"])
+        metrics["recovery"] = recovery(posterior, split, dataset.truth)
     fitted = Fit(posterior, dataset, split, options, result.history, metrics, result.state.model, scalings)
     if writer:
         networks = {f"network.{name}": p.detach().cpu() for name, p in fitted.model.named_parameters()}
@@ -133,29 +133,32 @@ def fit_with(
     return fitted
 
 
-def recovery(posterior: Posterior, split: Split, scores: np.ndarray) -> dict[str, float]:
-    """How well the truth of a simulation is found, on cells that no training rating covers.
+def recovery(posterior: Posterior, split: Split, truth: dict[str, np.ndarray]) -> dict[str, float]:
+    """How well the true scores of a simulation are found, on cells that no training rating covers.
 
-    ``correlation`` of true and posterior-mean scores; with uncertainty, the shares of true scores within the central
-    50 % and 90 % intervals, ``coverage@50`` and ``coverage@90``. Shape: ``scores`` (n_users, n_items), small.
+    ``correlation`` of true and posterior-mean scores; where ratings were drawn from the model (``truth`` has its
+    precisions a, b) and the posterior has uncertainty, the shares of true scores within the central 50 % and 90 %
+    intervals, ``coverage@50`` and ``coverage@90``. Clicks are no draws of the model: no interval is right for them.
+    Shape: ``truth["scores"]`` (n_users, n_items), small.
     """
     from scipy.stats import norm
 
+    scores = truth["scores"]
     seen = split.train.select(split.train.observed)
     unseen = np.ones(scores.shape, dtype=bool)
     unseen[seen.users, seen.items] = False
     users, items = unseen.nonzero()
-    truth = torch.as_tensor(scores[users, items])
-    if posterior.is_point:
+    true = torch.as_tensor(scores[users, items])
+    if posterior.is_point or "a" not in truth:
         mean, sd = posterior.mean_score(users, items), None
     else:
         parts = [posterior.score(u, i) for u, i in zip(*(np.array_split(x, 64) for x in (users, items)), strict=True)]
         mean, sd = (torch.cat(part) for part in zip(*parts, strict=True))
-    found = {"correlation": float(torch.corrcoef(torch.stack([mean.double(), truth.double()]))[0, 1])}
+    found = {"correlation": float(torch.corrcoef(torch.stack([mean.double(), true.double()]))[0, 1])}
     if sd is not None:
         for level in (0.5, 0.9):
             half = norm.ppf(0.5 + level / 2) * sd
-            found[f"coverage@{level * 100:.0f}"] = float(((truth - mean).abs() <= half).double().mean())
+            found[f"coverage@{level * 100:.0f}"] = float(((true - mean).abs() <= half).double().mean())
     return found
 
 

@@ -89,11 +89,11 @@ def item_conditional(model: CVAE, u: Tensor, u_var: Tensor | None, batch: Batch)
 
 
 def make_guide(
-    model: CVAE, kind: str, observations: Observations, u_loc: Tensor, v_loc: Tensor, scale: float = 0.1
+    model: CVAE, kind: str, observations: Observations, u_loc: Tensor, v_loc: Tensor, scale: float = 0.4
 ) -> AutoGuideList:
     """The guide of a kind, q(u) and the items' site started at the given means.
 
-    ``kind``: "point" (AutoDelta on u and v), "mean-field" (Normals), "structured" (Normals on u, q(v|z)).
+    ``scale``: standard deviations at the start, in those of the prior. ``kind``: "point" (AutoDelta on u and v), "mean-field" (Normals), "structured" (Normals on u, q(v|z)).
     Shapes: ``u_loc`` (n_users, n_factors), ``v_loc`` (n_items, n_factors), the latter of the site that the model draws.
     Raises InputError for a kind that the model does not allow.
     """
@@ -115,18 +115,24 @@ def make_guide(
             start = init_to_value(values={name: value[: 2 if name == site else None]})
             guide.append(AutoDelta(poutine.block(model, expose=[name]), init_loc_fn=start))
     else:
-        users = NormalRows(model, "u", "users", u_loc, scale)
+        users = NormalRows(model, "u", "users", u_loc, scale * prior_sd(model, "u"))
         guide.append(users)
         if kind == "structured":
             guide.append(StructuredItems(model, users))
         else:
             guide.append(AmortizedContent(model))
-            guide.append(NormalRows(model, site, "items", v_loc, scale))
+            guide.append(NormalRows(model, site, "items", v_loc, scale * prior_sd(model, site)))
     guide(first)
     if kind == "point":  # the prototype ran on two items, repeated over the catalogue; now every row gets its own
         with torch.no_grad():
             getattr(guide[2], site).copy_(v_loc)
     return guide
+
+
+def prior_sd(model: CVAE, site: str) -> float:
+    """Prior standard deviation of each coordinate of "u", "v" (z integrated out) or "v_dagger"."""
+    variance = {"u": 1 / model.lambda_u, "v": 1 + 1 / model.lambda_v, "v_dagger": 1 / model.lambda_v}
+    return float(variance[site]) ** 0.5
 
 
 def moments_of(guide: AutoGuideList, model: CVAE) -> dict[str, tuple[Tensor, Tensor | None]]:

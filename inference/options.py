@@ -86,12 +86,12 @@ class ModelOptions:
     activation: str = "sigmoid"
     tied: bool = True
     encoder_input: str = "tfidf"
-    lambda_u: float = 0.1
-    lambda_v: float = 10.0
+    lambda_u: float = 10000.0
+    lambda_v: float = 3.0
     lambda_r: float = 1.0
     lambda_w: float = 0.01
-    a: float = 1.0
-    b: float = 0.01
+    a: float = 100.0
+    b: float = 1.0
     unrated: str = "masked"
     parametrization: str = "centred"
 
@@ -118,11 +118,11 @@ class FitOptions:
         guide: The posterior of bayes: mean-field q(u)q(v)q(z), or structured with q(v|z).
         pretrain_epochs: Epochs of the content alone, before ratings are seen.
         epochs: Epochs of everything together.
-        batch_size: Items per step; each step is exact over users.
+        batch_size: Items per step, each step exact over users; 0 takes a fiftieth of the items, at least 32, at most 512.
         pretrain_learning_rate: Adam's step of the networks in pre-training.
         learning_rate: Adam's step of the networks in joint training.
-        factor_learning_rate: Adam's step of u and v.
-        init_scale: Standard deviations of q(u) and q(v) at the start.
+        factor_learning_rate: Adam's step of u and v, in standard deviations of their priors.
+        init_scale: Standard deviations of q(u) and q(v) at the start, in those of their priors.
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
         kl_warmup: Epochs of pre-training over which that weight rises from 0.
         word_dropout: Share of the encoder's input words dropped at random while training.
@@ -136,13 +136,13 @@ class FitOptions:
 
     mode: str = "bayes"
     guide: str = "mean-field"
-    pretrain_epochs: int = 10
-    epochs: int = 50
-    batch_size: int = 512
+    pretrain_epochs: int = 8
+    epochs: int = 20
+    batch_size: int = 0
     pretrain_learning_rate: float = 0.01
-    learning_rate: float = 0.001
-    factor_learning_rate: float = 0.01
-    init_scale: float = 0.1
+    learning_rate: float = 0.003
+    factor_learning_rate: float = 0.03
+    init_scale: float = 0.4
     kl_weight: float = 1.0
     kl_warmup: int = 0
     word_dropout: float = 0.0
@@ -157,10 +157,9 @@ class FitOptions:
         _choice("mode", self.mode, ("map", "bayes"))
         _choice("guide", self.guide, ("mean-field", "structured"))
         _check(self.mode == "bayes" or self.guide == "mean-field", "guide", self.guide, "left out with --mode map")
-        for name in ("pretrain_epochs", "epochs", "kl_warmup", "patience", "threads", "seed"):
+        for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
-        for name in ("batch_size", "validate_every"):
-            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1")
         for name in ("pretrain_learning_rate", "learning_rate", "factor_learning_rate", "init_scale"):
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")

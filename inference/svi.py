@@ -8,7 +8,7 @@ amortised by the encoder in both.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before torch is imported, so that --help and a wrong option answer at once
-    from inference.commands import run_fit
+    from inference.fit_command import run_fit
 
     raise SystemExit(run_fit("svi"))
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from inference.base import Inference, Snapshot, StepInfo
 from inference.elbo import NamedELBO, constant, total
-from inference.guides import AmortizedContent, item_conditional, make_guide, moments_of
+from inference.guides import AmortizedContent, item_conditional, make_guide, moments_of, prior_sd
 from inference.options import Options
 from inference.posterior import Posterior, content_diagnostics
 from models.build import start_alive
@@ -51,6 +51,7 @@ class SVI(Inference[State]):
         self.make, self.options = make, options
         dtype, device = getattr(torch, options.fit.dtype), options.fit.device
         self.observations = observations.to(device, dtype)
+        self.batch_size = options.fit.batch_size or min(512, max(32, observations.n_items // 50))
 
     @property
     def n_steps(self) -> int:
@@ -67,26 +68,34 @@ class SVI(Inference[State]):
     def _pretraining(self, model: CVAE) -> State:
         guide = AutoGuideList(model.content_only, create_plates=self._item_plate(model))
         guide.append(AmortizedContent(model))
-        return State(model, guide, self._adam([*model.parameters()], []), 0, joint=False)
+        optimizer = self._adam(model, guide, self.options.fit.pretrain_learning_rate)
+        return State(model, guide, optimizer, 0, joint=False)
 
     def _joint(self, state: State) -> State:
-        """q(v) starts at the means of q(z|x), q(u) near zero."""
+        """q(v) starts at the means of q(z|x), q(u) at a draw of the prior."""
         model, fit = state.model, self.options.fit
         z_loc, _ = encode(model, self.observations)
-        u_loc = 0.01 * torch.randn(model.n_users, model.n_factors).to(z_loc)
+        u_loc = model.lambda_u**-0.5 * torch.randn(model.n_users, model.n_factors).to(z_loc)
         v_loc = z_loc if model.item_site == "v" else torch.zeros_like(z_loc)
         guide = make_guide(model, self.options.kind, self.observations, u_loc, v_loc, fit.init_scale)
-        networks = {id(parameter) for parameter in model.parameters()}
-        factors = [parameter for parameter in guide.parameters() if id(parameter) not in networks]
-        return State(model, guide, self._adam([*model.parameters()], factors), state.epoch, joint=True)
+        return State(model, guide, self._adam(model, guide, fit.learning_rate), state.epoch, joint=True)
 
     @staticmethod
     def _item_plate(model: CVAE) -> Any:
         return lambda batch: [pyro.plate("items", model.n_items, subsample=batch.items)]
 
-    def _adam(self, networks: list[nn.Parameter], factors: list[nn.Parameter]) -> torch.optim.Optimizer:
-        groups = [{"params": part} for part in (networks, factors) if part]
-        return torch.optim.Adam(groups, fused=True)
+    def _adam(self, model: CVAE, guide: AutoGuideList, learning_rate: float) -> torch.optim.Optimizer:
+        """Adam with ``learning_rate`` for the networks; for factors the step is in prior standard deviations."""
+        size = self.options.fit.factor_learning_rate
+        networks = {id(parameter) for parameter in model.parameters()}
+        groups: dict[float, list[nn.Parameter]] = {learning_rate: list(model.parameters())}
+        for name, parameter in guide.named_parameters():
+            if id(parameter) not in networks:
+                is_log_scale = name.endswith("scale_unconstrained")
+                sd = 1.0 if is_log_scale else prior_sd(model, "u" if name.startswith("0.") else model.item_site)
+                groups.setdefault(size * sd, []).append(parameter)
+        made = [{"params": part, "lr": step, "full_lr": step} for step, part in groups.items()]
+        return torch.optim.Adam(made, fused=True)
 
     def step(self, state: State) -> StepInfo:
         """One epoch: every item once."""
@@ -94,7 +103,7 @@ class SVI(Inference[State]):
         if not state.joint and state.epoch == fit.pretrain_epochs:
             state.__dict__.update(self._joint(state).__dict__)
         elbo, sums = NamedELBO(), dict[str, float]()
-        batches = list(self.observations.partition(fit.batch_size))
+        batches = list(self.observations.partition(self.batch_size))
         for index, batch in enumerate(batches):
             elbo.kl_weight = self._anneal(state, index / len(batches))
             inputs = self._drop_words(batch)
@@ -121,10 +130,8 @@ class SVI(Inference[State]):
         fit = self.options.fit
         start, length = (fit.pretrain_epochs, fit.epochs) if state.joint else (0, fit.pretrain_epochs)
         progress = (state.epoch - start + into) / length
-        fall = 1 - 0.9 * max(0.0, 2 * progress - 1)
-        sizes = (fit.learning_rate, fit.factor_learning_rate) if state.joint else (fit.pretrain_learning_rate,)
-        for group, size in zip(state.optimizer.param_groups, sizes, strict=True):
-            group["lr"] = size * fall
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["full_lr"] * (1 - 0.9 * max(0.0, 2 * progress - 1))
         if state.joint or not fit.kl_warmup:
             return fit.kl_weight
         return fit.kl_weight * min(1.0, (state.epoch + into) / fit.kl_warmup)
@@ -166,7 +173,7 @@ class SVI(Inference[State]):
         if kind == "structured":
             v_loc, common["v_covariance"], common["v_block"] = self._structured_items(model, u_loc, u_var, z_loc)
         else:
-            v_loc, v_var = q[model.item_site]
+            v_loc, v_var = self._unrated_at_their_optimum(model, *q[model.item_site], z_loc)
             if model.item_site == "v_dagger":
                 v_loc = v_loc + z_loc
                 v_var = None if v_var is None else v_var + z_scale.square()
@@ -176,13 +183,21 @@ class SVI(Inference[State]):
         moved = {name: tensor.detach().cpu().clone() for name, tensor in posterior.tensors().items()}
         return Posterior.from_tensors(kind, moved, model.lambda_v, model.parametrization)
 
+    def _unrated_at_their_optimum(
+        self, model: CVAE, loc: Tensor, var: Tensor | None, z_loc: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Items without a column: given q(z), the best q(v) is N(mu, 1/lambda_v), the best q(v†) its prior."""
+        unrated = ~self.observations.columns.observed[:, None]
+        loc = torch.where(unrated, z_loc if model.item_site == "v" else 0.0, loc)
+        return loc, None if var is None else torch.where(unrated, 1 / model.lambda_v, var)
+
     def _structured_items(
         self, model: CVAE, u_loc: Tensor, u_var: Tensor | None, z_loc: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Means of v, the distinct covariances of v given z, and each item's block; unrated items share the last."""
         rated = self.observations.columns.indptr.diff() > 0
         means, blocks = [], []
-        for batch in self.observations.partition(self.options.fit.batch_size, shuffle=False):
+        for batch in self.observations.partition(self.batch_size, shuffle=False):
             tril, shift = item_conditional(model, u_loc, u_var, batch)
             right = (shift + model.lambda_v * z_loc[batch.items])[..., None]
             means.append(torch.cholesky_solve(right, tril).squeeze(-1))

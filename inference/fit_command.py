@@ -1,0 +1,115 @@
+"""The fit commands' frame: read the options, load the data, fit with a progress bar, report in a table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.commands import parse
+from inference.options import OPTION_CLASSES, DataOptions, FitOptions, ModelOptions, Options, RunOptions
+from pyro_cvae.errors import run_command
+
+if TYPE_CHECKING:
+    from inference.fitting import Fit
+
+EXAMPLES = (
+    ("python -m inference.svi --mode bayes", "full variational Bayes on the embedded simulated catalogue"),
+    (
+        "python -m inference.svi --mode map --data citeulike-t --train-per-user 10 --validation 0.2 --patience 3",
+        "point estimates on real data, stopped by the validation recall",
+    ),
+    (
+        "python -m inference.svi --data ratings.csv --items items.csv --guide structured --out runs/mine",
+        "your own tables, with item uncertainty",
+    ),
+)
+
+
+def run_fit(command: str) -> int:
+    """Run ``python -m inference.<command>``; returns the exit code."""
+
+    def main() -> None:
+        description = "Fit the Collaborative Variational Autoencoder by stochastic variational inference."
+        data, model, fit, run = parse(f"python -m inference.{command}", description, OPTION_CLASSES, examples=EXAMPLES)
+        fit_and_report(data, model, fit, run)
+
+    return run_command(main)
+
+
+def fit_and_report(data: DataOptions, model: ModelOptions, fit: FitOptions, run: RunOptions) -> None:
+    """Load, split, fit, write the run folder, print what was found."""
+    from dataclasses import replace
+
+    from inference.fitting import fit_with
+    from pyro_cvae.data.registry import load_dataset
+    from pyro_cvae.data.splits import make_split
+
+    if run.out is None:
+        run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{fit.mode}")
+    options = Options(data, model, fit, run)
+    dataset = load_dataset(data.data, data.items)
+    split = make_split(dataset, data)
+    began = time.monotonic()
+    with progress(run.quiet) as on_step:
+        fitted = fit_with(dataset, split, options, on_step)
+    _report(fitted, time.monotonic() - began)
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]]:
+    """A progress bar on a terminal; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = console.is_terminal and not quiet
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not shown) as bar:
+        task = bar.add_task("preparing", total=None, note="")
+
+        def on_step(step: int, n_steps: int, row: dict[str, Any]) -> None:
+            objective = row.get("elbo", row.get("map_objective", 0.0))
+            note = f"{objective:,.0f} nats, {row.get('active_units', 0):.0f} active units"
+            if row.get("validation_recall") is not None:
+                note += f", validation recall {row['validation_recall']:.3f}"
+            bar.update(task, description=row["phase"], completed=step, total=n_steps, note=note)
+
+        yield on_step
+
+
+def _report(fitted: Fit, seconds: float) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics, options = fitted.metrics, fitted.options
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    name = "ELBO" if options.objective == "elbo" else "MAP objective"
+    last = fitted.history[metrics["best_epoch"] - 1] if fitted.history else {}
+    title = f"{fitted.dataset.name}: {options.fit.mode}, {options.kind}, {options.model.parametrization}"
+    table = Table("what", "value", title=title, title_justify="left")
+    table.add_row("users, items, training pairs", f"{fitted.dataset.n_users:,}, {fitted.dataset.n_items:,}, {len(fitted.split.train):,}")
+    if last:
+        label = f"{name}{' (tempered fit)' if options.tempered else ''}{', pseudo-likelihood' if fitted.model.content.pseudo else ''}"
+        table.add_row(f"{label}, nats", f"{last[options.objective]:,.0f}")
+        for term in ("ratings", "content", "kl_u", "kl_v", "log_p_u", "log_p_v", "kl_z", "weights"):
+            if last.get(term) is not None and last[term] == last[term]:
+                table.add_row(f"  {term}", f"{last[term]:,.0f}")
+    content = metrics["content"]
+    table.add_row("content: active units", f"{content['active_units']:.0f} of {options.model.factors}")
+    table.add_row("content: KL an item, I(x; z), nats", f"{content['kl']:.2f}, {content['mutual_information']:.2f}")
+    if "protocol" in metrics:
+        users = f"{metrics['protocol']}, {metrics['n_users_evaluated']:,} users"
+        for key, value in metrics.items():
+            if key.startswith(("recall@", "ndcg@")):
+                table.add_row(f"{key} ({users})", f"{value:.4f}")
+    for key, value in metrics.get("recovery", {}).items():
+        table.add_row(f"true scores, {key}", f"{value:.3f}")
+    table.add_row("seconds", f"{seconds:.1f}")
+    console.print(table)
+    if fitted.path:
+        console.print(f"run folder: {fitted.path}", soft_wrap=True)
+        console.print(f"next: python -m inference.recommend {fitted.path} --user {fitted.dataset.user_ids[0]}", soft_wrap=True)
