@@ -223,9 +223,7 @@ def _build_parser(
             option.flag, type=option.element or option.hint, metavar=_metavar(option), help=text, **shape
         )
     more = parser.add_argument_group("of every command")
-    more.add_argument(
-        "--config", metavar="FILE", help="A YAML file, one 'option: value' a line; flags win over it."
-    )
+    more.add_argument("--config", metavar="FILE", help="A YAML file, one 'option: value' a line; flags win over it.")
     more.add_argument("--print-config", action="store_true", help="Print all options as such a file and stop.")
     more.add_argument("--version", action="store_true", help="Print the version and stop.")
     return parser
@@ -234,8 +232,7 @@ def _build_parser(
 def _help(option: _Option, default: Any) -> str:
     text = option.help
     if option.name in PLUGINS:
-        base = PLUGINS[option.name].partition(":")[2]
-        text += f" Or a class path, my_module.MyClass, of a {base}; {option.flag}.ARG VALUE gives it an argument."
+        text += f" {option.flag}.ARG VALUE gives its constructor an argument."
     return text if default in (MISSING, None, ()) else f"{text} (default: {_plain(default)})"
 
 

@@ -1,17 +1,22 @@
 """The shape of the house: imports go one way, nothing heavy loads early, nothing is unpickled, everything is told."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from inference.options import OPTION_CLASSES
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("pyro_cvae", "models", "inference", "analysis")  # a room imports from itself and from those before it
 OUTSIDE = ("tests", "benchmarks")
 FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+OPTION_NAMES = [field.name.replace("_", "-") for cls in OPTION_CLASSES for field in fields(cls)]
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 
@@ -164,6 +169,40 @@ def test_no_work_is_put_off() -> None:
         if any(word in line for word in words)
     ]
     assert found == []
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    pages = [path for path in repository_files() if path.suffix == ".md"]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+        if "://" not in target and not (page.parent / target).exists()
+    ]
+    assert len(pages) >= 3 and broken == []
+
+
+def test_readme_names_what_ci_calls_and_the_two_commands() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    called = re.findall(r"^make (\w+)", (ROOT / ".ci/run").read_text(), re.M)
+    assert {"test", "slow", "statistical", "realdata"} <= set(called)
+    assert [target for target in called if f"make {target}" not in readme] == []
+    assert "    make run " in readme and "    make test " in readme
+
+
+def test_options_that_the_pages_show_exist() -> None:
+    """Every line of a page that calls one of our commands is made of flags that the command has."""
+    flags = {"svi": set(OPTION_NAMES), "doctor": {"json"}}
+    seen = 0
+    for page in [path for path in repository_files() if path.suffix == ".md"]:
+        for command, rest in re.findall(r"python -m inference\.(\w+)(.*)", page.read_text(encoding="utf-8")):
+            if command not in flags:
+                continue
+            for flag in re.findall(r" --([a-z-]+)", rest.partition("`")[0]):
+                seen += 1
+                known = flags[command] | {"config", "print-config", "version", "help"}
+                assert flag.removeprefix("no-") in known, f"{page.name}: --{flag}"
+    assert seen > 5
 
 
 # --- everything public is told ---------------------------------------------------------------------------------------
