@@ -1,24 +1,27 @@
 """Metrics of a fitted model on the test part of a split, beside what a user would pick instead.
 
 ``evaluate`` asks for the scores of a block of users at a time and keeps a row of metrics a user; nothing of size
-users x items exists. ``python -m inference.evaluate RUN... --rivals`` prints the table.
+users x items exists. ``python -m inference.evaluate RUN... --rivals`` prints a table for each data set and split.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pyro_cvae.errors import InputError
+from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 from pyro_cvae.metrics import CUTOFFS, NDCG_CUTOFFS, hit_chance, metrics_of, rank_positions, recall_at
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from pyro_cvae.data.dataset import Dataset
     from pyro_cvae.data.interactions import Interactions
     from pyro_cvae.data.splits import Split
 
@@ -94,13 +97,14 @@ def evaluate(
     import pandas as pd
     import torch
 
-    known = _pattern([split.train, split.validation], observed=True, positive=protocol == "paper")
-    test = _pattern([split.test], positive=True)
-    positives = _pattern([split.train], observed=True, positive=True)
-    relevant = _union(known, test) if protocol == "paper" else test
+    parts = [split.train] if split.validation is None else [split.train, split.validation]
+    chosen = [part.select(part.positive if protocol == "paper" else part.observed) for part in parts]
+    positive_test = split.test.select(split.test.positive)
+    known, test = pairs_matrix(*chosen), pairs_matrix(positive_test)
+    relevant = pairs_matrix(*chosen, positive_test) if protocol == "paper" else test
     rows = _users_with(relevant, users, f"no user has {'any' if protocol == 'paper' else 'a test'} item to rank")
 
-    group_of = torch.from_numpy(item_groups(positives))
+    group_of = torch.from_numpy(item_groups(split.train))
     pairs, hits = torch.zeros(3, dtype=torch.float64), torch.zeros(3, len(cutoffs), dtype=torch.float64)
     group_users, recalls = torch.zeros_like(pairs), torch.zeros_like(hits)
     columns: dict[str, list[np.ndarray]] = {}
@@ -145,7 +149,8 @@ def recall_on_validation(score_block: ScoreBlock, split: Split, cutoff: int = 30
     """
     if split.validation is None or not len(split.validation):
         raise InputError("the split has no validation part", "choose one with --validation, for instance 0.1")
-    known, validation = _pattern([split.train], observed=True), _pattern([split.validation], positive=True)
+    known = pairs_matrix(split.train.select(split.train.observed))
+    validation = pairs_matrix(split.validation.select(split.validation.positive))
     rows = _users_with(validation, None, "no user has a validation pair with a positive rating")
     total = 0.0
     for block in _blocks(rows, validation.shape[1], block_size):
@@ -154,43 +159,27 @@ def recall_on_validation(score_block: ScoreBlock, split: Split, cutoff: int = 30
     return total / len(rows)
 
 
-def item_groups(positives: Any) -> np.ndarray:
-    """Group of each item, (n_items,), an index into ``GROUPS``, from the positive training pairs (n_users, n_items).
+def item_groups(train: Interactions) -> np.ndarray:
+    """Group of each item, (n_items,), an index into ``GROUPS``, by its positive training ratings.
 
     cold: no positive training rating. warm: from 1 to the median number of ratings of the items that have any. hot:
     more than that median.
     """
-    counts = np.bincount(positives.indices, minlength=positives.shape[1])
+    counts = np.bincount(train.items[train.positive], minlength=train.n_items)
     median = np.median(counts[counts > 0]) if counts.any() else 0.0
     return np.where(counts == 0, 2, np.where(counts <= median, 1, 0)).astype(np.int64)
 
 
-def _pattern(parts: Sequence[Interactions | None], observed: bool = False, positive: bool = False) -> Any:
-    """CSR matrix (n_users, n_items) of ones at the pairs of all parts that are observed or positive, where asked."""
+def pairs_matrix(*parts: Interactions) -> Any:
+    """CSR matrix (n_users, n_items) of float32 ones at every pair of the parts, in order, a pair of two parts once."""
     import scipy.sparse
 
-    users, items = [], []
-    for part in parts:
-        if part is None:
-            continue
-        shape = part.n_users, part.n_items
-        keep = np.ones(len(part), bool)
-        if observed and part.confidences is not None:
-            keep &= part.confidences != 0.0
-        if positive:
-            keep &= part.ratings > 0.0
-        users.append(part.users[keep])
-        items.append(part.items[keep])
-    rows, columns = np.concatenate(users), np.concatenate(items)
-    matrix = scipy.sparse.coo_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=shape).tocsr()
+    cells = np.concatenate([part.users for part in parts]), np.concatenate([part.items for part in parts])
+    shape = parts[0].n_users, parts[0].n_items
+    matrix = scipy.sparse.coo_matrix((np.ones(len(cells[0]), np.float32), cells), shape=shape).tocsr()
     matrix.sum_duplicates()
+    matrix.data[:] = 1.0
     return matrix
-
-
-def _union(first: Any, second: Any) -> Any:
-    union = (first + second).tocsr()
-    union.sort_indices()
-    return union
 
 
 def _users_with(matrix: Any, users: np.ndarray | None, problem: str) -> np.ndarray:
@@ -214,3 +203,235 @@ def _means(frame: pd.DataFrame, metrics: Sequence[str]) -> dict[str, float]:
     if not len(frame):
         raise InputError("every user with test items is a tuning user", "use all_user_means, or a smaller --validation")
     return {name: float(frame[name].mean()) for name in metrics}
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Which runs are compared, how, and where the numbers go.
+
+    Parameters:
+        runs: Run folders, as the fit commands leave them.
+        rivals: Put popularity, TF-IDF cosine, truncated-SVD cosine and implicit's ALS into the same table.
+        protocol: corrected takes training items out of the ranking; paper leaves them in and counts them as hits.
+        cutoffs: The M of recall@M.
+        out: A .csv or .parquet file for the means, by model, users and group of items.
+        per_user: A .csv or .parquet file for the metrics of every user.
+        threads: Number of threads; all that torch takes by itself if not given.
+        block_size: Users scored at once.
+    """
+
+    runs: tuple[str, ...]
+    rivals: bool = False
+    protocol: Literal["corrected", "paper"] = "corrected"
+    cutoffs: tuple[int, ...] = CUTOFFS
+    out: str | None = None
+    per_user: str | None = None
+    threads: int | None = None
+    block_size: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.cutoffs or min(self.cutoffs) < 1:
+            given = " ".join(map(str, self.cutoffs))
+            raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")
+        for flag, value in (("threads", self.threads), ("block-size", self.block_size)):
+            if value is not None and value < 1:
+                raise InputError(f"--{flag} is {value}, but it must be at least 1")
+        for flag, file in (("out", self.out), ("per-user", self.per_user)):
+            if file is not None and Path(file).suffix not in (".csv", ".parquet"):
+                raise InputError(f"--{flag} is {file!r}, but it must end in .csv or .parquet")
+            if file is not None and not Path(file).absolute().parent.is_dir():
+                raise InputError(f"--{flag}: no such folder", "make it first", path=Path(file).parent)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Models on one split of one data set: ``rows`` are (name, evaluation), or (name, why there is none)."""
+
+    dataset: Dataset
+    split: Split
+    rows: list[tuple[str, Evaluation | str]]
+
+    @property
+    def evaluations(self) -> list[tuple[str, Evaluation]]:
+        """The rows that have an evaluation."""
+        return [(name, result) for name, result in self.rows if isinstance(result, Evaluation)]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command ``python -m inference.evaluate``."""
+    from inference.commands import parse
+
+    (options,) = parse(
+        "python -m inference.evaluate",
+        "Ranking metrics of fitted models on the test part of their split, in one table for each data set and split.",
+        (EvaluateOptions,),
+        argv,
+        positionals=("runs",),
+        examples=(
+            ("python -m inference.evaluate runs/bayes --rivals", "a run beside what one would pick instead"),
+            ("python -m inference.evaluate runs/map runs/bayes --out table.csv", "two runs, the numbers kept"),
+        ),
+    )
+    from rich.console import Console
+
+    wide = Console()
+    console = wide if wide.is_terminal else Console(width=160)
+    comparisons = compare(options)
+    for comparison in comparisons:
+        for part in _report(comparison, options.protocol):
+            console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
+    if options.out is not None:
+        _write(_means_frame(comparisons), Path(options.out))
+    if options.per_user is not None:
+        _write(_per_user_frame(comparisons), Path(options.per_user))
+
+
+def compare(options: EvaluateOptions) -> list[Comparison]:
+    """Evaluate runs one after another, and the rivals once for each data set and split that they were fitted on."""
+    import torch
+
+    import inference
+
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    asked: dict[str, Any] = {
+        "cutoffs": sorted(set(options.cutoffs)),
+        "protocol": options.protocol,
+        "block_size": options.block_size,
+    }
+    comparisons: dict[tuple[str, str], Comparison] = {}
+    for path in options.runs:
+        fit = inference.load(path)
+        key = fit.dataset.fingerprint(), fit.split.fingerprint()
+        comparison = comparisons.setdefault(key, Comparison(fit.dataset, fit.split, []))
+        try:
+            result = evaluate(fit.posterior.score_block, fit.split, **asked)
+        except InputError as error:
+            raise InputError(error.problem, error.remedy, path=path) from None
+        comparison.rows.append((path, result))
+    if options.rivals:
+        from inference.rivals import RIVALS
+
+        for comparison in comparisons.values():
+            for name, factory in RIVALS.items():
+                try:
+                    score_block = factory(comparison.dataset, comparison.split)
+                except PyroCvaeError as error:
+                    comparison.rows.append((name, str(error)))
+                    continue
+                comparison.rows.append((name, evaluate(score_block, comparison.split, **asked)))
+    return list(comparisons.values())
+
+
+def _report(comparison: Comparison, protocol: str) -> list[Any]:
+    """What is printed: lines of text, the table of means, and the table of hot, warm and cold items."""
+    from rich.table import Table
+    from rich.text import Text
+
+    dataset, (_, first) = comparison.dataset, comparison.evaluations[0]
+    where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
+    title = f"{protocol} protocol; {where}; split {_split_name(comparison.split)}"
+    notes = [f"{name}: {result}" for name, result in comparison.rows if isinstance(result, str)]
+    if protocol == "paper":
+        notes.append("Training items stay in the ranking and count as hits: mostly a measure of what was remembered.")
+    means = Table("model")
+    for name in first.metrics:
+        means.add_column(name, justify="right")
+    for model, result in comparison.rows:
+        if isinstance(result, str):
+            means.add_row(Text(model), *("-" for _ in first.metrics))
+            continue
+        means.add_row(Text(model), *(f"{value:.4f}" for value in result.means().values()))
+        if result.per_user["tuning"].any():
+            means.add_row(Text(f"{model} *"), *(f"{value:.4f}" for value in result.all_user_means().values()))
+    if first.per_user["tuning"].any():
+        notes.append(f"* over all {len(first.per_user):,} users, those included on whom settings were chosen.")
+
+    recalls = [name for name in first.metrics if name.startswith("recall@")]
+    groups = Table("model", "items")
+    for name in ("pairs", "users", *recalls):
+        groups.add_column(name, justify="right")
+    for model, result in comparison.evaluations:
+        for group, row in result.groups.iterrows():
+            counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
+            groups.add_row(Text(model), str(group), *counts, *(f"{row[name]:.4f}" for name in recalls))
+        groups.add_section()
+    return [
+        f"{title}; {first.n_users_evaluated:,} users evaluated",
+        means,
+        *notes,
+        f"\n{title}; hot, warm and cold items",
+        groups,
+        "Share of a user's relevant items of the group within the first M of the ranking, mean over users with any.\n"
+        "cold: no training rating; warm: up to the median number of ratings of rated items; hot: more.\n",
+    ]
+
+
+def _split_name(split: Split) -> str:
+    """How a split was made, in words: ``per-user, train_per_user 10, seed 0``."""
+    facts = {name: value for name, value in split.protocol.items() if name not in ("kind", "validation")}
+    words = [str(split.protocol.get("kind", "given")), *(f"{name} {value}" for name, value in facts.items())]
+    if validation := split.protocol.get("validation"):
+        words.append(f"validation {validation['fraction']:g} ({validation['kind']})")
+    return ", ".join(words)
+
+
+def _means_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """One row for each model and group of users or items; what does not apply to a row is missing in it."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for comparison in comparisons:
+        for model, result in comparison.evaluations:
+            about = {
+                "model": model,
+                "dataset": comparison.dataset.name,
+                "split": _split_name(comparison.split),
+                "split_fingerprint": comparison.split.fingerprint(),
+                "protocol": result.protocol,
+            }
+            counts = result.per_user.loc[~result.per_user["tuning"], "n_relevant"]
+            headline = {"users": "headline", "items": "all", "n_users": len(counts), "n_pairs": int(counts.sum())}
+            rows.append(about | headline | result.means())
+            if len(counts) < len(result.per_user):
+                n_pairs = int(result.per_user["n_relevant"].sum())
+                everybody = {"users": "all", "items": "all", "n_users": len(result.per_user), "n_pairs": n_pairs}
+                rows.append(about | everybody | result.all_user_means())
+            for group, row in result.groups.iterrows():
+                counted = {"n_users": int(row["n_users"]), "n_pairs": int(row["n_pairs"])}
+                recalls = {str(name): value for name, value in row.items() if "recall@" in str(name)}
+                rows.append(about | {"users": "headline", "items": str(group)} | counted | recalls)
+    return pd.DataFrame(rows)
+
+
+def _per_user_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """The metrics of every user under its external id, for every model; ids as text where data sets differ in type."""
+    import pandas as pd
+
+    frames = []
+    for comparison in comparisons:
+        about = {"dataset": comparison.dataset.name, "split_fingerprint": comparison.split.fingerprint()}
+        for model, result in comparison.evaluations:
+            ids = comparison.dataset.user_ids[result.per_user["user"].to_numpy()]
+            frames.append(result.per_user.assign(user=ids, model=model, protocol=result.protocol, **about))
+    if len({frame["user"].dtype.kind for frame in frames}) > 1:
+        frames = [frame.assign(user=frame["user"].map(str)) for frame in frames]
+    whole = pd.concat(frames, ignore_index=True)
+    return whole[["model", "protocol", *about, *(name for name in frames[0] if name in result.per_user)]]
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    """Write CSV or Parquet by the suffix, under another name first: an older file is replaced whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    if path.suffix == ".csv":
+        frame.to_csv(partial, index=False)
+    else:
+        frame.to_parquet(partial, index=False)
+    os.replace(partial, path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,5 +1,8 @@
 """Evaluation of a model on a split: which users and items count, what is averaged, and that memory stays flat."""
 
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,28 +11,27 @@ import pytest
 import scipy.sparse
 import torch
 
+import inference
 from inference import evaluate as evaluate_module
-from inference.evaluate import evaluate, item_groups, recall_on_validation
+from inference.evaluate import evaluate, item_groups, main, recall_on_validation
+from pyro_cvae.data.content import Content
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.splits import Split, per_user, with_validation
 from pyro_cvae.errors import InputError
 from pyro_cvae.metrics import rank_metrics
-
-
-class Pairs(SimpleNamespace):
-    """What evaluation reads of an Interactions."""
-
-    def __len__(self):
-        return len(self.users)
 
 
 def pairs(rows, n_items, ratings=None, confidences=None):
     users = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
     items = np.array([item for row in rows for item in row], dtype=np.int64)
-    ratings = np.ones(len(users)) if ratings is None else np.array(ratings)
-    return Pairs(users=users, items=items, ratings=ratings, confidences=confidences, n_users=len(rows), n_items=n_items)
+    return Interactions.from_arrays(
+        users, items, n_users=len(rows), n_items=n_items, ratings=ratings, confidences=confidences
+    )
 
 
 def a_split(train, test, validation=None, tuning_users=None):
-    return SimpleNamespace(train=train, test=test, validation=validation, tuning_users=tuning_users)
+    return Split(train, test, validation, tuning_users, {})
 
 
 def fixed(scores):
@@ -127,8 +129,7 @@ def test_missing_cells_are_candidates_and_only_positive_ratings_are_relevant():
 
 def test_hot_warm_and_cold_items_apart():
     train = pairs([[0, 1], [0, 2], [0, 3], [0]], 6)  # ratings an item: 4 1 1 1 0 0; median of the rated ones 1
-    positives = scipy.sparse.csr_matrix((np.ones(7), (train.users, train.items)), shape=(4, 6))
-    assert item_groups(positives).tolist() == [0, 1, 1, 1, 2, 2]
+    assert item_groups(train).tolist() == [0, 1, 1, 1, 2, 2]
     split = a_split(train, pairs([[4, 5], [1], [4, 1], []], 6))
     evaluation = evaluate(fixed([[0.0, 5.0, 4.0, 3.0, 2.0, 1.0]] * 4), split, cutoffs=(1, 3))
     groups = evaluation.groups
@@ -151,13 +152,120 @@ def test_recall_on_validation_is_the_recall_of_the_validation_pairs(random_split
 
 
 def test_what_cannot_be_evaluated_says_why():
-    train, nothing = pairs([[0], [1]], 3), pairs([[], []], 3)
+    train, test, nothing = pairs([[0], [1]], 3), pairs([[1], [2]], 3), pairs([[], []], 3)
+    score_block = fixed(np.zeros((2, 3)))
     with pytest.raises(InputError, match="no user has a test item"):
-        evaluate(fixed(np.zeros((2, 3))), a_split(train, nothing))
+        evaluate(score_block, a_split(train, nothing))
     with pytest.raises(InputError, match="no validation part; choose one with --validation"):
-        recall_on_validation(fixed(np.zeros((2, 3))), a_split(train, train))
+        recall_on_validation(score_block, a_split(train, test))
     with pytest.raises(InputError, match="choose one of corrected, paper"):
-        evaluate(fixed(np.zeros((2, 3))), a_split(train, train), protocol="best")
-    split = a_split(train, pairs([[1], [2]], 3), tuning_users=np.array([True, True]))
+        evaluate(score_block, a_split(train, test), protocol="best")
     with pytest.raises(InputError, match="tuning user"):
-        evaluate(fixed(np.zeros((2, 3))), split).means()
+        evaluate(score_block, a_split(train, test, tuning_users=np.array([True, True]))).means()
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Two fits on one split and one on another, as ``inference.load`` gives them, by path."""
+    generator = np.random.default_rng(2)
+    users, items = np.nonzero(generator.random((12, 10)) < 0.5)
+    counts = scipy.sparse.csr_matrix(generator.poisson(0.7, (10, 8)).astype(float))
+    dataset = Dataset(
+        "toy",
+        Interactions.from_arrays(users, items, n_users=12, n_items=10),
+        Content(counts),
+        np.array([f"user {i}" for i in range(12)], object),
+        np.arange(10),
+    )
+    splits = {2: per_user(dataset, 2, seed=0), 1: with_validation(per_user(dataset, 1, seed=0), 0.2, seed=0)}
+
+    def fit(p):
+        posterior = SimpleNamespace(score_block=fixed(generator.normal(size=(12, 10))))
+        return SimpleNamespace(dataset=dataset, split=splits[p], posterior=posterior)
+
+    fits = {"one [bold]": fit(2), "two": fit(2), "other": fit(1)}
+    monkeypatch.setitem(vars(inference), "load", fits.__getitem__)
+    return fits
+
+
+def test_runs_on_one_split_share_a_table_and_their_rivals(runs, capsys, tmp_path):
+    out, per_user_file = tmp_path / "means.csv", tmp_path / "users.parquet"
+    files = ["--out", str(out), "--per-user", str(per_user_file)]
+    main([*runs, "--rivals", "--cutoffs", "3", "5", *files])
+    printed = capsys.readouterr().out
+    where = "corrected protocol; toy (12 users, 10 items); split per-user, train_per_user"
+    n_users = len(np.unique(runs["two"].split.test.users))
+    assert printed.count(f"{where} 2, seed 0; {n_users} users evaluated\n") == 1
+    n_others = len(np.unique(runs["other"].split.test.users)) - int(runs["other"].split.tuning_users.sum())
+    others = f"{where} 1, seed 0, validation 0.2 (tuning users); {n_others} users evaluated\n"
+    assert printed.count(others) == 1
+    assert "one [bold]" in printed
+    assert "other *" in printed
+
+    means = pd.read_csv(out)
+    assert (means["protocol"] == "corrected").all()
+    headline = means[(means["items"] == "all") & (means["users"] == "headline")]
+    rivals = ["popularity", "tfidf", "svd-50", "svd-200", "als"]
+    assert headline["model"].tolist() == ["one [bold]", "two", *rivals, "other", *rivals]
+    assert headline["split_fingerprint"].tolist() == 7 * [runs["two"].split.fingerprint()] + 6 * [
+        runs["other"].split.fingerprint()
+    ]
+    expected = evaluate(runs["two"].posterior.score_block, runs["two"].split, cutoffs=(3, 5))
+    assert headline.iloc[1]["recall@3"] == pytest.approx(expected.means()["recall@3"], rel=1e-15)
+    assert headline.iloc[1]["n_users"] == n_users
+    assert set(means["items"]) <= {"all", "hot", "warm", "cold"}
+    assert means["pooled_recall@5"].notna().equals(means["items"] != "all")
+
+    users = pd.read_parquet(per_user_file)
+    two = users[users["model"] == "two"]
+    assert two["user"].tolist() == [f"user {i}" for i in expected.per_user["user"]]
+    np.testing.assert_array_equal(two["ndcg@100"], expected.per_user["ndcg@100"])
+
+
+def test_the_table_names_the_paper_protocol_and_says_what_it_measures(runs, capsys):
+    main(["two", "--protocol", "paper", "--cutoffs", "3"])
+    printed = capsys.readouterr().out
+    assert "paper protocol" in printed
+    assert "count as hits" in printed
+
+
+def test_a_rival_that_cannot_be_had_is_a_row_that_says_why(runs, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "implicit.cpu.als", None)
+    main(["two", "--rivals"])
+    assert (
+        "als: this rival needs the package implicit; install it with: pip install implicit" in capsys.readouterr().out
+    )
+
+
+def test_a_run_whose_scores_are_not_finite_is_named(runs):
+    runs["two"].posterior.score_block = fixed(np.full((12, 10), np.nan))
+    with pytest.raises(InputError, match=r"^two: the scores .* not finite"):
+        main(["two"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["two", "--out", "table.txt"], "must end in .csv or .parquet"),
+        (["two", "--per-user", "nowhere/users.csv"], "nowhere: --per-user: no such folder"),
+        (["two", "--cutoffs", "0"], "--cutoffs is '0'"),
+        (["two", "--block-size", "0"], "--block-size is 0"),
+        (["two", "--protocol", "best"], "one of corrected, paper"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_loaded(arguments, message, monkeypatch):
+    monkeypatch.setitem(vars(inference), "load", lambda path: pytest.fail("loaded"))
+    with pytest.raises(InputError, match=re.escape(message)):
+        main(arguments)
+
+
+def test_help_imports_nothing_heavy():
+    command = [sys.executable, "-X", "importtime", "-m", "inference.evaluate", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--rivals" in done.stdout
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "pyro_cvae.metrics" in imported
+    assert not {"torch", "pandas", "scipy", "sklearn", "rich"} & imported
