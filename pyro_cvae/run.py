@@ -281,8 +281,6 @@ def _files_in(folder: Path) -> list[Path]:
 def _write_manifest(folder: Path, files: Iterable[Path]) -> None:
     with _disk(folder / "manifest.json"):
         digests = _digests(folder, files)
-        for parent in {file.parent for file in map(folder.joinpath, digests)}:
-            _sync(parent)
     _write_json(folder / "manifest.json", {"schema": SCHEMA, "files": digests})
 
 

@@ -194,9 +194,12 @@ def test_kill_in_finish_leaves_the_old_run_or_the_new_one(stage: tuple[Path, Pat
     for _ in killed_at_every_step(template, work, lambda: RunWriter.resume(work / "run", CONFIG).finish()):
         value = value_of(work / "run")
         seen.add(value)
+        for old in work.glob("run.old-*"):
+            assert value_of(old) == 1.0 if (old / "manifest.json").exists() else value == 2.0
         if (work / "run.partial").exists():
             assert value == 1.0
             resumed = RunWriter.resume(work / "run", CONFIG)
+            assert (work / "run").is_dir()
             found = resumed.latest_checkpoint()
             assert found is not None and found[1]["epoch"] == 3
             save_results(resumed, 2.0)
@@ -234,6 +237,8 @@ def test_kill_in_start_leaves_the_old_run_and_a_way_on(stage: tuple[Path, Path])
     write_run(template / "run", 1.0)
     stale = RunWriter.start(template / "run", CONFIG, Part(), overwrite=True)
     stale.checkpoint(*state(1))
+    for name in "abcdefgh":  # many files, so that they are not deleted in a lucky order
+        stale.save_json(name, {})
     stale.close()
     act = lambda: RunWriter.start(work / "run", CONFIG, Part(), Part(), overwrite=True)  # noqa: E731
     for _ in killed_at_every_step(template, work, act):
@@ -278,7 +283,11 @@ def test_everything_is_on_disk_before_it_gets_its_name(out: Path, monkeypatch: p
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", lambda source, target: checked(replace, source, target))
     monkeypatch.setattr(os, "rename", lambda source, target: checked(rename, source, target))
-    write_run(out)
+    writer = RunWriter.start(out, CONFIG, Part(), Part())
+    writer.checkpoint(*state(1))
+    assert (writer.path / "checkpoint").stat().st_ino in synced
+    save_results(writer, 1.0)
+    writer.finish()
     assert {"posterior.safetensors", "epoch-000001", "meta.json", "writer.json", "manifest.json", "run"} <= set(renamed)
     assert out.parent.stat().st_ino in synced
 
@@ -299,6 +308,7 @@ def test_an_error_between_the_renames_puts_the_old_run_back(out: Path, monkeypat
     with pytest.raises(MachineError, match=r"run: cannot be written .*--resume"):
         writer.finish()
     monkeypatch.undo()
+    assert (out / "manifest.json").is_file()
     assert value_of(out) == 1.0
     RunWriter.resume(out, CONFIG).finish()
     assert value_of(out) == 2.0
