@@ -1,0 +1,1 @@
+"""What a posterior says: ArviZ data, calibration, comparison, figures, reports."""

@@ -6,6 +6,7 @@ state included, is in it and can be saved, so that a run that was killed goes on
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -106,14 +107,12 @@ def fit(
             if best.stops(options.fit.patience):
                 break
             began = time.perf_counter()
-            info = inference.step(state)
+            with _named_if_not_finite(step + 1):
+                info = inference.step(state)
+                bad = [name for name, value in info.terms.items() if not math.isfinite(value)]
+                if bad:
+                    raise ValueError(f"{', '.join(bad)} ({info.phase})")
             row = {"epoch": step + 1, **info.row(options.objective)}
-            if not all(torch.isfinite(torch.tensor([info.objective, *info.terms.values()]))):
-                bad = [name for name, value in info.terms.items() if not torch.isfinite(torch.tensor(value))]
-                raise MachineError(
-                    f"epoch {step + 1} ({info.phase}): {', '.join(bad) or 'the objective'} is no finite number",
-                    "use a smaller --learning-rate or --factor-learning-rate, or --dtype float64",
-                )
             last = step + 1 == inference.n_steps
             due = (step + 1) % options.fit.validate_every == 0 or last
             if validation_recall is not None and due and inference.validates(state):
@@ -129,6 +128,19 @@ def fit(
         if best.snapshot is not None:
             state = inference.restore(best.snapshot)
         return Result(state, history, best.step or len(history))
+
+
+@contextmanager
+def _named_if_not_finite(epoch: int) -> Iterator[None]:
+    """Pyro's validation and ours, of parameters and objective, as one line that names the epoch and the part."""
+    try:
+        yield
+    except ValueError as error:
+        first = str(error).split(" (Tensor of shape")[0].splitlines()[0]
+        raise MachineError(
+            f"epoch {epoch}: no finite number: {first}",
+            "use a smaller --learning-rate, --pretrain-learning-rate or --factor-learning-rate, or --dtype float64",
+        ) from error
 
 
 @dataclass

@@ -22,9 +22,8 @@ from models.cvae import CVAE
 from models.observations import Batch, Observations
 from models.ratings.confidence_normal import NormalColumns
 
-SIGNS = {
-    "ratings": 1, "content": 1, "kl_u": -1, "kl_v": -1, "kl_z": -1, "log_p_u": 1, "log_p_v": 1, "weights": 1, "penalty": 1
-}  # fmt: skip
+SIGNS = dict.fromkeys(("ratings", "content", "log_p_u", "log_p_v", "weights", "penalty"), 1)
+SIGNS |= dict.fromkeys(("kl_u", "kl_v", "kl_z"), -1)
 
 
 class NamedELBO(ELBO):
@@ -49,7 +48,8 @@ class NamedELBO(ELBO):
         model_trace, guide_trace = self._get_trace(model, guide, (batch,), {})
         sites = model_trace.nodes
         u, u_var = moments(guide_trace.nodes["u"]["fn"])
-        mu, var = moments(guide_trace.nodes["z"]["fn"])
+        content = guide_trace.nodes["z"]["fn"]
+        mu, var = content.mean, content.variance
         v, v_var = moments(guide_trace.nodes[model.item_site]["fn"])
         scale = sites["z"]["scale"] / model.lambda_r
 
@@ -70,18 +70,18 @@ class NamedELBO(ELBO):
         return {
             "ratings": self._ratings(model, sites["R"], u, u_var, v, v_var),
             **prior,
-            **self._content_terms(model, sites, mu, var),
+            **self._content_terms(model, sites, content),
         }
 
     def content_terms(self, model: CVAE, guide: Any, batch: Batch) -> dict[str, Tensor]:
         """The named parts of the content alone, for pre-training: the guide needs to draw z only."""
         model_trace, guide_trace = self._get_trace(model.content_only, guide, (batch,), {})
-        return self._content_terms(model, model_trace.nodes, *moments(guide_trace.nodes["z"]["fn"]))
+        return self._content_terms(model, model_trace.nodes, guide_trace.nodes["z"]["fn"])
 
-    def _content_terms(self, model: CVAE, sites: Any, mu: Tensor, var: Tensor | None) -> dict[str, Tensor]:
+    def _content_terms(self, model: CVAE, sites: Any, q: Any) -> dict[str, Tensor]:
         return {
             "content": sites["x"]["fn"].log_prob(sites["x"]["value"]).double().sum() * sites["x"]["scale"],
-            "kl_z": normal_kl(mu, var, torch.zeros_like(mu), 1.0).double().sum() * sites["z"]["scale"],
+            "kl_z": normal_kl(q.mean, q.variance, torch.zeros_like(q.mean), 1.0).double().sum() * sites["z"]["scale"],
             "weights": sites["theta"]["fn"].log_factor.double(),
             "penalty": model.encoder_penalty().double(),
         }
@@ -104,22 +104,22 @@ class NamedELBO(ELBO):
 
     def loss(self, model: CVAE, guide: Any, batch: Batch) -> float:
         """The same as a number."""
-        return float(self.differentiable_loss(model, guide, batch))
+        return self.differentiable_loss(model, guide, batch).item()
 
     def loss_and_grads(self, model: CVAE, guide: Any, batch: Batch) -> float:
         """The same, with gradients added to the parameters: what ``pyro.infer.SVI`` calls."""
         loss = self.differentiable_loss(model, guide, batch)
         loss.backward()
-        return float(loss)
+        return loss.item()
 
 
 def total(terms: dict[str, float]) -> float:
-    """The untempered objective in nats: the ELBO of ``bayes``, the MAP objective of ``map`` (encoder penalty left out)."""
+    """The untempered objective in nats, without the encoder's penalty: the ELBO, or the MAP objective."""
     return sum(SIGNS[name] * value for name, value in terms.items() if name != "penalty")
 
 
 def constant(model: CVAE, observations: Observations) -> float:
-    """log p(R)'s normaliser, sum over cells of 1/2 log(C_ij / 2 pi), in nats (6.65e8 in size on citeulike-t)."""
+    """Log p(R)'s normaliser, sum over cells of 1/2 log(C_ij / 2 pi), in nats (6.65e8 in size on citeulike-t)."""
     u = torch.zeros(observations.columns.n_users, 1)
     columns = model.ratings.distribution(u, torch.zeros(observations.n_items, 1), observations.columns)
     return float(columns.log_normalizer(observations.columns).sum()) if isinstance(columns, NormalColumns) else 0.0

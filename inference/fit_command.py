@@ -91,9 +91,12 @@ def _report(fitted: Fit, seconds: float) -> None:
     last = fitted.history[metrics["best_epoch"] - 1] if fitted.history else {}
     title = f"{fitted.dataset.name}: {options.fit.mode}, {options.kind}, {options.model.parametrization}"
     table = Table("what", "value", title=title, title_justify="left")
-    table.add_row("users, items, training pairs", f"{fitted.dataset.n_users:,}, {fitted.dataset.n_items:,}, {len(fitted.split.train):,}")
+    table.add_row(
+        "users, items, training pairs",
+        f"{fitted.dataset.n_users:,}, {fitted.dataset.n_items:,}, {len(fitted.split.train):,}",
+    )
     if last:
-        label = f"{name}{' (tempered fit)' if options.tempered else ''}{', pseudo-likelihood' if fitted.model.content.pseudo else ''}"
+        label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * fitted.model.content.pseudo
         table.add_row(f"{label}, nats", f"{last[options.objective]:,.0f}")
         for term in ("ratings", "content", "kl_u", "kl_v", "log_p_u", "log_p_v", "kl_z", "weights"):
             if last.get(term) is not None and last[term] == last[term]:
@@ -112,4 +115,6 @@ def _report(fitted: Fit, seconds: float) -> None:
     console.print(table)
     if fitted.path:
         console.print(f"run folder: {fitted.path}", soft_wrap=True)
-        console.print(f"next: python -m inference.recommend {fitted.path} --user {fitted.dataset.user_ids[0]}", soft_wrap=True)
+        console.print(
+            f"next: python -m inference.recommend {fitted.path} --user {fitted.dataset.user_ids[0]}", soft_wrap=True
+        )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 
 from inference.base import Inference, Snapshot
@@ -26,8 +25,6 @@ from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.errors import InputError
 from pyro_cvae.run import Run, RunWriter, open_run, run_config
-
-pyro.settings.set(module_local_params=True)  # parameters live in their modules: two models in one notebook are two
 
 
 @dataclass(eq=False)
@@ -118,7 +115,7 @@ def fit_with(
     )
     posterior = inference.posterior(result.state)
     metrics: dict[str, Any] = {"best_epoch": result.best_step}
-    if len(split.test):
+    if len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
         metrics |= evaluate(posterior.score_block, split).to_metrics()
     metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
     if dataset.truth is not None and "scores" in dataset.truth:

@@ -93,11 +93,12 @@ def make_guide(
 ) -> AutoGuideList:
     """The guide of a kind, q(u) and the items' site started at the given means.
 
-    ``scale``: standard deviations at the start, in those of the prior. ``kind``: "point" (AutoDelta on u and v), "mean-field" (Normals), "structured" (Normals on u, q(v|z)).
+    ``kind``: "point" (AutoDelta on u and v), "mean-field" (Normals), "structured" (Normals on u, q(v|z)); ``scale``:
+    standard deviations at the start, in those of the prior.
     Shapes: ``u_loc`` (n_users, n_factors), ``v_loc`` (n_items, n_factors), the latter of the site that the model draws.
     Raises InputError for a kind that the model does not allow.
     """
-    if kind == "structured" and (model.parametrization != "centred" or not hasattr(model.ratings, "conjugate_site")):
+    if kind == "structured" and (model.parametrization != "centred" or not model.ratings.conjugate):
         raise InputError("the structured guide needs the centred model and a conjugate ratings likelihood")
     first = observations.batch(torch.arange(min(2, observations.n_items)))
     guide = AutoGuideList(

@@ -118,7 +118,7 @@ class FitOptions:
         guide: The posterior of bayes: mean-field q(u)q(v)q(z), or structured with q(v|z).
         pretrain_epochs: Epochs of the content alone, before ratings are seen.
         epochs: Epochs of everything together.
-        batch_size: Items per step, each step exact over users; 0 takes a fiftieth of the items, at least 32, at most 512.
+        batch_size: Items per step, each exact over users; 0 takes a fiftieth of the items, at least 32, at most 512.
         pretrain_learning_rate: Adam's step of the networks in pre-training.
         learning_rate: Adam's step of the networks in joint training.
         factor_learning_rate: Adam's step of u and v, in standard deviations of their priors.
@@ -164,9 +164,7 @@ class FitOptions:
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
         _check(0 <= self.word_dropout < 1, "word_dropout", self.word_dropout, "at least 0 and below 1")
-        _check(
-            self.kl_warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs"
-        )
+        _check(self.kl_warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs")
         _choice("dtype", self.dtype, ("float32", "float64"))
 
 

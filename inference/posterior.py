@@ -79,15 +79,17 @@ class Posterior:
         z = self.z_loc + self.z_scale * noise(self.z_loc)
         if self.is_point:
             return {"u": self.u_loc.expand(n, -1, -1), "v": self.v_loc.expand(n, -1, -1), "z": z}
+        assert self.u_scale is not None
         u = self.u_loc + self.u_scale * noise(self.u_loc)
         if self.v_covariance is not None:
             given_z, slope = self._items_given_content(torch.arange(len(self.v_loc)))
             drift = (slope @ (z - self.z_loc)[..., None]).squeeze(-1)
             spread = (torch.linalg.cholesky(given_z) @ noise(self.v_loc)[..., None]).squeeze(-1)
             return {"u": u, "v": self.v_loc + drift + spread, "z": z}
+        assert self.v_scale is not None
         if self.parametrization == "centred":
             return {"u": u, "v": self.v_loc + self.v_scale * noise(self.v_loc), "z": z}
-        own = (self.v_scale.square() - self.z_scale.square()).clamp(min=0).sqrt()  # type: ignore[union-attr]
+        own = (self.v_scale.square() - self.z_scale.square()).clamp(min=0).sqrt()
         return {"u": u, "v": self.v_loc + (z - self.z_loc) + own * noise(self.v_loc), "z": z}
 
     def score_block(self, users: Any) -> Tensor:
@@ -165,7 +167,7 @@ def content_diagnostics(loc: Tensor, scale: Tensor, n_draws: int = 2000, seed: i
 
 
 def _log_mixture(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-    """log 1/n sum_j N(z; loc_j, scale_j^2) without K/2 log(2 pi), in blocks of draws."""
+    """Log 1/n sum_j N(z; loc_j, scale_j^2) without K/2 log(2 pi), in blocks of draws."""
     precision = scale.square().reciprocal()
     linear = (loc * precision).mT
     offset = 0.5 * (loc.square() * precision).sum(-1) + scale.log().sum(-1)

@@ -117,7 +117,7 @@ def recommend(
 def similar_items(
     fit: Fit, items: Iterable[Any], top: int = 10, *, candidates: Iterable[Any] | None = None, unknown: str = "error"
 ) -> pd.DataFrame:
-    """The ``top`` items nearest to each item: columns to, rank, item, title, score (cosine of the means of v), group."""
+    """The ``top`` items nearest by cosine of the means of v: columns to, rank, item, title, score, group."""
     import numpy as np
     import torch
 
@@ -246,7 +246,9 @@ def _print(table: pd.DataFrame, fit: Fit) -> None:
         first, rank, item, title, score, sd, group = row
         sd_text = "" if sd != sd else f"{sd:.3f}"
         cells = (first, rank, item, "" if title is None or title != title else title, f"{score:.3f}", sd_text, group)
-        shown.add_row(*(escape(str(cell)) for cell in cells), end_section=rank == table.loc[table[key] == first, "rank"].max())
+        shown.add_row(
+            *(escape(str(cell)) for cell in cells), end_section=rank == table.loc[table[key] == first, "rank"].max()
+        )
     Console().print(shown)
 
 

@@ -68,6 +68,7 @@ class SVI(Inference[State]):
     def _pretraining(self, model: CVAE) -> State:
         guide = AutoGuideList(model.content_only, create_plates=self._item_plate(model))
         guide.append(AmortizedContent(model))
+        guide(self.observations.batch(torch.arange(min(2, model.n_items))))  # its first call draws more than others
         optimizer = self._adam(model, guide, self.options.fit.pretrain_learning_rate)
         return State(model, guide, optimizer, 0, joint=False)
 

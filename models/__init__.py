@@ -1,0 +1,1 @@
+"""What is believed: generative processes as Pyro programs, likelihoods, networks, priors."""

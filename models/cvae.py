@@ -35,6 +35,8 @@ from models.networks import Decoder, Encoder
 from models.observations import Batch
 from models.ratings import RatingLikelihood
 
+pyro.settings.set(module_local_params=True)  # parameters live in their modules: two models in one notebook are two
+
 
 class CVAE(PyroModule):
     """p(R, X, U, V, Z, theta) of the module's docstring, over a minibatch of items and all users.
@@ -103,7 +105,7 @@ class CVAE(PyroModule):
         return next(self.decoder.parameters()).new_zeros(self.n_factors)
 
     def log_prior_weights(self) -> Tensor:
-        """log p(theta) = sum over weights and biases of log N(w; 0, 1/lambda_w), tied weights once, in nats."""
+        """Log p(theta) = sum over weights and biases of log N(w; 0, 1/lambda_w), tied weights once, in nats."""
         return _log_normal(self.decoder, self.lambda_w)
 
     def encoder_penalty(self) -> Tensor:

@@ -200,7 +200,8 @@ class Observations:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Observations:
         """The same on another device or in another floating-point type."""
-        return Observations(*(part.to(device, dtype) for part in (self.content, self.inputs, self.columns)))
+        content, inputs = self.content.to(device, dtype), self.inputs.to(device, dtype)
+        return Observations(content, inputs, self.columns.to(device, dtype))
 
     def partition(self, batch_size: int, shuffle: bool = True) -> Iterator[Batch]:
         """Minibatches that visit every item once, of equal size up to one item, from torch's random state."""

@@ -1,0 +1,1 @@
+"""What everybody speaks of: data sets, splits, metrics, errors and run folders."""

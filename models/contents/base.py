@@ -30,7 +30,7 @@ class ContentLikelihood(nn.Module, ABC):
         """p(x | params) with batch shape (n_items,) and event shape (n_features,)."""
 
     def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
-        """log p(x_j | params_j) in nats, (n_items,). The default makes the minibatch's block dense."""
+        """Log p(x_j | params_j) in nats, (n_items,). The default makes the minibatch's block dense."""
         return self.distribution(**params).log_prob(obs.dense())
 
     def check(self, obs: SparseRows) -> None:
@@ -48,7 +48,7 @@ class ContentLikelihood(nn.Module, ABC):
 class ContentDistribution(TorchDistribution):
     """A content likelihood over sparse rows: batch shape (n_items,), event shape (n_features,), values SparseRows."""
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     has_rsample = False
 
@@ -64,10 +64,14 @@ class ContentDistribution(TorchDistribution):
         return self
 
     def log_prob(self, value: SparseRows) -> Tensor:
-        """log p(x_j | z_j) in nats, (n_items,)."""
+        """Log p(x_j | z_j) in nats, (n_items,)."""
         return self.likelihood.log_prob(value, self.params)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> SparseRows:
+    def dense(self) -> Distribution:
+        """The same over dense rows, for a few items."""
+        return self.likelihood.distribution(**self.params)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> SparseRows:
         """A draw of the minibatch's content."""
         if len(sample_shape):
             raise NotImplementedError("draw content one sample at a time")

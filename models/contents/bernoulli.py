@@ -46,7 +46,7 @@ class Bernoulli(ContentLikelihood):
         return dist.Bernoulli(logits=params["logits"]).to_event(1)
 
     def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
-        """log p(x_j | l_j) in nats, (n_items,)."""
+        """Log p(x_j | l_j) in nats, (n_items,)."""
         return _BernoulliLogProb.apply(params["logits"], obs.rows, obs.columns, obs.values)
 
     def check(self, obs: SparseRows) -> None:

@@ -46,7 +46,7 @@ class Multinomial(ContentLikelihood):
         return dist.Multinomial(total_count=1, logits=params["logits"], validate_args=False)
 
     def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
-        """log p(x_j | n_j, l_j) in nats, (n_items,)."""
+        """Log p(x_j | n_j, l_j) in nats, (n_items,)."""
         coefficient = torch.lgamma(obs.totals + 1).index_add(0, obs.rows, -torch.lgamma(obs.values + 1))
         return coefficient + _MultinomialLogProb.apply(params["logits"], obs.rows, obs.columns, obs.values)
 

@@ -34,7 +34,7 @@ class Normal(ContentLikelihood):
         return dist.Normal(params["loc"], self.lambda_x**-0.5).to_event(1)
 
     def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
-        """log p(x_j | m_j) in nats, (n_items,)."""
+        """Log p(x_j | m_j) in nats, (n_items,)."""
         loc = params["loc"]
         at = loc[obs.rows, obs.columns]
         square = loc.square().sum(-1).index_add(0, obs.rows, obs.values * (obs.values - 2 * at))

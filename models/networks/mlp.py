@@ -6,6 +6,7 @@ The first layer of the encoder is a sum of embeddings over the words present, so
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,7 @@ class MLPEncoder(Encoder):
         widths = [n_features, *hidden]
         self.activation = _activation(activation)
         self.weights = nn.ParameterList(
-            nn.init.xavier_uniform_(torch.empty(inputs, outputs))
-            for inputs, outputs in zip(widths, widths[1:], strict=False)
+            nn.init.xavier_uniform_(torch.empty(inputs, outputs)) for inputs, outputs in pairwise(widths)
         )
         self.biases = nn.ParameterList(torch.zeros(width) for width in hidden)
         self.loc = nn.Linear(widths[-1], n_factors)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from typing import ClassVar
+
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
@@ -11,7 +13,12 @@ from models.observations import RatingColumns
 
 
 class RatingLikelihood(nn.Module, ABC):
-    """p(R_j | U, v_j) of an item's column of ratings, for a batch of items."""
+    """p(R_j | U, v_j) of an item's column of ratings, for a batch of items.
+
+    ``conjugate`` says that :meth:`conjugate_site` exists, which closed forms and the structured guide ask for.
+    """
+
+    conjugate: ClassVar[bool] = False
 
     @abstractmethod
     def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> TorchDistribution:
@@ -20,3 +27,7 @@ class RatingLikelihood(nn.Module, ABC):
         Shapes: ``u`` (n_users, n_factors), ``v`` (n_items, n_factors). Of ``columns`` only the pattern of stored
         cells and their confidences may be used: they are given, not drawn.
         """
+
+    def conjugate_site(self, u: Tensor, u_var: Tensor | None, columns: RatingColumns) -> tuple[Tensor, Tensor]:
+        """The Gaussian factor in v_j: precision (n_items, n_factors, n_factors), and precision times mean."""
+        raise NotImplementedError(f"{type(self).__name__} has no Gaussian site")

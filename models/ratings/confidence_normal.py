@@ -13,9 +13,10 @@ exposure mask; then R is drawn. A sample therefore holds real numbers, not zeros
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import Distribution, Normal, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -30,6 +31,8 @@ class ConfidenceNormal(RatingLikelihood):
     ``a`` is the precision of a pair that states none, ``b`` >= 0 that of the background (0: cells that are not
     stored are missing). Raises InputError for other values. Source: paper, section 2.1.
     """
+
+    conjugate: ClassVar[bool] = True
 
     def __init__(self, a: float = 1.0, b: float = 0.01) -> None:
         super().__init__()
@@ -54,7 +57,7 @@ class ConfidenceNormal(RatingLikelihood):
         if u_var is not None:
             gram = gram + torch.diag(u_var.sum(0))
             outer = outer + torch.diag_embed(u_var[columns.users])
-        precision = (self.b * columns.observed)[:, None, None] * gram
+        precision = (self.b * columns.observed.to(u.dtype))[:, None, None] * gram
         precision = precision.index_add(0, columns.items, (columns.confidences - self.b)[:, None, None] * outer)
         shift = u.new_zeros(len(columns), u.shape[1])
         return precision, shift.index_add(0, columns.items, (columns.confidences * columns.ratings)[:, None] * stored)
@@ -67,7 +70,7 @@ class NormalColumns(TorchDistribution):
     with what precision. A value is a :class:`RatingColumns`.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     has_rsample = False
 
@@ -82,7 +85,7 @@ class NormalColumns(TorchDistribution):
         return self
 
     def log_prob(self, value: RatingColumns) -> Tensor:
-        """log p(R_j | U, v_j) in nats, (n_items,)."""
+        """Log p(R_j | U, v_j) in nats, (n_items,)."""
         return self.log_normalizer(value).to(self.v.dtype) - self.half_square(value)
 
     def log_normalizer(self, value: RatingColumns) -> Tensor:
@@ -98,9 +101,7 @@ class NormalColumns(TorchDistribution):
         background = (value.n_users - stored) * (math.log(self.b / (2 * math.pi)) if self.b > 0 else 0.0)
         return torch.where(value.observed, 0.5 * (log_c + background), zero)
 
-    def half_square(
-        self, value: RatingColumns, u_var: Tensor | None = None, v_var: Tensor | None = None
-    ) -> Tensor:
+    def half_square(self, value: RatingColumns, u_var: Tensor | None = None, v_var: Tensor | None = None) -> Tensor:
         """E[1/2 sum_i C_ij (R_ij - u_i.v_j)^2] in nats, (n_items,).
 
         With no variances this is the plain quadratic form at ``u`` and ``v``. With ``u`` and ``v`` read as the means
@@ -131,8 +132,13 @@ class NormalColumns(TorchDistribution):
         stored = value.confidences * residual - self.b * (score.square() + variance)
         return 0.5 * (self.b * square).index_add(0, items, stored) * value.observed
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> RatingColumns:
-        """Draw every cell at its own precision, (n_items, n_users) stored cells: for predictive checks on small data."""
+    def dense(self) -> Distribution:
+        """The same over dense columns, for a few items; a missing cell is given the precision 1e-12."""
+        _, confidences = self.columns.dense(self.b)
+        return Normal(self.v @ self.u.mT, confidences.clamp(min=1e-12).rsqrt()).to_event(1)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> RatingColumns:
+        """Draw every cell at its own precision, (n_items, n_users) stored cells: for checks on small data."""
         if len(sample_shape):
             raise NotImplementedError("draw columns one sample at a time")
         _, confidences = self.columns.dense(self.b)

@@ -1,0 +1,138 @@
+"""Posterior scores, covariances and draws against each other and against exact posteriors."""
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from inference.guides import item_conditional
+from inference.options import Options
+from inference.posterior import Posterior, content_diagnostics
+from inference.svi import SVI, encode
+from models.build import make_model
+from models.contents.multinomial import Multinomial
+from pyro_cvae.errors import InputError
+from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, ToyOptions, toy_observations
+
+KINDS = {"point": ("map", "mean-field"), "mean-field": ("bayes", "mean-field"), "structured": ("bayes", "structured")}
+
+
+def fitted(kind, parametrization="centred", epochs=3):
+    mode, guide = KINDS[kind]
+    options = Options.of(
+        mode=mode, guide=guide, epochs=epochs, pretrain_epochs=1, dtype="float64", factors=N_FACTORS, batch_size=4
+    )
+    observations = toy_observations()
+    make = lambda: make_model(  # noqa: E731
+        N_USERS, N_ITEMS, N_WORDS, Multinomial(), ToyOptions(parametrization=parametrization)
+    ).double()
+    svi = SVI(make, observations, options)
+    state = svi.init()
+    for _ in range(svi.n_steps):
+        svi.step(state)
+    return svi, state, svi.posterior(state)
+
+
+@pytest.mark.parametrize("kind", ["mean-field", "structured"])
+def test_variance_of_a_score_equals_the_formula(kind):
+    """var(u.v) = m_u' S_v m_u + m_v' S_u m_v + tr(S_u S_v)."""
+    _, _, posterior = fitted(kind)
+    users, items = torch.arange(N_USERS)[:, None], torch.arange(N_ITEMS)
+    mean, sd = posterior.score(users, items)
+    u, v = posterior.u_loc, posterior.v_loc
+    s_u, s_v = posterior.covariance("u", range(N_USERS)), posterior.covariance("v", range(N_ITEMS))
+    for i in range(N_USERS):
+        for j in range(N_ITEMS):
+            exact = u[i] @ s_v[j] @ u[i] + v[j] @ s_u[i] @ v[j] + (s_u[i] * s_v[j]).sum()
+            torch.testing.assert_close(sd[i, j] ** 2, exact, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(mean, posterior.score_block(range(N_USERS)))
+    torch.testing.assert_close(posterior.mean_score(users, items), mean)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    ("kind", "parametrization"), [("mean-field", "centred"), ("mean-field", "non-centred"), ("structured", "centred")]
+)
+def test_draws_have_the_posteriors_moments(kind, parametrization, failure_rate):
+    _, _, posterior = fitted(kind, parametrization)
+    n = 20_000
+    draws = posterior.sample(n, seed=0)
+    bound = -Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 2 / 600))
+    for name, rows in (("u", N_USERS), ("v", N_ITEMS), ("z", N_ITEMS)):
+        covariance = posterior.covariance(name, range(rows))
+        variance = covariance.diagonal(dim1=-2, dim2=-1)
+        z = (draws[name].mean(0) - posterior.mean(name)) / (variance / n).sqrt()
+        assert z.abs().max() < bound
+        centred = draws[name] - draws[name].mean(0)
+        found = torch.einsum("nrk,nrl->rkl", centred, centred) / (n - 1)
+        error = (variance[:, :, None] * variance[:, None, :] + covariance**2).sqrt() / n**0.5
+        assert ((found - covariance) / error).abs().max() < bound
+    scores = torch.einsum("nik,njk->nij", draws["u"], draws["v"])
+    mean, sd = posterior.score(torch.arange(N_USERS)[:, None], torch.arange(N_ITEMS))
+    assert ((scores.mean(0) - mean) / (sd / n**0.5)).abs().max() < bound
+
+
+@pytest.mark.statistical
+def test_structured_draws_of_v_follow_z(failure_rate):
+    """cov(v, z) = lambda_v S diag(sigma^2), S the covariance of v given z."""
+    svi, state, posterior = fitted("structured")
+    n = 20_000
+    draws = posterior.sample(n, seed=1)
+    part = state.guide[0]
+    batch = svi.observations.batch(torch.arange(N_ITEMS))
+    tril, _ = item_conditional(state.model, part.loc.detach(), part.scale.detach().square(), batch)
+    expected = state.model.lambda_v * torch.cholesky_inverse(tril) * posterior.z_scale.square()[:, None, :]
+    v, z = draws["v"] - draws["v"].mean(0), draws["z"] - draws["z"].mean(0)
+    found = torch.einsum("njk,njl->jkl", v, z) / (n - 1)
+    spread = posterior.covariance("v", range(N_ITEMS)).diagonal(dim1=-2, dim2=-1)[:, :, None]
+    error = ((spread * posterior.z_scale.square()[:, None, :] + expected**2) / n).sqrt()
+    bound = -Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 2 / expected.numel()))
+    assert ((found - expected) / error).abs().max() < bound
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_item_without_a_column_is_its_content(kind):
+    """Masked, the item that nobody rated has v around mu; in the structured guide with what the content leaves open."""
+    svi, state, posterior = fitted(kind)
+    loc, scale = encode(state.model, svi.observations)
+    torch.testing.assert_close(posterior.v_loc[2], loc[2])
+    if kind == "structured":
+        expected = torch.diag(scale[2].square() + 1 / state.model.lambda_v)
+        torch.testing.assert_close(posterior.covariance("v", 2), expected)
+    elif kind == "mean-field":
+        torch.testing.assert_close(posterior.covariance("v", 2), torch.eye(N_FACTORS).double() / state.model.lambda_v)
+
+
+def test_a_point_refuses_an_uncertainty():
+    _, _, posterior = fitted("point")
+    for ask in (
+        lambda: posterior.score(0, 0),
+        lambda: posterior.covariance("v", 0),
+        lambda: posterior.covariance("u", 0),
+    ):
+        with pytest.raises(InputError, match="--mode bayes"):
+            ask()
+    assert posterior.covariance("z", 0).shape == (N_FACTORS, N_FACTORS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_come_back(kind):
+    _, _, posterior = fitted(kind)
+    again = Posterior.from_tensors(kind, posterior.tensors(), posterior.lambda_v)
+    for name, tensor in posterior.tensors().items():
+        assert torch.equal(again.tensors()[name], tensor)
+    torch.testing.assert_close(again.mean("v_dagger"), posterior.v_loc - posterior.z_loc)
+    with pytest.raises(InputError, match="latent"):
+        posterior.mean("w")
+
+
+def test_content_diagnostics_of_known_posteriors():
+    torch.manual_seed(0)
+    dead = content_diagnostics(torch.zeros(500, 4), torch.ones(500, 4))
+    assert dead == pytest.approx({"kl": 0, "active_units": 0, "active_axes": 0, "mutual_information": 0}, abs=1e-6)
+    loc = torch.randn(500, 4)
+    loc[:, 3] = 0
+    alive = content_diagnostics(loc, torch.full((500, 4), 1e-3))
+    assert alive["active_units"] == alive["active_axes"] == 3
+    assert alive["mutual_information"] == pytest.approx(torch.tensor(500.0).log().item(), abs=1e-3)
+    rotated = content_diagnostics(loc @ torch.linalg.qr(torch.randn(4, 4)).Q, torch.full((500, 4), 1e-3), n_draws=0)
+    assert rotated["active_units"] == 3 and rotated["active_axes"] == 4
