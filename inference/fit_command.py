@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -48,6 +49,8 @@ def fit_and_report(data: DataOptions, model: ModelOptions, fit: FitOptions, run:
     from pyro_cvae.data.registry import load_dataset
     from pyro_cvae.data.splits import make_split
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pyro_cvae").setLevel(logging.WARNING if run.quiet else logging.INFO)
     if run.out is None:
         run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{fit.mode}")
     options = Options(data, model, fit, run)
