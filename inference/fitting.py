@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -194,7 +195,10 @@ def _writer(
     if not run.resume:
         return RunWriter.start(run.out, config, dataset, split, overwrite=run.overwrite), None
     writer = RunWriter.resume(run.out, config)
-    return writer, writer.latest_checkpoint()
+    snapshot = writer.latest_checkpoint()
+    for note in writer.notes:
+        logging.getLogger("pyro_cvae").warning(note)
+    return writer, snapshot
 
 
 def _validation_recall(split: Split) -> Callable[[Posterior], float] | None:
