@@ -76,9 +76,10 @@ class Inference(ABC, Generic[State]):
 
 @dataclass
 class Result(Generic[State]):
-    """What the fit loop leaves: the last or best state, and the history."""
+    """What the fit loop leaves: the last or best state, what it knows, and the history."""
 
     state: State
+    posterior: Posterior
     history: list[dict[str, Any]]
     best_step: int
 
@@ -127,7 +128,7 @@ def fit(
                 written = time.monotonic()
         if best.snapshot is not None:
             state = inference.restore(best.snapshot)
-        return Result(state, history, best.step or len(history))
+        return Result(state, inference.posterior(state), history, best.step or len(history))
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from models.observations import SparseRows
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split, make_split
-from pyro_cvae.errors import InputError
+from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.run import Run, RunWriter, open_run, run_config
 
 
@@ -85,6 +85,7 @@ def fit_with(
     on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
 ) -> Fit:
     """The same with all options made; writes a run folder if ``options.run.out`` is given."""
+    _check_device(options.fit.device)
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
 
@@ -114,7 +115,7 @@ def fit_with(
         resume=resume,
         on_step=lambda step, row: on_step(step, inference.n_steps, row),
     )
-    posterior = inference.posterior(result.state)
+    posterior = result.posterior
     metrics: dict[str, Any] = {"best_epoch": result.best_step}
     if len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
         metrics |= evaluate(posterior.score_block, split).to_metrics()
@@ -166,7 +167,8 @@ def load(path: str | os.PathLike[str] | Run) -> Fit:
     options = Options.of(**_as_options(run.config["options"]))
     dataset, split, tensors = run.dataset(), run.split(), run.tensors("posterior")
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
-    model = make_model(dataset.n_users, dataset.n_items, dataset.n_features, likelihood, options.model)
+    with torch.random.fork_rng(devices=()):  # the random start is overwritten below
+        model = make_model(dataset.n_users, dataset.n_items, dataset.n_features, likelihood, options.model)
     model = model.to(getattr(torch, options.fit.dtype))
     networks = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
     with torch.no_grad():
@@ -199,6 +201,15 @@ def _writer(
     for note in writer.notes:
         logging.getLogger("pyro_cvae").warning(note)
     return writer, snapshot
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError):  # the latter from a torch without CUDA
+        raise MachineError(
+            f"--device is {name!r}, which torch does not find here", "use --device cpu, or ask inference.doctor"
+        ) from None
 
 
 def _validation_recall(split: Split) -> Callable[[Posterior], float] | None:
