@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -86,13 +87,14 @@ def progress(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]
 
 def _report(fitted: Fit, seconds: float) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     metrics, options = fitted.metrics, fitted.options
     console = Console(width=None if sys.stdout.isatty() else 100)
     name = "ELBO" if options.objective == "elbo" else "MAP objective"
     last = fitted.history[metrics["best_epoch"] - 1] if fitted.history else {}
-    title = f"{fitted.dataset.name}: {options.fit.mode}, {options.kind}, {options.model.parametrization}"
+    title = f"{escape(fitted.dataset.name)}: {options.fit.mode}, {options.kind}, {options.model.parametrization}"
     table = Table("what", "value", title=title, title_justify="left")
     table.add_row(
         "users, items, training pairs",
@@ -117,7 +119,6 @@ def _report(fitted: Fit, seconds: float) -> None:
     table.add_row("seconds", f"{seconds:.1f}")
     console.print(table)
     if fitted.path:
-        console.print(f"run folder: {fitted.path}", soft_wrap=True)
-        console.print(
-            f"next: python -m inference.recommend {fitted.path} --user {fitted.dataset.user_ids[0]}", soft_wrap=True
-        )
+        then = shlex.join([str(fitted.path), "--user", str(fitted.dataset.user_ids[0])])
+        console.print(f"run folder: {fitted.path}", soft_wrap=True, markup=False)
+        console.print(f"next: python -m inference.recommend {then}", soft_wrap=True, markup=False)

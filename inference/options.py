@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -52,6 +53,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         _choice("split", self.split, ("per-user", "time", "items"))
         _check(self.train_per_user >= 1, "train_per_user", self.train_per_user, "at least 1")
+        _check(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "0 or more and below 2^32")
         _check(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
         _check(0 <= self.validation < 1, "validation", self.validation, "at least 0 and below 1")
         _choice("scaling", self.scaling, ("auto", "none", "binary", "word-max", "row-max", "tfidf"))
@@ -165,6 +167,8 @@ class FitOptions:
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
         _check(0 <= self.word_dropout < 1, "word_dropout", self.word_dropout, "at least 0 and below 1")
         _check(self.kl_warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs")
+        _check(self.seed < 2**63, "seed", self.seed, "below 2^63")
+        _check(bool(re.fullmatch(r"cpu|cuda(:\d+)?", self.device)), "device", self.device, "cpu, cuda or cuda:N")
         _choice("dtype", self.dtype, ("float32", "float64"))
 
 
