@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Several workers on few cores: one thread each, set before numpy or torch is imported, and inherited by subprocesses.
 if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
+
+# Hypothesis draws the same examples every time and does not look at the clock, which tells of the machine's load only.
+settings.register_profile("project", deadline=None, derandomize=True)
+settings.load_profile("project")
 
 STATISTICAL_FAILURE_RATE = 1e-4
 """Probability, over seeds, that a test marked `statistical` fails although the code is right.

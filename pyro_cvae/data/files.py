@@ -109,7 +109,7 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     try:
         table = pq.read_table(pa.BufferReader(read_bytes(path)))
         return {name: table.column(name).to_numpy() for name in table.column_names}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is no UTF-8
         raise InputError(f"is not a readable Parquet file ({error})", _RESTORE, path=path) from None
 
 
