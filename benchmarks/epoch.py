@@ -1,0 +1,369 @@
+"""Time and memory of one epoch of joint training, beside the same model all dense in plain torch.
+
+``python -m benchmarks.epoch`` simulates data of citeulike-t's size; ``--data`` and ``--train-file`` take real ones.
+Each variant runs in a process of its own, so that its peak memory is its own; epochs of the two take turns, so that
+other work on the machine slows both. Before any epoch both compute the objective and its gradient on one minibatch,
+at the same parameters and the same draw of z, and must agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+VARIANTS = ("package", "dense")
+TOLERANCE = 1e-4  # float32: of each part of the objective, relative; of each gradient, relative to its largest entry
+TARGETS = {"seconds": 1.5, "peak_mib": 5.0}  # dense over package, at least
+SEED = 0
+
+# --- the command: nothing heavy is imported here, because a child's ru_maxrss begins at its parent's size -------------
+
+
+def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
+    """Run the benchmark, print its table and return its rows, one a mode and variant."""
+    options = _parser().parse_args(arguments)
+    began = os.getloadavg()[0]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        size = _ask_once({"task": "data", "folder": folder, **vars(options)})
+        for mode in options.modes:
+            rows += _compare({"mode": mode, "folder": folder, "threads": options.threads}, options.epochs)
+    load = f"load average {began:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"
+    cores = f"{options.threads} thread(s) on {os.cpu_count()} cores"
+    _print(rows, f"{size}\n{cores}, {load}, {options.epochs} epochs each, in turns")
+    return rows
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.epoch", description=__doc__)
+    parser.add_argument("--data", help="a data set's name, folder or file; by default one is simulated")
+    parser.add_argument("--train-file", help="training rows of --data in CiteULike's format; else all pairs are")
+    parser.add_argument("--modes", nargs="+", choices=("map", "bayes"), default=("map", "bayes"))
+    parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each variant")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each variant")
+    for name, size in {"users": 7947, "items": 25975, "words": 20000, "pairs": 53399, "words-per-item": 19}.items():
+        parser.add_argument(f"--{name}", type=int, default=size, help="of the simulated data")
+    return parser
+
+
+def _compare(task: dict[str, Any], n_epochs: int) -> list[dict[str, Any]]:
+    """Rows of both variants of one mode, timed in turns."""
+    with _worker({**task, "task": "package"}) as package, _worker({**task, "task": "dense"}) as dense:
+        _ask(package, "check")
+        error = _ask(dense, "check")
+        if not all(value <= TOLERANCE for value in error.values()):
+            raise SystemExit(f"error: package and dense model differ in {task['mode']} mode: {error}")
+        workers = dict(zip(VARIANTS, (package, dense), strict=True))
+        laps: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
+        for turn in range(n_epochs):
+            for variant in VARIANTS if turn % 2 == 0 else VARIANTS[::-1]:
+                laps[variant].append(_ask(workers[variant], "epoch"))
+        peaks = {variant: _ask(worker, "peak") for variant, worker in workers.items()}
+    rows = []
+    for variant in VARIANTS:
+        row = {"mode": task["mode"], "variant": variant, "peak_mib": peaks[variant], "error": max(error.values())}
+        rows.append(row | {name: median(lap[name] for lap in laps[variant]) for name in ("seconds", "cpu_seconds")})
+    for name in ("seconds", "cpu_seconds"):  # neighbours in time are compared
+        pairs = zip(laps["dense"], laps["package"], strict=True)
+        rows[0][f"{name}_ratio"] = median(slow[name] / fast[name] for slow, fast in pairs)
+    rows[0]["peak_mib_ratio"] = peaks["dense"] / peaks["package"]
+    return rows
+
+
+def _print(rows: list[dict[str, Any]], caption: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="One epoch of joint training")
+    for heading in ("mode", "variant"):
+        table.add_column(heading)
+    for heading in ("s/epoch", "ratio", "CPU s/epoch", "ratio", "peak MiB", "ratio"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        cells = [row["mode"], row["variant"]]
+        for name, digits in (("seconds", 2), ("cpu_seconds", 2), ("peak_mib", 0)):
+            ratio = row.get(f"{name}_ratio")
+            cells += [f"{row[name]:,.{digits}f}", "" if ratio is None else f"{ratio:.2f}"]
+        table.add_row(*cells, end_section=row["variant"] == VARIANTS[-1])
+    console = Console()
+    console.print(table)
+    console.print(caption, soft_wrap=True)
+    for row in rows[:: len(VARIANTS)]:
+        found = [f"{row[name + '_ratio']:.2f} (at least {least:g})" for name, least in TARGETS.items()]
+        met = all(row[name + "_ratio"] >= least for name, least in TARGETS.items())
+        console.print(
+            f"{row['mode']}: {'met' if met else 'MISSED'}: dense takes {found[0]} times as long and {found[1]} times "
+            f"the memory; objective and gradient agree to {row['error']:.0e}",
+            soft_wrap=True,
+        )
+
+
+@contextmanager
+def _worker(task: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    environment = os.environ | {"OMP_NUM_THREADS": str(task.get("threads", 1))}
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from benchmarks.epoch import work; work()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+        env=environment,
+    )
+    try:
+        _ask(process, task)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _ask(worker: subprocess.Popen[str], question: Any) -> Any:
+    assert worker.stdin is not None and worker.stdout is not None
+    print(json.dumps(question), file=worker.stdin, flush=True)
+    answer = worker.stdout.readline()
+    if not answer:
+        raise SystemExit(f"error: the process that was asked {question!r} died, see above (out of memory?)")
+    return json.loads(answer)
+
+
+def _ask_once(task: dict[str, Any]) -> Any:
+    task = {name: os.path.abspath(v) if name.endswith("file") and v else v for name, v in task.items()}
+    if task["data"] and os.path.exists(task["data"]):
+        task["data"] = os.path.abspath(task["data"])
+    with _worker(task) as worker:
+        return _ask(worker, "size")
+
+
+# --- the workers -----------------------------------------------------------------------------------------------------
+
+
+def work() -> None:
+    """A worker: a line of JSON in, a line of JSON out; the first line says what it is."""
+    out, sys.stdout = sys.stdout, sys.stderr
+    task = json.loads(sys.stdin.readline())
+    worker: Any = {"data": _Data, "package": _Package, "dense": _Dense}[task["task"]](task)
+    print("null", file=out, flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        if question == "epoch":
+            wall, cpu = time.perf_counter(), time.process_time()
+            worker.epoch()
+            answer: Any = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+        elif question == "peak":
+            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+        else:
+            answer = getattr(worker, question)()
+        print(json.dumps(answer), file=out, flush=True)
+
+
+class _Data:
+    """Writes the arrays that both variants read: word counts and training pairs."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        import numpy as np
+        from scipy import sparse
+
+        if task["data"]:
+            from pyro_cvae.data.registry import load_dataset
+            from pyro_cvae.data.splits import from_file
+
+            dataset = load_dataset(task["data"])
+            train = from_file(dataset, task["train_file"]).train if task["train_file"] else dataset.interactions
+            counts, users, items, n_users = dataset.content.counts, train.users, train.items, train.n_users
+        else:
+            n_users, n_items, n_words = task["users"], task["items"], task["words"]
+            users, items = _distinct_pairs(n_users, n_items, task["pairs"]).nonzero()
+            counts = _distinct_pairs(n_items, n_words, n_items * task["words_per_item"])
+        parts = {name: getattr(sparse.csr_matrix(counts), name) for name in ("data", "indices", "indptr", "shape")}
+        np.savez(Path(task["folder"]) / "arrays.npz", users=users, items=items, n_users=n_users, **parts)
+        self.text = (
+            f"{'real' if task['data'] else 'simulated'} data: {n_users:,} users, {counts.shape[0]:,} items, "
+            f"{counts.shape[1]:,} words, "
+            f"{len(users):,} pairs, {counts.nnz / counts.shape[0]:.1f} distinct words an item"
+        )
+
+    def size(self) -> str:
+        return self.text
+
+
+def _distinct_pairs(n_rows: int, n_columns: int, n_pairs: int) -> Any:
+    """Counts (n_rows, n_columns) with ``n_pairs`` distinct cells, columns as popular as 1 / (10 + rank)."""
+    import numpy as np
+    from scipy import sparse
+
+    random = np.random.default_rng(SEED)
+    popularity = np.cumsum(1 / (10 + np.arange(n_columns)))
+    cells = np.zeros(0, np.int64)
+    while len(np.unique(cells)) < n_pairs:
+        columns = np.searchsorted(popularity, random.uniform(0, popularity[-1], n_pairs))
+        cells = np.concatenate([cells, random.integers(n_rows, size=n_pairs) * n_columns + columns])
+    found, counts = np.unique(cells, return_counts=True)
+    kept = random.permutation(len(found))[:n_pairs]
+    rows, columns = np.divmod(found[kept], n_columns)
+    return sparse.csr_matrix((counts[kept].astype(float), (rows, columns)), shape=(n_rows, n_columns))
+
+
+def _read(task: dict[str, Any]) -> tuple[Any, Any]:
+    """Word counts and training pairs, as the package holds them."""
+    import numpy as np
+    import torch
+    from scipy import sparse
+
+    from pyro_cvae.data.interactions import Interactions
+
+    torch.set_num_threads(task["threads"])
+    torch.manual_seed(SEED)
+    with np.load(Path(task["folder"]) / "arrays.npz") as arrays:
+        counts = sparse.csr_matrix(tuple(arrays[name] for name in ("data", "indices", "indptr")), arrays["shape"])
+        sizes = {"n_users": int(arrays["n_users"]), "n_items": counts.shape[0]}
+        return counts, Interactions.from_arrays(arrays["users"], arrays["items"], **sizes)
+
+
+def _options(mode: str) -> Any:
+    """The defaults, but the encoder reads x itself, because a dense peer would need a second matrix for tf-idf."""
+    from inference.options import Options
+
+    return Options.of(mode=mode, encoder_input="same", pretrain_epochs=0, epochs=10**6)  # so many: the step stays
+
+
+class _Package:
+    """Joint training by ``inference.svi`` as it is."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        import numpy as np
+
+        from inference.svi import SVI
+        from models.build import content_likelihood, make_model, observe
+        from pyro_cvae.data.content import Content
+        from pyro_cvae.data.dataset import Dataset
+        from pyro_cvae.data.splits import Split
+
+        self.options, self.folder = _options(task["mode"]), Path(task["folder"])
+        counts, train = _read(task)
+        likelihood = content_likelihood("multinomial", {})
+        dataset = Dataset("epoch", train, Content(counts), np.arange(train.n_users), np.arange(train.n_items))
+        split = Split(train, train.select(np.zeros(len(train), bool)), None, None, {})
+        observations, _ = observe(dataset, split, likelihood, self.options.model, "none")
+        sizes = (train.n_users, train.n_items, counts.shape[1])
+        self.svi = SVI(lambda: make_model(*sizes, likelihood, self.options.model), observations, self.options)
+        self.state = self.svi.init()
+
+    def check(self) -> None:
+        """Write the parameters, a minibatch with its draw of z, the parts of the objective and its gradient."""
+        import torch
+        from pyro import poutine
+        from safetensors.torch import save_file
+
+        from inference.elbo import SIGNS, NamedELBO
+
+        model, guide = self.state.model, self.state.guide
+        items = torch.randperm(model.n_items)[: self.svi.batch_size]
+        batch = self.svi.observations.batch(items)
+        torch.manual_seed(SEED)
+        terms = NamedELBO().terms(model, guide, batch)
+        (-NamedELBO().objective(terms) / model.n_items).backward()
+        torch.manual_seed(SEED)
+        z = poutine.trace(guide).get_trace(batch).nodes["z"]
+        q = z["fn"].base_dist
+        names = plain_names(model, guide)
+        tensors = {f"start.{name}": parameter for name, parameter in names.items()}
+        tensors |= {
+            f"gradient.{name}": parameter.grad for name, parameter in names.items() if parameter.grad is not None
+        }
+        for name, value in terms.items():
+            part = {"penalty": "weights"}.get(name, name.removeprefix("log_p_").removeprefix("kl_"))
+            tensors[f"part.{part}"] = tensors.get(f"part.{part}", 0.0) + SIGNS[name] * value
+        tensors |= {"items": batch.items, "noise": (z["value"] - q.loc) / q.scale}
+        # Clones: Adam updates the parameters in place, and safetensors wants nothing shared.
+        kept = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        save_file(kept, self.folder / f"{self.options.fit.mode}.safetensors")
+        self.state.optimizer.zero_grad(set_to_none=True)
+
+    def epoch(self) -> None:
+        self.svi.step(self.state)
+
+
+class _Dense:
+    """The dense peer, from the package's starting point."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self.task = task
+
+    def check(self) -> dict[str, float]:
+        """Build the model from what the package wrote; errors of each part of the objective and of the gradient."""
+        import torch
+        from safetensors.torch import load_file
+
+        from benchmarks.dense import DenseCVAE
+
+        options = _options(self.task["mode"])
+        counts, train = _read(self.task)
+        x = torch.zeros(counts.shape)
+        cells = counts.tocoo()
+        x[torch.as_tensor(cells.row).long(), torch.as_tensor(cells.col).long()] = torch.as_tensor(cells.data).float()
+        ratings = torch.zeros(train.n_items, train.n_users)
+        confidences = torch.full_like(ratings, options.model.b)
+        users, items = torch.as_tensor(train.users), torch.as_tensor(train.items)
+        ratings[items, users] = 1.0
+        confidences[items, users] = options.model.a
+        confidences[torch.bincount(items, minlength=train.n_items) == 0] = 0.0  # an item without ratings has no column
+        known = load_file(Path(self.task["folder"]) / f"{self.task['mode']}.safetensors")
+
+        def part(prefix: str) -> dict[str, torch.Tensor]:
+            return {name.removeprefix(prefix): t for name, t in known.items() if name.startswith(prefix)}
+
+        self.model = DenseCVAE(part("start."), x, ratings, confidences, vars(options.model))
+        self.batch_size = len(known["items"])
+        parts = self.model.parts(known["items"], known["noise"])
+        (-torch.stack(list(parts.values())).sum() / train.n_items).backward()
+        want = part("part.")
+        assert parts.keys() == want.keys(), (parts.keys(), want.keys())
+        error = {name: abs(parts[name].item() / want[name].item() - 1) for name in want}
+        total = sum(tensor.item() for tensor in want.values())
+        error["objective"] = abs(sum(tensor.item() for tensor in parts.values()) / total - 1)
+        for name, gradient in part("gradient.").items():
+            difference = (self.model.p[name].grad - gradient).abs().max() / gradient.abs().max()
+            error[f"gradient of {name}"] = difference.item()
+        fit = options.fit
+        sizes = {"u": options.model.lambda_u**-0.5, "v": (1 + 1 / options.model.lambda_v) ** 0.5}
+        steps = {name: fit.learning_rate for name in self.model.p}
+        steps |= {name: fit.factor_learning_rate * sd for name, sd in sizes.items()}
+        steps |= {f"{name}_log_scale": fit.factor_learning_rate for name in sizes}
+        groups = [{"params": [tensor], "lr": steps[name]} for name, tensor in self.model.p.items()]
+        self.optimizer = torch.optim.Adam(groups, fused=True)
+        return error
+
+    def epoch(self) -> None:
+        self.model.epoch(self.optimizer, self.batch_size)
+
+
+def plain_names(model: Any, guide: Any) -> dict[str, Any]:
+    """All parameters of the package's model and guide, tied ones once, by the dense model's names."""
+    encoder, decoder = model.encoder, model.decoder
+    named = {"table": encoder.weights[0], "inside": encoder.weights[1], "decoder_bias": decoder.biases[0]}
+    named |= {"encoder_bias_0": encoder.biases[0], "encoder_bias_1": encoder.biases[1]}
+    named |= {"word_bias": decoder.output_biases["logits"]}
+    for name, layer in (("loc", encoder.loc), ("log_variance", encoder.log_variance), ("inner", decoder.inner)):
+        named |= {f"{name}_weight": layer.weight, f"{name}_bias": layer.bias}
+    rows = dict(zip("uv", (guide[0], guide[2]), strict=True))
+    for name, part in rows.items():
+        keys = {name: name, "loc": name, "scale": f"{name}_log_scale"}
+        named |= {
+            keys[key.removesuffix("_unconstrained")]: tensor for key, tensor in part.named_parameters(recurse=False)
+        }
+    return named
+
+
+if __name__ == "__main__":
+    main()
