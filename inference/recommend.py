@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from inference.fitting import Fit
+    from pyro_cvae.data.dataset import Dataset
 
 UNKNOWN = ("error", "drop", "prior")
 
@@ -58,6 +59,10 @@ class RecommendOptions:
             raise InputError(f"--unknown is {self.unknown!r}, but it must be one of {', '.join(UNKNOWN)}")
         if self.out and Path(self.out).suffix not in (".csv", ".parquet"):
             raise InputError(f"--out is {self.out!r}, but it must end in .csv or .parquet")
+        if self.out and not Path(self.out).absolute().parent.is_dir():
+            raise InputError("--out: no such folder", "make it first", path=Path(self.out).parent)
+        if self.similar and (self.user or self.users_from):
+            raise InputError("--similar is about items, --user about users", "ask for one of them")
 
 
 def recommend(
@@ -82,18 +87,10 @@ def recommend(
 
     dataset = fit.dataset
     asked = list(dict.fromkeys(users))
-    known = dataset.user_rows(asked, unknown="drop")
-    strangers = [user for user in asked if user not in set(dataset.user_ids[known].tolist())]
-    if strangers and unknown == "error":
-        dataset.user_rows(asked)
-    allowed = np.ones(dataset.n_items, dtype=bool)
-    if candidates is not None:
-        allowed[:] = False
-        allowed[dataset.item_rows(candidates)] = True
-    allowed[dataset.item_rows(exclude)] = False
-    if not allowed.any():
-        raise InputError("no item is left to be ranked", "give more candidates or fewer exclusions")
-    forbidden = torch.as_tensor(~allowed)
+    rows_of = dataset.user_rows(asked, unknown="error" if unknown == "error" else "prior")
+    known = rows_of[rows_of >= 0]
+    strangers = [user for user, row in zip(asked, rows_of.tolist(), strict=True) if row < 0]
+    forbidden = torch.as_tensor(~_allowed(dataset, candidates, exclude))
     seen = None if keep_seen else fit.split.train.select(fit.split.train.observed & fit.split.train.positive).csr()
     parts = []
     for start in range(0, len(known), block_size):
@@ -108,30 +105,45 @@ def recommend(
     if strangers and unknown == "prior":
         average = fit.posterior.u_loc.mean(0) @ fit.posterior.v_loc.mT
         best = average.masked_fill(forbidden, -torch.inf).topk(min(top, dataset.n_items))
-        ids = np.array(strangers, dtype=object)
+        ids = np.array(strangers, dtype=object)  # in the order asked, after those that are known
         values, items = (part.expand(len(ids), -1) for part in best)
         parts.append(_table(fit, ids, values, items, None, "user"))
     return _joined(parts, "user")
 
 
 def similar_items(
-    fit: Fit, items: Iterable[Any], top: int = 10, *, candidates: Iterable[Any] | None = None, unknown: str = "error"
+    fit: Fit,
+    items: Iterable[Any],
+    top: int = 10,
+    *,
+    candidates: Iterable[Any] | None = None,
+    exclude: Iterable[Any] = (),
+    unknown: str = "error",
 ) -> pd.DataFrame:
     """The ``top`` items nearest by cosine of the means of v: columns to, rank, item, title, score, group."""
-    import numpy as np
     import torch
 
     dataset = fit.dataset
-    rows = dataset.item_rows(items, unknown="error" if unknown == "error" else "drop")
+    rows = dataset.item_rows(dict.fromkeys(items), unknown="error" if unknown == "error" else "drop")
     unit = torch.nn.functional.normalize(fit.posterior.v_loc, dim=-1)
     scores = unit[torch.as_tensor(rows)] @ unit.mT
     scores[torch.arange(len(rows)), torch.as_tensor(rows)] = -torch.inf
-    if candidates is not None:
-        allowed = np.zeros(dataset.n_items, dtype=bool)
-        allowed[dataset.item_rows(candidates)] = True
-        scores = scores.masked_fill(torch.as_tensor(~allowed), -torch.inf)
+    scores = scores.masked_fill(torch.as_tensor(~_allowed(dataset, candidates, exclude)), -torch.inf)
     best = scores.topk(min(top, dataset.n_items))
     return _joined([_table(fit, dataset.item_ids[rows], best.values, best.indices, None, "to")], "to")
+
+
+def _allowed(dataset: Dataset, candidates: Iterable[Any] | None, exclude: Iterable[Any]) -> np.ndarray:
+    """True for the items that may be ranked, bool (n_items,); InputError if there is none."""
+    import numpy as np
+
+    allowed = np.full(dataset.n_items, candidates is None)
+    if candidates is not None:
+        allowed[dataset.item_rows(candidates)] = True
+    allowed[dataset.item_rows(exclude)] = False
+    if not allowed.any():
+        raise InputError("no item is left to be ranked", "give more candidates or fewer exclusions")
+    return allowed
 
 
 def _table(
@@ -164,6 +176,8 @@ def _joined(parts: Sequence[pd.DataFrame], key: str) -> pd.DataFrame:
 
     if not parts:
         return pd.DataFrame(columns=[key, "rank", "item", "title", "score", "sd", "group"])
+    if len({part[key].dtype.kind for part in parts}) > 1:  # a stranger's id may be of another type
+        parts = [part.assign(**{key: part[key].map(str)}) for part in parts]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -178,10 +192,10 @@ def read_ids(path: str) -> list[str]:
 
 
 def _typed(ids: Iterable[str], known: np.ndarray) -> list[Any]:
-    """Ids from text in the type of the data's own; what is no integer stays text, and is unknown."""
-    if known.dtype.kind != "i":
-        return list(ids)
-    return [int(one) if one.lstrip("-").isdigit() else one for one in ids]
+    """Ids from text in the type of the data's own; what is no whole number stays text, and is unknown."""
+    from pyro_cvae.data.dataset import spells_integer
+
+    return [int(one) if known.dtype.kind == "i" and spells_integer(one) else one for one in ids]
 
 
 def main() -> None:
@@ -208,7 +222,9 @@ def main() -> None:
     )
     if options.similar:
         asked = _typed(options.similar, fit.dataset.item_ids)
-        table = similar_items(fit, asked, options.top, candidates=candidates, unknown=options.unknown)
+        table = similar_items(
+            fit, asked, options.top, candidates=candidates, exclude=exclude or (), unknown=options.unknown
+        )
     else:
         named = [*options.user, *(read_ids(options.users_from) if options.users_from else [])]
         if not named:
@@ -241,7 +257,7 @@ def _print(table: pd.DataFrame, fit: Fit) -> None:
     from rich.table import Table
 
     key = table.columns[0]
-    shown = Table(*(str(name) for name in table.columns), title=f"{fit.dataset.name}, {fit.options.fit.mode}")
+    shown = Table(*(str(name) for name in table.columns), title=f"{escape(fit.dataset.name)}, {fit.options.fit.mode}")
     for row in table.itertuples(index=False):
         first, rank, item, title, score, sd, group = row
         sd_text = "" if sd != sd else f"{sd:.3f}"
