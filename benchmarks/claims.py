@@ -16,7 +16,7 @@ from pathlib import Path
 
 SETTINGS = {
     "10": [],
-    "1": ["--lambda-u", "100000", "--validation", "0.1"],
+    "1": ["--lambda-u", "100000", "--epochs", "12", "--validation", "0.1"],
 }
 """Flags of each split beside the defaults, by training items a user."""
 
