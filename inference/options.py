@@ -207,6 +207,10 @@ class Options:
     fit: FitOptions
     run: RunOptions
 
+    def __post_init__(self) -> None:
+        conjugate = self.fit.guide != "structured" or self.model.parametrization == "centred"
+        _check(conjugate, "guide", self.fit.guide, "mean-field with --parametrization non-centred")
+
     @classmethod
     def of(cls, **values: Any) -> Options:
         """From flat keywords, defaults for the rest; InputError with the nearest name for an unknown one."""

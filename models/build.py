@@ -38,7 +38,7 @@ def observe(
     ``options`` are the model's options; ``scaling`` "auto" takes the likelihood's own. Raises InputError if the
     content is outside the likelihood's support or there is no training rating.
     """
-    if not len(split.train):
+    if not split.train.observed.any():
         raise InputError("the training set is empty", "give at least one rating, or another split")
     if dataset.content is None or not dataset.content.counts.nnz:
         raise InputError("no item has any content", "give a table of items with texts")
