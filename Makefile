@@ -27,8 +27,8 @@ MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] && echo "no test carries this ma
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/installed  ## install, then fit the embedded data set by variational Bayes and report (about a minute)
-	$(BIN)/python -m inference.svi --mode bayes $(ARGS)
+run: .venv/installed  ## install, then fit the embedded data set by variational Bayes and report
+	$(BIN)/python -m inference.svi --mode bayes $(or $(ARGS),--overwrite)
 
 test: .venv/installed-dev  ## install, then the quick tests
 	$(PYTEST) -n $(JOBS) $(ARGS)
