@@ -112,7 +112,7 @@ def fit(
                 info = inference.step(state)
                 bad = [name for name, value in info.terms.items() if not math.isfinite(value)]
                 if bad:
-                    raise ValueError(f"{', '.join(bad)} ({info.phase})")
+                    raise _NotFinite(f"{', '.join(bad)} ({info.phase})")
             row = {"epoch": step + 1, **info.row(options.objective)}
             last = step + 1 == inference.n_steps
             due = (step + 1) % options.fit.validate_every == 0 or last
@@ -131,12 +131,18 @@ def fit(
         return Result(state, inference.posterior(state), history, best.step or len(history))
 
 
+class _NotFinite(ValueError):
+    """A part of the objective is no finite number."""
+
+
 @contextmanager
 def _named_if_not_finite(epoch: int) -> Iterator[None]:
     """Pyro's validation and ours, of parameters and objective, as one line that names the epoch and the part."""
     try:
         yield
     except ValueError as error:
+        if not isinstance(error, _NotFinite) and "Expected parameter" not in str(error):
+            raise
         first = str(error).split(" (Tensor of shape")[0].splitlines()[0]
         raise MachineError(
             f"epoch {epoch}: no finite number: {first}",

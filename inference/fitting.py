@@ -86,6 +86,8 @@ def fit_with(
 ) -> Fit:
     """The same with all options made; writes a run folder if ``options.run.out`` is given."""
     _check_device(options.fit.device)
+    if options.fit.patience and (split.validation is None or not len(split.validation)):
+        raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
 

@@ -43,6 +43,10 @@ def observe(
     if dataset.content is None or not dataset.content.counts.nnz:
         raise InputError("no item has any content", "give a table of items with texts")
     counts = dataset.content.counts
+    if min(counts.shape) < 2:
+        raise InputError(
+            f"{counts.shape[0]} items with {counts.shape[1]} words are no catalogue", "give two of each or more"
+        )
     name = likelihood.default_scaling if scaling == "auto" else scaling
     scalings = {"content": ContentScaling.fit(counts, name)}
     scalings["inputs"] = (

@@ -138,3 +138,8 @@ def test_citeulike_t_stays_alive_and_ranks(data_folder, mode):
     assert fit.metrics["content"]["mutual_information"] > 9
     assert fit.metrics["recall@50"] > 0.15
     assert fit.metrics["recall@300"] > 0.38
+
+
+def test_patience_needs_something_to_look_at():
+    with pytest.raises(InputError, match="--validation"):
+        inference.fit(load_dataset("simulated-gaussian"), patience=2)
