@@ -246,18 +246,3 @@ def encode(model: CVAE, observations: Observations, block: int = 4096) -> tuple[
     rows = torch.arange(observations.n_items, device=observations.content.indptr.device)
     parts = [model.encoder(observations.inputs.select(part)) for part in rows.split(block)]
     return torch.cat([loc for loc, _ in parts]), torch.cat([scale for _, scale in parts])
-
-
-def bound(
-    model: CVAE, guide: AutoGuideList, observations: Observations, batch_size: int, n_samples: int = 1
-) -> dict[str, float]:
-    """The named parts at fixed parameters in nats, weight 1, log p(R)'s normaliser included, over all items."""
-    sums: dict[str, float] = {}
-    with torch.no_grad():
-        for _ in range(n_samples):
-            for batch in observations.partition(batch_size, shuffle=False):
-                share = len(batch.items) / observations.n_items / n_samples
-                for name, value in NamedELBO().terms(model, guide, batch).items():
-                    sums[name] = sums.get(name, 0.0) + share * value.item()
-    sums["ratings"] += constant(model, observations)
-    return sums
