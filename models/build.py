@@ -23,11 +23,17 @@ def content_likelihood(name: str, arguments: dict[str, Any]) -> contents.Content
     """The package's own likelihood of that name, or the class of a path ``module.Class``; InputError if unknown."""
     module, _, attribute = contents.NAMES.get(name, name.replace(":", ".")).replace(":", ".").rpartition(".")
     try:
-        return getattr(importlib.import_module(module), attribute)(**arguments)
+        found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"unknown content likelihood {name!r} ({error})", "use a class path or " + ", ".join(contents.NAMES)
         ) from error
+    if not (isinstance(found, type) and issubclass(found, contents.ContentLikelihood)):
+        raise InputError(f"{name} is no ContentLikelihood", "derive it from models.contents.ContentLikelihood")
+    try:
+        return found(**arguments)
+    except TypeError as error:
+        raise InputError(f"{name}: {error}", "give the arguments that its constructor takes") from error
 
 
 def observe(

@@ -77,5 +77,19 @@ def test_only_pseudo_likelihoods_say_so():
 
 @pytest.mark.parametrize("name", ["multinomal", "models.contents.multinomial.Nothing", "no.such:Thing"])
 def test_unknown_likelihoods_are_refused(name):
+    """A name that is none, a class that is none, a module that is none."""
     with pytest.raises(InputError, match="unknown content likelihood"):
         content_likelihood(name, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("torch.nn.Linear", {}, "no ContentLikelihood"),
+        ("normal", {"rate": 3}, "rate"),
+        ("normal", {"lambda_x": 0}, "precision"),
+    ],
+)
+def test_classes_and_arguments_that_do_not_fit_are_refused(name, arguments, words):
+    with pytest.raises(InputError, match=words):
+        content_likelihood(name, arguments)
