@@ -18,17 +18,20 @@ class _MultinomialLogProb(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, rows: Tensor, columns: Tensor, values: Tensor) -> Tensor:
-        norm = torch.logsumexp(logits, -1)
-        ctx.save_for_backward(logits, norm, rows, columns, values)
+        top = logits.amax(-1)
+        unnormalized = (logits - top[:, None]).exp_()  # kept for the gradient, so that there is one exp in all
+        mass = unnormalized.sum(-1)
+        ctx.save_for_backward(unnormalized, mass, rows, columns, values)
+        norm = mass.log() + top
         return torch.zeros_like(norm).index_add_(0, rows, values * (logits[rows, columns] - norm[rows]))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        logits, norm, rows, columns, values = ctx.saved_tensors
-        totals = torch.zeros_like(norm).index_add_(0, rows, values)
-        out = (logits - norm[:, None]).exp_().mul_(-(grad * totals)[:, None])
-        out.view(-1).index_add_(0, rows * logits.shape[1] + columns, values * grad[rows])
+        unnormalized, mass, rows, columns, values = ctx.saved_tensors
+        totals = torch.zeros_like(mass).index_add_(0, rows, values)
+        out = unnormalized * (-grad * totals / mass)[:, None]
+        out.view(-1).index_add_(0, rows * out.shape[1] + columns, values * grad[rows])
         return out, None, None, None
 
 
