@@ -101,16 +101,18 @@ def als_factors(
     import torch
     from threadpoolctl import threadpool_limits
 
-    model = AlternatingLeastSquares(
-        factors=n_factors,
-        alpha=a / b,
-        regularization=precision / b,
-        iterations=iterations,
-        use_cg=False,
-        num_threads=torch.get_num_threads(),
-        random_state=seed,
-    )
-    with threadpool_limits(1, "blas"):  # its threads times those of BLAS are slow, and it warns of them
+    with threadpool_limits(
+        1, "blas"
+    ):  # its threads times those of BLAS are slow; already the constructor warns of them
+        model = AlternatingLeastSquares(
+            factors=n_factors,
+            alpha=a / b,
+            regularization=precision / b,
+            iterations=iterations,
+            use_cg=False,
+            num_threads=torch.get_num_threads(),
+            random_state=seed,
+        )
         model.fit(_positive(split), show_progress=False)
     return torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
 
