@@ -101,9 +101,7 @@ def als_factors(
     import torch
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(
-        1, "blas"
-    ):  # its threads times those of BLAS are slow; already the constructor warns of them
+    with threadpool_limits(1, "blas"):  # two pools of threads are slow; the constructor warns of them
         model = AlternatingLeastSquares(
             factors=n_factors,
             alpha=a / b,

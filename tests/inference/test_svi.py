@@ -1,7 +1,5 @@
 """The fit as a whole: an exact posterior, recovery of simulated truth, and content that stays alive."""
 
-import os
-
 import pytest
 import torch
 
@@ -123,19 +121,16 @@ def test_bayes_recovers_the_taste_behind_clicks():
 
 @pytest.mark.realdata
 @pytest.mark.parametrize("mode", ["map", "bayes"])
-def test_citeulike_t_stays_alive_and_ranks(data_folder, mode):
-    """A short proxy of the real claim: 2 + 4 epochs on the authors' split with ten items a user."""
+def test_citeulike_t_ranks_better_than_the_authors_program_with_its_content_alive(data_folder, mode):
+    """The defaults on the authors' split with ten items a user; after 50 epochs theirs has 0.234 and 0.475."""
     folder = data_folder / "citeulike-t"
-    torch_threads = os.cpu_count() or 1
-    fit = inference.fit(
-        load_dataset(folder), mode=mode, train_file=str(folder / "cf-train-10-users.dat"), pretrain_epochs=2, epochs=4,
-        threads=torch_threads,
-    )  # fmt: skip
+    fit = inference.fit(load_dataset(folder), mode=mode, train_file=str(folder / "cf-train-10-users.dat"))
     assert fit.metrics["n_users_evaluated"] == 2598
+    assert fit.history[-1]["kl_weight"] == 1
     assert fit.metrics["content"]["active_units"] >= 45
     assert fit.metrics["content"]["mutual_information"] > 9
-    assert fit.metrics["recall@50"] > 0.15
-    assert fit.metrics["recall@300"] > 0.38
+    assert fit.metrics["recall@50"] >= 0.235
+    assert fit.metrics["recall@300"] >= 0.475
 
 
 def test_patience_needs_something_to_look_at():
