@@ -10,6 +10,7 @@ lambda_v (E[v] - mu), not Lambda_v). For MAP, q(U) and q(V) are points: the part
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pyro.distributions as dist
@@ -22,7 +23,9 @@ from models.cvae import CVAE
 from models.observations import Batch, Observations
 from models.ratings.confidence_normal import NormalColumns
 
-SIGNS = dict.fromkeys(("ratings", "content", "log_p_u", "log_p_v", "weights", "penalty"), 1)
+Coupling = Callable[[Tensor, Tensor], Tensor]
+
+SIGNS = dict.fromkeys(("ratings", "content", "log_p_u", "log_p_v", "weights", "penalty", "precisions"), 1)
 SIGNS |= dict.fromkeys(("kl_u", "kl_v", "kl_z"), -1)
 
 
@@ -73,10 +76,20 @@ class NamedELBO(ELBO):
             **self._content_terms(model, sites, content),
         }
 
-    def content_terms(self, model: CVAE, guide: Any, batch: Batch) -> dict[str, Tensor]:
-        """The named parts of the content alone, for pre-training: the guide needs to draw z only."""
+    def content_terms(
+        self, model: CVAE, guide: Any, batch: Batch, coupling: Coupling | None = None
+    ) -> dict[str, Tensor]:
+        """The named parts of the content alone: the guide needs to draw z only.
+
+        ``coupling(mu, var)`` (n_items,), where it is given, is what a q(V) that is held adds, as ``kl_v``.
+        """
         model_trace, guide_trace = self._get_trace(model.content_only, guide, (batch,), {})
-        return self._content_terms(model, model_trace.nodes, guide_trace.nodes["z"]["fn"])
+        sites, q = model_trace.nodes, guide_trace.nodes["z"]["fn"]
+        terms = self._content_terms(model, sites, q)
+        if coupling is not None:
+            scale = sites["z"]["scale"] / model.lambda_r
+            terms["kl_v"] = coupling(q.mean, q.variance).double().sum() * scale
+        return terms
 
     def _content_terms(self, model: CVAE, sites: Any, q: Any) -> dict[str, Tensor]:
         return {

@@ -12,37 +12,54 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
-from inference.options import OPTION_CLASSES, DataOptions, FitOptions, ModelOptions, Options, RunOptions
+from inference.options import Options
 from pyro_cvae.errors import run_command
 
 if TYPE_CHECKING:
     from inference.fitting import Fit
 
-EXAMPLES = (
-    ("python -m inference.svi --mode bayes", "full variational Bayes on the embedded simulated catalogue"),
-    (
-        "python -m inference.svi --mode map --data citeulike-t --train-per-user 10 --validation 0.2 --patience 3",
-        "point estimates on real data, stopped by the validation recall",
+DESCRIPTIONS = {
+    "svi": "Fit the Collaborative Variational Autoencoder by stochastic variational inference.",
+    "coordinate": "Fit the Collaborative Variational Autoencoder by closed-form coordinate ascent (paper, 2.2, 2.3).",
+}
+EXAMPLES = {
+    "svi": (
+        ("python -m inference.svi --mode bayes", "full variational Bayes on the embedded simulated catalogue"),
+        (
+            "python -m inference.svi --mode map --data citeulike-t --train-per-user 10 --validation 0.2 --patience 3",
+            "point estimates on real data, stopped by the validation recall",
+        ),
+        (
+            "python -m inference.svi --data ratings.csv --items items.csv --guide structured --out runs/mine",
+            "your own tables, with item uncertainty",
+        ),
     ),
-    (
-        "python -m inference.svi --data ratings.csv --items items.csv --guide structured --out runs/mine",
-        "your own tables, with item uncertainty",
+    "coordinate": (
+        ("python -m inference.coordinate --mode map", "the paper's own algorithm on the embedded simulated catalogue"),
+        (
+            "python -m inference.coordinate --mode bayes --learn-precisions",
+            "full covariances, lambda_u and lambda_v learned from the training ratings",
+        ),
+        (
+            "python -m inference.coordinate --data ratings.csv --items items.csv --guide structured --out runs/mine",
+            "your own tables, with item uncertainty",
+        ),
     ),
-)
+}
 
 
-def run_fit(command: str) -> int:
-    """Run ``python -m inference.<command>``; returns the exit code."""
+def run_fit(method: str) -> int:
+    """Run ``python -m inference.<method>``; returns the exit code."""
 
     def main() -> None:
-        description = "Fit the Collaborative Variational Autoencoder by stochastic variational inference."
-        data, model, fit, run = parse(f"python -m inference.{command}", description, OPTION_CLASSES, examples=EXAMPLES)
-        fit_and_report(data, model, fit, run)
+        classes = Options.classes(method)
+        parts = parse(f"python -m inference.{method}", DESCRIPTIONS[method], classes, examples=EXAMPLES[method])
+        fit_and_report(Options(*parts))
 
     return run_command(main)
 
 
-def fit_and_report(data: DataOptions, model: ModelOptions, fit: FitOptions, run: RunOptions) -> None:
+def fit_and_report(options: Options) -> None:
     """Load, split, fit, write the run folder, print what was found."""
     from dataclasses import replace
 
@@ -50,11 +67,12 @@ def fit_and_report(data: DataOptions, model: ModelOptions, fit: FitOptions, run:
     from pyro_cvae.data.registry import load_dataset
     from pyro_cvae.data.splits import make_split
 
+    data, run = options.data, options.run
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pyro_cvae").setLevel(logging.WARNING if run.quiet else logging.INFO)
     if run.out is None:
-        run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{fit.mode}")
-    options = Options(data, model, fit, run)
+        run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{options.fit.mode}")
+        options = replace(options, run=run)
     dataset = load_dataset(data.data, data.items)
     split = make_split(dataset, data)
     began = time.monotonic()
@@ -103,7 +121,7 @@ def _report(fitted: Fit, seconds: float) -> None:
     if last:
         label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * fitted.model.content.pseudo
         table.add_row(f"{label}, nats", f"{last[options.objective]:,.0f}")
-        for term in ("ratings", "content", "kl_u", "kl_v", "log_p_u", "log_p_v", "kl_z", "weights"):
+        for term in ("ratings", "content", "kl_u", "kl_v", "log_p_u", "log_p_v", "kl_z", "weights", "precisions"):
             if last.get(term) is not None and last[term] == last[term]:
                 table.add_row(f"  {term}", f"{last[term]:,.0f}")
     content = metrics["content"]

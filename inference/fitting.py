@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ import torch
 
 from inference.base import Inference, Snapshot
 from inference.base import fit as run_steps
+from inference.coordinate import Coordinate
 from inference.evaluate import evaluate, recall_on_validation
-from inference.options import Options
+from inference.networks import NetworkFit
+from inference.options import CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.svi import SVI
 from models.build import content_likelihood, make_model, observe
@@ -26,6 +28,8 @@ from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.run import Run, RunWriter, open_run, run_config
+
+ALGORITHMS: dict[str, type[NetworkFit[Any]]] = {"svi": SVI, "coordinate": Coordinate}
 
 
 @dataclass(eq=False)
@@ -63,18 +67,19 @@ def fit(
     dataset: Dataset,
     split: Split | None = None,
     *,
+    method: str = "svi",
     mode: str = "bayes",
     out: str | os.PathLike[str] | None = None,
     on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
     **options: Any,
 ) -> Fit:
-    """Fit the CVAE to a data set by stochastic variational inference.
+    """Fit the CVAE to a data set.
 
-    Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``mode`` "map" or "bayes",
-    ``out`` a run folder to be written, ``on_step`` called after each epoch, ``options`` any flag of the command line,
-    with underscores. Raises InputError.
+    Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``method`` "svi" (gradients) or
+    "coordinate" (closed form), ``mode`` "map" or "bayes", ``out`` a run folder to be written, ``on_step`` called after
+    each epoch, ``options`` any flag of the command line, with underscores. Raises InputError.
     """
-    chosen = Options.of(mode=mode, out=None if out is None else os.fspath(out), **options)
+    chosen = Options.of(method, mode=mode, out=None if out is None else os.fspath(out), **options)
     return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step)
 
 
@@ -88,6 +93,7 @@ def fit_with(
     _check_device(options.fit.device)
     if options.fit.patience and (split.validation is None or not len(split.validation)):
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
+    options = _within_memory(options, dataset, split)
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
 
@@ -96,9 +102,9 @@ def fit_with(
         fresh = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
         return make_model(*sizes, fresh, options.model)
 
-    inference: Inference[Any] = SVI(make, observations, options)
+    inference: Inference[Any] = ALGORITHMS[options.method_name](make, observations, options)
     config = run_config(
-        "svi",
+        options.method_name,
         options.to_dict(),
         objective=options.objective,
         tempered=options.tempered,
@@ -134,6 +140,21 @@ def fit_with(
     return fitted
 
 
+def _within_memory(options: Options, dataset: Dataset, split: Split) -> Options:
+    """The diagonal family in place of full covariances that would take more than ``max_memory`` GiB, with a warning."""
+    if not isinstance(options.method, CoordinateOptions) or options.kind not in ("full", "structured"):
+        return options
+    rated = sum(int((counts > 0).sum()) for counts in (split.train.user_counts, split.train.item_counts))
+    needed = rated * options.model.factors**2 * torch.empty(0, dtype=getattr(torch, options.fit.dtype)).element_size()
+    if needed <= options.method.max_memory * 2**30:
+        return options
+    problem = f"full covariances of {rated:,} rows with {options.model.factors} factors take {needed / 2**30:.1f} GiB"
+    if options.kind == "structured":
+        raise InputError(problem, "use fewer --factors, or a larger --max-memory")
+    logging.getLogger("pyro_cvae").warning(f"{problem}, above --max-memory: the diagonal family is taken instead")
+    return replace(options, method=replace(options.method, diagonal=True))
+
+
 def recovery(posterior: Posterior, split: Split, truth: dict[str, np.ndarray]) -> dict[str, float]:
     """How well the true scores of a simulation are found, on cells that no training rating covers.
 
@@ -166,7 +187,7 @@ def recovery(posterior: Posterior, split: Split, truth: dict[str, np.ndarray]) -
 def load(path: str | os.PathLike[str] | Run) -> Fit:
     """Open a run folder: everything that :func:`fit` returned. Raises InputError if it is damaged."""
     run = path if isinstance(path, Run) else open_run(path)
-    options = Options.of(**_as_options(run.config["options"]))
+    options = Options.of(run.config["command"], **_as_options(run.config["options"]))
     dataset, split, tensors = run.dataset(), run.split(), run.tensors("posterior")
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
     with torch.random.fork_rng(devices=()):  # the random start is overwritten below
@@ -178,7 +199,7 @@ def load(path: str | os.PathLike[str] | Run) -> Fit:
             if name not in networks or networks[name].shape != parameter.shape:
                 raise InputError(f"holds no network parameter {name!r} of the right shape", "fit again", path=run.path)
             parameter.copy_(networks[name])
-    posterior = Posterior.from_tensors(options.kind, tensors, options.model.lambda_v, options.model.parametrization)
+    posterior = Posterior.from_tensors(options.kind, tensors, options.model.parametrization)
     scalings = {name: ContentScaling.from_json(value) for name, value in run.config["scalings"].items()}
     history = run.history().to_dict("records")
     return Fit(posterior, dataset, split, options, history, run.metrics(), model, scalings, run.path)

@@ -123,8 +123,6 @@ class FitOptions:
         batch_size: Items per step, each exact over users; 0 takes a fiftieth of the items, at least 32, at most 512.
         pretrain_learning_rate: Adam's step of the networks in pre-training.
         learning_rate: Adam's step of the networks in joint training.
-        factor_learning_rate: Adam's step of u and v, in standard deviations of their priors.
-        init_scale: Standard deviations of q(u) and q(v) at the start, in those of their priors.
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
         kl_warmup: Epochs of pre-training over which that weight rises from 0.
         word_dropout: Share of the encoder's input words dropped at random while training.
@@ -143,8 +141,6 @@ class FitOptions:
     batch_size: int = 0
     pretrain_learning_rate: float = 0.01
     learning_rate: float = 0.003
-    factor_learning_rate: float = 0.03
-    init_scale: float = 0.4
     kl_weight: float = 1.0
     kl_warmup: int = 0
     word_dropout: float = 0.0
@@ -162,7 +158,7 @@ class FitOptions:
         for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _check(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1")
-        for name in ("pretrain_learning_rate", "learning_rate", "factor_learning_rate", "init_scale"):
+        for name in ("pretrain_learning_rate", "learning_rate"):
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
         _check(0 <= self.word_dropout < 1, "word_dropout", self.word_dropout, "at least 0 and below 1")
@@ -170,6 +166,51 @@ class FitOptions:
         _check(self.seed < 2**63, "seed", self.seed, "below 2^63")
         _check(bool(re.fullmatch(r"cpu|cuda(:\d+)?", self.device)), "device", self.device, "cpu, cuda or cuda:N")
         _choice("dtype", self.dtype, ("float32", "float64"))
+
+
+@dataclass(frozen=True)
+class SVIOptions:
+    """Of stochastic variational inference alone: the gradient steps of u and v.
+
+    Parameters:
+        factor_learning_rate: Adam's step of u and v, in standard deviations of their priors.
+        init_scale: Standard deviations of q(u) and q(v) at the start, in those of their priors.
+    """
+
+    factor_learning_rate: float = 0.03
+    init_scale: float = 0.4
+
+    def __post_init__(self) -> None:
+        for name in ("factor_learning_rate", "init_scale"):
+            _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+
+
+@dataclass(frozen=True)
+class CoordinateOptions:
+    """Of coordinate ascent alone: the closed-form sweeps over u and v.
+
+    Parameters:
+        sweeps: Sweeps over u and v at the end, with the networks held; after each epoch there is one besides.
+        diagonal: In bayes, diagonal covariances of u and v in place of full ones, for less time and memory.
+        max_memory: GiB that full covariances may take; above it the diagonal ones are taken, and named so.
+        learn_precisions: In bayes, learn lambda_u and lambda_v within the sweeps.
+        precision_prior: Weight of the Gamma priors around --lambda-u and --lambda-v, in shares of the data.
+    """
+
+    sweeps: int = 10
+    diagonal: bool = False
+    max_memory: float = 4.0
+    learn_precisions: bool = False
+    precision_prior: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.sweeps >= 1, "sweeps", self.sweeps, "at least 1")
+        for name in ("max_memory", "precision_prior"):
+            _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+
+
+METHODS: dict[str, type[SVIOptions] | type[CoordinateOptions]] = {"svi": SVIOptions, "coordinate": CoordinateOptions}
+"""The inference modules and their own options."""
 
 
 @dataclass(frozen=True)
@@ -195,9 +236,6 @@ class RunOptions:
         _check(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
 
 
-OPTION_CLASSES = (DataOptions, ModelOptions, FitOptions, RunOptions)
-
-
 @dataclass(frozen=True)
 class Options:
     """All options of a fit."""
@@ -205,32 +243,55 @@ class Options:
     data: DataOptions
     model: ModelOptions
     fit: FitOptions
+    method: SVIOptions | CoordinateOptions
     run: RunOptions
 
     def __post_init__(self) -> None:
-        conjugate = self.fit.guide != "structured" or self.model.parametrization == "centred"
-        _check(conjugate, "guide", self.fit.guide, "mean-field with --parametrization non-centred")
+        centred = self.model.parametrization == "centred"
+        _check(centred or self.fit.guide != "structured", "guide", self.fit.guide, "mean-field when non-centred")
+        if isinstance(self.method, CoordinateOptions):
+            bayes, structured = self.fit.mode == "bayes", self.fit.guide == "structured"
+            _check(centred, "parametrization", self.model.parametrization, "centred in inference.coordinate")
+            _check(bayes or not self.method.diagonal, "diagonal", True, "left out with --mode map")
+            _check(bayes or not self.method.learn_precisions, "learn_precisions", True, "left out with --mode map")
+            _check(not (structured and self.method.diagonal), "diagonal", True, "left out with --guide structured")
+
+    @staticmethod
+    def classes(method: str) -> tuple[type, ...]:
+        """The option classes of an inference module, "svi" or "coordinate", in the order of the fields."""
+        if method not in METHODS:
+            raise InputError(f"there is no inference module {method!r}", "use one of " + ", ".join(METHODS))
+        return (DataOptions, ModelOptions, FitOptions, METHODS[method], RunOptions)
 
     @classmethod
-    def of(cls, **values: Any) -> Options:
+    def of(cls, method: str = "svi", **values: Any) -> Options:
         """From flat keywords, defaults for the rest; InputError with the nearest name for an unknown one."""
-        known = {f.name: part for part in OPTION_CLASSES for f in fields(part)}
+        classes = cls.classes(method)
+        known = {f.name: part for part in classes for f in fields(part)}
         for name in values:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 raise InputError(f"unknown option {name!r}", f"did you mean {near[0]!r}?" if near else "see --help")
-        return cls(
-            *(part(**{n: v for n, v in values.items() if known[n] is part}) for part in OPTION_CLASSES)  # type: ignore[arg-type]
-        )
+        return cls(*(part(**{n: v for n, v in values.items() if known[n] is part}) for part in classes))
 
     def to_dict(self) -> dict[str, Any]:
         """Every option, flat."""
-        return {f.name: getattr(p, f.name) for p in (self.data, self.model, self.fit, self.run) for f in fields(p)}
+        parts = (self.data, self.model, self.fit, self.method, self.run)
+        return {f.name: getattr(part, f.name) for part in parts for f in fields(part)}
+
+    @property
+    def method_name(self) -> str:
+        """The inference module, "svi" or "coordinate"."""
+        return next(name for name, part in METHODS.items() if isinstance(self.method, part))
 
     @property
     def kind(self) -> str:
-        """The posterior's kind: point, mean-field or structured."""
-        return "point" if self.fit.mode == "map" else self.fit.guide
+        """The posterior's kind: point, mean-field (diagonal Normals), full (full covariances) or structured."""
+        if self.fit.mode == "map":
+            return "point"
+        if isinstance(self.method, CoordinateOptions) and self.fit.guide == "mean-field" and not self.method.diagonal:
+            return "full"
+        return self.fit.guide
 
     @property
     def objective(self) -> str:

@@ -11,18 +11,19 @@ from torch import Tensor
 
 from pyro_cvae.errors import InputError
 
+PAIRS_AT_ONCE = 8192
+
 
 @dataclass(frozen=True, eq=False)
 class Posterior:
-    """q(U) q(V) q(Z) after a fit: a point estimate of u and v, mean field, or structured.
+    """q(U) q(V) q(Z) after a fit: "point" estimates of u and v, "mean-field", "full" covariances, or "structured".
 
     Shapes: ``u_loc`` (n_users, n_factors); ``v_loc``, ``z_loc``, ``z_scale`` (n_items, n_factors); ``u_scale`` and
-    ``v_scale`` marginal standard deviations of mean field. A structured posterior has instead the full covariances S
-    of v given z, ``v_covariance`` (n_blocks, n_factors, n_factors), and each item's block, ``v_block`` (n_items,):
+    ``v_scale`` standard deviations of diagonal Normals. Full covariances are ``u_covariance`` and ``v_covariance``
+    (n_blocks, n_factors, n_factors) with each row's block ``u_block`` (n_users,) and ``v_block`` (n_items,): rows
+    without a training rating share one. A structured posterior has in ``v_covariance`` the covariances S of v given z:
 
         v | z ~ N(v_loc + A (z - z_loc), S),    A = lambda_v S,    so that cov(v) = S + A diag(z_scale^2) A'.
-
-    Items without a training rating share one block.
     """
 
     kind: str
@@ -32,6 +33,8 @@ class Posterior:
     z_scale: Tensor
     u_scale: Tensor | None = None
     v_scale: Tensor | None = None
+    u_covariance: Tensor | None = None
+    u_block: Tensor | None = None
     v_covariance: Tensor | None = None
     v_block: Tensor | None = None
     lambda_v: float = 1.0
@@ -56,18 +59,21 @@ class Posterior:
         if name == "z":
             return torch.diag_embed(self.z_scale[rows].square())
         self._need_uncertainty()
-        if name == "u":
-            return torch.diag_embed(self.u_scale[rows].square())  # type: ignore[index]
-        if name != "v":
+        if name not in ("u", "v"):
             raise InputError(f"no covariance is kept of {name!r}", "ask for u, v or z")
-        if self.v_scale is not None:
-            return torch.diag_embed(self.v_scale[rows].square())
-        given_z, slope = self._items_given_content(rows)
-        return given_z + (slope * self.z_scale[rows].square()[..., None, :]) @ slope.mT
+        scale = self.u_scale if name == "u" else self.v_scale
+        if scale is not None:
+            return torch.diag_embed(scale[rows].square())
+        own = self._given_content(name, rows)
+        if name == "u" or self.kind != "structured":
+            return own
+        slope = self.lambda_v * own
+        return own + (slope * self.z_scale[rows].square()[..., None, :]) @ slope.mT
 
-    def _items_given_content(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        given_z = self.v_covariance[self.v_block[rows]]  # type: ignore[index]
-        return given_z, self.lambda_v * given_z
+    def _given_content(self, name: str, rows: Tensor) -> Tensor:
+        """Covariance blocks of the rows of "u" or "v", of a structured posterior those of v given z."""
+        covariance, block = (self.u_covariance, self.u_block) if name == "u" else (self.v_covariance, self.v_block)
+        return covariance[block[rows]]  # type: ignore[index]
 
     def sample(self, n: int, seed: int) -> dict[str, Tensor]:
         """``n`` joint draws of "u", "v" and "z", each (n, n_rows, n_factors); of a point, u and v are the point."""
@@ -79,18 +85,27 @@ class Posterior:
         z = self.z_loc + self.z_scale * noise(self.z_loc)
         if self.is_point:
             return {"u": self.u_loc.expand(n, -1, -1), "v": self.v_loc.expand(n, -1, -1), "z": z}
-        assert self.u_scale is not None
-        u = self.u_loc + self.u_scale * noise(self.u_loc)
+        if self.u_scale is not None:
+            u = self.u_loc + self.u_scale * noise(self.u_loc)
+        else:
+            u = self.u_loc + self._correlated("u", noise(self.u_loc))
         if self.v_covariance is not None:
-            given_z, slope = self._items_given_content(torch.arange(len(self.v_loc)))
-            drift = (slope @ (z - self.z_loc)[..., None]).squeeze(-1)
-            spread = (torch.linalg.cholesky(given_z) @ noise(self.v_loc)[..., None]).squeeze(-1)
-            return {"u": u, "v": self.v_loc + drift + spread, "z": z}
+            v = self.v_loc + self._correlated("v", noise(self.v_loc))
+            if self.kind == "structured":
+                slope = self.lambda_v * self._given_content("v", torch.arange(len(v[0])))
+                v = v + (slope @ (z - self.z_loc)[..., None]).squeeze(-1)
+            return {"u": u, "v": v, "z": z}
         assert self.v_scale is not None
         if self.parametrization == "centred":
             return {"u": u, "v": self.v_loc + self.v_scale * noise(self.v_loc), "z": z}
         own = (self.v_scale.square() - self.z_scale.square()).clamp(min=0).sqrt()
         return {"u": u, "v": self.v_loc + (z - self.z_loc) + own * noise(self.v_loc), "z": z}
+
+    def _correlated(self, name: str, noise: Tensor) -> Tensor:
+        """Noise with each row's covariance, (n, n_rows, n_factors)."""
+        covariance, block = (self.u_covariance, self.u_block) if name == "u" else (self.v_covariance, self.v_block)
+        tril = torch.linalg.cholesky(covariance)[block]
+        return (tril @ noise[..., None]).squeeze(-1)
 
     def score_block(self, users: Any) -> Tensor:
         """Posterior mean scores E[u_i].E[v_j] of a block of users over all items, (n_block, n_items)."""
@@ -108,15 +123,18 @@ class Posterior:
         """
         self._need_uncertainty()
         users, items = torch.broadcast_tensors(torch.as_tensor(users), torch.as_tensor(items))
+        if users.numel() > PAIRS_AT_ONCE:
+            pairs = zip(users.flatten().split(PAIRS_AT_ONCE), items.flatten().split(PAIRS_AT_ONCE), strict=True)
+            means, sds = zip(*(self.score(u, i) for u, i in pairs), strict=True)
+            return torch.cat(means).view(users.shape), torch.cat(sds).view(users.shape)
         u, v = self.u_loc[users], self.v_loc[items]
-        u_var = self.u_scale[users].square()  # type: ignore[index]
-        if self.v_scale is not None:
-            v_var = self.v_scale[items].square()
+        if self.u_scale is not None and self.v_scale is not None:
+            u_var, v_var = self.u_scale[users].square(), self.v_scale[items].square()
             variance = (u.square() * v_var + v.square() * u_var + u_var * v_var).sum(-1)
         else:
-            covariance = self.covariance("v", items)
-            variance = ((covariance @ u[..., None]).squeeze(-1) * u).sum(-1) + (v.square() * u_var).sum(-1)
-            variance = variance + (u_var * covariance.diagonal(dim1=-2, dim2=-1)).sum(-1)
+            u_cov, v_cov = self.covariance("u", users), self.covariance("v", items)
+            variance = ((v_cov @ u[..., None]).squeeze(-1) * u).sum(-1) + (u_cov * v_cov).sum((-1, -2))
+            variance = variance + ((u_cov @ v[..., None]).squeeze(-1) * v).sum(-1)
         return (u * v).sum(-1), variance.sqrt()
 
     def _need_uncertainty(self) -> None:
@@ -125,16 +143,17 @@ class Posterior:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to be saved, by name; users' tensors start with ``u_``."""
-        names = ("u_loc", "v_loc", "z_loc", "z_scale", "u_scale", "v_scale", "v_covariance", "v_block")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        moments = ("loc", "scale", "covariance", "block")
+        names = [f"{side}_{moment}" for side in "uvz" for moment in moments]
+        found = {name: getattr(self, name, None) for name in names}
+        lambda_v = torch.tensor(self.lambda_v, dtype=torch.float64)
+        return {name: tensor for name, tensor in found.items() if tensor is not None} | {"lambda_v": lambda_v}
 
     @classmethod
-    def from_tensors(
-        cls, kind: str, tensors: dict[str, Tensor], lambda_v: float, parametrization: str = "centred"
-    ) -> Posterior:
+    def from_tensors(cls, kind: str, tensors: dict[str, Tensor], parametrization: str = "centred") -> Posterior:
         """The inverse of :meth:`tensors`; other names are left alone."""
-        own = {name: value for name, value in tensors.items() if name in cls.__dataclass_fields__}
-        return cls(kind, **own, lambda_v=lambda_v, parametrization=parametrization)
+        own: dict[str, Any] = {name: value for name, value in tensors.items() if name in cls.__dataclass_fields__}
+        return cls(kind, **own | {"lambda_v": float(tensors["lambda_v"])}, parametrization=parametrization)
 
 
 def content_diagnostics(loc: Tensor, scale: Tensor, n_draws: int = 2000, seed: int = 0) -> dict[str, float]:

@@ -14,7 +14,8 @@ from models.observations import RatingColumns
 class RatingLikelihood(nn.Module, ABC):
     """p(R_j | U, v_j) of an item's column of ratings, for a batch of items.
 
-    ``conjugate`` says that :meth:`conjugate_site` exists, which closed forms and the structured guide ask for.
+    ``conjugate`` says that it is Gaussian in u and v: then :meth:`conjugate_site` and ``background`` exist, which the
+    structured guide and the closed forms ask for.
     """
 
     conjugate: ClassVar[bool] = False
@@ -26,6 +27,11 @@ class RatingLikelihood(nn.Module, ABC):
         Shapes: ``u`` (n_users, n_factors), ``v`` (n_items, n_factors). Of ``columns`` only the pattern of stored
         cells and their confidences may be used: they are given, not drawn.
         """
+
+    @property
+    def background(self) -> float:
+        """Precision of the cells that are not stored."""
+        raise NotImplementedError(f"{type(self).__name__} has no Gaussian site")
 
     def conjugate_site(self, u: Tensor, u_var: Tensor | None, columns: RatingColumns) -> tuple[Tensor, Tensor]:
         """The Gaussian factor in v_j: precision (n_items, n_factors, n_factors), and precision times mean."""

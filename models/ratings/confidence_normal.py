@@ -44,6 +44,11 @@ class ConfidenceNormal(RatingLikelihood):
         """The columns' distribution, see :class:`NormalColumns`."""
         return NormalColumns(u, v, columns, self.b)
 
+    @property
+    def background(self) -> float:
+        """The precision ``b``."""
+        return self.b
+
     def conjugate_site(self, u: Tensor, u_var: Tensor | None, columns: RatingColumns) -> tuple[Tensor, Tensor]:
         """The Gaussian factor exp E_q(U)[log p(R_j | U, v_j)] in v_j: its precision and precision times mean.
 

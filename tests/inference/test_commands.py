@@ -292,8 +292,9 @@ def test_arguments_of_the_packages_own_likelihoods() -> None:
     assert said("a", "--content-likelihood.wrong", "2").startswith("unknown option --content-likelihood.wrong;")
 
 
-def test_every_option_has_a_line_of_help_and_two_never_share_a_name() -> None:
-    found = commands._options((*options.OPTION_CLASSES, DoctorOptions))
+@pytest.mark.parametrize("method", options.METHODS)
+def test_every_option_has_a_line_of_help_and_two_never_share_a_name(method) -> None:
+    found = commands._options((*options.Options.classes(method), DoctorOptions))
     assert [option.name for option in found.values() if not option.help] == []
     for option in found.values():
         commands._must(option.hint)

@@ -117,7 +117,7 @@ def test_a_point_refuses_an_uncertainty():
 @pytest.mark.parametrize("kind", KINDS)
 def test_tensors_come_back(kind):
     _, _, posterior = fitted(kind)
-    again = Posterior.from_tensors(kind, posterior.tensors(), posterior.lambda_v)
+    again = Posterior.from_tensors(kind, posterior.tensors())
     for name, tensor in posterior.tensors().items():
         assert torch.equal(again.tensors()[name], tensor)
     torch.testing.assert_close(again.mean("v_dagger"), posterior.v_loc - posterior.z_loc)

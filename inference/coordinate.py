@@ -1,0 +1,242 @@
+r"""Closed-form coordinate ascent: ``python -m inference.coordinate --mode map|bayes`` (paper, sections 2.2 and 2.3).
+
+u and v are updated row by row in closed form, all rows of a side at once (:mod:`inference.half_steps`); encoder and
+decoder by minibatch gradient steps between these sweeps, with q(U) and q(V) held. ``map`` has points, ``bayes`` Normals
+with full covariances, diagonal ones (``--diagonal``), or q(v|z) with full covariances (``--guide structured``).
+
+With q(v_j) = N(n_j, T_j) held, what a network's step sees of the ratings is E[log p(v_j | z_j)], that is
+
+    -1/2 lambda_v (|n_j - mu_j|^2 + sum_k sigma_jk^2) + const;    d/d mu_j = lambda_v (n_j - mu_j).
+
+The paper's printed gradient (2.3) has q(v)'s precision Lambda_v there in place of lambda_v, which is no derivative of
+its objective (``tests/inference/test_coordinate.py`` asks autograd). With q(v|z), v is integrated out:
+
+    -1/2 (mu'Q mu + sum_k Q_kk sigma_k^2) + h'mu,    Q = lambda_v I - lambda_v^2 Lambda_j^-1,
+                                                     h = lambda_v Lambda_j^-1 E[U] C_j R_j.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before torch is imported, so that --help and a wrong option answer at once
+    from inference.fit_command import run_fit
+
+    raise SystemExit(run_fit("coordinate"))
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from inference.base import Snapshot, StepInfo
+from inference.elbo import NamedELBO, constant, total
+from inference.half_steps import Cells, Rows, half_step
+from inference.networks import NetworkFit, NetworkState, adam, encode
+from inference.options import CoordinateOptions
+from inference.posterior import Posterior, content_diagnostics
+from models.cvae import CVAE
+from models.observations import Batch
+from pyro_cvae.errors import InputError
+
+
+@dataclass
+class State(NetworkState):
+    """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made."""
+
+    users: Rows | None = None
+    items: Rows | None = None
+    content: dict[str, float] = field(default_factory=dict)
+    sweeps: int = 0
+
+
+class Coordinate(NetworkFit[State]):
+    """The paper's block coordinate ascent over the same model as :class:`inference.svi.SVI`.
+
+    Raises InputError for a ratings likelihood without a Gaussian site.
+    """
+
+    @property
+    def n_steps(self) -> int:
+        """Epochs of pre-training and of everything together, then sweeps with the networks held."""
+        return super().n_steps + self._method.sweeps
+
+    @property
+    def _method(self) -> CoordinateOptions:
+        assert isinstance(self.options.method, CoordinateOptions)
+        return self.options.method
+
+    def pretraining(self, model: CVAE) -> State:
+        """A guide of z alone and an optimiser of the networks; the cells of both sides."""
+        if not model.ratings.conjugate:
+            name = type(model.ratings).__name__
+            raise InputError(f"{name} has no closed form, which inference.coordinate needs", "use inference.svi")
+        b = model.ratings.background
+        columns = self.observations.columns
+        self.item_cells, self.user_cells = Cells.of_items(columns, b), Cells.of_users(columns, b)
+        guide = self.content_guide(model)
+        optimizer = adam({self.options.fit.pretrain_learning_rate: list(model.parameters())})
+        return State(model, guide, optimizer, 0, joint=False)
+
+    def joint(self, state: State) -> State:
+        """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
+        optimizer = adam({self.options.fit.learning_rate: list(state.model.parameters())})
+        joined = State(state.model, state.guide, optimizer, state.epoch, joint=True)
+        with torch.no_grad():
+            z_loc, _ = encode(state.model, self.observations)
+            joined.items = Rows(z_loc)
+            for _ in range(2):
+                self.sweep(joined)
+        return joined
+
+    def terms(self, elbo: NamedELBO, state: State, batch: Batch) -> dict[str, Tensor]:
+        """The content's parts and, once there is a q(V), what it adds."""
+        if not state.joint:
+            return elbo.content_terms(state.model, state.guide, batch)
+        return elbo.content_terms(
+            state.model, state.guide, batch, lambda mu, var: self._coupling(state, batch, mu, var)
+        )
+
+    def _coupling(self, state: State, batch: Batch, mu: Tensor, var: Tensor) -> Tensor:
+        """What q(V) says of z, up to a constant: see the module's docstring, (n_items,).
+
+        Items without a column pull at nothing: their best q(v_j) follows z_j wherever it goes.
+        """
+        precision, items = state.model.lambda_v, state.items
+        assert items is not None and state.users is not None
+        if items.spread is None:
+            away = (items.loc[batch.items] - mu).square().sum(-1) * batch.columns.observed
+            return 0.5 * precision * (away + var.sum(-1))
+        assert items.covariance is not None and items.block is not None
+        slope = precision * items.covariance[items.block[batch.items]]
+        cells = Cells.of_items(batch.columns, state.model.ratings.background)
+        shift = cells.shift(state.users.loc)
+        pull = mu - (slope @ mu[..., None]).squeeze(-1)
+        own = (1 - slope.diagonal(dim1=-2, dim2=-1)) * var
+        linear = ((slope @ shift[..., None]).squeeze(-1) * mu).sum(-1)
+        return 0.5 * precision * ((mu * pull).sum(-1) + own.sum(-1)) - linear
+
+    def sweep(self, state: State) -> dict[str, float]:
+        """q(U) given q(V), then q(V) given q(U); the named parts of the objective that depend on them, in nats."""
+        model, family = state.model, {"point": "point", "mean-field": "diagonal"}.get(self.options.kind, "full")
+        z_loc, z_scale = encode(model, self.observations)
+        z_var = z_scale.square()
+        assert state.items is not None
+        if self._method.learn_precisions and state.users is not None:
+            self._learn_precisions(state, z_loc, z_var)
+        b, users, items = model.ratings.background, self.user_cells, self.item_cells
+        u = half_step(users, state.items, items.observed, b, model.lambda_u, family=family)
+        spread = z_var if self.options.kind == "structured" else None
+        v = half_step(items, u.rows, users.observed, b, model.lambda_v, z_loc, spread, family=family)
+        state.users, state.items = u.rows, v.rows
+        kl_u, kl_v = float(u.rows.kl(model.lambda_u, None).sum()), float(v.rows.kl(model.lambda_v, z_loc).sum())
+        if spread is None:
+            kl_v += 0.5 * model.lambda_v * float(z_var.double().sum())
+        prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if family == "point" else {"kl_u": kl_u, "kl_v": kl_v}
+        parts = {"ratings": constant(model, self.observations) - v.half_square(self.observations.columns), **prior}
+        if self._method.learn_precisions:
+            parts["precisions"] = self._log_prior_precisions(model)
+        return parts
+
+    def _learn_precisions(self, state: State, z_loc: Tensor, z_var: Tensor) -> None:
+        """lambda_u and lambda_v at the maximum of the ELBO, their Gamma priors in it, given q.
+
+        The prior of a precision has its mode at the option's value and weighs as much as ``precision_prior`` times the
+        rows' own evidence, so that neither precision leaves (0, (1 + 1 / precision_prior) times that value).
+        """
+        model, observed = state.model, self.item_cells.observed
+        assert state.users is not None and state.items is not None
+        square_u = state.users.expected_square(None)
+        square_v = state.items.expected_square(z_loc) * observed
+        if state.items.spread is None:
+            square_v = square_v + z_var.sum(-1)
+        model.lambda_u = self._best_precision("lambda_u", square_u, model.n_users)
+        model.lambda_v = self._best_precision("lambda_v", square_v, int(observed.sum()))
+
+    def _best_precision(self, name: str, squares: Tensor, n_rows: int) -> float:
+        given, weight = getattr(self.options.model, name), self._method.precision_prior
+        mean_square = float(squares.double().sum()) / (n_rows * self.options.model.factors)
+        return (1 + weight) / (mean_square + weight / given)
+
+    def _log_prior_precisions(self, model: CVAE) -> float:
+        """Log density of both Gamma priors at the present precisions, in nats."""
+        rows = {"lambda_u": model.n_users, "lambda_v": int(self.item_cells.observed.sum())}
+        value = 0.0
+        for name, n_rows in rows.items():
+            worth = 0.5 * self._method.precision_prior * n_rows * model.n_factors
+            prior = torch.distributions.Gamma(
+                torch.tensor(1 + worth).double(), torch.tensor(worth / getattr(self.options.model, name)).double()
+            )
+            value += float(prior.log_prob(torch.tensor(getattr(model, name)).double()))
+        return value
+
+    def step(self, state: State) -> StepInfo:
+        """An epoch of the networks and, once there are ratings, a sweep; at the end sweeps alone."""
+        fit, model = self.options.fit, state.model
+        if not state.joint and state.epoch == fit.pretrain_epochs:
+            state.__dict__.update(self.joint(state).__dict__)
+        trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
+        if trains:
+            state.content, kl_weight = self.epoch(state)
+            state.content.pop("kl_v", None)
+        elif state.sweeps == 0:
+            state.content = self._held_content(state)
+        phase = "content" if not state.joint else "joint" if trains else "sweep"
+        terms = dict(state.content)
+        if state.joint:
+            state.sweeps += phase == "sweep"
+            with torch.no_grad():
+                terms = self.sweep(state) | terms
+        found = content_diagnostics(*encode(model, self.observations), n_draws=0)
+        found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u, "lambda_v": model.lambda_v}
+        return StepInfo(phase, total(terms), terms, found)
+
+    @torch.no_grad()
+    def _held_content(self, state: State) -> dict[str, float]:
+        """The content's parts with one draw of every z, for the sweeps in which the networks are held."""
+        sums = dict[str, float]()
+        for batch in self.observations.partition(self.batch_size, shuffle=False):
+            terms = NamedELBO().content_terms(state.model, state.guide, batch)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(batch.items) / self.observations.n_items
+        return sums
+
+    @torch.no_grad()
+    def posterior(self, state: State) -> Posterior:
+        """q(U), q(V), q(Z) of all users and items."""
+        if not state.joint:
+            state = self.joint(state)
+        model = state.model
+        z_loc, z_scale = encode(model, self.observations)
+        assert state.users is not None and state.items is not None
+        lambda_v = torch.tensor(model.lambda_v, dtype=torch.float64)
+        tensors = {"z_loc": z_loc, "z_scale": z_scale, "lambda_v": lambda_v}
+        for side, rows in (("u", state.users), ("v", state.items)):
+            tensors[f"{side}_loc"] = rows.loc
+            if rows.variance is not None:
+                tensors[f"{side}_scale"] = rows.variance.sqrt()
+            elif rows.covariance is not None and rows.block is not None:
+                tensors |= {f"{side}_covariance": rows.covariance, f"{side}_block": rows.block}
+        moved = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return Posterior.from_tensors(self.options.kind, moved)
+
+    def snapshot(self, state: State) -> Snapshot:
+        """Networks and optimiser, q(U) and q(V), learned precisions."""
+        tensors, meta = super().snapshot(state)
+        for side in ("users", "items"):
+            rows = getattr(state, side)
+            if rows is not None:
+                tensors |= {f"{side}.{name}": t for name, t in vars(rows).items() if isinstance(t, Tensor)}
+        meta |= {"content": state.content, "sweeps": state.sweeps}
+        return tensors, meta | {"lambda_u": state.model.lambda_u, "lambda_v": state.model.lambda_v}
+
+    def restore(self, snapshot: Snapshot) -> State:
+        """The state of a snapshot."""
+        tensors, meta = snapshot
+        state = super().restore(snapshot)
+        state.content, state.sweeps = dict(meta["content"]), meta["sweeps"]
+        state.model.lambda_u, state.model.lambda_v = meta["lambda_u"], meta["lambda_v"]
+        for side in ("users", "items"):
+            found = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
+            if found:
+                slope = state.model.lambda_v if "spread" in found else 0.0
+                setattr(state, side, Rows(**found, slope=slope))
+        return state

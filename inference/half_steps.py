@@ -1,0 +1,382 @@
+r"""Closed-form half-steps: all rows of one side (users or items) given the other side, batched (paper, 2.2 and 2.3).
+
+With q(w_o) = N(m_o, S_o) of the other side's rows o, and a row i with prior N(mu_i, 1 / lambda), the best q(w_i) is
+
+    N(Lambda_i^-1 h_i, Lambda_i^-1),    Lambda_i = P + sum over stored cells of (c - b) (m_o m_o' + S_o),
+    h_i = lambda mu_i + sum over stored cells of c r m_o,      P = b sum over all o of (m_o m_o' + S_o) + lambda I.
+
+P is shared by all rows, so that a row costs what its stored cells cost and nothing is of size users x items. Points
+(``map``) are the same update with all S_o = 0: then a row with n cells is P plus rank n, solved in n x n by Woodbury's
+identity where n is small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.observations import RatingColumns
+from pyro_cvae.errors import MachineError
+
+WOODBURY_UP_TO = 1.0
+"""Rows with at most this many stored cells a factor are solved in n x n by Woodbury (``benchmarks.sweep``)."""
+BLOCK_BYTES = 2**25
+"""Bytes that a block of rows may take at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """The stored cells of one side, row by row.
+
+    Shapes: ``indptr`` (n_rows + 1,); ``others`` the other side's row, ``weights`` c - b, ``targets`` c r, all
+    (n_stored,); ``observed`` (n_rows,), false for rows that have no cells at all, not even zeros.
+    """
+
+    indptr: Tensor
+    others: Tensor
+    weights: Tensor
+    targets: Tensor
+    observed: Tensor
+
+    @classmethod
+    def of_items(cls, columns: RatingColumns, b: float) -> Cells:
+        """Rows are items, others are users."""
+        c = columns.confidences
+        return cls(columns.indptr, columns.users, c - b, c * columns.ratings, columns.observed)
+
+    @classmethod
+    def of_users(cls, columns: RatingColumns, b: float) -> Cells:
+        """Rows are users, others are items."""
+        order = torch.argsort(columns.users, stable=True)
+        counts = torch.bincount(columns.users, minlength=columns.n_users)
+        indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        c = columns.confidences[order]
+        targets = c * columns.ratings[order]
+        return cls(indptr, columns.items[order], c - b, targets, torch.ones_like(counts, dtype=torch.bool))
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """Stored cells of each row, (n_rows,)."""
+        return self.indptr.diff()
+
+    def shift(self, other: Tensor) -> Tensor:
+        """Sum over each row's stored cells of c r times the other side's row, (n_rows, n_factors)."""
+        return F.embedding_bag(self.others, other, self.indptr[:-1], mode="sum", per_sample_weights=self.targets)
+
+    @cached_property
+    def _buckets(self) -> list[tuple[int, Tensor]]:
+        """Rows with cells by like length: the longest length and the rows, exact up to 8, then within a quarter."""
+        lengths, order = self.lengths.sort(stable=True)
+        longest, buckets, begin = int(lengths[-1]), list[tuple[int, Tensor]](), int((lengths == 0).sum())
+        while begin < len(order):
+            length = int(lengths[begin])
+            length = length if length <= 8 else min(longest, length + length // 4)
+            end = int(torch.searchsorted(lengths, length, right=True))
+            buckets.append((length, order[begin:end]))
+            begin = end
+        return buckets
+
+    def blocks(self, floats: Callable[[int], int]) -> list[Tensor]:
+        """Rows with cells in blocks of like length; ``floats`` is what a row of a length needs at once."""
+        bound = BLOCK_BYTES // self.weights.element_size()
+        parts = [rows.split(max(1, bound // floats(length))) for length, rows in self._buckets]
+        return [block for part in parts for block in part]
+
+    def padded(self, rows: Tensor) -> Padded:
+        """The cells of some rows as a rectangle; what is beyond a row's end has weight and target 0."""
+        lengths = self.lengths[rows]
+        place = torch.arange(int(lengths.max()), device=rows.device)
+        real = place < lengths[:, None]
+        at = torch.where(real, self.indptr[rows, None] + place, 0)
+        weights, targets = self.weights[at], self.targets[at]
+        full = bool(real.all())
+        if not full:
+            weights, targets = weights * real, targets * real
+        return Padded(self.others[at], weights, targets, real, full)
+
+
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """Cells of rows of like length, (n_rows, length) each; ``real`` marks what is no padding, ``full`` that all is."""
+
+    others: Tensor
+    weights: Tensor
+    targets: Tensor
+    real: Tensor
+    full: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """q of one side: points, diagonal Normals, or Normals with full covariances.
+
+    Shapes: ``loc`` (n_rows, n_factors); ``variance`` (n_rows, n_factors) of the diagonal family. The full family has
+    ``covariance`` (n_blocks, n_factors, n_factors) and each row's ``block`` (n_rows,): a row with stored cells has one
+    of its own, the others share two; ``log_det`` (n_blocks,) are their log determinants. Where a row's prior mean is
+    itself Normal with variances ``spread`` (n_rows, n_factors), ``covariance`` S is that given this mean, and the row's
+    own is S + slope^2 S diag(spread) S.
+    """
+
+    loc: Tensor
+    variance: Tensor | None = None
+    covariance: Tensor | None = None
+    block: Tensor | None = None
+    log_det: Tensor | None = None
+    spread: Tensor | None = None
+    slope: float = 0.0
+
+    @property
+    def is_point(self) -> bool:
+        """True without any covariance."""
+        return self.variance is None and self.covariance is None
+
+    def second_moment(self, observed: Tensor) -> Tensor:
+        """Sum over observed rows of E[w w'], (n_factors, n_factors)."""
+        total = self.loc.mT @ (self.loc * observed[:, None])
+        if self.variance is not None:
+            total = total + torch.diag(self.variance[observed].sum(0))
+        elif self.covariance is not None:
+            block = self.block[observed]  # type: ignore[index]
+            uses = torch.bincount(block, minlength=len(self.covariance)).to(total.dtype)
+            total = total + torch.tensordot(uses, self.covariance, 1)
+            if self.spread is not None:
+                spread = self._by_block(self.spread[observed], block)
+                for s, d in zip(self.covariance.split(1024), spread.split(1024), strict=True):
+                    total = total + self.slope**2 * torch.einsum("bij,bj,bkj->ik", s, d, s)
+        return total
+
+    def own_covariances(self) -> Tensor:
+        """Covariance of the row that owns each block, (n_blocks, n_factors, n_factors)."""
+        assert self.covariance is not None and self.block is not None
+        if self.spread is None:
+            return self.covariance
+        spread = self._by_block(self.spread, self.block)
+        spread[-2:] = 0.0  # shared by rows of different spread, none of which has a stored cell
+        parts = zip(self.covariance.split(1024), spread.split(1024), strict=True)
+        return torch.cat([s + self.slope**2 * (s * d[:, None, :]) @ s for s, d in parts])
+
+    def traces(self) -> Tensor:
+        """Trace of each row's covariance, (n_rows,)."""
+        if self.variance is not None:
+            return self.variance.sum(-1)
+        if self.covariance is None:
+            return self.loc.new_zeros(len(self.loc))
+        trace = self.covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[self.block]
+        if self.spread is not None:
+            trace = trace + self.slope**2 * (self.covariance.square().sum(-1)[self.block] * self.spread).sum(-1)
+        return trace
+
+    def expected_square(self, prior_loc: Tensor | None) -> Tensor:
+        """E|w_i - prior mean|^2 of each row, (n_rows,), under q of both where that mean is Normal too."""
+        away = self.loc if prior_loc is None else self.loc - prior_loc
+        square = away.square().sum(-1)
+        if self.spread is None:
+            return square + self.traces()
+        s = self.covariance
+        assert s is not None
+        given, squared = s.diagonal(dim1=-2, dim2=-1), s.square().sum(-1)
+        drift = (1 - 2 * self.slope * given + self.slope**2 * squared)[self.block]  # diagonal of (slope S - I)^2
+        return square + given.sum(-1)[self.block] + (drift * self.spread).sum(-1)
+
+    def kl(self, precision: float, prior_loc: Tensor | None) -> Tensor:
+        """KL(q(w_i) || N(prior mean, 1 / precision)) of each row in nats, (n_rows,); of points minus log p(w_i)."""
+        size = self.loc.shape[1]
+        square = 0.5 * precision * self.expected_square(prior_loc).double()
+        if self.is_point:
+            return square - 0.5 * size * math.log(precision / (2 * math.pi))
+        if self.variance is not None:
+            log_det = self.variance.log().sum(-1)
+        else:
+            log_det = self.log_det[self.block]  # type: ignore[index]
+        return square - 0.5 * (size * (1 + math.log(precision)) + log_det.double())
+
+    def _by_block(self, values: Tensor, block: Tensor) -> Tensor:
+        assert self.covariance is not None
+        return values.new_zeros(len(self.covariance), values.shape[1]).index_add(0, block, values)
+
+
+@dataclass(frozen=True, eq=False)
+class HalfStep:
+    """A side's new q, and two sums over its observed rows in nats and float64.
+
+    ``square`` is the sum of <E[w w'], Lambda_i - lambda I>, ``linear`` of E[w]'(h_i - lambda mu_i), with which
+    E[1/2 sum C (R - s)^2] = 1/2 (square - 2 linear + sum of c r^2), :meth:`half_square`.
+    """
+
+    rows: Rows
+    square: float
+    linear: float
+
+    def half_square(self, columns: RatingColumns) -> float:
+        """E[1/2 sum_ij C_ij (R_ij - u_i.v_j)^2] in nats under the new q of this side and the other side's q."""
+        stored = (columns.confidences.double() * columns.ratings.double().square()).sum()
+        return 0.5 * (self.square - 2 * self.linear + float(stored))
+
+
+def half_step(
+    cells: Cells,
+    other: Rows,
+    other_observed: Tensor,
+    b: float,
+    precision: float,
+    prior_loc: Tensor | None = None,
+    prior_var: Tensor | None = None,
+    family: str = "point",
+    woodbury: float = WOODBURY_UP_TO,
+) -> HalfStep:
+    """The best q of all rows of a side given the other side's, in closed form.
+
+    Parameters: ``precision`` and ``prior_loc`` (n_rows, n_factors; ``None`` is 0) of the rows' prior; ``prior_var``
+    (n_rows, n_factors) where that mean is itself Normal (structured q(v|z) q(z), full family only); ``family``
+    "point", "diagonal" (the best product of univariate Normals) or "full"; ``woodbury`` the largest number of stored
+    cells, in units of n_factors, of a row that is solved by Woodbury's identity. Raises MachineError where a
+    precision is not positive definite in this floating-point type. Source: paper, 2.2 (points) and 2.3 (full).
+    """
+    n_factors = other.loc.shape[1]
+    eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
+    shared = b * other.second_moment(other_observed) + precision * eye
+    shift = cells.shift(other.loc)
+    pull = torch.zeros_like(shift) if prior_loc is None else precision * prior_loc
+    right = shift + pull
+    if family == "point":
+        rows = Rows(_points(cells, other.loc, shared, pull, right, woodbury * n_factors))
+    else:
+        rows = _normals(cells, other, shared, right, precision, family == "full")
+    rows.loc[~cells.observed] = pull[~cells.observed] / precision
+    if prior_var is not None:
+        rows = replace(rows, spread=prior_var, slope=precision)
+    return _summed(rows, cells, shift, pull, precision)
+
+
+def _summed(rows: Rows, cells: Cells, shift: Tensor, pull: Tensor, precision: float) -> HalfStep:
+    """The sums of :class:`HalfStep`: at the optimum Lambda_i E[w] = h_i and tr(S_i Lambda_i) = K, so both are cheap."""
+    loc, seen = rows.loc, cells.observed
+    linear = (loc * shift).sum(-1)
+    square = linear + (loc * pull).sum(-1) - precision * (loc.square().sum(-1) + rows.traces())
+    if not rows.is_point:
+        square = square + loc.shape[1]
+    if rows.spread is not None:
+        assert rows.covariance is not None
+        given = rows.covariance.diagonal(dim1=-2, dim2=-1)[rows.block]
+        square = square + precision**2 * (given * rows.spread).sum(-1)
+    return HalfStep(rows, float(square[seen].double().sum()), float(linear[seen].double().sum()))
+
+
+def _points(cells: Cells, other: Tensor, shared: Tensor, pull: Tensor, right: Tensor, short: float) -> Tensor:
+    """Points of all rows: by Woodbury's identity where a row has at most ``short`` cells, else by Cholesky.
+
+    With shared = L L', whitened rows x L^-T of the other side and start = L^-1 pull, the point is L^-T times
+    start + X' (W^-1 + X X')^-1 (W^-1 y - X start).
+    """
+    size = len(shared)
+    eye = torch.eye(size, dtype=torch.float64, device=shared.device)
+    inverse_tril = torch.linalg.solve_triangular(_cholesky(shared.double()), eye, upper=False).to(shared)
+    whitened, start = other @ inverse_tril.mT, pull @ inverse_tril.mT
+    found = start.clone()
+
+    def solve(rows: Tensor) -> None:
+        cell = cells.padded(rows)
+        if cell.others.shape[1] > short or bool((cell.weights[cell.real] <= 0).any()):
+            x = F.embedding(cell.others, other)
+            precisions = shared + (x * cell.weights[..., None]).mT @ x
+            loc = torch.cholesky_solve(right[rows, :, None], _cholesky(precisions)).squeeze(-1)
+            found[rows] = torch.linalg.solve_triangular(inverse_tril, loc.mT, upper=False).mT  # L' loc
+            return
+        inverse = torch.where(cell.real, 1 / cell.weights, 1.0)
+        x = F.embedding(cell.others, whitened)
+        if not cell.full:
+            x = x * cell.real[..., None]
+        residual = cell.targets * inverse - (x * start[rows, None]).sum(-1)
+        system = x @ x.mT
+        system.diagonal(dim1=-2, dim2=-1).add_(inverse)
+        weight = torch.cholesky_solve(residual[..., None], _cholesky(system))
+        found.index_add_(0, rows, (weight.mT @ x).squeeze(1))
+
+    _in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2))
+    return found @ inverse_tril
+
+
+def _normals(cells: Cells, other: Rows, shared: Tensor, right: Tensor, precision: float, full: bool) -> Rows:
+    """Normals of all rows with full or diagonal covariances."""
+    size = len(shared)
+    eye = torch.eye(size, dtype=shared.dtype, device=shared.device)
+    tril = _cholesky(shared)
+    has_cells = cells.lengths > 0
+    n_own = int(has_cells.sum())
+    block = torch.where(cells.observed, n_own, n_own + 1)
+    block[has_cells] = torch.arange(n_own, device=block.device)
+    loc = torch.empty_like(right)
+    loc[~has_cells] = torch.cholesky_solve(right[~has_cells].mT, tril).mT
+    if full:
+        covariance = right.new_empty(n_own + 2, size, size)
+        covariance[n_own], covariance[n_own + 1] = torch.cholesky_inverse(tril), eye / precision
+        log_det = right.new_empty(n_own + 2)
+        log_det[n_own], log_det[n_own + 1] = -_log_det(tril), -size * math.log(precision)
+    else:
+        variance = torch.where(cells.observed[:, None], shared.diagonal().reciprocal(), 1 / precision)
+    table = None if other.covariance is None else other.own_covariances().flatten(1)
+
+    def solve(rows: Tensor) -> None:
+        cell = cells.padded(rows)
+        x = F.embedding(cell.others, other.loc)
+        precisions = shared + (x * cell.weights[..., None]).mT @ x
+        if table is not None:
+            blocks = other.block[cell.others]  # type: ignore[index]
+            more = F.embedding_bag(blocks, table, mode="sum", per_sample_weights=cell.weights)
+            precisions += more.view_as(precisions)
+        elif other.variance is not None:
+            more = (other.variance[cell.others] * cell.weights[..., None]).sum(1)
+            precisions.diagonal(dim1=-2, dim2=-1).add_(more)
+        tril = _cholesky(precisions)
+        loc[rows] = torch.cholesky_solve(right[rows, :, None], tril).squeeze(-1)
+        if full:
+            covariance[block[rows]], log_det[block[rows]] = torch.cholesky_inverse(tril), -_log_det(tril)
+        else:
+            variance[rows] = precisions.diagonal(dim1=-2, dim2=-1).reciprocal()
+
+    _in_parallel(solve, cells.blocks(lambda length: length * size + 3 * size**2))
+    if full:
+        return Rows(loc, covariance=covariance, block=block, log_det=log_det)
+    return Rows(loc, variance=variance)
+
+
+def _cholesky(matrices: Tensor) -> Tensor:
+    tril, info = torch.linalg.cholesky_ex(matrices)
+    if bool(info.any()):
+        raise MachineError(
+            "a precision of the closed form is not positive definite in this floating-point type",
+            "use --dtype float64, or larger --lambda-u and --lambda-v",
+        )
+    return tril
+
+
+def _log_det(tril: Tensor) -> Tensor:
+    return 2 * tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def _in_parallel(solve: Callable[[Tensor], None], blocks: list[Tensor]) -> None:
+    """``solve`` of every block, by as many Python threads as torch has, with one thread of torch each.
+
+    Small batched Cholesky factors gain nothing from torch's own threads and may lose a hundredfold by them.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        if n_threads == 1 or len(blocks) == 1:
+            for block in blocks:
+                solve(block)
+        else:
+            with ThreadPoolExecutor(n_threads) as pool:
+                list(pool.map(solve, blocks))
+    finally:
+        torch.set_num_threads(n_threads)

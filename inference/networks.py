@@ -1,0 +1,176 @@
+"""Encoder and decoder by minibatch gradient steps: what ``svi`` and ``coordinate`` share.
+
+First the content alone (pre-training), then with what is known of the ratings. The two algorithms differ in what a
+minibatch's objective is (:meth:`NetworkFit.terms`) and in how u and v move.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pyro
+import torch
+from pyro.infer.autoguide import AutoGuideList
+from torch import Tensor, nn
+
+from inference.base import Inference, Snapshot
+from inference.elbo import NamedELBO
+from inference.guides import AmortizedContent
+from inference.options import Options
+from models.build import start_alive
+from models.cvae import CVAE
+from models.observations import Batch, Observations, SparseRows
+
+
+@dataclass
+class NetworkState:
+    """All that the next epoch depends on, but the random state."""
+
+    model: CVAE
+    guide: AutoGuideList
+    optimizer: torch.optim.Optimizer
+    epoch: int
+    joint: bool
+
+
+State = TypeVar("State", bound=NetworkState)
+
+
+class NetworkFit(Inference[State]):
+    """Pre-training of the content VAE, then epochs of everything together.
+
+    Parameters: ``make`` builds the model at a random start; ``observations`` in the fit's dtype and device.
+    """
+
+    def __init__(self, make: Callable[[], CVAE], observations: Observations, options: Options) -> None:
+        self.make, self.options = make, options
+        dtype, device = getattr(torch, options.fit.dtype), options.fit.device
+        self.observations = observations.to(device, dtype)
+        self.batch_size = options.fit.batch_size or min(512, max(32, observations.n_items // 50))
+
+    @property
+    def n_steps(self) -> int:
+        """Epochs of pre-training and of joint training."""
+        return self.options.fit.pretrain_epochs + self.options.fit.epochs
+
+    def init(self) -> State:
+        """Networks started from the data, layer by layer; nothing is known of ratings yet."""
+        model = self.make().to(self.options.fit.device)
+        start_alive(model, self.observations)
+        state = self.pretraining(model)
+        return state if self.options.fit.pretrain_epochs else self.joint(state)
+
+    @abstractmethod
+    def pretraining(self, model: CVAE) -> State:
+        """The state before the first epoch on the content alone."""
+
+    @abstractmethod
+    def joint(self, state: State) -> State:
+        """The state before the first epoch with ratings, from that after pre-training."""
+
+    @abstractmethod
+    def terms(self, elbo: NamedELBO, state: State, batch: Batch) -> dict[str, Tensor]:
+        """Named parts of a minibatch's objective in nats, scaled to all items."""
+
+    def validates(self, state: State) -> bool:
+        """Only joint training knows ratings."""
+        return state.joint
+
+    def content_guide(self, model: CVAE) -> AutoGuideList:
+        """A guide of z alone."""
+        plates = lambda batch: [pyro.plate("items", model.n_items, subsample=batch.items)]  # noqa: E731
+        guide = AutoGuideList(model.content_only, create_plates=plates)
+        guide.append(AmortizedContent(model))
+        guide(self.observations.batch(torch.arange(min(2, model.n_items))))  # its first call draws more than others
+        return guide
+
+    def epoch(self, state: State) -> tuple[dict[str, float], float]:
+        """Every item once: mean parts of the objective over the epoch, and the weight of the KL at its end."""
+        elbo, sums = NamedELBO(), dict[str, float]()
+        batches = list(self.observations.partition(self.batch_size))
+        for index, batch in enumerate(batches):
+            elbo.kl_weight = self._anneal(state, index / len(batches))
+            terms = self.terms(elbo, state, self._drop_words(batch))
+            state.optimizer.zero_grad(set_to_none=True)
+            (-elbo.objective(terms) / self.observations.n_items).backward()
+            state.optimizer.step()
+            _add(sums, terms, len(batch.items) / self.observations.n_items)
+        state.epoch += 1
+        return sums, elbo.kl_weight
+
+    def _anneal(self, state: State, into: float) -> float:
+        """Sets the steps' sizes (constant, then falling linearly to a tenth over the second half of a phase).
+
+        Returns the weight of the KL.
+        """
+        fit = self.options.fit
+        start, length = (fit.pretrain_epochs, fit.epochs) if state.joint else (0, fit.pretrain_epochs)
+        progress = (state.epoch - start + into) / length
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["full_lr"] * (1 - 0.9 * max(0.0, 2 * progress - 1))
+        if state.joint or not fit.kl_warmup:
+            return fit.kl_weight
+        return fit.kl_weight * min(1.0, (state.epoch + into) / fit.kl_warmup)
+
+    def _drop_words(self, batch: Batch) -> Batch:
+        rate = self.options.fit.word_dropout
+        if not rate:
+            return batch
+        inputs = batch.inputs
+        kept = (torch.rand_like(inputs.values) >= rate) / (1 - rate)
+        dropped = SparseRows(inputs.indptr, inputs.columns, inputs.values * kept, inputs.n_columns)
+        return Batch(batch.items, batch.content, dropped, batch.columns)
+
+    def snapshot(self, state: State) -> Snapshot:
+        """Parameters of model and guide, the optimiser's moments, the epoch."""
+        tensors = {f"parameter.{name}": p.detach() for name, p in _parameters(state)}
+        for index, moments in state.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+        return tensors, {"epoch": state.epoch, "joint": state.joint}
+
+    def restore(self, snapshot: Snapshot) -> State:
+        """The state of a snapshot."""
+        tensors, meta = snapshot
+        state = self.pretraining(self.make().to(self.options.fit.device))
+        if meta["joint"]:
+            state = self.joint(state)
+        state.epoch = meta["epoch"]
+        with torch.no_grad():
+            for name, parameter in _parameters(state):
+                parameter.copy_(tensors[f"parameter.{name}"])
+        saved = state.optimizer.state_dict()
+        for name, tensor in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, moment = name.split(".")
+                saved["state"].setdefault(int(index), {})[moment] = tensor
+        state.optimizer.load_state_dict(saved)
+        return state
+
+
+def adam(groups: dict[float, list[nn.Parameter]]) -> torch.optim.Optimizer:
+    """Adam over parameters by the size of their steps."""
+    return torch.optim.Adam(
+        [{"params": part, "lr": step, "full_lr": step} for step, part in groups.items()], fused=True
+    )
+
+
+def _add(sums: dict[str, float], terms: dict[str, Tensor], share: float) -> None:
+    for name, value in terms.items():
+        sums[name] = sums.get(name, 0.0) + share * value.item()
+
+
+def _parameters(state: NetworkState) -> list[tuple[str, nn.Parameter]]:
+    """All parameters once, by name."""
+    both = nn.ModuleDict({"model": state.model, "guide": state.guide})
+    return list(both.named_parameters())
+
+
+@torch.no_grad()
+def encode(model: CVAE, observations: Observations, block: int = 4096) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of q(z_j | x_j) of all items, (n_items, n_factors)."""
+    rows = torch.arange(observations.n_items, device=observations.content.indptr.device)
+    parts = [model.encoder(observations.inputs.select(part)) for part in rows.split(block)]
+    return torch.cat([loc for loc, _ in parts]), torch.cat([scale for _, scale in parts])
