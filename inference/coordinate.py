@@ -73,12 +73,12 @@ class Coordinate(NetworkFit[State]):
         columns = self.observations.columns
         self.item_cells, self.user_cells = Cells.of_items(columns, b), Cells.of_users(columns, b)
         guide = self.content_guide(model)
-        optimizer = adam({self.options.fit.pretrain_learning_rate: list(model.parameters())})
+        optimizer = adam(model, self.options.fit.pretrain_learning_rate)
         return State(model, guide, optimizer, 0, joint=False)
 
     def joint(self, state: State) -> State:
         """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
-        optimizer = adam({self.options.fit.learning_rate: list(state.model.parameters())})
+        optimizer = adam(state.model, self.options.fit.learning_rate)
         joined = State(state.model, state.guide, optimizer, state.epoch, joint=True)
         with torch.no_grad():
             z_loc, _ = encode(state.model, self.observations)

@@ -92,12 +92,13 @@ class NamedELBO(ELBO):
         return terms
 
     def _content_terms(self, model: CVAE, sites: Any, q: Any) -> dict[str, Tensor]:
-        return {
+        parts = {
             "content": sites["x"]["fn"].log_prob(sites["x"]["value"]).double().sum() * sites["x"]["scale"],
             "kl_z": normal_kl(q.mean, q.variance, torch.zeros_like(q.mean), 1.0).double().sum() * sites["z"]["scale"],
-            "weights": sites["theta"]["fn"].log_factor.double(),
-            "penalty": model.encoder_penalty().double(),
         }
+        if not model.prior_by_decay:
+            parts |= {"weights": sites["theta"]["fn"].log_factor.double(), "penalty": model.encoder_penalty().double()}
+        return parts
 
     def _ratings(
         self, model: CVAE, site: Any, u: Tensor, u_var: Tensor | None, v: Tensor, v_var: Tensor | None

@@ -88,8 +88,12 @@ class NetworkFit(Inference[State]):
         return guide
 
     def epoch(self, state: State) -> tuple[dict[str, float], float]:
-        """Every item once: mean parts of the objective over the epoch, and the weight of the KL at its end."""
-        elbo, sums = NamedELBO(), dict[str, float]()
+        """Every item once: mean parts of the objective over the epoch, and the weight of the KL at its end.
+
+        The gradient of log p(theta) is Adam's weight decay, which costs nothing; its value is that at the end.
+        """
+        model, elbo, sums = state.model, NamedELBO(), dict[str, float]()
+        model.prior_by_decay = True
         batches = list(self.observations.partition(self.batch_size))
         for index, batch in enumerate(batches):
             elbo.kl_weight = self._anneal(state, index / len(batches))
@@ -98,6 +102,9 @@ class NetworkFit(Inference[State]):
             (-elbo.objective(terms) / self.observations.n_items).backward()
             state.optimizer.step()
             _add(sums, terms, len(batch.items) / self.observations.n_items)
+        model.prior_by_decay = False
+        with torch.no_grad():
+            _add(sums, {"weights": model.log_prior_weights(), "penalty": model.encoder_penalty()}, 1.0)
         state.epoch += 1
         return sums, elbo.kl_weight
 
@@ -150,11 +157,17 @@ class NetworkFit(Inference[State]):
         return state
 
 
-def adam(groups: dict[float, list[nn.Parameter]]) -> torch.optim.Optimizer:
-    """Adam over parameters by the size of their steps."""
-    return torch.optim.Adam(
-        [{"params": part, "lr": step, "full_lr": step} for step, part in groups.items()], fused=True
-    )
+def adam(
+    model: CVAE, learning_rate: float, others: dict[float, list[nn.Parameter]] | None = None
+) -> torch.optim.Optimizer:
+    """Adam over the networks, with the prior of their weights as decay, and ``others`` by the size of their steps.
+
+    The loss is per item, hence so is the decay, lambda_w / n_items.
+    """
+    decay = model.lambda_w / model.n_items
+    groups = [{"params": list(model.parameters()), "lr": learning_rate, "weight_decay": decay}]
+    groups += [{"params": part, "lr": step} for step, part in (others or {}).items()]
+    return torch.optim.Adam([group | {"full_lr": group["lr"]} for group in groups], fused=True)
 
 
 def _add(sums: dict[str, float], terms: dict[str, Tensor], share: float) -> None:

@@ -37,7 +37,8 @@ class DataOptions:
         test_fraction: Share of test pairs of a split by time, or of held-out items of a split by items.
         split_seed: Seed of the split.
         validation: Share of the training ratings (for P = 1: of the users) that early stopping and tuning look at.
-        scaling: How word counts become content (auto, none, binary, word-max, row-max, tfidf).
+        scaling: How word counts become content (auto, none, binary, word-max, row-max, tfidf,
+            tfidf-counts).
     """
 
     data: str = "simulated"
@@ -56,7 +57,7 @@ class DataOptions:
         _check(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "0 or more and below 2^32")
         _check(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
         _check(0 <= self.validation < 1, "validation", self.validation, "at least 0 and below 1")
-        _choice("scaling", self.scaling, ("auto", "none", "binary", "word-max", "row-max", "tfidf"))
+        _choice("scaling", self.scaling, ("auto", "none", "binary", "word-max", "row-max", "tfidf", "tfidf-counts"))
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,12 @@ class ModelOptions:
 
     Parameters:
         factors: Number of latent factors K.
-        content_likelihood: p(x|z): multinomial, bernoulli, pseudo-bernoulli, normal, or the path of a class.
+        content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, normal, or the path of
+            a class.
         content_likelihood_args: Arguments of that class.
         hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
         activation: Of the hidden layers (sigmoid, tanh, relu, softplus).
+        radius: Length that the encoder's means have; 0 leaves it free.
         tied: Share the layers' matrices between encoder and decoder.
         encoder_input: What the encoder reads: the words weighted by tfidf, or the same content as the likelihood.
         lambda_u: Precision of the users' prior.
@@ -86,6 +89,7 @@ class ModelOptions:
     content_likelihood_args: dict[str, Any] = field(default_factory=dict)
     hidden: tuple[int, ...] = (200, 100)
     activation: str = "sigmoid"
+    radius: float = 0.0
     tied: bool = True
     encoder_input: str = "tfidf"
     lambda_u: float = 10000.0
@@ -103,6 +107,7 @@ class ModelOptions:
             len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden), "hidden", self.hidden, "widths above 0"
         )
         _choice("activation", self.activation, ("sigmoid", "tanh", "relu", "softplus"))
+        _check(0 <= self.radius < math.inf, "radius", self.radius, "a finite number, 0 or more")
         _choice("encoder_input", self.encoder_input, ("tfidf", "same"))
         for name in ("lambda_u", "lambda_v", "lambda_r", "lambda_w", "a"):
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")

@@ -56,13 +56,13 @@ class SVI(NetworkFit[NetworkState]):
         """Adam with ``learning_rate`` for the networks; for factors the step is in prior standard deviations."""
         size = self._method.factor_learning_rate
         networks = {id(parameter) for parameter in model.parameters()}
-        groups: dict[float, list[nn.Parameter]] = {learning_rate: list(model.parameters())}
+        factors: dict[float, list[nn.Parameter]] = {}
         for name, parameter in guide.named_parameters():
             if id(parameter) not in networks:
                 is_log_scale = name.endswith("scale_unconstrained")
                 sd = 1.0 if is_log_scale else prior_sd(model, "u" if name.startswith("0.") else model.item_site)
-                groups.setdefault(size * sd, []).append(parameter)
-        return adam(groups)
+                factors.setdefault(size * sd, []).append(parameter)
+        return adam(model, learning_rate, factors)
 
     def terms(self, elbo: NamedELBO, state: NetworkState, batch: Batch) -> dict[str, Tensor]:
         """The content's parts in pre-training, all parts in joint training."""

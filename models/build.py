@@ -67,7 +67,7 @@ def observe(
 
 def make_model(n_users: int, n_items: int, n_features: int, likelihood: contents.ContentLikelihood, o: Any) -> CVAE:
     """The CVAE of the model's options ``o``, with networks at a random start."""
-    encoder = MLPEncoder(n_features, o.factors, o.hidden, o.activation)
+    encoder = MLPEncoder(n_features, o.factors, o.hidden, o.activation, o.radius)
     decoder = MLPDecoder(
         n_features, o.factors, o.hidden, o.activation, likelihood.param_names, encoder if o.tied else None
     )
@@ -76,6 +76,12 @@ def make_model(n_users: int, n_items: int, n_features: int, likelihood: contents
     model = CVAE(n_users, n_items, o.factors, encoder, decoder, likelihood, ratings, **precisions)
     model.parametrization = o.parametrization
     return model
+
+
+import os
+
+GAIN = float(os.environ.get("GAIN", 0))
+MIX = nn.init.eye_ if GAIN else nn.init.orthogonal_
 
 
 @torch.no_grad()
@@ -103,16 +109,16 @@ def start_alive(model: CVAE, observations: Observations, sample: int = 4096) -> 
     h = _bag(inputs, table)
     h = encoder.activation(_standardize(h, table, encoder.biases[0]))
     for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
-        nn.init.orthogonal_(weight)
+        MIX(weight)
         h = encoder.activation(_standardize(h @ weight, weight, bias))
-    loc = nn.init.orthogonal_(torch.empty_like(encoder.loc.weight.mT))
+    loc = MIX(torch.empty_like(encoder.loc.weight.mT))
     _standardize(h @ loc, loc, encoder.loc.bias)
     encoder.loc.weight.copy_(loc.mT)
     encoder.log_variance.weight.zero_()
     encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
 
     z = torch.randn(len(rows), model.n_factors).to(table)
-    inner = nn.init.orthogonal_(torch.empty_like(decoder.inner.weight.mT))
+    inner = MIX(torch.empty_like(decoder.inner.weight.mT))
     h = decoder.activation(_standardize(z @ inner, inner, decoder.inner.bias))
     decoder.inner.weight.copy_(inner.mT)
     tied = {id(weight) for weight in encoder.weights}
@@ -128,6 +134,8 @@ def start_alive(model: CVAE, observations: Observations, sample: int = 4096) -> 
 def _standardize(pre: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, scale: bool = True) -> torch.Tensor:
     """Pre-activations of mean 0 and variance 1, by scaling ``weight``'s columns and setting ``bias``."""
     spread = pre.std(0).clamp(min=1e-6) if scale else torch.ones_like(bias)
+    if scale and GAIN:
+        spread = torch.full_like(bias, float(pre.var(0).mean().sqrt()) / GAIN)
     if scale:
         weight.div_(spread)
     pre = pre / spread

@@ -30,9 +30,9 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from models.contents import ContentDistribution, ContentLikelihood
+from models.contents import ContentDistribution, ContentLikelihood, SubsampledContent
 from models.networks import Decoder, Encoder
-from models.observations import Batch
+from models.observations import Batch, SparseRows
 from models.ratings import RatingLikelihood
 
 pyro.settings.set(module_local_params=True)  # parameters live in their modules: two models in one notebook are two
@@ -44,7 +44,8 @@ class CVAE(PyroModule):
     Parameters: ``lambda_u``, ``lambda_v``, ``lambda_w`` precisions; ``lambda_r`` the factor of the content's terms
     log p(x|z) and KL(q(z)||p(z)) (paper, section 3.4; with any value but 1 the objective is no evidence bound);
     ``parametrization`` "centred" or "non-centred". The ``encoder`` is the guide's; it lives here because tied weights
-    belong to both networks.
+    belong to both networks. While ``prior_by_decay`` is true an optimiser's weight decay stands for the gradient of
+    log p(theta), and the site "theta" is left out.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class CVAE(PyroModule):
         parametrization: str = "centred",
     ) -> None:
         super().__init__()
+        self.prior_by_decay = False
         self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
         self.encoder, self.decoder = encoder, decoder
         self.content, self.ratings = content, ratings
@@ -76,7 +78,7 @@ class CVAE(PyroModule):
 
     def forward(self, batch: Batch) -> None:
         """The generative story; sites theta, u, z, x, v, v_dagger, R, of which x and R are observed."""
-        pyro.factor("theta", self.log_prior_weights())
+        self._weights()
         with pyro.plate("users", self.n_users):
             u = pyro.sample("u", dist.Normal(self._zeros(), self.lambda_u**-0.5).to_event(1))
         with pyro.plate("items", self.n_items, subsample=batch.items):
@@ -91,15 +93,27 @@ class CVAE(PyroModule):
 
     def content_only(self, batch: Batch) -> None:
         """The part of the story without ratings, for pre-training: sites theta, z, x."""
-        pyro.factor("theta", self.log_prior_weights())
+        self._weights()
         with pyro.plate("items", self.n_items, subsample=batch.items):
             self._content(batch)
+
+    def _weights(self) -> None:
+        if not self.prior_by_decay:
+            pyro.factor("theta", self.log_prior_weights())
 
     def _content(self, batch: Batch) -> Tensor:
         with poutine.scale(scale=self.lambda_r):
             z = pyro.sample("z", dist.Normal(self._zeros(), 1.0).to_event(1))
-            pyro.sample("x", ContentDistribution(self.content, self.decoder(z), batch.content), obs=batch.content)
+            pyro.sample("x", self._text(z, batch.content), obs=batch.content)
         return z
+
+    def _text(self, z: Tensor, content: SparseRows) -> ContentDistribution | SubsampledContent:
+        """p(x | z); in training mode from words drawn for this step, where the likelihood says so."""
+        n_drawn, n_features = self.content.subsample, content.n_columns
+        if self.training and 0 < n_drawn < n_features:
+            columns = torch.randperm(n_features, device=z.device)[:n_drawn]
+            return SubsampledContent(self.content, self.decoder, z, columns, n_features)
+        return ContentDistribution(self.content, self.decoder(z), content)
 
     def _zeros(self) -> Tensor:
         return next(self.decoder.parameters()).new_zeros(self.n_factors)

@@ -1,13 +1,14 @@
 """Content likelihoods p(x | z): one class each; a new one is one file, named by its class path."""
 
-from models.contents.base import ContentDistribution, ContentLikelihood
+from models.contents.base import ContentDistribution, ContentLikelihood, SubsampledContent
 
 NAMES = {
     "bernoulli": "models.contents.bernoulli:Bernoulli",
     "pseudo-bernoulli": "models.contents.bernoulli:PseudoBernoulli",
     "multinomial": "models.contents.multinomial:Multinomial",
+    "pseudo-multinomial": "models.contents.multinomial:PseudoMultinomial",
     "normal": "models.contents.normal:Normal",
 }
 """The package's own likelihoods: name on the command line, and where its class is."""
 
-__all__ = ["NAMES", "ContentDistribution", "ContentLikelihood"]
+__all__ = ["NAMES", "ContentDistribution", "ContentLikelihood", "SubsampledContent"]

@@ -10,7 +10,11 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from models.networks.base import Decoder
 from models.observations import SparseRows
+from pyro_cvae.errors import InputError
+
+Params = dict[str, Tensor]
 
 
 class ContentLikelihood(nn.Module, ABC):
@@ -18,12 +22,14 @@ class ContentLikelihood(nn.Module, ABC):
 
     Subclasses state ``param_names`` (what the heads produce, each (n_items, n_features)) and
     :meth:`distribution`. ``default_scaling`` is how word counts become x; ``pseudo`` marks likelihoods without a
-    normaliser on their support, whose objective is no evidence bound and is labelled so.
+    normaliser on their support, whose objective is no evidence bound and is labelled so. ``subsample`` > 0 is the
+    number of features drawn at random for a training step, where :meth:`log_prob_sampled` exists; 0 takes all.
     """
 
     param_names: ClassVar[tuple[str, ...]]
     default_scaling: ClassVar[str] = "none"
     pseudo: ClassVar[bool] = False
+    subsample: int = 0
 
     @abstractmethod
     def distribution(self, **params: Tensor) -> Distribution:
@@ -32,6 +38,14 @@ class ContentLikelihood(nn.Module, ABC):
     def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | params_j) in nats, (n_items,). The default makes the minibatch's block dense."""
         return self.distribution(**params).log_prob(obs.dense())
+
+    def log_prob_sampled(self, obs: SparseRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+        """An estimate of :meth:`log_prob`, (n_items,), from features drawn at random without replacement.
+
+        ``stored`` are the parameters at the stored entries of ``obs``, each (n_entries,); ``drawn`` those of the drawn
+        features, each (n_items, n_drawn).
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot subsample its features")
 
     def check(self, obs: SparseRows) -> None:
         """Raise InputError if a value of the content is outside the support."""
@@ -43,6 +57,13 @@ class ContentLikelihood(nn.Module, ABC):
     def sample(self, params: dict[str, Tensor], like: SparseRows) -> SparseRows:
         """A draw for a minibatch; ``like`` gives what is not drawn (a text's length)."""
         return SparseRows.from_dense(self.distribution(**params).sample())
+
+
+def at_least_zero(subsample: int) -> int:
+    """The number of features to draw for a step; InputError if it is negative."""
+    if subsample < 0:
+        raise InputError(f"subsample is {subsample}, but it must be 0 or more", "0 takes all features")
+    return subsample
 
 
 class ContentDistribution(TorchDistribution):
@@ -76,3 +97,29 @@ class ContentDistribution(TorchDistribution):
         if len(sample_shape):
             raise NotImplementedError("draw content one sample at a time")
         return self.likelihood.sample(self.params, self.like)
+
+
+class SubsampledContent(TorchDistribution):
+    """The same with log p(x | z) estimated from the features ``columns``, (n_drawn,), drawn for this step.
+
+    It can be observed, not drawn: put the model into ``eval`` mode for that.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = False
+
+    def __init__(self, likelihood: ContentLikelihood, decoder: Decoder, z: Tensor, columns: Tensor, n: int) -> None:
+        self.likelihood, self.decoder, self.z, self.columns = likelihood, decoder, z, columns
+        super().__init__(torch.Size(z.shape[:1]), torch.Size([n]), validate_args=False)
+
+    expand = ContentDistribution.expand
+
+    def log_prob(self, value: SparseRows) -> Tensor:
+        """The estimate of log p(x_j | z_j) in nats, (n_items,)."""
+        stored, drawn = self.decoder.at(self.z, value.rows, value.columns, self.columns)
+        return self.likelihood.log_prob_sampled(value, stored, drawn, value.n_columns)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> SparseRows:
+        """Not possible from a part of the features."""
+        raise NotImplementedError("content cannot be drawn from a part of its features; call model.eval() first")

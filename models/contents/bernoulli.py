@@ -9,7 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.contents.base import ContentLikelihood
+from models.contents.base import ContentLikelihood, Params, at_least_zero
 from models.observations import SparseRows
 from pyro_cvae.errors import InputError
 
@@ -41,6 +41,10 @@ class Bernoulli(ContentLikelihood):
     param_names: ClassVar[tuple[str, ...]] = ("logits",)
     default_scaling: ClassVar[str] = "binary"
 
+    def __init__(self, subsample: int = 0) -> None:
+        super().__init__()
+        self.subsample = at_least_zero(subsample)
+
     def distribution(self, **params: Tensor) -> dist.Distribution:
         """Independent Bernoullis over the words."""
         return dist.Bernoulli(logits=params["logits"]).to_event(1)
@@ -48,6 +52,11 @@ class Bernoulli(ContentLikelihood):
     def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | l_j) in nats, (n_items,)."""
         return _BernoulliLogProb.apply(params["logits"], obs.rows, obs.columns, obs.values)
+
+    def log_prob_sampled(self, obs: SparseRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+        """The sum of softplus over all words by V / n times that over the drawn ones: unbiased."""
+        total = F.softplus(drawn["logits"]).sum(-1) * (-n_features / drawn["logits"].shape[1])
+        return total.index_add(0, obs.rows, obs.values * stored["logits"])
 
     def check(self, obs: SparseRows) -> None:
         """Every value must be 0 or 1."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from models.contents.base import ContentLikelihood
+from models.contents.base import ContentLikelihood, Params, at_least_zero
 from models.observations import SparseRows
 from pyro_cvae.errors import InputError
 
@@ -44,19 +45,36 @@ class Multinomial(ContentLikelihood):
     param_names: ClassVar[tuple[str, ...]] = ("logits",)
     default_scaling: ClassVar[str] = "none"
 
+    def __init__(self, subsample: int = 0) -> None:
+        super().__init__()
+        self.subsample = at_least_zero(subsample)
+
     def distribution(self, **params: Tensor) -> dist.Distribution:
         """One word of the text: texts of different lengths are drawn by :meth:`sample`."""
         return dist.Multinomial(total_count=1, logits=params["logits"], validate_args=False)
 
     def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | n_j, l_j) in nats, (n_items,)."""
-        coefficient = torch.lgamma(obs.totals + 1).index_add(0, obs.rows, -torch.lgamma(obs.values + 1))
-        return coefficient + _MultinomialLogProb.apply(params["logits"], obs.rows, obs.columns, obs.values)
+        return self._coefficient(obs) + _MultinomialLogProb.apply(params["logits"], obs.rows, obs.columns, obs.values)
+
+    def log_prob_sampled(self, obs: SparseRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+        """The normaliser's sum from the drawn words alone: sum_w exp(l_w) by V / n sum over drawn exp(l_w).
+
+        This sum is unbiased, its log is too small by about half its relative variance, so that the estimate of
+        log p(x | l) is too large (``docs/benchmarks.md`` has both measured). Source: Bengio and Senecal, 2003.
+        """
+        norm = torch.logsumexp(drawn["logits"], -1) + math.log(n_features / drawn["logits"].shape[1])
+        cells = obs.values * stored["logits"]
+        return self._coefficient(obs).index_add(0, obs.rows, cells) - obs.totals * norm
 
     def check(self, obs: SparseRows) -> None:
         """Every value must be a whole number, 0 or more."""
         if not bool(((obs.values >= 0) & (obs.values == obs.values.round())).all()):
             raise InputError("multinomial content must be whole counts", "use --scaling none or binary")
+
+    @staticmethod
+    def _coefficient(obs: SparseRows) -> Tensor:
+        return torch.lgamma(obs.totals + 1).index_add(0, obs.rows, -torch.lgamma(obs.values + 1))
 
     def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
         """The log frequency of each word."""
@@ -69,3 +87,19 @@ class Multinomial(ContentLikelihood):
         words = torch.distributions.Categorical(logits=params["logits"][rows]).sample()
         counts = torch.zeros_like(params["logits"])
         return SparseRows.from_dense(counts.index_put_((rows, words), counts.new_ones(()), accumulate=True))
+
+
+class PseudoMultinomial(Multinomial):
+    """The multinomial formula on weighted counts, by default ``tfidf-counts``: rare words count for more.
+
+    It has no normaliser over such values, so the objective is a pseudo-ELBO and is labelled so. A draw has whole counts
+    and the rounded length.
+    """
+
+    default_scaling: ClassVar[str] = "tfidf-counts"
+    pseudo: ClassVar[bool] = True
+
+    def check(self, obs: SparseRows) -> None:
+        """Every value must be 0 or more."""
+        if not bool((obs.values >= 0).all()):
+            raise InputError("pseudo-multinomial content must be 0 or more", "use --scaling tfidf-counts or none")

@@ -23,3 +23,15 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, z: Tensor, columns: Tensor | None = None) -> dict[str, Tensor]:
         """One tensor (n_items, n_features) per name of the likelihood; with ``columns``, of those features only."""
+
+    def at(
+        self, z: Tensor, rows: Tensor, columns: Tensor, drawn: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters at single cells, each (n_cells,), and those of the features ``drawn``, (n_items, n_drawn).
+
+        ``rows`` and ``columns`` (n_cells,) are the cells' items and features. Override it where the other features need
+        not be computed.
+        """
+        params = self(z)
+        cells = {name: value[rows, columns] for name, value in params.items()}
+        return cells, {name: value[:, drawn] for name, value in params.items()}

@@ -29,13 +29,21 @@ class MLPEncoder(Encoder):
     """h_l = activation(h_{l-1} W_l + b_l), mu = h_L W_mu + b_mu, log sigma^2 = h_L W_sigma + b_sigma.
 
     ``hidden`` are the widths from the content inwards, the paper's (200, 100). ``weights[l]`` has shape
-    (width of layer l - 1, width of layer l), so that the first is an embedding table of the words.
+    (width of layer l - 1, width of layer l), so that the first is an embedding table of the words. With a ``radius``
+    above 0 every mu has this length: mu = radius (h W + b) / |h W + b|, so that what a text says is a direction, and a
+    short text is no nearer to 0 than a long one.
     """
 
     def __init__(
-        self, n_features: int, n_factors: int, hidden: Sequence[int] = (200, 100), activation: str = "sigmoid"
+        self,
+        n_features: int,
+        n_factors: int,
+        hidden: Sequence[int] = (200, 100),
+        activation: str = "sigmoid",
+        radius: float = 0.0,
     ) -> None:
         super().__init__()
+        self.radius = radius
         widths = [n_features, *hidden]
         self.activation = _activation(activation)
         self.weights = nn.ParameterList(
@@ -62,7 +70,10 @@ class MLPEncoder(Encoder):
     def forward(self, content: SparseRows) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
         h = self.hidden(content)
-        return self.loc(h), torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
+        loc = self.loc(h)
+        if self.radius:
+            loc = self.radius * F.normalize(loc, dim=-1)
+        return loc, torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
 
 
 class MLPDecoder(Decoder):
@@ -115,3 +126,17 @@ class MLPDecoder(Decoder):
         h = self.hidden(z)
         chosen = slice(None) if columns is None else columns
         return {head: F.linear(h, self.outputs[head][chosen], self.output_biases[head][chosen]) for head in self.heads}
+
+    def at(
+        self, z: Tensor, rows: Tensor, columns: Tensor, drawn: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Parameters at single cells and of the features ``drawn``; no other feature is looked at."""
+        h, n_cells = self.hidden(z), len(columns)
+        wanted = torch.cat([columns, drawn])
+        cells, features = {}, {}
+        for head in self.heads:
+            weights = F.embedding(wanted, self.outputs[head])  # its gradient is made many times faster than an index's
+            bias = F.embedding(wanted, self.output_biases[head][:, None]).squeeze(-1)
+            cells[head] = (F.embedding(rows, h) * weights[:n_cells]).sum(-1) + bias[:n_cells]
+            features[head] = F.linear(h, weights[n_cells:], bias[n_cells:])
+        return cells, features

@@ -13,7 +13,8 @@ import scipy.sparse as sp
 
 from pyro_cvae.errors import InputError
 
-SCALINGS = ("none", "binary", "word-max", "row-max", "tfidf")
+SCALINGS = ("none", "binary", "word-max", "row-max", "tfidf", "tfidf-counts")
+WEIGHTED = ("word-max", "tfidf", "tfidf-counts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +76,13 @@ class ContentScaling:
     - ``row-max``: x = c_jw / max(1, max_w' c_jw').
     - ``tfidf``: (1 + ln c_jw) * (ln((1 + N) / (1 + df_w)) + 1), each row divided by its Euclidean norm; as
       scikit-learn's ``TfidfTransformer(sublinear_tf=True)``.
+    - ``tfidf-counts``: the same weights, each row scaled to the total of its 1 + ln c: pseudo-counts of a text of that
+      length in which a rare word counts for more than a frequent one.
 
     Parameters:
         name: One of the above.
         factors: What was learned for each feature, float64 (n_features,): the divisor of ``word-max``, the inverse
-            document frequency of ``tfidf``; ``None`` for the others.
+            document frequency of the last two; ``None`` for the others.
     """
 
     name: str
@@ -93,7 +96,7 @@ class ContentScaling:
         if name == "word-max":
             largest = counts.max(axis=0).toarray().ravel() if counts.shape[0] else np.zeros(counts.shape[1])
             return cls(name, np.maximum(largest.astype(np.float64), 1.0))
-        if name == "tfidf":
+        if name in ("tfidf", "tfidf-counts"):
             frequency = np.bincount(counts.indices[counts.data > 0], minlength=counts.shape[1])
             return cls(name, np.log((1.0 + counts.shape[0]) / (1.0 + frequency)) + 1.0)
         return cls(name)
@@ -124,6 +127,12 @@ class ContentScaling:
             data = (1.0 + np.log(data)) * self.factors[columns]
             norms = np.sqrt(np.bincount(rows, data**2, minlength=counts.shape[0]))
             data = data / norms[rows]
+        elif self.name == "tfidf-counts":
+            assert self.factors is not None
+            damped = 1.0 + np.log(data)
+            data = damped * self.factors[columns]
+            length, total = (np.bincount(rows, part, minlength=counts.shape[0]) for part in (damped, data))
+            data = data * (length[rows] / total[rows])
         return sp.csr_matrix((data.astype(np.float32), columns.copy(), counts.indptr.copy()), shape=counts.shape)
 
     def to_json(self) -> dict[str, Any]:
@@ -138,7 +147,7 @@ class ContentScaling:
             learned = None if factors is None else np.asarray(factors, np.float64)
         except (KeyError, TypeError, ValueError):
             raise InputError("the stored content scaling is damaged", "restore the run folder") from None
-        if name not in SCALINGS or (learned is None) == (name in ("word-max", "tfidf")):
+        if name not in SCALINGS or (learned is None) == (name in WEIGHTED):
             raise InputError("the stored content scaling is damaged", "restore the run folder")
         return cls(name, learned)
 
