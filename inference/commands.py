@@ -1,8 +1,9 @@
 """Command lines made from the option dataclasses: flags, YAML files, plug-ins. The only place that knows jsonargparse.
 
 A field is one flag (``train_per_user`` is ``--train-per-user``), one key of a YAML file (``--config FILE``) and one
-entry of ``--help``, taken from the class's docstring. Flags win over the file, the file over the defaults. Nothing
-heavy is imported, so that ``--help`` and a wrong option answer at once; torch is, only when a class path is named.
+entry of ``--help``, taken from the class's docstring. Flags win over the file, the file over a preset of the package
+(``--preset NAME``), that over the defaults. Nothing heavy is imported, so that ``--help`` and a wrong option answer at
+once; torch is, only when a class path is named.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from inference import presets
 from pyro_cvae.errors import InputError
 
 PLUGINS = {
@@ -64,11 +66,15 @@ def parse(
     *,
     positionals: Sequence[str] = (),
     examples: Sequence[tuple[str, str]] = (),
+    preset_classes: tuple[type, ...] = (),
+    passed_over: Collection[str] = (),
 ) -> tuple[Any, ...]:
     """Read a command line into one instance of each option class, in their order.
 
     Parameters: ``command`` is how it is called (``python -m inference.svi``), ``positionals`` name the fields that are
     given by place instead of by flag, ``examples`` are pairs (command, what it does) shown at the end of ``--help``.
+    With ``preset_classes`` the command takes ``--preset``; the options of these classes may stand in a preset even
+    where the command has them not. ``passed_over`` are keys that a file may hold and this command does not read.
     ``--help``, ``--version`` and ``--print-config`` print and exit with code 0. Raises InputError, one line.
     """
     tokens = list(sys.argv[1:] if argv is None else argv)
@@ -77,14 +83,18 @@ def parse(
         print(f"pyro-cvae {_version()}")
         raise SystemExit(0)
     tokens, config_paths = _take(tokens, "--config", command)
+    tokens, preset_names = _take(tokens, "--preset", command) if preset_classes else (tokens, [])
     tokens, plugin_arguments = _take_plugin_arguments(tokens, options, command)
     print_config = "--print-config" in tokens
     tokens = [token for token in tokens if token != "--print-config"]
 
     config: dict[str, _FromFile] = {}
+    readable = [option for name, option in options.items() if name not in (*positionals, *passed_over)]
+    for name in preset_names:
+        config |= _read_config(str(presets.path(name)), readable, {*passed_over, *_names(preset_classes)})
     for path in config_paths:
-        config |= _read_config(path, [option for option in options.values() if option.name not in positionals])
-    parser = _build_parser(command, description, options, config, positionals, examples)
+        config |= _read_config(path, readable, passed_over)
+    parser = _build_parser(command, description, options, config, positionals, examples, bool(preset_classes))
     values = _parse_tokens(parser, tokens, command, options, positionals)
     given = {name for name, entry in config.items() if values.get(name) == entry.value}
 
@@ -103,6 +113,38 @@ def parse(
         _print_config(command, options, values, positionals)
         raise SystemExit(0)
     return tuple(instances)
+
+
+def read_preset(
+    name: str, option_classes: tuple[type, ...], preset_classes: tuple[type, ...], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of ``given`` on top of those of a preset, for use without a command line.
+
+    Classes as in :func:`parse`. Raises InputError for an unknown name.
+    """
+    options = list(_options(option_classes).values())
+    entries = _read_config(str(presets.path(name)), options, _names(preset_classes))
+    values = {key: entry.value for key, entry in entries.items()}
+    for field in PLUGINS:  # the arguments belong to the class that the preset names
+        if given.get(field, values.get(field)) != values.get(field):
+            values.pop(f"{field}_args", None)
+    return values | dict(given)
+
+
+def read_value(option_classes: tuple[type, ...], name: str, text: str) -> Any:
+    """The value of an option from the text that stands after its flag; InputError for a wrong name or type."""
+    option = option_of(option_classes, name)
+    words: Any = text.split() if option.element is not None else text
+    return _typed(option, words, None, None)
+
+
+def option_of(option_classes: tuple[type, ...], name: str) -> _Option:
+    """The option called ``name``: its type is ``hint``, its flag ``flag``; InputError with the nearest for another."""
+    options = _options(option_classes)
+    if name not in options:
+        near = difflib.get_close_matches(name, options, 1)
+        raise InputError(f"unknown option {name!r}", f"did you mean {near[0]!r}?" if near else "see --help")
+    return options[name]
 
 
 def load_class(field: str, class_path: str) -> type:
@@ -156,6 +198,10 @@ def _options(option_classes: Iterable[type]) -> dict[str, _Option]:
     return options
 
 
+def _names(option_classes: Iterable[type]) -> set[str]:
+    return {field.name for cls in option_classes for field in fields(cls)}
+
+
 def _alternatives(hint: Any) -> tuple[Any, ...]:
     """The types that a field may have, ``None`` left out."""
     if get_origin(hint) in (Union, UnionType):
@@ -174,6 +220,7 @@ def _build_parser(
     config: Mapping[str, _FromFile],
     positionals: Sequence[str],
     examples: Sequence[tuple[str, str]],
+    has_presets: bool,
 ) -> Any:
     from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
@@ -224,6 +271,9 @@ def _build_parser(
         )
     more = parser.add_argument_group("of every command")
     more.add_argument("--config", metavar="FILE", help="A YAML file, one 'option: value' a line; flags win over it.")
+    if has_presets:
+        known = "; ".join(f"{name}: {what}" for name, what in presets.names().items())
+        more.add_argument("--preset", metavar="NAME", help=f"Settings of the package; --config wins over them. {known}")
     more.add_argument("--print-config", action="store_true", help="Print all options as such a file and stop.")
     more.add_argument("--version", action="store_true", help="Print the version and stop.")
     return parser
@@ -365,7 +415,7 @@ class _FromFile:
     line: int
 
 
-def _read_config(path: str, options: Sequence[_Option]) -> dict[str, _FromFile]:
+def _read_config(path: str, options: Sequence[_Option], passed_over: Collection[str]) -> dict[str, _FromFile]:
     import yaml
 
     known = {option.name: option for option in options}
@@ -394,6 +444,8 @@ def _read_config(path: str, options: Sequence[_Option]) -> dict[str, _FromFile]:
         line = key_node.start_mark.line + 1
         key = str(key_node.value).replace("-", "_")
         if key not in known:
+            if key in passed_over:
+                continue
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             remedy = f"did you mean {near[0]}?" if near else "see --print-config for all keys"
             raise InputError(f"unknown key {key_node.value}", remedy, path=path, line=line)
@@ -408,8 +460,8 @@ def _read_config(path: str, options: Sequence[_Option]) -> dict[str, _FromFile]:
     return entries
 
 
-def _typed(option: _Option, value: Any, path: str, line: int) -> Any:
-    """The value of a YAML file as the field's type, by jsonargparse's rules (``1e-3`` is a number)."""
+def _typed(option: _Option, value: Any, path: str | None, line: int | None) -> Any:
+    """The value of a YAML file, or of a text, as the field's type, by jsonargparse's rules (``1e-3`` is a number)."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
-from inference.options import Options
+from inference.options import METHODS, Options
 from pyro_cvae.errors import run_command
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def run_fit(method: str) -> int:
 
     def main() -> None:
         classes = Options.classes(method)
-        parts = parse(f"python -m inference.{method}", DESCRIPTIONS[method], classes, examples=EXAMPLES[method])
+        command, presets = f"python -m inference.{method}", tuple(METHODS.values())
+        parts = parse(command, DESCRIPTIONS[method], classes, examples=EXAMPLES[method], preset_classes=presets)
         fit_and_report(Options(*parts))
 
     return run_command(main)

@@ -14,10 +14,11 @@ import torch
 
 from inference.base import Inference, Snapshot
 from inference.base import fit as run_steps
+from inference.commands import read_preset
 from inference.coordinate import Coordinate
 from inference.evaluate import evaluate, recall_on_validation
 from inference.networks import NetworkFit
-from inference.options import CoordinateOptions, Options
+from inference.options import METHODS, CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.svi import SVI
 from models.build import content_likelihood, make_model, observe
@@ -69,6 +70,7 @@ def fit(
     *,
     method: str = "svi",
     mode: str = "bayes",
+    preset: str | None = None,
     out: str | os.PathLike[str] | None = None,
     on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
     **options: Any,
@@ -76,9 +78,12 @@ def fit(
     """Fit the CVAE to a data set.
 
     Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``method`` "svi" (gradients) or
-    "coordinate" (closed form), ``mode`` "map" or "bayes", ``out`` a run folder to be written, ``on_step`` called after
-    each epoch, ``options`` any flag of the command line, with underscores. Raises InputError.
+    "coordinate" (closed form), ``mode`` "map" or "bayes", ``preset`` settings of the package (``--preset``), ``out`` a
+    run folder to be written, ``on_step`` called after each epoch, ``options`` any flag of the command line, with
+    underscores; they win over the preset. Raises InputError.
     """
+    if preset is not None:
+        options = read_preset(preset, Options.classes(method), tuple(METHODS.values()), options)
     chosen = Options.of(method, mode=mode, out=None if out is None else os.fspath(out), **options)
     return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step)
 
