@@ -248,10 +248,11 @@ def half_step(
     shift = cells.shift(other.loc)
     pull = torch.zeros_like(shift) if prior_loc is None else precision * prior_loc
     right = shift + pull
-    if family == "point":
+    if family == "point" and other.is_point:
         rows = Rows(_points(cells, other.loc, shared, pull, right, woodbury * n_factors))
     else:
         rows = _normals(cells, other, shared, right, precision, family == "full")
+        rows = Rows(rows.loc) if family == "point" else rows
     rows.loc[~cells.observed] = pull[~cells.observed] / precision
     if prior_var is not None:
         rows = replace(rows, spread=prior_var, slope=precision)
@@ -280,7 +281,9 @@ def _points(cells: Cells, other: Tensor, shared: Tensor, pull: Tensor, right: Te
     """
     size = len(shared)
     eye = torch.eye(size, dtype=torch.float64, device=shared.device)
-    inverse_tril = torch.linalg.solve_triangular(_cholesky(shared.double()), eye, upper=False).to(shared)
+    shared_tril = _cholesky(shared.double())
+    inverse_tril = torch.linalg.solve_triangular(shared_tril, eye, upper=False).to(shared)
+    shared_tril = shared_tril.to(shared)
     whitened, start = other @ inverse_tril.mT, pull @ inverse_tril.mT
     found = start.clone()
 
@@ -290,7 +293,7 @@ def _points(cells: Cells, other: Tensor, shared: Tensor, pull: Tensor, right: Te
             x = F.embedding(cell.others, other)
             precisions = shared + (x * cell.weights[..., None]).mT @ x
             loc = torch.cholesky_solve(right[rows, :, None], _cholesky(precisions)).squeeze(-1)
-            found[rows] = torch.linalg.solve_triangular(inverse_tril, loc.mT, upper=False).mT  # L' loc
+            found[rows] = loc @ shared_tril  # rows of L' loc
             return
         inverse = torch.where(cell.real, 1 / cell.weights, 1.0)
         x = F.embedding(cell.others, whitened)
