@@ -80,7 +80,7 @@ def parse(
     tokens = list(sys.argv[1:] if argv is None else argv)
     options = _options(option_classes)
     if "--version" in tokens:
-        print(f"pyro-cvae {_version()}")
+        print(f"pyro-cvae {version()}")
         raise SystemExit(0)
     tokens, config_paths = _take(tokens, "--config", command)
     tokens, preset_names = _take(tokens, "--preset", command) if preset_classes else (tokens, [])
@@ -549,10 +549,11 @@ def _own_class(field: str, module: str, name: str) -> type:
     return getattr(importlib.import_module(path), attribute)
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def version() -> str:
+    """The package's version, for people to read."""
+    from importlib import metadata
 
     try:
-        return version("pyro-cvae")
-    except PackageNotFoundError:
+        return metadata.version("pyro-cvae")
+    except metadata.PackageNotFoundError:
         return "(not installed)"
