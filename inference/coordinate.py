@@ -162,10 +162,9 @@ class Coordinate(NetworkFit[State]):
         value = 0.0
         for name, n_rows in rows.items():
             worth = 0.5 * self._method.precision_prior * n_rows * model.n_factors
-            prior = torch.distributions.Gamma(
-                torch.tensor(1 + worth).double(), torch.tensor(worth / getattr(self.options.model, name)).double()
-            )
-            value += float(prior.log_prob(torch.tensor(getattr(model, name)).double()))
+            numbers = (1 + worth, worth / getattr(self.options.model, name), getattr(model, name))
+            concentration, rate, precision = torch.tensor(numbers, dtype=torch.float64)
+            value += float(torch.distributions.Gamma(concentration, rate).log_prob(precision))
         return value
 
     def step(self, state: State) -> StepInfo:
