@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from inference.options import METHODS, Options
+from inference.tune import TuneOptions
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("pyro_cvae", "models", "inference", "analysis")  # a room imports from itself and from those before it
@@ -196,6 +197,7 @@ def test_readme_names_what_ci_calls_and_the_two_commands() -> None:
 def test_options_that_the_pages_show_exist() -> None:
     """Every line of a page that calls one of our commands is made of flags that the command has."""
     flags = {**OPTION_NAMES, "doctor": {"json"}}
+    flags["tune"] = set().union({f.name for f in fields(TuneOptions)}, *OPTION_NAMES.values())
     seen = 0
     for page in [path for path in repository_files() if path.suffix == ".md"]:
         for command, rest in re.findall(r"python -m inference\.(\w+)(.*)", page.read_text(encoding="utf-8")):
@@ -203,7 +205,7 @@ def test_options_that_the_pages_show_exist() -> None:
                 continue
             for flag in re.findall(r" --([a-z-]+)", rest.partition("`")[0]):
                 seen += 1
-                known = flags[command] | {"config", "print-config", "version", "help"}
+                known = flags[command] | {"config", "preset", "print-config", "version", "help"}
                 assert flag.removeprefix("no-") in known, f"{page.name}: --{flag}"
     assert seen > 5
 
