@@ -379,7 +379,7 @@ def write_settings(
     comments = (
         f"Found by {command}",
         f"{recalls} on the validation part (--validation {base.data.validation:g}).",
-        f"Trial {best.number} of {_counts(study)}.",
+        f"The best of trials: {_counts(study)}; it is number {best.number}.",
         f"Fit with {_fit_command(tune, path)}: " + ("with" if keep else "without") + " the validation part held back.",
         f"pyro-cvae {version()}; data {identity['data fingerprint']}; split {identity['split fingerprint']}.",
     )

@@ -355,7 +355,7 @@ def test_the_file_fits_to_the_same_recall(
         r"# recall@50 (\S+), recall@300 (\S+) on the validation part \(--validation 0.2\).", comments[1]
     )
     assert found
-    assert re.fullmatch(r"# Trial [012] of 3 \(3 finished\)\.", comments[2])
+    assert re.fullmatch(r"# The best of trials: 3 \(3 finished\); it is number [012]\.", comments[2])
     assert re.fullmatch(r"# pyro-cvae \S+; data [0-9a-f]{64}; split [0-9a-f]{64}\.", comments[-1])
     held = yaml.safe_load(text)
     assert set(held) == {"mode", "factors", "hidden", "pretrain_epochs", "epochs", "lambda_u", "lambda_v"}
@@ -448,12 +448,15 @@ def test_ctrl_c_leaves_the_best_so_far(
     armed = [True]
     made = stub(recall)
     assert run_command(lambda: tuned(n=6)) == 130
-    assert "Trial" in (folder / "best.yaml").read_text() and "next: python" in capsys.readouterr().out
+    assert (
+        "The best of trials: 2 (2 finished)" in (folder / "best.yaml").read_text()
+        and "next: python" in capsys.readouterr().out
+    )
     best = max(values["lambda_u"] for values in made[:2])
     assert yaml.safe_load((folder / "best.yaml").read_text())["lambda_u"] == best
     tuned("--no-pruning", n=6)
     assert made[2] == made[3] and len(made) == 7
-    assert "of 6 (6 finished)" in (folder / "best.yaml").read_text()
+    assert "trials: 6 (6 finished)" in (folder / "best.yaml").read_text()
 
 
 def test_at_one_item_a_user_the_validation_part_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
