@@ -115,6 +115,10 @@ def cite(*argv, files=None, place="", words=""):
     return ("svi", (*FOLDER, *SMALL[:-2], "--out", "old", "--overwrite", *argv), files or {}, place, words)
 
 
+def closed(*argv, files=None, place="", words=""):
+    return ("coordinate", (*TABLES, *SMALL, "--out", "old", "--overwrite", *argv), files or {}, place, words)
+
+
 def resume(*argv, files=None, place="", words=""):
     options = (*TABLES, *SMALL, "--epochs", "2", "--checkpoint-seconds", "0", "--out", "half", "--resume")
     return ("svi", (*options, *argv), files or {}, place, words)
@@ -186,6 +190,20 @@ CASES = {
     "no likelihood": svi("--content-likelihood", "a_plugin_of_none.NoLikelihood", words="is no ContentLikelihood"),
     "no name": svi("--content-likelihood", "poisson", words="poisson"),
     "support": svi("--content-likelihood", "bernoulli", "--scaling", "none", words="--scaling"),
+    # closed form
+    "map, diagonal": closed("--mode", "map", "--diagonal", words="--diagonal is True, but it must be left out with"),
+    "map, learned": closed("--mode", "map", "--learn-precisions", words="--learn-precisions is True, but it must be"),
+    "structured, diagonal": closed("--guide", "structured", "--diagonal", words="left out with --guide structured"),
+    "closed, non-centred": closed("--parametrization", "non-centred", words="must be centred in inference.coordinate"),
+    "no memory": closed("--guide", "structured", "--max-memory", "1e-9", words="use fewer --factors, or a larger"),
+    "another module's option": closed("--init-scale", "1", words="unknown option --init-scale"),
+    "begun by another module": (
+        "coordinate",
+        (*TABLES, *SMALL, "--epochs", "2", "--checkpoint-seconds", "0", "--out", "half", "--resume"),
+        {},
+        "config.json:",
+        "svi",
+    ),
     # run folders
     "run exists": ("svi", (*TABLES, *SMALL, "--out", "old"), {}, "old:", "--overwrite"),
     "not a run": svi("--out", "mine", files={"mine/thesis.tex": "x"}, place="mine:", words="no run folder"),
@@ -232,8 +250,8 @@ CASES = {
 
 def run_in_process(command, argv, monkeypatch):
     monkeypatch.setattr(sys, "argv", [f"inference.{command}", *argv])
-    if command == "svi":
-        return run_fit("svi")
+    if command in ("svi", "coordinate"):
+        return run_fit(command)
     return run_command(importlib.import_module(f"inference.{command}").main)
 
 
@@ -258,7 +276,7 @@ def test_in_one_line_and_nothing_destroyed(case, work, monkeypatch, capsys):
 
 def test_the_good_inputs_are_good(work, monkeypatch, capsys):
     """The cases above fail for their own reasons: what they are made from works."""
-    for command, argv, *_ in (svi(), resume(), ask("--user", "u1"), test_of("old"), cite()):
+    for command, argv, *_ in (svi(), closed(), resume(), ask("--user", "u1"), test_of("old"), cite()):
         assert run_in_process(command, argv, monkeypatch) == 0, capsys.readouterr().err
         capsys.readouterr()
     assert (work / "half").is_dir() and not (work / "half.partial").exists()

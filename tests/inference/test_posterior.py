@@ -4,38 +4,47 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from inference.fitting import ALGORITHMS
 from inference.guides import item_conditional
+from inference.networks import encode
 from inference.options import Options
 from inference.posterior import Posterior, content_diagnostics
-from inference.svi import SVI, encode
 from models.build import make_model
 from models.contents.multinomial import Multinomial
 from pyro_cvae.errors import InputError
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, ToyOptions, toy_observations
 
-KINDS = {"point": ("map", "mean-field"), "mean-field": ("bayes", "mean-field"), "structured": ("bayes", "structured")}
+KINDS = {
+    "point": {"mode": "map"},
+    "mean-field": {"mode": "bayes"},
+    "structured": {"mode": "bayes", "guide": "structured"},
+    "full": {"method": "coordinate", "mode": "bayes"},
+}
 
 
-def fitted(kind, parametrization="centred", epochs=3):
-    mode, guide = KINDS[kind]
-    options = Options.of(
-        mode=mode, guide=guide, epochs=epochs, pretrain_epochs=1, dtype="float64", factors=N_FACTORS, batch_size=4
-    )
+def fitted(kind, parametrization="centred", epochs=3, **changes):
+    common = {"epochs": epochs, "pretrain_epochs": 1, "dtype": "float64", "factors": N_FACTORS, "batch_size": 4}
+    options = Options.of(**common | KINDS[kind] | changes)
     observations = toy_observations()
     make = lambda: make_model(  # noqa: E731
         N_USERS, N_ITEMS, N_WORDS, Multinomial(), ToyOptions(parametrization=parametrization)
     ).double()
-    svi = SVI(make, observations, options)
-    state = svi.init()
-    for _ in range(svi.n_steps):
-        svi.step(state)
-    return svi, state, svi.posterior(state)
+    algorithm = ALGORITHMS[options.method_name](make, observations, options)
+    state = algorithm.init()
+    for _ in range(algorithm.n_steps):
+        algorithm.step(state)
+    posterior = algorithm.posterior(state)
+    assert posterior.kind == kind
+    return algorithm, state, posterior
 
 
-@pytest.mark.parametrize("kind", ["mean-field", "structured"])
-def test_variance_of_a_score_equals_the_formula(kind):
+UNCERTAIN = [("mean-field", {}), ("structured", {}), ("full", {}), ("structured", {"method": "coordinate"})]
+
+
+@pytest.mark.parametrize(("kind", "changes"), UNCERTAIN)
+def test_variance_of_a_score_equals_the_formula(kind, changes):
     """var(u.v) = m_u' S_v m_u + m_v' S_u m_v + tr(S_u S_v)."""
-    _, _, posterior = fitted(kind)
+    _, _, posterior = fitted(kind, **changes)
     users, items = torch.arange(N_USERS)[:, None], torch.arange(N_ITEMS)
     mean, sd = posterior.score(users, items)
     u, v = posterior.u_loc, posterior.v_loc
@@ -48,12 +57,37 @@ def test_variance_of_a_score_equals_the_formula(kind):
     torch.testing.assert_close(posterior.mean_score(users, items), mean)
 
 
+@pytest.mark.parametrize(("kind", "changes"), UNCERTAIN)
+def test_scores_in_chunks_of_pairs_are_the_same(kind, changes, monkeypatch):
+    _, _, posterior = fitted(kind, **changes)
+    users, items = torch.arange(N_USERS)[:, None], torch.arange(N_ITEMS)
+    whole = posterior.score(users, items)
+    for size in (1, 5, N_USERS * N_ITEMS - 1):
+        monkeypatch.setattr("inference.posterior.PAIRS_AT_ONCE", size)
+        for part, one in zip(posterior.score(users, items), whole, strict=True):
+            assert part.shape == (N_USERS, N_ITEMS)
+            torch.testing.assert_close(part, one, rtol=1e-13, atol=1e-14)
+
+
+def test_covariances_are_those_of_the_state():
+    """Rows of q(U) and q(V) by block, of v under q(z) too; z and v_dagger as ever."""
+    _, state, posterior = fitted("full")
+    for name, rows in (("u", state.users), ("v", state.items)):
+        assert torch.equal(posterior.covariance(name, range(len(rows.loc))), rows.covariance[rows.block])
+        assert torch.equal(posterior.covariance(name, 3), rows.covariance[rows.block[3]])
+    assert posterior.v_block[2] == len(posterior.v_covariance) - 1
+    with pytest.raises(InputError, match="no covariance is kept of 'v_dagger'"):
+        posterior.covariance("v_dagger", 0)
+    _, state, posterior = fitted("structured", method="coordinate")
+    s, z_var = state.items.covariance[state.items.block], posterior.z_scale.square()
+    slope = state.model.lambda_v * s
+    torch.testing.assert_close(posterior.covariance("v", range(N_ITEMS)), s + (slope * z_var[:, None]) @ slope.mT)
+
+
 @pytest.mark.statistical
-@pytest.mark.parametrize(
-    ("kind", "parametrization"), [("mean-field", "centred"), ("mean-field", "non-centred"), ("structured", "centred")]
-)
-def test_draws_have_the_posteriors_moments(kind, parametrization, failure_rate):
-    _, _, posterior = fitted(kind, parametrization)
+@pytest.mark.parametrize(("kind", "changes"), [*UNCERTAIN, ("mean-field", {"parametrization": "non-centred"})])
+def test_draws_have_the_posteriors_moments(kind, changes, failure_rate):
+    _, _, posterior = fitted(kind, **changes)
     n = 20_000
     draws = posterior.sample(n, seed=0)
     bound = -Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 2 / 600))
@@ -98,7 +132,7 @@ def test_an_item_without_a_column_is_its_content(kind):
     if kind == "structured":
         expected = torch.diag(scale[2].square() + 1 / state.model.lambda_v)
         torch.testing.assert_close(posterior.covariance("v", 2), expected)
-    elif kind == "mean-field":
+    elif kind != "point":
         torch.testing.assert_close(posterior.covariance("v", 2), torch.eye(N_FACTORS).double() / state.model.lambda_v)
 
 

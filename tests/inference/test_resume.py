@@ -47,6 +47,10 @@ KINDS = {
     "structured": {"mode": "bayes", "guide": "structured"},
     "non-centred": {"mode": "bayes", "parametrization": "non-centred", "content_likelihood": "bernoulli"},
     "patience": {"mode": "map", "validation": 0.3, "patience": 3, "validate_every": 1, "epochs": 40},
+    "coordinate-map": {"method": "coordinate", "mode": "map", "sweeps": 2},
+    "coordinate-full": {"method": "coordinate", "mode": "bayes", "sweeps": 2, "learn_precisions": True},
+    "coordinate-diagonal": {"method": "coordinate", "mode": "bayes", "sweeps": 2, "diagonal": True},
+    "coordinate-structured": {"method": "coordinate", "guide": "structured", "sweeps": 2, "word_dropout": 0.2},
 }
 
 
@@ -101,8 +105,10 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(dataset, kind
     assert not torch.equal(one[0]["u_loc"], other[0]["u_loc"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("stop", [2, 4, 7])  # of 4 epochs of pre-training and 5 of everything
+@pytest.mark.parametrize(
+    ("stop", "kind"),  # stopped in 4 epochs of pre-training, in 5 of everything, between 2 closed-form sweeps
+    [(stop, kind) for stop in (2, 4, 7, 10) for kind in KINDS if stop < 10 or "sweeps" in KINDS[kind]],
+)
 def test_a_stopped_fit_goes_on_to_the_same_numbers(dataset, tmp_path, monkeypatch, kind, stop):
     options = SMALL | KINDS[kind]
     whole = numbers(inference.fit(dataset, **options, out=tmp_path / "whole"))
