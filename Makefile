@@ -54,8 +54,10 @@ format: .venv/installed-dev  ## let ruff mend what it can
 claims: .venv/installed-dev  ## compute again every figure that README and docs state (long)
 	$(BIN)/python -m benchmarks.claims $(ARGS)
 
-bench: .venv/installed-dev  ## time and memory of an epoch beside the dense model in plain torch
+bench: .venv/installed-dev  ## time and memory beside a dense model and implicit's ALS, and how they grow
 	$(BIN)/python -m benchmarks.epoch $(ARGS)
+	$(BIN)/python -m benchmarks.sweeps
+	$(BIN)/python -m benchmarks.growth
 
 clean:  ## remove .venv and the tools' caches; run folders stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
