@@ -90,11 +90,13 @@ def fit(
     validation_recall: Callable[[Posterior], float] | None = None,
     checkpoint: Callable[[dict[str, Tensor], dict[str, Any]], None] | None = None,
     resume: Snapshot | None = None,
+    keep: tuple[int, Callable[[dict[str, Tensor], dict[str, Any]], None]] | None = None,
     on_step: Callable[[int, dict[str, Any]], None] = lambda step, row: None,
 ) -> Result[State]:
     """Run all steps, or until the validation recall has not risen for ``patience`` looks; the best state is kept.
 
-    ``checkpoint`` is called with a snapshot at least ``checkpoint_seconds`` apart; ``resume`` is such a snapshot.
+    ``checkpoint`` is called with a snapshot at least ``checkpoint_seconds`` apart; ``resume`` is such a snapshot;
+    ``keep`` is a step and what to call with the snapshot after it.
     Raises MachineError, naming the step, where the objective is not finite.
     """
     options = inference.options
@@ -123,6 +125,8 @@ def fit(
             row["seconds"] = time.perf_counter() - began
             history.append(row)
             on_step(step + 1, row)
+            if keep is not None and keep[0] == step + 1:
+                keep[1](*_pack(inference.snapshot(state), history, best))
             if checkpoint is not None and not last and time.monotonic() - written >= options.run.checkpoint_seconds:
                 checkpoint(*_pack(inference.snapshot(state), history, best))
                 written = time.monotonic()

@@ -232,7 +232,8 @@ class Coordinate(NetworkFit[State]):
         tensors, meta = snapshot
         state = super().restore(snapshot)
         state.content, state.sweeps = dict(meta["content"]), meta["sweeps"]
-        state.model.lambda_u, state.model.lambda_v = meta["lambda_u"], meta["lambda_v"]
+        if state.joint:  # before that nothing is learned, and a fit with other precisions may go on from here
+            state.model.lambda_u, state.model.lambda_v = meta["lambda_u"], meta["lambda_v"]
         for side in ("users", "items"):
             found = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
             if found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -30,6 +31,13 @@ from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.run import Run, RunWriter, open_run, run_config
 
+PRETRAINING = (
+    *("scaling", "factors", "content_likelihood", "content_likelihood_args", "hidden", "activation", "radius", "tied"),
+    *("encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size", "pretrain_learning_rate", "kl_weight"),
+    *("kl_warmup", "word_dropout", "seed", "device", "dtype"),
+)
+"""Options on which the networks after pre-training depend."""
+Keep = Callable[[dict[str, torch.Tensor], dict[str, Any]], None]
 ALGORITHMS: dict[str, type[NetworkFit[Any]]] = {"svi": SVI, "coordinate": Coordinate}
 
 
@@ -93,8 +101,12 @@ def fit_with(
     split: Split,
     options: Options,
     on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
+    pretrained: Pretrained | None = None,
 ) -> Fit:
-    """The same with all options made; writes a run folder if ``options.run.out`` is given."""
+    """The same with all options made; writes a run folder if ``options.run.out`` is given.
+
+    ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out.
+    """
     _check_device(options.fit.device)
     if options.fit.patience and (split.validation is None or not len(split.validation)):
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
@@ -121,11 +133,16 @@ def fit_with(
         scalings={name: scaling.to_json() for name, scaling in scalings.items()},
     )
     writer, resume = _writer(options, config, dataset, split)
+    if pretrained is None or resume is not None:
+        keep = None
+    else:
+        resume, keep = pretrained.of(options, dataset)
     result = run_steps(
         inference,
         validation_recall=_validation_recall(split),
         checkpoint=writer.checkpoint if writer else None,
         resume=resume,
+        keep=keep,
         on_step=lambda step, row: on_step(step, inference.n_steps, row),
     )
     posterior = result.posterior
@@ -143,6 +160,34 @@ def fit_with(
         writer.save_json("metrics", metrics)
         fitted.path = writer.finish()
     return fitted
+
+
+class Pretrained:
+    """The latest networks after pre-training, for further fits that differ in what comes after it alone.
+
+    A fit that goes on from them comes to the same numbers as one that pre-trains for itself.
+    """
+
+    def __init__(self) -> None:
+        self._key, self._meta = "", ""
+        self._tensors: dict[str, torch.Tensor] = {}
+
+    def of(self, options: Options, dataset: Dataset) -> tuple[Snapshot | None, tuple[int, Keep] | None]:
+        """The snapshot to go on from, if there is one; otherwise after which step to keep one, and how."""
+        known = options.to_dict()
+        names = {name: known[name] for name in PRETRAINING} | {"method": options.method_name}
+        key = json.dumps([dataset.fingerprint(), names], sort_keys=True)
+        if key == self._key:
+            return (_copied(self._tensors), json.loads(self._meta)), None
+
+        def keep(tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+            self._key, self._tensors, self._meta = key, _copied(tensors), json.dumps(meta)
+
+        return None, (options.fit.pretrain_epochs, keep)
+
+
+def _copied(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
 def _within_memory(options: Options, dataset: Dataset, split: Split) -> Options:

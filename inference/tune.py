@@ -26,6 +26,7 @@ from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 if TYPE_CHECKING:
     import optuna
 
+    from inference.fitting import Pretrained
     from pyro_cvae.data.dataset import Dataset
     from pyro_cvae.data.splits import Split
 
@@ -267,13 +268,15 @@ def search(
     import optuna
     import torch
 
+    from inference.fitting import Pretrained
+
     if split.validation is None or not len(split.validation):
         raise InputError("the search needs a validation part to look at", "give --validation, for instance 0.2")
     space = dimensions(tune.search, base)
     dataset, split = without_test(dataset, split)
     start = {one.name: one.drawn(base.to_dict()[one.name]) for one in space}
     ends = math.inf if tune.timeout is None else time.monotonic() + 60 * tune.timeout
-    states = optuna.trial.TrialState
+    states, pretrained = optuna.trial.TrialState, Pretrained()
     while (done := len(finished(study))) < tune.trials and time.monotonic() < ends:
         if not done and None not in start.values():
             study.enqueue_trial(start)
@@ -282,7 +285,8 @@ def search(
         on_trial(study)
         trial = study.ask({one.name: one.distribution for one in space})
         try:
-            recalls = _recalls(trial, tune, settings(trial.params, space, base), dataset, split, on_step)
+            chosen = settings(trial.params, space, base)
+            recalls = _recalls(trial, tune, chosen, dataset, split, on_step, pretrained)
         except optuna.TrialPruned:
             study.tell(trial, state=states.PRUNED)
         except (PyroCvaeError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError) as error:
@@ -297,7 +301,13 @@ def search(
 
 
 def _recalls(
-    trial: optuna.Trial, tune: TuneOptions, options: Options, dataset: Dataset, split: Split, on_step: OnStep
+    trial: optuna.Trial,
+    tune: TuneOptions,
+    options: Options,
+    dataset: Dataset,
+    split: Split,
+    on_step: OnStep,
+    pretrained: Pretrained,
 ) -> dict[str, float]:
     """recall@M of one fit on the validation part; raises TrialPruned out of the fit."""
     import optuna
@@ -316,7 +326,7 @@ def _recalls(
             if trial.should_prune():
                 raise optuna.TrialPruned
 
-    posterior = fit_with(dataset, split, options, watch).posterior
+    posterior = fit_with(dataset, split, options, watch, pretrained).posterior
     assert split.validation is not None
     as_test = replace(split, test=split.validation, validation=None, tuning_users=None)
     return evaluate(posterior.score_block, as_test, cutoffs=tune.cutoffs, ndcg_cutoffs=()).means()

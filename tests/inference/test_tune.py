@@ -66,7 +66,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recall], list[dict[str, A
     def install(recall: Recall) -> list[dict[str, Any]]:
         made: list[dict[str, Any]] = []
 
-        def fit_with(dataset: Dataset, split: Split, options: Options, on_step: Any) -> Any:
+        def fit_with(dataset: Dataset, split: Split, options: Options, on_step: Any, pretrained: Any) -> Any:
             made.append(options.to_dict())
             for step in (1, 2, 3):
                 on_step(step, 3, {"phase": "x", "validation_recall": recall(made[-1], step)})
