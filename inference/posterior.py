@@ -93,7 +93,7 @@ class Posterior:
             v = self.v_loc + self._correlated("v", noise(self.v_loc))
             if self.kind == "structured":
                 slope = self.lambda_v * self._given_content("v", torch.arange(len(v[0])))
-                v = v + (slope @ (z - self.z_loc)[..., None]).squeeze(-1)
+                v = v + torch.einsum("rkl,nrl->nrk", slope, z - self.z_loc)
             return {"u": u, "v": v, "z": z}
         assert self.v_scale is not None
         if self.parametrization == "centred":
@@ -105,7 +105,7 @@ class Posterior:
         """Noise with each row's covariance, (n, n_rows, n_factors)."""
         covariance, block = (self.u_covariance, self.u_block) if name == "u" else (self.v_covariance, self.v_block)
         tril = torch.linalg.cholesky(covariance)[block]
-        return (tril @ noise[..., None]).squeeze(-1)
+        return torch.einsum("rkl,nrl->nrk", tril, noise)  # matmul would copy the factors for every draw
 
     def score_block(self, users: Any) -> Tensor:
         """Posterior mean scores E[u_i].E[v_j] of a block of users over all items, (n_block, n_items)."""
