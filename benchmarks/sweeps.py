@@ -1,9 +1,10 @@
 """Seconds of closed-form sweeps beside the ALS of ``implicit``: ``python -m benchmarks.sweeps``.
 
-Three tables, all of one process: rows of one length by Woodbury's identity and by Cholesky, on which ``WOODBURY_UP_TO``
-rests; sweeps over U and V in the families of ``inference.half_steps`` and iterations of ``implicit``, by conjugate
-gradients and exactly; sweeps with full covariances by one thread, by our pool of threads and by torch's own. Variants
-take turns, and a ratio is the median over the turns, so that other work on the machine slows both sides of it.
+Four tables, all of one process: rows of one length by Woodbury's identity and by Cholesky, on which ``WOODBURY_UP_TO``
+rests; sweeps by the bytes that a block of rows may take, on which ``BLOCK_BYTES`` rests; sweeps over U and V in the
+families of ``inference.half_steps`` and iterations of ``implicit``, by conjugate gradients and exactly; sweeps with
+full covariances by one thread, by our pool of threads and by torch's own. Variants take turns, and a ratio is the
+median over the turns, so that other work on the machine slows both sides of it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ TARGETS = {"map": ("implicit, conjugate gradients", 1.0), "bayes, full": ("impli
 """Ratio of seconds to a rival's, at most."""
 LENGTHS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 """Stored cells a row, in units of n_factors."""
+BLOCKS = tuple(2**power for power in (18, 20, 22, 24, 25, 26))
+"""Bytes that a block of rows may take."""
 SEED = 0
 
 Timer = Callable[[], float]
@@ -40,7 +43,7 @@ Timer = Callable[[], float]
 def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Run the parts that are asked for, print their tables and return their rows."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps", description=__doc__)
-    folder, parts = os.environ.get("PYRO_CVAE_DATA"), ("sweeps", "lengths", "threads")
+    folder, parts = os.environ.get("PYRO_CVAE_DATA"), ("lengths", "blocks", "sweeps", "threads")
     default = str(Path(folder) / "citeulike-t") if folder else "citeulike-t"
     parser.add_argument(
         "--data", default=default, help="the folder citeulike-t (default: under $PYRO_CVAE_DATA, or the cache)"
@@ -54,8 +57,11 @@ def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     if "lengths" in options.parts:
         rows["lengths"] = [row for n_factors in (50, 300) for row in lengths(n_factors, options.turns)]
         _print("Points of rows of one length, microseconds a row, one thread", rows["lengths"])
-    if set(options.parts) & {"sweeps", "threads"}:
+    if set(options.parts) - {"lengths"}:
         columns = read(options.data)
+    if "blocks" in options.parts:
+        rows["blocks"] = blocks(columns, options.turns)
+        _print("Seconds of a sweep by bytes of a block, one thread", rows["blocks"])
     if "sweeps" in options.parts:
         rows["sweeps"] = sweeps(columns, options.turns)
         _print("Sweeps over U and V, citeulike-t, ten training items a user, K = 50", rows["sweeps"])
@@ -115,6 +121,29 @@ def lengths(n_factors: int, turns: int, n_cells: int = 20_000, n_others: int = 2
         row = {"K": n_factors, "cells a row": length, "cells a row / K": share}
         row |= {name: 1e6 * median(seconds) / n_rows for name, seconds in laps.items()}
         rows.append({**row, "woodbury over cholesky": ratio(laps["woodbury"], laps["cholesky"])})
+    torch.set_num_threads(n_threads)
+    return rows
+
+
+def blocks(columns: RatingColumns, turns: int, n_factors: int = 50) -> list[dict[str, Any]]:
+    """Seconds of a sweep of the plain families by ``BLOCK_BYTES``, one thread.
+
+    Large blocks lose by memory that is mapped anew for each of their temporaries.
+    """
+
+    def limited(sweep: Timer, size: int) -> float:
+        with mock.patch.object(half_steps, "BLOCK_BYTES", size):
+            return sweep()
+
+    families = [name for name in FAMILIES if name != "bayes, structured"]
+    rows: list[dict[str, Any]] = [{"MiB": size / 2**20} for size in BLOCKS]
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for name in families:
+        sweep = ours(columns, name, n_factors)
+        laps = in_turns({str(size): partial(limited, sweep, size) for size in BLOCKS}, turns)
+        for row, seconds in zip(rows, laps.values(), strict=True):
+            row[name] = median(seconds)
     torch.set_num_threads(n_threads)
     return rows
 

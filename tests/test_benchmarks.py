@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import epoch, growth, sweeps
+from inference import half_steps
 from models.observations import RatingColumns
 
 
@@ -92,6 +93,15 @@ def test_lengths_are_timed_by_both_solvers():
     assert [row["cells a row"] for row in rows] == [max(1, round(4 * share)) for share in sweeps.LENGTHS]
     assert all(row["woodbury"] > 0 and row["cholesky"] > 0 and row["woodbury over cholesky"] > 0 for row in rows)
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_sizes_of_blocks_are_timed_and_restored(columns):
+    before = half_steps.BLOCK_BYTES
+    rows = sweeps.blocks(columns, turns=1, n_factors=3)
+    assert [row["MiB"] * 2**20 for row in rows] == list(sweeps.BLOCKS)
+    assert all(row[name] > 0 for row in rows for name in ("map", "bayes, diagonal", "bayes, full"))
+    assert before == half_steps.BLOCK_BYTES and torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("two_threads")
