@@ -76,16 +76,24 @@ class Coordinate(NetworkFit[State]):
         optimizer = adam(model, self.options.fit.pretrain_learning_rate)
         return State(model, guide, optimizer, 0, joint=False)
 
+    def init(self) -> State:
+        """As for every fit; without pre-training q(U) and q(V) too."""
+        state = super().init()
+        if state.joint:
+            self._first_sweeps(state)
+        return state
+
     def joint(self, state: State) -> State:
-        """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
+        """A fresh optimiser; q(U) and q(V) are still to come."""
         optimizer = adam(state.model, self.options.fit.learning_rate)
-        joined = State(state.model, state.guide, optimizer, state.epoch, joint=True)
-        with torch.no_grad():
-            z_loc, _ = encode(state.model, self.observations)
-            joined.items = Rows(z_loc)
-            for _ in range(2):
-                self.sweep(joined)
-        return joined
+        return State(state.model, state.guide, optimizer, state.epoch, joint=True)
+
+    @torch.no_grad()
+    def _first_sweeps(self, state: State) -> None:
+        """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
+        state.items = Rows(encode(state.model, self.observations)[0])
+        for _ in range(2):
+            self.sweep(state)
 
     def terms(self, elbo: NamedELBO, state: State, batch: Batch) -> dict[str, Tensor]:
         """The content's parts and, once there is a q(V), what it adds."""
@@ -122,6 +130,7 @@ class Coordinate(NetworkFit[State]):
         assert state.items is not None
         if self._method.learn_precisions and state.users is not None:
             self._learn_precisions(state, z_loc, z_var)
+        state.users = None  # its covariances make room for the new ones
         b, users, items = model.ratings.background, self.user_cells, self.item_cells
         u = half_step(users, state.items, items.observed, b, model.lambda_u, family=family)
         spread = z_var if self.options.kind == "structured" else None
@@ -172,6 +181,8 @@ class Coordinate(NetworkFit[State]):
         fit, model = self.options.fit, state.model
         if not state.joint and state.epoch == fit.pretrain_epochs:
             state.__dict__.update(self.joint(state).__dict__)
+        if state.joint and state.users is None:
+            self._first_sweeps(state)
         trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
         if trains:
             state.content, kl_weight = self.epoch(state)
@@ -190,12 +201,14 @@ class Coordinate(NetworkFit[State]):
 
     @torch.no_grad()
     def _held_content(self, state: State) -> dict[str, float]:
-        """The content's parts with one draw of every z, for the sweeps in which the networks are held."""
+        """The content's parts with one draw of every z and all words, for sweeps in which the networks are held."""
         sums = dict[str, float]()
+        state.model.eval()
         for batch in self.observations.partition(self.batch_size, shuffle=False):
             terms = NamedELBO().content_terms(state.model, state.guide, batch)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value.item() * len(batch.items) / self.observations.n_items
+        state.model.train()
         return sums
 
     @torch.no_grad()
@@ -203,6 +216,8 @@ class Coordinate(NetworkFit[State]):
         """q(U), q(V), q(Z) of all users and items."""
         if not state.joint:
             state = self.joint(state)
+        if state.users is None:
+            self._first_sweeps(state)
         model = state.model
         z_loc, z_scale = encode(model, self.observations)
         assert state.users is not None and state.items is not None

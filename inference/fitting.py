@@ -34,7 +34,7 @@ from pyro_cvae.run import Run, RunWriter, open_run, run_config
 PRETRAINING = (
     *("scaling", "factors", "content_likelihood", "content_likelihood_args", "hidden", "activation", "radius", "tied"),
     *("encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size", "pretrain_learning_rate", "kl_weight"),
-    *("kl_warmup", "word_dropout", "seed", "device", "dtype"),
+    *("kl_warmup", "word_dropout", "start", "seed", "device", "dtype"),
 )
 """Options on which the networks after pre-training depend."""
 Keep = Callable[[dict[str, torch.Tensor], dict[str, Any]], None]
@@ -150,6 +150,7 @@ def fit_with(
     if len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
         metrics |= evaluate(posterior.score_block, split).to_metrics()
     metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
+    metrics["precisions"] = {name: getattr(result.state.model, name) for name in ("lambda_u", "lambda_v")}
     if dataset.truth is not None and "scores" in dataset.truth:
         metrics["recovery"] = recovery(posterior, split, dataset.truth)
     fitted = Fit(posterior, dataset, split, options, result.history, metrics, result.state.model, scalings)
@@ -243,6 +244,8 @@ def load(path: str | os.PathLike[str] | Run) -> Fit:
     with torch.random.fork_rng(devices=()):  # the random start is overwritten below
         model = make_model(dataset.n_users, dataset.n_items, dataset.n_features, likelihood, options.model)
     model = model.to(getattr(torch, options.fit.dtype))
+    for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
+        setattr(model, name, value)
     networks = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
     with torch.no_grad():
         for name, parameter in model.named_parameters():

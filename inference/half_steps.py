@@ -13,8 +13,9 @@ identity where n is small.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -26,8 +27,8 @@ from models.observations import RatingColumns
 from pyro_cvae.errors import MachineError
 
 WOODBURY_UP_TO = 1.0
-"""Rows with at most this many stored cells a factor are solved in n x n by Woodbury (``benchmarks.sweep``)."""
-BLOCK_BYTES = 2**25
+"""Rows with at most this many stored cells a factor are solved in n x n by Woodbury (``benchmarks.sweeps``)."""
+BLOCK_BYTES = 2**22
 """Bytes that a block of rows may take at once."""
 
 
@@ -242,28 +243,30 @@ def half_step(
     cells, in units of n_factors, of a row that is solved by Woodbury's identity. Raises MachineError where a
     precision is not positive definite in this floating-point type. Source: paper, 2.2 (points) and 2.3 (full).
     """
-    n_factors = other.loc.shape[1]
-    eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
-    shared = b * other.second_moment(other_observed) + precision * eye
-    shift = cells.shift(other.loc)
-    pull = torch.zeros_like(shift) if prior_loc is None else precision * prior_loc
-    right = shift + pull
-    if family == "point" and other.is_point:
-        rows = Rows(_points(cells, other.loc, shared, pull, right, woodbury * n_factors))
-    else:
-        rows = _normals(cells, other, shared, right, precision, family == "full")
-        rows = Rows(rows.loc) if family == "point" else rows
-    rows.loc[~cells.observed] = pull[~cells.observed] / precision
-    if prior_var is not None:
-        rows = replace(rows, spread=prior_var, slope=precision)
-    return _summed(rows, cells, shift, pull, precision)
+    with _one_torch_thread() as workers:
+        n_factors = other.loc.shape[1]
+        eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
+        shared = b * other.second_moment(other_observed) + precision * eye
+        shift = cells.shift(other.loc)
+        pull = None if prior_loc is None else precision * prior_loc
+        right = shift if pull is None else shift + pull
+        if family == "point" and other.is_point:
+            rows = Rows(_points(cells, other.loc, shared, pull, right, woodbury * n_factors, workers))
+        else:
+            rows = _normals(cells, other, shared, right, precision, family == "full", workers)
+            rows = Rows(rows.loc) if family == "point" else rows
+        unobserved = ~cells.observed
+        rows.loc[unobserved] = 0.0 if prior_loc is None else prior_loc[unobserved]
+        if prior_var is not None:
+            rows = replace(rows, spread=prior_var, slope=precision)
+        return _summed(rows, cells, shift, right, precision)
 
 
-def _summed(rows: Rows, cells: Cells, shift: Tensor, pull: Tensor, precision: float) -> HalfStep:
+def _summed(rows: Rows, cells: Cells, shift: Tensor, right: Tensor, precision: float) -> HalfStep:
     """The sums of :class:`HalfStep`: at the optimum Lambda_i E[w] = h_i and tr(S_i Lambda_i) = K, so both are cheap."""
     loc, seen = rows.loc, cells.observed
     linear = (loc * shift).sum(-1)
-    square = linear + (loc * pull).sum(-1) - precision * (loc.square().sum(-1) + rows.traces())
+    square = (loc * right).sum(-1) - precision * (loc.square().sum(-1) + rows.traces())
     if not rows.is_point:
         square = square + loc.shape[1]
     if rows.spread is not None:
@@ -273,7 +276,9 @@ def _summed(rows: Rows, cells: Cells, shift: Tensor, pull: Tensor, precision: fl
     return HalfStep(rows, float(square[seen].double().sum()), float(linear[seen].double().sum()))
 
 
-def _points(cells: Cells, other: Tensor, shared: Tensor, pull: Tensor, right: Tensor, short: float) -> Tensor:
+def _points(
+    cells: Cells, other: Tensor, shared: Tensor, pull: Tensor | None, right: Tensor, short: float, workers: int
+) -> Tensor:
     """Points of all rows: by Woodbury's identity where a row has at most ``short`` cells, else by Cholesky.
 
     With shared = L L', whitened rows x L^-T of the other side and start = L^-1 pull, the point is L^-T times
@@ -284,8 +289,9 @@ def _points(cells: Cells, other: Tensor, shared: Tensor, pull: Tensor, right: Te
     shared_tril = _cholesky(shared.double())
     inverse_tril = torch.linalg.solve_triangular(shared_tril, eye, upper=False).to(shared)
     shared_tril = shared_tril.to(shared)
-    whitened, start = other @ inverse_tril.mT, pull @ inverse_tril.mT
-    found = start.clone()
+    whitened = other @ inverse_tril.mT
+    start = None if pull is None else pull @ inverse_tril.mT
+    found = torch.zeros_like(right) if start is None else start.clone()
 
     def solve(rows: Tensor) -> None:
         cell = cells.padded(rows)
@@ -299,17 +305,24 @@ def _points(cells: Cells, other: Tensor, shared: Tensor, pull: Tensor, right: Te
         x = F.embedding(cell.others, whitened)
         if not cell.full:
             x = x * cell.real[..., None]
-        residual = cell.targets * inverse - (x * start[rows, None]).sum(-1)
-        system = x @ x.mT
-        system.diagonal(dim1=-2, dim2=-1).add_(inverse)
-        weight = torch.cholesky_solve(residual[..., None], _cholesky(system))
+        residual = cell.targets * inverse
+        if start is not None:
+            residual = residual - (x * start[rows, None]).sum(-1)
+        if x.shape[1] == 1:
+            weight = (residual / (x.square().sum(-1) + inverse))[..., None]
+        else:
+            system = x @ x.mT
+            system.diagonal(dim1=-2, dim2=-1).add_(inverse)
+            weight = torch.cholesky_solve(residual[..., None], _cholesky(system))
         found.index_add_(0, rows, (weight.mT @ x).squeeze(1))
 
-    _in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2))
+    _in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2), workers)
     return found @ inverse_tril
 
 
-def _normals(cells: Cells, other: Rows, shared: Tensor, right: Tensor, precision: float, full: bool) -> Rows:
+def _normals(
+    cells: Cells, other: Rows, shared: Tensor, right: Tensor, precision: float, full: bool, workers: int
+) -> Rows:
     """Normals of all rows with full or diagonal covariances."""
     size = len(shared)
     eye = torch.eye(size, dtype=shared.dtype, device=shared.device)
@@ -347,7 +360,7 @@ def _normals(cells: Cells, other: Rows, shared: Tensor, right: Tensor, precision
         else:
             variance[rows] = precisions.diagonal(dim1=-2, dim2=-1).reciprocal()
 
-    _in_parallel(solve, cells.blocks(lambda length: length * size + 3 * size**2))
+    _in_parallel(solve, cells.blocks(lambda length: length * size + 3 * size**2), workers)
     if full:
         return Rows(loc, covariance=covariance, block=block, log_det=log_det)
     return Rows(loc, variance=variance)
@@ -367,19 +380,25 @@ def _log_det(tril: Tensor) -> Tensor:
     return 2 * tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def _in_parallel(solve: Callable[[Tensor], None], blocks: list[Tensor]) -> None:
-    """``solve`` of every block, by as many Python threads as torch has, with one thread of torch each.
+@contextmanager
+def _one_torch_thread() -> Iterator[int]:
+    """One thread of torch, and how many it had: the blocks of rows are shared out among as many Python threads.
 
-    Small batched Cholesky factors gain nothing from torch's own threads and may lose a hundredfold by them.
+    Small batched Cholesky factors gain nothing from torch's own threads and may lose a hundredfold by them; idle ones
+    that wait for work take the cores from ours.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        if n_threads == 1 or len(blocks) == 1:
-            for block in blocks:
-                solve(block)
-        else:
-            with ThreadPoolExecutor(n_threads) as pool:
-                list(pool.map(solve, blocks))
+        yield n_threads
     finally:
         torch.set_num_threads(n_threads)
+
+
+def _in_parallel(solve: Callable[[Tensor], None], blocks: list[Tensor], workers: int) -> None:
+    if workers == 1 or len(blocks) == 1:
+        for block in blocks:
+            solve(block)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(solve, blocks))

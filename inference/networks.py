@@ -58,9 +58,8 @@ class NetworkFit(Inference[State]):
 
     def init(self) -> State:
         """Networks started from the data, layer by layer; nothing is known of ratings yet."""
-        model = self.make().to(self.options.fit.device)
-        start_alive(model, self.observations)
-        state = self.pretraining(model)
+        state = self.pretraining(self.make().to(self.options.fit.device))
+        start_alive(state.model, self.observations, self.options.fit.start)
         return state if self.options.fit.pretrain_epochs else self.joint(state)
 
     @abstractmethod

@@ -123,6 +123,7 @@ class FitOptions:
     Parameters:
         mode: map (point estimates of u and v) or bayes (their posteriors).
         guide: The posterior of bayes: mean-field q(u)q(v)q(z), or structured with q(v|z).
+        start: Of the networks: whitened (for narrow layers) or svd (for layers at least as wide as the factors).
         pretrain_epochs: Epochs of the content alone, before ratings are seen.
         epochs: Epochs of everything together.
         batch_size: Items per step, each exact over users; 0 takes a fiftieth of the items, at least 32, at most 512.
@@ -141,6 +142,7 @@ class FitOptions:
 
     mode: str = "bayes"
     guide: str = "mean-field"
+    start: str = "whitened"
     pretrain_epochs: int = 8
     epochs: int = 20
     batch_size: int = 0
@@ -158,6 +160,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         _choice("mode", self.mode, ("map", "bayes"))
+        _choice("start", self.start, ("whitened", "svd"))
         _choice("guide", self.guide, ("mean-field", "structured"))
         _check(self.mode == "bayes" or self.guide == "mean-field", "guide", self.guide, "left out with --mode map")
         for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed"):

@@ -78,68 +78,77 @@ def make_model(n_users: int, n_items: int, n_features: int, likelihood: contents
     return model
 
 
-import os
-
-GAIN = float(os.environ.get("GAIN", 0))
-MIX = nn.init.eye_ if GAIN else nn.init.orthogonal_
-
-
 @torch.no_grad()
-def start_alive(model: CVAE, observations: Observations, sample: int = 4096) -> None:
+def start_alive(model: CVAE, observations: Observations, start: str = "whitened", sample: int = 4096) -> None:
     """Start the networks from the data, layer by layer, so that the content posterior does not collapse.
 
     From a random start the ELBO of a sparse bag of words falls into the optimum that ignores z within a few epochs,
     whatever the step or the warm-up. Here the first layer holds the leading right singular vectors of the encoder's
-    input, and every pre-activation, and mu itself, has mean 0 and variance 1 over a sample of items (layer-sequential
-    unit variance: Mishkin and Matas, ICLR 2016); sigma starts at 1/2; the decoder starts at the words' frequencies.
+    input, sigma starts at 1/2 and the decoder at the words' frequencies. Of the layers behind,
+
+    - "whitened": mix them at random; every pre-activation, and mu itself, has mean 0 and variance 1 over a sample of
+      items (layer-sequential unit variance: Mishkin and Matas, ICLR 2016): for narrow layers;
+    - "svd": hand the singular vectors on as they are, at one common scale, small enough for the activations to be
+      nearly linear: mu starts as the truncated SVD of the content. For layers at least as wide as mu.
     """
     from sklearn.utils.extmath import randomized_svd
 
     encoder, decoder = model.encoder, model.decoder
     if not (isinstance(encoder, MLPEncoder) and isinstance(decoder, MLPDecoder)):
         return
+    as_is = start == "svd"
+    mix = nn.init.eye_ if as_is else nn.init.orthogonal_
+    hidden, outer = (0.25, 0.5) if as_is else (None, None)
     rows = torch.randperm(observations.n_items)[:sample]
     inputs = observations.batch(rows).inputs
     table = encoder.weights[0]
     n_components = min(table.shape[1], min(observations.inputs.shape) - 1)
     seed = int(torch.randint(2**31 - 1, ()))
     matrix = _csr(observations.inputs)
-    _, _, right = randomized_svd(matrix, n_components, n_iter=2, random_state=seed)
+    # One power iteration ranks better than a more exact SVD (docs/benchmarks.md).
+    _, _, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
     table[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
     h = _bag(inputs, table)
-    h = encoder.activation(_standardize(h, table, encoder.biases[0]))
+    h = encoder.activation(_standardize(h, table, encoder.biases[0], hidden))
     for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
-        MIX(weight)
-        h = encoder.activation(_standardize(h @ weight, weight, bias))
-    loc = MIX(torch.empty_like(encoder.loc.weight.mT))
-    _standardize(h @ loc, loc, encoder.loc.bias)
+        mix(weight)
+        h = encoder.activation(_standardize(h @ weight, weight, bias, hidden))
+    loc = mix(torch.empty_like(encoder.loc.weight.mT))
+    _standardize(h @ loc, loc, encoder.loc.bias, outer)
     encoder.loc.weight.copy_(loc.mT)
     encoder.log_variance.weight.zero_()
     encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
 
     z = torch.randn(len(rows), model.n_factors).to(table)
-    inner = MIX(torch.empty_like(decoder.inner.weight.mT))
-    h = decoder.activation(_standardize(z @ inner, inner, decoder.inner.bias))
+    inner = mix(torch.empty_like(decoder.inner.weight.mT))
+    h = decoder.activation(_standardize(z @ inner, inner, decoder.inner.bias, hidden))
     decoder.inner.weight.copy_(inner.mT)
     tied = {id(weight) for weight in encoder.weights}
     for weight, bias in zip(reversed(list(decoder.weights)), reversed(list(decoder.biases)), strict=True):
-        h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, scale=id(weight) not in tied))
-    for head, start in model.content.initial_bias(_mean(observations.content)).items():
+        free = id(weight) not in tied
+        h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, hidden, scale=free))
+    for head, begin in model.content.initial_bias(_mean(observations.content)).items():
         if id(decoder.outputs[head]) not in tied:
             decoder.outputs[head].copy_(table)
-        start = start.to(table) - decoder.outputs[head] @ h.mean(0)
-        decoder.output_biases[head].copy_(start)
+        begin = begin.to(table) - decoder.outputs[head] @ h.mean(0)
+        decoder.output_biases[head].copy_(begin)
 
 
-def _standardize(pre: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, scale: bool = True) -> torch.Tensor:
-    """Pre-activations of mean 0 and variance 1, by scaling ``weight``'s columns and setting ``bias``."""
-    spread = pre.std(0).clamp(min=1e-6) if scale else torch.ones_like(bias)
-    if scale and GAIN:
-        spread = torch.full_like(bias, float(pre.var(0).mean().sqrt()) / GAIN)
+def _standardize(
+    pre: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gain: float | None = None, scale: bool = True
+) -> torch.Tensor:
+    """Pre-activations of mean 0 and variance 1, by scaling ``weight``'s columns and setting ``bias``.
+
+    With a ``gain``, all columns are scaled alike, to this mean standard deviation, and ``bias`` is 0.
+    """
+    spread = torch.ones_like(bias)
     if scale:
+        spread = pre.std(0).clamp(min=1e-6)
+        if gain is not None:
+            spread = (spread.square().mean().sqrt() / gain).expand_as(bias)
         weight.div_(spread)
     pre = pre / spread
-    bias.copy_(-pre.mean(0))
+    bias.copy_(-pre.mean(0) if gain is None else torch.zeros_like(bias))
     return pre + bias
 
 

@@ -60,9 +60,10 @@ class ContentLikelihood(nn.Module, ABC):
 
 
 def at_least_zero(subsample: int) -> int:
-    """The number of features to draw for a step; InputError if it is negative."""
-    if subsample < 0:
-        raise InputError(f"subsample is {subsample}, but it must be 0 or more", "0 takes all features")
+    """The number of features to draw for a step; InputError if it is negative or not whole."""
+    if not isinstance(subsample, int) or subsample < 0:
+        problem = f"subsample is {subsample!r}, but it must be a whole number, 0 or more"
+        raise InputError(problem, "0 takes all features")
     return subsample
 
 

@@ -72,7 +72,7 @@ class MLPEncoder(Encoder):
         h = self.hidden(content)
         loc = self.loc(h)
         if self.radius:
-            loc = self.radius * F.normalize(loc, dim=-1)
+            loc = self.radius * F.normalize(loc, dim=-1, eps=0.01)
         return loc, torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
 
 
