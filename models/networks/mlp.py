@@ -71,7 +71,7 @@ class MLPEncoder(Encoder):
         """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
         h = self.hidden(content)
         loc = self.loc(h)
-        if self.radius:
+        if self.radius:  # shorter ones stay in proportion: at 0, where an empty text may start, the gradient is 1 / eps
             loc = self.radius * F.normalize(loc, dim=-1, eps=0.01)
         return loc, torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
 

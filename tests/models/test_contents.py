@@ -1,5 +1,7 @@
 """Content likelihoods: the sparse formula against torch's dense distributions, values and gradients."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ def content(name, n_items=5, n_words=8):
     counts = torch.poisson(torch.full((n_items, n_words), 0.7, dtype=torch.float64))
     counts[3] = 0
     scaled = {"bernoulli": counts.clamp(max=1), "pseudo-bernoulli": counts / counts.max(), "normal": counts - 0.5}
+    scaled["pseudo-multinomial"] = 0.7 * counts
     return scaled.get(name, counts)
 
 
@@ -25,6 +28,8 @@ def reference(name, likelihood, param, x):
             for row, logits in zip(x, param, strict=True)
         ]
         return torch.stack(rows)
+    if name == "pseudo-multinomial":
+        return torch.lgamma(x.sum(-1) + 1) - torch.lgamma(x + 1).sum(-1) + (x * param.log_softmax(-1)).sum(-1)
     if name == "normal":
         return torch.distributions.Normal(param, likelihood.lambda_x**-0.5).log_prob(x).sum(-1)
     dense = torch.distributions.Bernoulli(logits=param, validate_args=False)
@@ -57,22 +62,122 @@ def test_initial_bias_gives_the_mean(name):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("bernoulli", 0.5), ("bernoulli", 2.0), ("pseudo-bernoulli", 1.5), ("multinomial", 0.5), ("multinomial", -1.0)],
+    [
+        *(("bernoulli", 0.5), ("bernoulli", 2.0), ("pseudo-bernoulli", 1.5), ("multinomial", 0.5)),
+        *(("multinomial", -1.0), ("pseudo-multinomial", -0.1), ("pseudo-multinomial", float("nan"))),
+    ],
 )
 def test_values_outside_the_support_are_refused(name, value):
     with pytest.raises(InputError, match="--scaling"):
         content_likelihood(name, {}).check(SparseRows.from_dense(torch.tensor([[1.0, value]])))
 
 
-def test_multinomial_draws_have_the_length_of_the_texts():
-    likelihood = content_likelihood("multinomial", {})
-    like = SparseRows.from_dense(content("multinomial"))
+@pytest.mark.parametrize("name", ["multinomial", "pseudo-multinomial"])
+def test_multinomial_draws_are_whole_counts_with_the_rounded_length_of_the_texts(name):
+    likelihood = content_likelihood(name, {})
+    like = SparseRows.from_dense(content(name))
     drawn = likelihood.sample({"logits": torch.zeros(5, 8, dtype=torch.float64)}, like)
-    torch.testing.assert_close(drawn.totals, like.totals)
+    torch.testing.assert_close(drawn.totals, like.totals.round(), rtol=0, atol=0)
+    torch.testing.assert_close(drawn.values, drawn.values.round(), rtol=0, atol=0)
 
 
 def test_only_pseudo_likelihoods_say_so():
-    assert [name for name in NAMES if content_likelihood(name, {}).pseudo] == ["pseudo-bernoulli"]
+    assert [name for name in NAMES if content_likelihood(name, {}).pseudo] == ["pseudo-bernoulli", "pseudo-multinomial"]
+
+
+def test_the_scaling_that_each_likelihood_takes_by_itself():
+    expected = {"bernoulli": "binary", "pseudo-bernoulli": "word-max", "multinomial": "none", "normal": "tfidf"}
+    expected["pseudo-multinomial"] = "tfidf-counts"
+    assert {name: content_likelihood(name, {}).default_scaling for name in NAMES} == expected
+
+
+# --- from a part of the features -------------------------------------------------------------------------------------
+
+SUBSAMPLED = [name for name in NAMES if name != "normal"]
+MULTINOMIAL = ["multinomial", "pseudo-multinomial"]
+
+
+def sampled(likelihood, rows, logits, drawn):
+    """The estimate of log p(x | logits) from the words ``drawn``."""
+    stored = {"logits": logits[rows.rows, rows.columns]}
+    return likelihood.log_prob_sampled(rows, stored, {"logits": logits[:, drawn]}, logits.shape[1])
+
+
+def over_all_subsets(likelihood, rows, logits, n_drawn):
+    """The estimates from every subset of that size, (n_subsets, n_items)."""
+    subsets = itertools.combinations(range(logits.shape[1]), n_drawn)
+    return torch.stack([sampled(likelihood, rows, logits, list(subset)) for subset in subsets])
+
+
+def log_normalisers(name, spread, n_drawn):
+    """The logs of the sums over words, estimated from every subset of that size, and the exact ones, of each text."""
+    likelihood, rows = content_likelihood(name, {}), SparseRows.from_dense(content(name))
+    logits = spread * torch.randn(5, 8, dtype=torch.float64)
+    found, exact = over_all_subsets(likelihood, rows, logits, n_drawn), likelihood.log_prob(rows, {"logits": logits})
+    worded, norm = rows.totals > 0, logits.logsumexp(-1)
+    assert torch.equal(found[:, ~worded], torch.zeros_like(found[:, ~worded]))
+    return (norm + (exact - found) / rows.totals)[:, worded], norm[worded]
+
+
+@pytest.mark.parametrize("name", SUBSAMPLED)
+def test_the_estimate_from_all_features_is_log_prob_with_its_gradient(name):
+    likelihood, rows = content_likelihood(name, {}), SparseRows.from_dense(content(name))
+    logits = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
+    weights = torch.arange(1.0, 6.0, dtype=torch.float64)
+    exact = likelihood.log_prob(rows, {"logits": logits})
+    found = sampled(likelihood, rows, logits, torch.randperm(8))
+    torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-10)
+    ours, theirs = (torch.autograd.grad((value * weights).sum(), logits)[0] for value in (found, exact))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", SUBSAMPLED)
+def test_the_estimates_gradient_is_finite_where_logits_are_extreme(name):
+    likelihood, rows = content_likelihood(name, {}), SparseRows.from_dense(content(name))
+    logits = (300 * torch.randn(5, 8, dtype=torch.float64)).requires_grad_()
+    for drawn in ([0], [3, 1], list(range(8))):
+        gradient = torch.autograd.grad(sampled(likelihood, rows, logits, drawn).sum(), logits)[0]
+        assert torch.isfinite(gradient).all() and bool(gradient.any())
+
+
+@pytest.mark.parametrize("n_drawn", [1, 3, 7])
+@pytest.mark.parametrize("name", ["bernoulli", "pseudo-bernoulli"])
+def test_the_bernoulli_estimate_is_unbiased_over_all_subsets(name, n_drawn):
+    likelihood, rows = content_likelihood(name, {}), SparseRows.from_dense(content(name))
+    logits = torch.randn(5, 8, dtype=torch.float64)
+    found, exact = over_all_subsets(likelihood, rows, logits, n_drawn), likelihood.log_prob(rows, {"logits": logits})
+    torch.testing.assert_close(found.mean(0), exact, rtol=1e-12, atol=1e-12)
+    assert (found.std(0) > 0.1).all()
+
+
+@pytest.mark.parametrize("n_drawn", [1, 3, 7])
+@pytest.mark.parametrize("name", MULTINOMIAL)
+def test_the_normaliser_is_unbiased_over_all_subsets_and_its_log_too_small(name, n_drawn):
+    found, exact = log_normalisers(name, 1.0, n_drawn)
+    torch.testing.assert_close(found.exp().mean(0), exact.exp(), rtol=1e-12, atol=0)
+    assert (found.mean(0) < exact - 1e-4).all()
+
+
+@pytest.mark.parametrize("name", MULTINOMIAL)
+def test_the_log_of_the_normaliser_is_too_small_by_half_its_relative_variance(name):
+    found, exact = log_normalisers(name, 0.02, 3)
+    relative_variance = (found - exact).exp().var(0, correction=0)
+    torch.testing.assert_close(exact - found.mean(0), 0.5 * relative_variance, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("name", SUBSAMPLED)
+@pytest.mark.parametrize("subsample", [-1, 2.5, "many", None])
+def test_a_number_of_features_that_is_none_is_refused(name, subsample):
+    with pytest.raises(InputError, match="subsample"):
+        content_likelihood(name, {"subsample": subsample})
+
+
+def test_a_likelihood_without_an_estimate_takes_no_subsample():
+    with pytest.raises(InputError, match="subsample"):
+        content_likelihood("normal", {"subsample": 5})
+    rows = SparseRows.from_dense(content("normal"))
+    with pytest.raises(NotImplementedError, match="Normal cannot subsample its features"):
+        content_likelihood("normal", {}).log_prob_sampled(rows, {}, {}, 8)
 
 
 @pytest.mark.parametrize("name", ["multinomal", "models.contents.multinomial.Nothing", "no.such:Thing"])

@@ -7,6 +7,8 @@ import pytest
 import torch
 from pyro import poutine
 
+from models.contents import ContentDistribution, SubsampledContent
+from models.contents.multinomial import Multinomial
 from models.drawing import draw
 from models.networks.mlp import MLPDecoder, MLPEncoder
 from models.observations import SparseRows
@@ -145,3 +147,77 @@ def test_selecting_rows_keeps_their_entries():
     chosen = torch.tensor([4, 0, 8])
     torch.testing.assert_close(rows.select(chosen).dense(), rows.dense()[chosen])
     assert isinstance(rows.select(chosen), SparseRows)
+
+
+# --- content from a part of the words --------------------------------------------------------------------------------
+
+
+def content_site(model, values):
+    conditioned = poutine.condition(model.content_only, data=values)
+    batch = toy_observations().batch(torch.arange(N_ITEMS))
+    return poutine.trace(conditioned).get_trace(batch).nodes["x"]
+
+
+def subsampled(n_drawn):
+    model = toy_model()
+    model.content = Multinomial(subsample=n_drawn)
+    return model, {"z": latents()["z"]}
+
+
+def test_training_takes_drawn_words_and_evaluation_all():
+    model, values = subsampled(5)
+    content, logits = toy_observations().content, model.decoder(values["z"])["logits"]
+    whole = model.content.log_prob(content, {"logits": logits})
+    seen = set()
+    for _ in range(3):
+        fn = content_site(model, values)["fn"]
+        assert isinstance(fn, SubsampledContent) and fn.batch_shape == (N_ITEMS,) and fn.event_shape == (N_WORDS,)
+        drawn = fn.columns
+        assert len(set(drawn.tolist())) == 5
+        seen.add(tuple(drawn.tolist()))
+        stored = {"logits": logits[content.rows, content.columns]}
+        by_hand = model.content.log_prob_sampled(content, stored, {"logits": logits[:, drawn]}, N_WORDS)
+        torch.testing.assert_close(fn.log_prob(content), by_hand, rtol=1e-12, atol=1e-12)
+        assert (by_hand - whole).abs().max() > 0.1
+    assert len(seen) == 3, "the words are not drawn anew"
+    fn = content_site(model.eval(), values)["fn"]
+    assert isinstance(fn, ContentDistribution)
+    torch.testing.assert_close(fn.log_prob(content), whole, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("lambda_r", [1.0, 0.3])
+def test_drawn_words_are_in_the_log_joint_of_the_whole_story(lambda_r):
+    model, values = toy_model(lambda_r=lambda_r), latents()
+    model.content = Multinomial(subsample=N_WORDS - 1)
+    batch = toy_observations().batch(torch.arange(N_ITEMS))
+    traced = trace(model, batch, values)
+    found = traced.log_prob_sum()
+    estimate = traced.nodes["x"]["fn"].log_prob(batch.content).sum()
+    exact = model.content.log_prob(batch.content, model.decoder(values["z"])).sum()
+    whole = trace(model.eval(), batch, values).log_prob_sum()
+    torch.testing.assert_close(found - whole, lambda_r * (estimate - exact), rtol=1e-9, atol=1e-9)
+    assert abs(estimate - exact) > 0.01
+
+
+@pytest.mark.parametrize("n_drawn", [0, N_WORDS, N_WORDS + 1])
+def test_as_many_words_as_there_are_is_all_of_them(n_drawn):
+    model, values = subsampled(n_drawn)
+    before = torch.get_rng_state()
+    assert isinstance(content_site(model, values)["fn"], ContentDistribution)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_content_is_not_drawn_from_a_part_of_the_words():
+    model, _ = subsampled(5)
+    batch = toy_observations().batch(torch.arange(N_ITEMS))
+    with pytest.raises(NotImplementedError, match=r"call model\.eval\(\) first"):
+        poutine.uncondition(model)(batch)
+    poutine.uncondition(model.eval())(batch)
+
+
+def test_drawn_words_are_for_the_minibatch_alone():
+    model, values = subsampled(5)
+    fn = content_site(model, values)["fn"]
+    assert fn.expand(fn.batch_shape) is fn
+    with pytest.raises(ValueError, match="cannot expand"):
+        fn.expand((3,))

@@ -43,6 +43,31 @@ def test_tfidf_is_scikit_learns(counts):
 
 
 @given(COUNTS)
+def test_tfidf_counts_have_the_weights_of_tfidf_and_the_length_of_damped_counts(counts):
+    dense = counts.toarray()
+    damped = np.where(dense > 0, 1 + np.log(np.maximum(dense, 1)), 0.0)
+    weighted = damped * (np.log((1 + len(dense)) / (1 + (dense > 0).sum(0))) + 1)
+    length, total = damped.sum(1, keepdims=True), weighted.sum(1, keepdims=True)
+    expected = np.where(total > 0, weighted * length / np.where(total > 0, total, 1), 0.0)
+    found = scaled(counts, "tfidf-counts").toarray()
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(found.astype(np.float64).sum(1), damped.sum(1), rtol=1e-6, atol=0)
+    cosines = scaled(counts, "tfidf").toarray()  # the same directions
+    norms = np.linalg.norm(found, axis=1, keepdims=True)
+    np.testing.assert_allclose(found / np.where(norms > 0, norms, 1), cosines, rtol=1e-5, atol=0)
+
+
+def test_tfidf_counts_of_a_new_text_use_the_frequencies_that_were_learned():
+    scaling = ContentScaling.fit(sp.csr_matrix([[1.0, 2.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), "tfidf-counts")
+    idf = np.log([4 / 3, 4 / 2, 4 / 1]) + 1  # the last word is in no known text
+    np.testing.assert_allclose(scaling.factors, idf, rtol=1e-15)
+    found = scaling.transform(sp.csr_matrix([[5.0, 0.0, 1.0], [0.0, 0.0, 0.0]])).toarray()
+    damped = np.array([1 + np.log(5), 0, 1])
+    np.testing.assert_allclose(found[0], damped * idf * damped.sum() / (damped @ idf), rtol=1e-6)
+    assert not found[1].any()
+
+
+@given(COUNTS)
 def test_none_and_binary(counts):
     np.testing.assert_array_equal(scaled(counts, "none").toarray(), counts.toarray())
     np.testing.assert_array_equal(scaled(counts, "binary").toarray(), counts.toarray() > 0)
@@ -85,6 +110,8 @@ def test_wrong_scalings_are_refused():
         {"name": "odd", "factors": None},
         {"name": "tfidf", "factors": None},
         {"name": "tfidf", "factors": "x"},
+        {"name": "tfidf-counts", "factors": None},
+        {"name": "none", "factors": [1.0, 1.0]},
     ):
         with pytest.raises(InputError, match="damaged"):
             ContentScaling.from_json(bad)
