@@ -208,9 +208,9 @@ def test_runs_on_one_split_share_a_table_and_their_rivals(runs, capsys, tmp_path
     means = pd.read_csv(out)
     assert (means["protocol"] == "corrected").all()
     headline = means[(means["items"] == "all") & (means["users"] == "headline")]
-    rivals = ["popularity", "tfidf", "svd-50", "svd-200", "als"]
+    rivals = ["popularity", "tfidf", "svd-50", "svd-200", "svd-300-prior", "als"]
     assert headline["model"].tolist() == ["one [bold]", "two", *rivals, "other", *rivals]
-    assert headline["split_fingerprint"].tolist() == 7 * [runs["two"].split.fingerprint()] + 6 * [
+    assert headline["split_fingerprint"].tolist() == 8 * [runs["two"].split.fingerprint()] + 7 * [
         runs["other"].split.fingerprint()
     ]
     expected = evaluate(runs["two"].posterior.score_block, runs["two"].split, cutoffs=(3, 5))

@@ -1,5 +1,6 @@
 """Rivals against definitions computed by hand, and on citeulike-t against figures measured with other programs."""
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.metrics.pairwise import cosine_similarity
 
 from inference.evaluate import evaluate
-from inference.rivals import RIVALS, als_factors, rival, svd
+from inference.rivals import RIVALS, als_factors, rival, svd, svd_prior
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
@@ -68,6 +69,53 @@ def test_an_svd_of_full_rank_changes_no_cosine(data):
     assert float((cut - scores).abs().max()) > 0.1
 
 
+def brute_force(z, rated, confidences, lambda_u, sweeps):
+    """Users and items of the CVAE's MAP objective with z held, in turns, a dense system for each row, in float64.
+
+    -1/2 sum_ij C_ij (R_ij - u_i.v_j)^2 - lambda_u/2 |U|^2 - 1/2 |V - Z|^2, where items without a rating have no column.
+    """
+    n_factors = z.shape[1]
+    v = z.copy()
+    for _ in range(sweeps):
+        systems = np.einsum("ij,jk,jl->ikl", confidences, v, v) + lambda_u * np.eye(n_factors)
+        u = np.linalg.solve(systems, ((confidences * rated) @ v)[..., None])[..., 0]
+        systems = np.einsum("ij,ik,il->jkl", confidences, u, u) + np.eye(n_factors)
+        v = np.linalg.solve(systems, ((confidences * rated).T @ u + z)[..., None])[..., 0]
+    return u, v
+
+
+@pytest.mark.parametrize(("p", "lambda_u"), [(3, 10.0), (1, 30.0)])
+@pytest.mark.parametrize("sweeps", [1, 10])
+def test_the_svd_prior_is_the_map_of_the_cvae_with_the_svd_held(data, p, lambda_u, sweeps):
+    dataset, _ = data
+    split = per_user(dataset, p, seed=0)
+    words = TfidfTransformer(sublinear_tf=True).fit_transform(dataset.content.counts).toarray()
+    left, singular, _ = np.linalg.svd(words, full_matrices=False)
+    z = left[:, :-1] * singular[:-1]  # of 15 items one has no words
+    z /= np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-9)
+    rated = split.train.csr().toarray()
+    unrated = ~rated.any(axis=0)
+    assert unrated.any() == (p == 1), "the masked items are tested with one training item a user"
+    confidences = np.where(rated > 0, 1.0, 0.01) * ~unrated
+    u, v = brute_force(z, rated, confidences, lambda_u, sweeps)
+    np.testing.assert_allclose(v[unrated], z[unrated], rtol=1e-12)
+    found = svd_prior(dataset, split, n_dimensions=300, sweeps=sweeps)(np.arange(20))
+    np.testing.assert_allclose(found, u @ v.T, rtol=0, atol=2e-6 * np.abs(u @ v.T).max())
+
+
+def test_the_svd_prior_leaves_ratings_of_zero_out_and_cuts_the_svd(data):
+    dataset, split = data
+    ratings = split.train.ratings.copy()
+    ratings[::4] = 0.0
+    train = dataclasses.replace(split.train, ratings=ratings)
+    zeros, without = dataclasses.replace(split, train=train), split.train.select(ratings > 0)
+    fewer = dataclasses.replace(split, train=without)
+    found, expected, all_of_them = (svd_prior(dataset, part)(np.arange(20)) for part in (zeros, fewer, split))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert float((found - all_of_them).abs().max()) > 0.01
+    assert float((svd_prior(dataset, split, n_dimensions=2)(np.arange(20)) - all_of_them).abs().max()) > 0.01
+
+
 def test_als_ends_at_the_minimum_over_items_of_the_objective_it_states(data):
     _, split = data
     a, b, precision = 2.0, 0.1, 0.3
@@ -90,10 +138,10 @@ def test_items_without_words_and_unknown_names_are_refused(data):
     dataset, split = data
     empty = Content(scipy.sparse.csr_matrix((15, 30)))
     wordless = Dataset("toy", dataset.interactions, empty, np.arange(20), np.arange(15))
-    for name in ("tfidf", "svd-50", "svd-200"):
+    for name in ("tfidf", "svd-50", "svd-200", "svd-300-prior"):
         with pytest.raises(InputError, match="no words to compare"):
             RIVALS[name](wordless, split)
-    with pytest.raises(InputError, match="choose from popularity, tfidf, svd-50, svd-200, als"):
+    with pytest.raises(InputError, match="choose from popularity, tfidf, svd-50, svd-200, svd-300-prior, als"):
         rival("bm25")
 
 
