@@ -257,6 +257,8 @@ class Options:
     def __post_init__(self) -> None:
         centred = self.model.parametrization == "centred"
         _check(centred or self.fit.guide != "structured", "guide", self.fit.guide, "mean-field when non-centred")
+        wide = self.fit.start != "svd" or min(self.model.hidden) >= self.model.factors
+        _check(wide, "start", "svd", f"whitened where a layer is narrower than the {self.model.factors} factors")
         if isinstance(self.method, CoordinateOptions):
             bayes, structured = self.fit.mode == "bayes", self.fit.guide == "structured"
             _check(centred, "parametrization", self.model.parametrization, "centred in inference.coordinate")

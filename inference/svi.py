@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before torch is imported, so that --help and a wro
 
     raise SystemExit(run_fit("svi"))
 
+import logging
 from typing import Any
 
 import torch
@@ -34,6 +35,10 @@ class SVI(NetworkFit[NetworkState]):
     def pretraining(self, model: CVAE) -> NetworkState:
         """A guide of z alone and an optimiser of the networks."""
         guide = self.content_guide(model)
+        if not self.options.fit.epochs:
+            logging.getLogger("pyro_cvae").warning(
+                "--epochs is 0: u and v are not fitted; give some, or use inference.coordinate"
+            )
         optimizer = self._adam(model, guide, self.options.fit.pretrain_learning_rate)
         return NetworkState(model, guide, optimizer, 0, joint=False)
 

@@ -89,7 +89,8 @@ def start_alive(model: CVAE, observations: Observations, start: str = "whitened"
     - "whitened": mix them at random; every pre-activation, and mu itself, has mean 0 and variance 1 over a sample of
       items (layer-sequential unit variance: Mishkin and Matas, ICLR 2016): for narrow layers;
     - "svd": hand the singular vectors on as they are, at one common scale, small enough for the activations to be
-      nearly linear: mu starts as the truncated SVD of the content. For layers at least as wide as mu.
+      nearly linear: mu starts as the truncated SVD of the content, the decoder as half of its inverse (at full scale
+      the content's likelihood is fitted first, and its posterior means rank worse). For layers as wide as mu.
     """
     from sklearn.utils.extmath import randomized_svd
 
@@ -99,6 +100,7 @@ def start_alive(model: CVAE, observations: Observations, start: str = "whitened"
     as_is = start == "svd"
     mix = nn.init.eye_ if as_is else nn.init.orthogonal_
     hidden, outer = (0.25, 0.5) if as_is else (None, None)
+    rest = float(encoder.activation(torch.zeros(()))) if as_is else 0.0
     rows = torch.randperm(observations.n_items)[:sample]
     inputs = observations.batch(rows).inputs
     table = encoder.weights[0]
@@ -112,34 +114,45 @@ def start_alive(model: CVAE, observations: Observations, start: str = "whitened"
     h = encoder.activation(_standardize(h, table, encoder.biases[0], hidden))
     for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
         mix(weight)
-        h = encoder.activation(_standardize(h @ weight, weight, bias, hidden))
+        h = encoder.activation(_standardize(h @ weight, weight, bias, hidden, rest=rest))
     loc = mix(torch.empty_like(encoder.loc.weight.mT))
-    _standardize(h @ loc, loc, encoder.loc.bias, outer)
+    _standardize(h @ loc, loc, encoder.loc.bias, outer, rest=rest)
     encoder.loc.weight.copy_(loc.mT)
     encoder.log_variance.weight.zero_()
     encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
 
     z = torch.randn(len(rows), model.n_factors).to(table)
     inner = mix(torch.empty_like(decoder.inner.weight.mT))
+    tied = {id(weight) for weight in encoder.weights}
+    if as_is:
+        for head in decoder.heads:
+            if id(decoder.outputs[head]) not in tied:
+                decoder.outputs[head].zero_()[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
+        hidden = 0.5 / float(decoder.outputs[decoder.heads[0]][:, :n_components].norm(dim=0).mean())
     h = decoder.activation(_standardize(z @ inner, inner, decoder.inner.bias, hidden))
     decoder.inner.weight.copy_(inner.mT)
-    tied = {id(weight) for weight in encoder.weights}
     for weight, bias in zip(reversed(list(decoder.weights)), reversed(list(decoder.biases)), strict=True):
         free = id(weight) not in tied
-        h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, hidden, scale=free))
+        h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, hidden, scale=free, rest=rest))
     for head, begin in model.content.initial_bias(_mean(observations.content)).items():
-        if id(decoder.outputs[head]) not in tied:
+        if not as_is and id(decoder.outputs[head]) not in tied:
             decoder.outputs[head].copy_(table)
         begin = begin.to(table) - decoder.outputs[head] @ h.mean(0)
         decoder.output_biases[head].copy_(begin)
 
 
 def _standardize(
-    pre: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, gain: float | None = None, scale: bool = True
+    pre: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    gain: float | None = None,
+    scale: bool = True,
+    rest: float = 0.0,
 ) -> torch.Tensor:
     """Pre-activations of mean 0 and variance 1, by scaling ``weight``'s columns and setting ``bias``.
 
-    With a ``gain``, all columns are scaled alike, to this mean standard deviation, and ``bias`` is 0.
+    With a ``gain``, all columns are scaled alike, to this mean standard deviation, and ``bias`` takes out only what the
+    layer below sends at rest, ``rest`` from each unit.
     """
     spread = torch.ones_like(bias)
     if scale:
@@ -148,7 +161,7 @@ def _standardize(
             spread = (spread.square().mean().sqrt() / gain).expand_as(bias)
         weight.div_(spread)
     pre = pre / spread
-    bias.copy_(-pre.mean(0) if gain is None else torch.zeros_like(bias))
+    bias.copy_(-pre.mean(0) if gain is None else -rest * weight.sum(0))
     return pre + bias
 
 
