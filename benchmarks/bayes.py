@@ -34,10 +34,10 @@ MODES: dict[str, dict[str, Any]] = {
     "bayes, structured": {"mode": "bayes", "guide": "structured"},
 }
 RADIUS = 9.0
-CERTAINTY = {"map": (1.0,), "bayes": (1.0, 10.0, 100.0), "bayes, structured": (1.0, 10.0, 100.0)}
+CERTAINTY = {"map": (1.0,), "bayes": (100.0, 1000.0), "bayes, structured": (100.0, 1000.0)}
 """Values of a; the ratios to it are searched apart, and points depend on these alone."""
-LAMBDA_U = {1: (10.0, 50.0), 10: (5.0, 15.0)}
-LAMBDA_V = (0.5, 2.0)
+LAMBDA_U = {1: (1.0, 3.0, 10.0, 30.0), 10: (2.5, 5.0, 10.0, 20.0)}
+LAMBDA_V = (1.0,)
 BACKGROUND = 0.01
 """lambda_u, lambda_v and b at a = 1 and contents of length 1."""
 CUTOFFS = (50, 300)

@@ -16,14 +16,20 @@ from pathlib import Path
 
 SPARSE = ["--validation", "0.1"]
 """At one item a user: marks the tenth of the users on whom settings were chosen; the training part stays whole."""
-PAPER = ["coordinate", "--mode", "map", "--preset", "paper", "--unrated", "masked", "--start", "svd"]
+PAPER = [
+    *("coordinate", "--mode", "map", "--preset", "paper", "--content-likelihood", "bernoulli"),
+    *("--content-likelihood.subsample", "3000", "--encoder-input", "tfidf", "--radius", "5", "--start", "svd"),
+    *("--word-dropout", "0.5", "--pretrain-learning-rate", "0.001", "--pretrain-epochs", "16", "--epochs", "0"),
+    *("--unrated", "masked"),
+]
+"""K = 50, 200-100 sigmoid, tied, Bernoulli, a = 1, b = 0.01 as in the paper; its start and its input are ours."""
 FITS: dict[str, list[str]] = {
     "best-10-map": ["coordinate", "--mode", "map", "--preset", "best"],
     "best-10-bayes": ["coordinate", "--mode", "bayes", "--preset", "best"],
     "best-1-map": ["coordinate", "--mode", "map", "--preset", "best", *SPARSE],
     "best-1-bayes": ["coordinate", "--mode", "bayes", "--preset", "best", *SPARSE],
-    "paper-10-map": [*PAPER, "--lambda-u", "5", "--lambda-v", "1"],
-    "paper-1-map": [*PAPER, "--lambda-u", "30", "--lambda-v", "1", *SPARSE],
+    "paper-10-map": [*PAPER, "--lambda-u", "150", "--lambda-v", "0.015"],
+    "paper-1-map": [*PAPER, "--lambda-u", "750", "--lambda-v", "0.04", *SPARSE],
     "svi-10-map": ["svi", "--mode", "map"],
     "coordinate-10-map": ["coordinate", "--mode", "map"],
 }
