@@ -159,12 +159,15 @@ class NetworkFit(Inference[State]):
 def adam(
     model: CVAE, learning_rate: float, others: dict[float, list[nn.Parameter]] | None = None
 ) -> torch.optim.Optimizer:
-    """Adam over the networks, with the prior of their weights as decay, and ``others`` by the size of their steps.
+    """Adam over the model, with the prior of the networks' weights as decay, and ``others`` by the size of their steps.
 
-    The loss is per item, hence so is the decay, lambda_w / n_items.
+    The loss is per item, hence so is the decay, lambda_w / n_items. A likelihood's own parameters have none.
     """
-    decay = model.lambda_w / model.n_items
-    groups = [{"params": list(model.parameters()), "lr": learning_rate, "weight_decay": decay}]
+    networks = list(nn.ModuleList([model.encoder, model.decoder]).parameters())
+    own = {id(parameter) for parameter in networks}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in own]
+    groups = [{"params": networks, "lr": learning_rate, "weight_decay": model.lambda_w / model.n_items}]
+    groups += [{"params": rest, "lr": learning_rate}] if rest else []
     groups += [{"params": part, "lr": step} for step, part in (others or {}).items()]
     return torch.optim.Adam([group | {"full_lr": group["lr"]} for group in groups], fused=True)
 
