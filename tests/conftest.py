@@ -1,5 +1,6 @@
 """What every test may rely on: fixed seeds, one thread a worker, nothing left behind, and one failure rate."""
 
+import logging
 import os
 import random
 import sys
@@ -46,8 +47,11 @@ def data_folder() -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
-    """Seed what draws numbers; afterwards Pyro's global store is empty and torch is as it was."""
+    """Seed what draws numbers; afterwards Pyro's global store is empty, torch and our logger are as they were."""
     import numpy as np
+
+    logger = logging.getLogger("pyro_cvae")
+    level = logger.level
 
     random.seed(0)
     np.random.seed(0)
@@ -56,6 +60,7 @@ def nothing_leaks() -> Iterator[None]:
         torch.manual_seed(0)
         before = torch.get_default_dtype(), torch.get_num_threads()
     yield
+    logger.setLevel(level)  # a command with --quiet in this process leaves it higher
     if torch is not None:
         after = torch.get_default_dtype(), torch.get_num_threads()
         torch.set_default_dtype(before[0])
