@@ -19,7 +19,7 @@ SPARSE = ["--validation", "0.1"]
 PAPER = [
     *("coordinate", "--mode", "map", "--preset", "paper", "--content-likelihood", "bernoulli"),
     *("--content-likelihood.subsample", "3000", "--encoder-input", "tfidf", "--radius", "5", "--start", "svd"),
-    *("--word-dropout", "0.5", "--pretrain-learning-rate", "0.001", "--pretrain-epochs", "16", "--epochs", "0"),
+    *("--word-dropout", "0.5", "--pretrain-learning-rate", "0.001", "--pretrain-epochs", "24", "--epochs", "0"),
     *("--unrated", "masked"),
 ]
 """K = 50, 200-100 sigmoid, tied, Bernoulli, a = 1, b = 0.01 as in the paper; its start and its input are ours."""
@@ -28,7 +28,7 @@ FITS: dict[str, list[str]] = {
     "best-10-bayes": ["coordinate", "--mode", "bayes", "--preset", "best"],
     "best-1-map": ["coordinate", "--mode", "map", "--preset", "best", *SPARSE],
     "best-1-bayes": ["coordinate", "--mode", "bayes", "--preset", "best", *SPARSE],
-    "paper-10-map": [*PAPER, "--lambda-u", "150", "--lambda-v", "0.015"],
+    "paper-10-map": [*PAPER, "--lambda-u", "90", "--lambda-v", "0.015"],
     "paper-1-map": [*PAPER, "--lambda-u", "750", "--lambda-v", "0.04", *SPARSE],
     "svi-10-map": ["svi", "--mode", "map"],
     "coordinate-10-map": ["coordinate", "--mode", "map"],
