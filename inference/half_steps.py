@@ -286,38 +286,40 @@ def _points(
     """
     size = len(shared)
     eye = torch.eye(size, dtype=torch.float64, device=shared.device)
-    shared_tril = _cholesky(shared.double())
-    inverse_tril = torch.linalg.solve_triangular(shared_tril, eye, upper=False).to(shared)
-    shared_tril = shared_tril.to(shared)
+    tril = _cholesky(shared.double())
+    inverse_tril = torch.linalg.solve_triangular(tril, eye, upper=False).to(shared)
     whitened = other @ inverse_tril.mT
-    start = None if pull is None else pull @ inverse_tril.mT
-    found = torch.zeros_like(right) if start is None else start.clone()
+    found = torch.zeros_like(right)
+    if pull is not None:
+        rest = (cells.observed & (cells.lengths == 0)).nonzero().squeeze(-1)
+        found[rest] = pull[rest] @ inverse_tril.mT @ inverse_tril
 
     def solve(rows: Tensor) -> None:
         cell = cells.padded(rows)
         if cell.others.shape[1] > short or bool((cell.weights[cell.real] <= 0).any()):
             x = F.embedding(cell.others, other)
             precisions = shared + (x * cell.weights[..., None]).mT @ x
-            loc = torch.cholesky_solve(right[rows, :, None], _cholesky(precisions)).squeeze(-1)
-            found[rows] = loc @ shared_tril  # rows of L' loc
+            found[rows] = torch.cholesky_solve(right[rows, :, None], _cholesky(precisions)).squeeze(-1)
             return
         inverse = torch.where(cell.real, 1 / cell.weights, 1.0)
         x = F.embedding(cell.others, whitened)
         if not cell.full:
             x = x * cell.real[..., None]
         residual = cell.targets * inverse
+        start = None if pull is None else pull.index_select(0, rows) @ inverse_tril.mT
         if start is not None:
-            residual = residual - (x * start[rows, None]).sum(-1)
+            residual = residual - (x * start[:, None]).sum(-1)
         if x.shape[1] == 1:
             weight = (residual / (x.square().sum(-1) + inverse))[..., None]
         else:
             system = x @ x.mT
             system.diagonal(dim1=-2, dim2=-1).add_(inverse)
             weight = torch.cholesky_solve(residual[..., None], _cholesky(system))
-        found.index_add_(0, rows, (weight.mT @ x).squeeze(1))
+        point = (weight.mT @ x).squeeze(1)
+        found.index_copy_(0, rows, (point if start is None else point + start) @ inverse_tril)
 
     _in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2), workers)
-    return found @ inverse_tril
+    return found
 
 
 def _normals(
