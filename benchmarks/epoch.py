@@ -335,11 +335,11 @@ class _Dense:
         for name, gradient in part("gradient.").items():
             difference = (self.model.p[name].grad - gradient).abs().max() / gradient.abs().max()
             error[f"gradient of {name}"] = difference.item()
-        fit = options.fit
+        fit, factors = options.fit, options.method.factor_learning_rate
         sizes = {"u": options.model.lambda_u**-0.5, "v": (1 + 1 / options.model.lambda_v) ** 0.5}
         steps = {name: fit.learning_rate for name in self.model.p}
-        steps |= {name: fit.factor_learning_rate * sd for name, sd in sizes.items()}
-        steps |= {f"{name}_log_scale": fit.factor_learning_rate for name in sizes}
+        steps |= {name: factors * sd for name, sd in sizes.items()}
+        steps |= {f"{name}_log_scale": factors for name in sizes}
         groups = [{"params": [tensor], "lr": steps[name]} for name, tensor in self.model.p.items()]
         self.optimizer = torch.optim.Adam(groups, fused=True)
         return error

@@ -148,12 +148,12 @@ def test_with_v_held_ratings_and_kl_u_are_the_evidence(missing_b):
 @pytest.mark.parametrize("kind", ["full", "mean-field", "structured"])
 def test_the_parts_are_pyros_monte_carlo_estimate(kind, failure_rate):
     """Two-sided, each with a standard error below 1e-3 of the part; draws come in pairs mirrored at the mean."""
-    coordinate, state = toy(kind, certainty=100.0, lambda_u=20.0, lambda_v=30.0)
+    coordinate, state = toy(kind, certainty=400.0, lambda_u=20.0, lambda_v=30.0)
     with torch.no_grad():
         state.model.encoder.log_variance.bias.fill_(2 * math.log(0.1))
         parts = [coordinate.sweep(state) for _ in range(5)][-1]
     posterior, model = coordinate.posterior(state), state.model
-    n = 7000
+    n = 11000
     draws, mean = posterior.sample(n, seed=0), {name: posterior.mean(name) for name in "uvz"}
     draws = {name: torch.stack([x, 2 * mean[name] - x], 1) for name, x in draws.items()}  # (n, 2, n_rows, n_factors)
     v_cov, slope = posterior.covariance("v", range(N_ITEMS)), torch.zeros(N_ITEMS, N_FACTORS, N_FACTORS).double()
