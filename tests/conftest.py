@@ -47,11 +47,10 @@ def data_folder() -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
-    """Seed what draws numbers; afterwards Pyro's global store is empty, torch and our logger are as they were."""
+    """Seed what draws numbers, let our logger speak; afterwards Pyro's global store is empty, torch is as it was."""
     import numpy as np
 
-    logger = logging.getLogger("pyro_cvae")
-    level = logger.level
+    logging.getLogger("pyro_cvae").setLevel(logging.NOTSET)  # a command with --quiet in this process leaves it higher
 
     random.seed(0)
     np.random.seed(0)
@@ -60,7 +59,6 @@ def nothing_leaks() -> Iterator[None]:
         torch.manual_seed(0)
         before = torch.get_default_dtype(), torch.get_num_threads()
     yield
-    logger.setLevel(level)  # a command with --quiet in this process leaves it higher
     if torch is not None:
         after = torch.get_default_dtype(), torch.get_num_threads()
         torch.set_default_dtype(before[0])
