@@ -107,7 +107,7 @@ def start_alive(model: CVAE, observations: Observations, start: str = "whitened"
     n_components = min(table.shape[1], min(observations.inputs.shape) - 1)
     seed = int(torch.randint(2**31 - 1, ()))
     matrix = _csr(observations.inputs)
-    # One power iteration ranks better than a more exact SVD (docs/benchmarks.md).
+    # Few power iterations: as features, a less exact SVD ranks better (figures in inference/rivals.py, svd).
     _, _, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
     table[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
     h = _bag(inputs, table)
