@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from pyro_cvae.errors import InputError
 
 PAIRS_AT_ONCE = 8192
+FLOATS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +77,46 @@ class Posterior:
         covariance, block = (self.u_covariance, self.u_block) if name == "u" else (self.v_covariance, self.v_block)
         return covariance[block[rows]]  # type: ignore[index]
 
+    def select(self, users: Any = None, items: Any = None) -> Posterior:
+        """The posterior of some rows of users and items alone, in the order given; ``None`` keeps them all.
+
+        Draws, scores and covariances of a few rows then cost no more than these rows.
+        """
+        parts: dict[str, Any] = {}
+        for names, rows in (("u", users), ("vz", items)):
+            if rows is None:
+                continue
+            rows = torch.as_tensor(rows)
+            for name in names:
+                parts |= {f"{name}_loc": getattr(self, f"{name}_loc")[rows]}
+                if (scale := getattr(self, f"{name}_scale")) is not None:
+                    parts[f"{name}_scale"] = scale[rows]
+                if (block := getattr(self, f"{name}_block", None)) is not None:
+                    blocks, parts[f"{name}_block"] = block[rows].unique(return_inverse=True)
+                    parts[f"{name}_covariance"] = getattr(self, f"{name}_covariance")[blocks]
+        return replace(self, **parts)
+
     def sample(self, n: int, seed: int) -> dict[str, Tensor]:
         """``n`` joint draws of "u", "v" and "z", each (n, n_rows, n_factors); of a point, u and v are the point."""
-        generator = torch.Generator().manual_seed(seed)
+        return next(self.draws(n, seed, n))
 
+    def draws(self, n: int, seed: int, at_once: int = 32) -> Iterator[dict[str, Tensor]]:
+        """The same, ``at_once`` draws after the other: what is asked of many draws need not hold them all."""
+        generator = torch.Generator().manual_seed(seed)
+        tril = {
+            name: torch.linalg.cholesky(covariance)
+            for name, covariance in (("u", self.u_covariance), ("v", self.v_covariance))
+            if covariance is not None
+        }
+        for start in range(0, n, at_once):
+            yield self._draw(min(at_once, n - start), generator, tril)
+
+    def _draw(self, n: int, generator: torch.Generator, tril: dict[str, Tensor]) -> dict[str, Tensor]:
         def noise(loc: Tensor) -> Tensor:
             return torch.randn((n, *loc.shape), generator=generator, dtype=loc.dtype)
+
+        def correlated(name: str, loc: Tensor, block: Tensor | None) -> Tensor:
+            return torch.einsum("rkl,nrl->nrk", tril[name][block], noise(loc))  # matmul would copy the factors n times
 
         z = self.z_loc + self.z_scale * noise(self.z_loc)
         if self.is_point:
@@ -88,11 +124,11 @@ class Posterior:
         if self.u_scale is not None:
             u = self.u_loc + self.u_scale * noise(self.u_loc)
         else:
-            u = self.u_loc + self._correlated("u", noise(self.u_loc))
+            u = self.u_loc + correlated("u", self.u_loc, self.u_block)
         if self.v_covariance is not None:
-            v = self.v_loc + self._correlated("v", noise(self.v_loc))
+            v = self.v_loc + correlated("v", self.v_loc, self.v_block)
             if self.kind == "structured":
-                slope = self.lambda_v * self._given_content("v", torch.arange(len(v[0])))
+                slope = self.lambda_v * self._given_content("v", torch.arange(len(self.v_loc)))
                 v = v + torch.einsum("rkl,nrl->nrk", slope, z - self.z_loc)
             return {"u": u, "v": v, "z": z}
         assert self.v_scale is not None
@@ -100,12 +136,6 @@ class Posterior:
             return {"u": u, "v": self.v_loc + self.v_scale * noise(self.v_loc), "z": z}
         own = (self.v_scale.square() - self.z_scale.square()).clamp(min=0).sqrt()
         return {"u": u, "v": self.v_loc + (z - self.z_loc) + own * noise(self.v_loc), "z": z}
-
-    def _correlated(self, name: str, noise: Tensor) -> Tensor:
-        """Noise with each row's covariance, (n, n_rows, n_factors)."""
-        covariance, block = (self.u_covariance, self.u_block) if name == "u" else (self.v_covariance, self.v_block)
-        tril = torch.linalg.cholesky(covariance)[block]
-        return torch.einsum("rkl,nrl->nrk", tril, noise)  # matmul would copy the factors for every draw
 
     def score_block(self, users: Any) -> Tensor:
         """Posterior mean scores E[u_i].E[v_j] of a block of users over all items, (n_block, n_items)."""
@@ -136,6 +166,16 @@ class Posterior:
             variance = ((v_cov @ u[..., None]).squeeze(-1) * u).sum(-1) + (u_cov * v_cov).sum((-1, -2))
             variance = variance + ((u_cov @ v[..., None]).squeeze(-1) * v).sum(-1)
         return (u * v).sum(-1), variance.sqrt()
+
+    def score_draws(self, users: Any, items: Any, n: int, seed: int) -> Tensor:
+        """``n`` joint draws of u_i.v_j of pairs, (n, *pairs); ``users`` and ``items`` broadcast against each other."""
+        users, items = torch.broadcast_tensors(torch.as_tensor(users), torch.as_tensor(items))
+        user_rows, user_at = users.flatten().unique(return_inverse=True)
+        item_rows, item_at = items.flatten().unique(return_inverse=True)
+        floats = (len(user_rows) + 2 * len(item_rows) + 2 * users.numel()) * self.u_loc.shape[1]
+        parts = self.select(user_rows, item_rows).draws(n, seed, max(1, FLOATS_AT_ONCE // floats))
+        scores = [torch.einsum("npk,npk->np", part["u"][:, user_at], part["v"][:, item_at]) for part in parts]
+        return torch.cat(scores).view(n, *users.shape)
 
     def _need_uncertainty(self) -> None:
         if self.is_point:

@@ -170,3 +170,52 @@ def test_content_diagnostics_of_known_posteriors():
     assert alive["mutual_information"] == pytest.approx(torch.tensor(500.0).log().item(), abs=1e-3)
     rotated = content_diagnostics(loc @ torch.linalg.qr(torch.randn(4, 4)).Q, torch.full((500, 4), 1e-3), n_draws=0)
     assert rotated["active_units"] == 3 and rotated["active_axes"] == 4
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("point", {}), *UNCERTAIN])
+def test_some_rows_are_the_whole_posterior_at_these_rows(kind, changes):
+    """Rows out of order, one of them twice, rows that share a covariance among them."""
+    _, _, posterior = fitted(kind, **changes)
+    users, items = torch.tensor([4, 0, 4]), torch.tensor([2, 5, 0])
+    part = posterior.select(users=users, items=items)
+    for name, rows in (("u", users), ("v", items), ("z", items)):
+        assert torch.equal(part.mean(name), posterior.mean(name)[rows])
+        if not posterior.is_point:
+            assert torch.equal(part.covariance(name, range(3)), posterior.covariance(name, rows))
+    if not posterior.is_point:
+        for mine, whole in zip(part.score(range(3), range(3)), posterior.score(users, items), strict=True):
+            torch.testing.assert_close(mine, whole)
+    assert torch.equal(posterior.select(items=items).u_loc, posterior.u_loc)
+    draws = part.sample(2000, seed=3)
+    assert {name: tuple(draw.shape) for name, draw in draws.items()} == dict.fromkeys("uvz", (2000, 3, N_FACTORS))
+
+
+@pytest.mark.parametrize(("kind", "changes"), [("point", {}), *UNCERTAIN])
+def test_draws_come_in_parts_and_the_first_is_the_sample(kind, changes):
+    _, _, posterior = fitted(kind, **changes)
+    parts = list(posterior.draws(7, seed=1, at_once=3))
+    assert [len(part["u"]) for part in parts] == [3, 3, 1]
+    for name, draw in posterior.sample(3, seed=1).items():
+        assert torch.equal(parts[0][name], draw)
+        if name == "z":
+            assert not torch.equal(parts[0][name], parts[1][name])
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("kind", "changes"), [("point", {}), *UNCERTAIN])
+def test_draws_of_scores_have_the_scores_moments(kind, changes, monkeypatch, failure_rate):
+    """Two-sided, twelve comparisons a case, of pairs that repeat users and items, drawn in parts."""
+    _, _, posterior = fitted(kind, **changes)
+    users, items = torch.tensor([[1], [0]]), torch.tensor([3, 2, 3])
+    monkeypatch.setattr("inference.posterior.FLOATS_AT_ONCE", 40_000)
+    draws = posterior.score_draws(users, items, 4000, seed=2)
+    assert draws.shape == (4000, 2, 3)
+    assert torch.equal(draws[:, :, 0], draws[:, :, 2])  # one pair asked for twice is one pair
+    if posterior.is_point:
+        assert torch.equal(draws, posterior.mean_score(users, items).expand(4000, -1, -1))
+        return
+    mean, sd = posterior.score(users, items)
+    bound = -Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 24, dtype=torch.float64))
+    assert ((draws.mean(0) - mean).abs() < bound * sd / 4000**0.5).all()
+    kurtosis = ((draws - mean) ** 4).mean(0) / sd**4
+    assert ((draws.var(0) / sd**2 - 1).abs() < bound * ((kurtosis - 1) / 4000).sqrt()).all()

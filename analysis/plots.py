@@ -1,0 +1,41 @@
+"""One look for all figures: made without a display, saved in one go, a colour a mode."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+COLORS = {"map": "#4477aa", "bayes": "#ee6677", "structured": "#228833", "mcmc": "#222222", "rival": "#999999"}
+"""Of Paul Tol's bright set, which people with colour vision deficiencies can tell apart."""
+CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
+
+
+def figure(n_columns: int = 1, n_rows: int = 1, width: float = 5.0, height: float = 3.6) -> tuple[Any, Any]:
+    """A figure without a display and its axes, as an array (n_rows, n_columns); inches are of one axes."""
+    from cycler import cycler
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: dict[str, Any] = {"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
+    with rc_context(style | {"axes.prop_cycle": cycler(color=CYCLE), "legend.frameon": False}):
+        drawn = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
+        return drawn, drawn.subplots(n_rows, n_columns, squeeze=False)
+
+
+def save(drawn: Any, path: str | os.PathLike[str], dpi: int = 120) -> Path:
+    """Write the figure, whole or not at all; the kind is told by the name's end."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.new{path.suffix}")
+    try:
+        drawn.savefig(temporary, dpi=dpi)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def colors(names: Sequence[str]) -> list[str]:
+    """A colour for each of some models, the same for the same order."""
+    return [CYCLE[index % len(CYCLE)] for index, _ in enumerate(names)]
