@@ -28,14 +28,16 @@ def two_threads():
 
 @pytest.mark.slow
 def test_package_and_dense_peer_agree_and_are_measured(capsys):
-    sizes = {"users": 30, "items": 80, "words": 60, "pairs": 200, "words-per-item": 8, "epochs": 1}
+    sizes = {"users": 30, "items": 80, "words": 60, "pairs": 200, "words-per-item": 8, "epochs": 1, "subsample": 20}
     rows = epoch.main([f"--{name}={size}" for name, size in sizes.items()])
     assert [(row["mode"], row["variant"]) for row in rows] == [
-        ("map", "package"), ("map", "dense"), ("bayes", "package"), ("bayes", "dense")
-    ]  # fmt: skip
+        (mode, variant) for mode in ("map", "bayes") for variant in epoch.VARIANTS
+    ]
     for row in rows:
         assert row["seconds"] > 0 and row["peak_mib"] > 50 and row["error"] < epoch.TOLERANCE
+        assert ("seconds_ratio" in row) == (row["variant"] != "dense")
     printed = capsys.readouterr().out
+    assert "times the time of drawn words (at least 4)" in printed
     assert "30 users, 80 items, 60 words, 200 pairs, 8.0 distinct words an item" in printed
 
 
