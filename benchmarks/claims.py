@@ -23,6 +23,9 @@ PAPER = [
     *("--unrated", "masked"),
 ]
 """K = 50, 200-100 sigmoid, tied, Bernoulli, a = 1, b = 0.01 as in the paper; its start and its input are ours."""
+NARROW = ["--preset", "best", "--factors", "50", "--hidden", "50"]
+GRADIENTS = ["--epochs", "30", "--learning-rate", "0", "--factor-learning-rate", "0.1"]
+"""u and v by gradients with the networks held, as ``coordinate`` holds them: what the two algorithms agree on."""
 FITS: dict[str, list[str]] = {
     "best-10-map": ["coordinate", "--mode", "map", "--preset", "best"],
     "best-10-bayes": ["coordinate", "--mode", "bayes", "--preset", "best"],
@@ -30,8 +33,10 @@ FITS: dict[str, list[str]] = {
     "best-1-bayes": ["coordinate", "--mode", "bayes", "--preset", "best", *SPARSE],
     "paper-10-map": [*PAPER, "--lambda-u", "90", "--lambda-v", "0.015"],
     "paper-1-map": [*PAPER, "--lambda-u", "750", "--lambda-v", "0.04", *SPARSE],
-    "svi-10-map": ["svi", "--mode", "map"],
-    "coordinate-10-map": ["coordinate", "--mode", "map"],
+    "coordinate-10-map": ["coordinate", "--mode", "map", *NARROW],
+    "svi-10-map": ["svi", "--mode", "map", *NARROW, *GRADIENTS],
+    "coordinate-10-bayes": ["coordinate", "--mode", "bayes", "--diagonal", *NARROW],
+    "svi-10-bayes": ["svi", "--mode", "bayes", *NARROW, *GRADIENTS],
 }
 """Command and flags by name; the second part of a name is the number of training items a user."""
 

@@ -128,7 +128,7 @@ class FitOptions:
         epochs: Epochs of everything together.
         batch_size: Items per step, each exact over users; 0 takes a fiftieth of the items, at least 32, at most 512.
         pretrain_learning_rate: Adam's step of the networks in pre-training.
-        learning_rate: Adam's step of the networks in joint training.
+        learning_rate: Adam's step of the networks in joint training; 0 holds them.
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
         kl_warmup: Epochs of pre-training over which that weight rises from 0.
         word_dropout: Share of the encoder's input words dropped at random while training.
@@ -166,8 +166,9 @@ class FitOptions:
         for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed"):
             _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
         _check(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1")
-        for name in ("pretrain_learning_rate", "learning_rate"):
-            _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        rate = self.pretrain_learning_rate
+        _check(0 < rate < math.inf, "pretrain_learning_rate", rate, "a finite number above 0")
+        _check(0 <= self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a finite number, 0 or more")
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
         _check(0 <= self.word_dropout < 1, "word_dropout", self.word_dropout, "at least 0 and below 1")
         _check(self.kl_warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs")

@@ -26,6 +26,7 @@ from inference.svi import SVI
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.errors import InputError
+from pyro_cvae.metrics import CUTOFFS
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, ToyOptions, toy_model, toy_observations
 
 KINDS = {
@@ -559,3 +560,18 @@ def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, pe
     for name, rival in RIVALS.items():
         for metric, value in evaluate(rival(dataset, fit.split), fit.split).means().items():
             assert fit.metrics[metric] > value, (name, metric)
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("mode", ["map", "bayes"])
+def test_gradients_and_closed_form_rank_alike_on_citeulike_t(data_folder, mode):
+    """The same model and family with the same networks held, ten items a user: recall within 0.01 at every M."""
+    dataset, train = load_dataset(data_folder / "citeulike-t"), str(data_folder / "citeulike-t/cf-train-10-users.dat")
+    common = {"preset": "best", "mode": mode, "factors": 50, "hidden": (50,), "pretrain_epochs": 3, "train_file": train}
+    closed = inference.fit(dataset, method="coordinate", diagonal=mode == "bayes", **common)
+    steps = {"epochs": 20, "learning_rate": 0.0, "factor_learning_rate": 0.1}
+    gradients = inference.fit(dataset, method="svi", **common, **steps)
+    torch.testing.assert_close(gradients.posterior.z_loc, closed.posterior.z_loc, rtol=0, atol=0)
+    assert closed.metrics["recall@300"] > 0.5
+    for cutoff in CUTOFFS:
+        assert abs(gradients.metrics[f"recall@{cutoff}"] - closed.metrics[f"recall@{cutoff}"]) < 0.01
