@@ -32,9 +32,9 @@ GROUPS = {
     "prior": "the same before any data: rotation leaves it as it is, so only norms and scores mean something",
     "posterior_predictive": "R of the cells that the fit saw (cell), given their confidences",
     "prior_predictive": "the same from the prior",
-    "log_likelihood": "R (cell), log p(R_ij | u_i, v_j); R_user (user), log p(R_i | u_i, V) over all items",
+    "log_likelihood": "R (cell), log p(R_ij | u_i, v_j); where asked for R_user (user), log p(R_i | u_i, V), all items",
     "observed_data": "R (cell) as the fit saw it: a cell that is not stored is 0",
-    "constant_data": "confidence of cells and whether they are stored, training ratings of users and items, precisions, titles",
+    "constant_data": "confidence of cells, and whether they are stored; training ratings, precisions, titles",
     "predictions": "R of pairs of the test part (held_out), given the confidence that a stored rating has",
     "predictions_constant_data": "R (held_out), the rating that came, and its confidence",
     "sample_stats": "lp, the log joint density of each draw: of MCMC only",
@@ -103,7 +103,7 @@ def draw_blocks(
         yield slice(0, len(items)), slice(0, n), {name: part[:, kept].flatten(0, 1) for name, part in parts.items()}
         return
     width = n_factors if posterior.v_covariance is not None else 32
-    step = max(1, FLOATS_AT_ONCE // (n_factors * width))
+    step = max(1, FLOATS_AT_ONCE // (4 * n_factors * width))
     nobody, u = torch.zeros(0, dtype=torch.int64), []
     for start in range(0, max(1, len(items)), step):
         block = slice(start, min(start + step, len(items)))
@@ -317,7 +317,7 @@ def to_datatree(
     seed: int = 0,
     n_users: int = 20,
     n_items: int = 20,
-    user_log_likelihood: bool = True,
+    user_log_likelihood: bool = False,
     prior: bool = True,
     max_memory: float = 1.0,
 ) -> Any:
@@ -693,7 +693,7 @@ class PosteriorOptions:
         n_items: Items where none is named, evenly over their numbers of training ratings; 0 takes all.
         pairs: A CSV or Parquet file with columns user and item; otherwise all pairs of the named users and items, or
             some training, test and other pairs of each user.
-        user_log_likelihood: The log-likelihood of each user's ratings, for which all items are drawn.
+        user_log_likelihood: The log-likelihood of each user's ratings too, for which all items are drawn (slower).
         prior: Draws of the prior too.
         seed: Of the draws.
         max_memory: GiB that the arrays may take; more is refused.
@@ -710,7 +710,7 @@ class PosteriorOptions:
     items_from: str | None = None
     n_items: int = 20
     pairs: str | None = None
-    user_log_likelihood: bool = True
+    user_log_likelihood: bool = False
     prior: bool = True
     seed: int = 0
     max_memory: float = 1.0

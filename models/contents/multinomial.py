@@ -83,10 +83,12 @@ class Multinomial(ContentLikelihood):
     def sample(self, params: dict[str, Tensor], like: SparseRows) -> SparseRows:
         """Texts of the same lengths as ``like``, word by word."""
         lengths = like.totals.round().long()
-        rows = torch.repeat_interleave(torch.arange(len(like), device=lengths.device), lengths)
-        words = torch.distributions.Categorical(logits=params["logits"][rows]).sample()
+        longest = max(1, int(lengths.max())) if len(lengths) else 1
+        words = torch.multinomial(params["logits"].softmax(-1), longest, replacement=True)
+        rows, places = (torch.arange(longest, device=lengths.device) < lengths[:, None]).nonzero(as_tuple=True)
         counts = torch.zeros_like(params["logits"])
-        return SparseRows.from_dense(counts.index_put_((rows, words), counts.new_ones(()), accumulate=True))
+        counts.index_put_((rows, words[rows, places]), counts.new_ones(()), accumulate=True)
+        return SparseRows.from_dense(counts)
 
 
 class PseudoMultinomial(Multinomial):

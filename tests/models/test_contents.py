@@ -81,6 +81,21 @@ def test_multinomial_draws_are_whole_counts_with_the_rounded_length_of_the_texts
     torch.testing.assert_close(drawn.values, drawn.values.round(), rtol=0, atol=0)
 
 
+@pytest.mark.statistical
+def test_multinomial_draws_have_their_probabilities(failure_rate):
+    """Counts of words over many texts, two-sided, four comparisons: two texts' logits, two words that stand for all."""
+    likelihood, n = content_likelihood("multinomial", {}), 20_000
+    logits = torch.tensor([[0.0, 1.0, -2.0], [3.0, 0.0, 0.5]], dtype=torch.float64)
+    like = SparseRows.from_dense(torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]], dtype=torch.float64))
+    repeated = like.select(torch.arange(2).repeat(n))
+    drawn = likelihood.sample({"logits": logits.repeat(n, 1)}, repeated).dense().view(n, 2, 3)
+    for text, length in enumerate((3, 2)):
+        p = logits[text].softmax(-1)
+        error = (length * p * (1 - p) / n).sqrt()
+        bound = -torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 8))
+        assert ((drawn[:, text].mean(0) - length * p).abs() < bound * error)[:2].all()
+
+
 def test_only_pseudo_likelihoods_say_so():
     assert [name for name in NAMES if content_likelihood(name, {}).pseudo] == ["pseudo-bernoulli", "pseudo-multinomial"]
 

@@ -1,0 +1,736 @@
+r"""Is the fit sound? Traces, content, Pareto k, predictive checks: ``python -m analysis.diagnostics RUN --out FOLDER``.
+
+- :func:`traces`: the objective and its named terms by epoch.
+- :func:`content_units`: which units of q(z|x) are alive.
+- :func:`pareto_k`: how far q(u_i) is from what the items say about the user, for each user.
+- :func:`predictive_checks`: discrepancies of the data beside those of data drawn from posterior or prior.
+
+C depends on R in the paper (a where R = 1), so that nothing here draws a whole data set from nothing: the exposure,
+which cells are stored and with what confidence, is given and kept, and ratings, real numbers, are drawn given it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyro_cvae.errors import InputError, run_command
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from inference.fitting import Fit
+
+GOOD_K = 0.7
+BACKGROUND_OF_A_USER = 50
+FLOATS_AT_ONCE = 2**24
+
+
+# --- the objective ---------------------------------------------------------------------------------------------------
+
+
+def traces(fit: Fit) -> Any:
+    """A figure of the objective and its named terms by epoch, in nats, a panel each, a colour a phase.
+
+    A panel holds one number alone: an ELBO and a MAP objective are different ones, and so is the objective before
+    ratings are in it (phase "content"). A term is drawn as it is logged: those named kl_ are subtracted.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from analysis.plots import CYCLE, figure
+    from inference.elbo import SIGNS
+
+    table = pd.DataFrame(fit.history)
+    if table.empty:
+        raise InputError("the fit has no history", "fit for an epoch or more")
+    objective = fit.options.objective
+    phases = list(dict.fromkeys(table["phase"]))
+    panels = [(f"{_called(fit)} ({phase})", table[objective].where(table["phase"] == phase)) for phase in phases]
+    panels += [(_term(name), table[name]) for name in table.columns if name in SIGNS and table[name].notna().any()]
+    n_columns = 3
+    drawn, axes = figure(n_columns, -(-len(panels) // n_columns), width=3.9, height=2.5)
+    for panel, (title, values) in zip(axes.flat, panels, strict=False):
+        for phase, color in zip(phases, CYCLE, strict=False):
+            mine = (table["phase"] == phase) & values.notna() & np.isfinite(values)
+            if mine.any():
+                panel.plot(table["epoch"][mine], values[mine], ".-", color=color, markersize=4, label=phase)
+        panel.set_title(title, fontsize=10)
+        panel.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
+    for panel in axes.flat[len(panels) :]:
+        panel.set_visible(False)
+    for panel in axes[-1]:
+        panel.set_xlabel("epoch")
+    axes.flat[len(phases)].legend(fontsize=8) if len(panels) > len(phases) else None
+    return drawn
+
+
+def _called(fit: Fit) -> str:
+    """What the objective is to be called."""
+    name = "MAP objective" if fit.options.objective == "map_objective" else "ELBO"
+    name = f"pseudo-{name}" if fit.model.content.pseudo else name
+    return f"{name} of a tempered fit" if fit.options.tempered else name
+
+
+def _term(name: str) -> str:
+    words = {
+        "ratings": "E log p(R | U, V)",
+        "content": "E log p(X | Z)",
+        "kl_u": "KL of q(U), subtracted",
+        "kl_v": "KL of q(V), subtracted",
+        "kl_z": "KL of q(Z | X), subtracted",
+        "log_p_u": "log p(U)",
+        "log_p_v": "log p(V | Z)",
+        "weights": "log p(theta)",
+        "penalty": "encoder's penalty",
+        "precisions": "log p of precisions",
+    }
+    return words.get(name, name)
+
+
+# --- the content -----------------------------------------------------------------------------------------------------
+
+
+def content_units(fit: Fit) -> tuple[pd.DataFrame, Any]:
+    """KL of each unit of q(z|x), and the eigenvalues of the means' covariance; a table and a figure.
+
+    Columns: ``kl``, the mean over items of KL(q(z_k|x) || p(z_k)) in nats, and ``eigenvalue`` of the covariance of the
+    means over items, both in falling order, so that a row pairs the k-th largest of each, not one unit with another.
+    """
+    import pandas as pd
+    import torch
+
+    from analysis.plots import figure
+
+    loc, scale = fit.posterior.z_loc.double(), fit.posterior.z_scale.double()
+    kl = (0.5 * (loc.square() + scale.square() - 1) - scale.log()).mean(0).sort(descending=True).values
+    eigenvalues = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(loc.mT))).flip(0)
+    table = pd.DataFrame({"kl": kl.numpy(), "eigenvalue": eigenvalues.numpy()}, index=pd.RangeIndex(1, 1 + len(kl)))
+    drawn, axes = figure(2, 1, width=4.6, height=3.2)
+    left, right = axes[0]
+    left.bar(table.index, table["kl"], width=0.8)
+    left.set(xlabel="unit, by its KL", ylabel="mean KL(q(z|x) || p(z)), nats")
+    right.semilogy(table.index, table["eigenvalue"].clip(lower=1e-6), ".-")
+    right.axhline(0.01, color="#bbbbbb", linestyle="--")
+    right.set(xlabel="direction, by its eigenvalue", ylabel="variance of E[z] over items")
+    alive = int((table["eigenvalue"] > 0.01).sum())
+    right.set_title(f"{alive} of {len(table)} active (above 0.01)", fontsize=10)
+    return table, drawn
+
+
+# --- Pareto k of each user -------------------------------------------------------------------------------------------
+
+
+def pareto_k(
+    fit: Fit, users: np.ndarray | None = None, *, n_users: int = 50, draws: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """How far q(u_i) is from p(u_i | R_i, V), with V drawn from q: a row a user, columns user, n_ratings, k, ess, kl.
+
+    A draw (u_i, V) from q(u_i) q(V) has the log ratio
+
+        log p(R_i | u_i, V) + log p(u_i) - log p(R_i | V) - log q(u_i) = log p(u_i | R_i, V) - log q(u_i),
+
+    the target being q(V) p(u_i | R_i, V): q with this user's part made exact. The division by p(R_i | V) keeps R_i from
+    being counted twice, q(V) having seen it already. ``k`` is the Pareto k of the ratios: below 0.7 u_i and u_i.v_j
+    from q can be reweighted to the target; above it q(u_i), the same whatever V is, is too far from it. ``ess`` is the
+    effective share of the draws, ``kl`` the mean of minus the log ratio, an estimate in nats of
+    E_q(V) KL(q(u_i) || p(u_i | R_i, V)). If V is a point and q(u_i) has a full covariance all ratios are 1 and k is
+    -inf. Nothing is said of q(V) itself, or of all latents together: with millions of them that k is always bad.
+
+    ``users`` are rows; by default ``n_users`` evenly over their numbers of ratings. Raises InputError for a posterior
+    that has no density: a point, or the draws of MCMC. Sources: Yao et al., Yes, but did it work? Evaluating
+    variational inference, ICML 2018; Vehtari et al., Pareto smoothed importance sampling, JMLR 2024.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from analysis.posterior import psis, spread_rows
+
+    _need_density(fit)
+    counts = fit.split.train.user_counts
+    rows = spread_rows(fit.dataset.interactions.user_counts, n_users) if users is None else np.asarray(users)
+    ratios = log_ratios(fit, rows, draws, seed)
+    top = ratios - ratios.max(0)
+    weights = np.exp(top) / np.exp(top).sum(0)
+    columns = {
+        "n_ratings": counts[rows],
+        "k": psis(ratios),
+        "ess": 1 / (weights**2).sum(0) / draws,
+        "kl": -ratios.mean(0),
+    }
+    return pd.DataFrame({"user": fit.dataset.user_ids[rows]} | columns)
+
+
+def _need_density(fit: Fit) -> None:
+    if fit.posterior.is_point:
+        raise InputError("a MAP fit is a point: no draws, no Pareto k", "fit with --mode bayes")
+    if hasattr(fit.posterior, "chains"):
+        raise InputError("draws of MCMC have no q whose Pareto k could be asked for", "look at their R-hat and ESS")
+
+
+def log_ratios(fit: Fit, users: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """Log p(u_i | R_i, V) - log q(u_i) in nats of draws from q, (n_draws, n_users), in float64; see :func:`pareto_k`.
+
+    The background costs no pass over all pairs: with G = sum_j v_j v_j' the precision of p(u_i | R_i, V) is
+    lambda_u I + b G + sum over stored cells of (c - b) v_j v_j'.
+    """
+    import numpy as np
+    import torch
+
+    from analysis.posterior import UserRows, draw_blocks
+
+    posterior, cells = fit.posterior, UserRows.of(fit, users)
+    n_factors = posterior.u_loc.shape[1]
+    loc = posterior.mean("u")[torch.as_tensor(users)].double()
+    tril = torch.linalg.cholesky(posterior.covariance("u", torch.as_tensor(users)).double())
+    at_once = max(1, FLOATS_AT_ONCE // ((2 * len(users) + 1) * n_factors**2))
+    parts = []
+    for number, start in enumerate(range(0, draws, at_once)):
+        n = min(at_once, draws - start)
+        precision = (fit.model.lambda_u * torch.eye(n_factors, dtype=torch.float64)).repeat(n, len(users), 1, 1)
+        gram = torch.zeros(n, n_factors, n_factors, dtype=torch.float64)
+        shift = torch.zeros(n, len(users), n_factors, dtype=torch.float64)
+        u = torch.zeros_like(shift)
+        own = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
+        for block, some, drawn in draw_blocks(posterior, users, cells.items, n, own):
+            u[some] = drawn["u"].double()
+            gram[some] += (drawn["v"].mT @ drawn["v"]).double()
+            user, item, rating, confidence = cells.cells(block, torch.float64)
+            step = max(1, FLOATS_AT_ONCE // (4 * n_factors**2 * (some.stop - some.start)))
+            for part in torch.arange(len(user)).split(step):
+                v = drawn["v"][:, item[part]].double()
+                weighted = (confidence[part] - cells.b)[:, None] * v
+                precision[some] = precision[some].index_add(1, user[part], weighted[..., :, None] * v[..., None, :])
+                shift[some] = shift[some].index_add(1, user[part], (confidence * rating)[part, None] * v)
+        precision += cells.b * gram[:, None]
+        factor = torch.linalg.cholesky(precision)
+        mean = torch.cholesky_solve(shift[..., None], factor).squeeze(-1)
+        away = (factor.mT @ (u - mean)[..., None]).squeeze(-1)
+        target = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * away.square().sum(-1)
+        inside = torch.linalg.solve_triangular(tril, (u - loc)[..., None], upper=False).squeeze(-1)
+        own_density = -tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * inside.square().sum(-1)
+        parts.append(target - own_density)
+    return torch.cat(parts).numpy()
+
+
+def plot_pareto_k(table: pd.DataFrame) -> Any:
+    """A figure of k and of the KL by the number of training ratings."""
+    import numpy as np
+
+    from analysis.plots import figure
+
+    drawn, axes = figure(2, 1, width=4.6, height=3.2)
+    left, right = axes[0]
+    jitter = np.random.default_rng(0).uniform(-0.15, 0.15, len(table))
+    at = table["n_ratings"] + jitter
+    lowest = table["k"].replace(-np.inf, np.nan).min()
+    left.plot(at, table["k"].replace(-np.inf, lowest), ".")
+    left.axhline(GOOD_K, color="#ee6677", linestyle="--", label=f"{GOOD_K}: above it q is too far away")
+    left.set(xlabel="training ratings of the user", ylabel="Pareto k")
+    left.legend(fontsize=8)
+    right.plot(at, table["kl"], ".")
+    right.set(xlabel="training ratings of the user", ylabel="KL(q(u) || p(u | R, V)), nats")
+    return drawn
+
+
+# --- predictive checks -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A discrepancy T of the data beside that of drawn data.
+
+    Parameters:
+        name: What T is.
+        meaning: How to read it, one sentence.
+        observed: T of the data in each draw, (n_draws,), the same number where T does not depend on the parameters.
+        replicated: T of the data drawn in each draw, (n_draws,).
+    """
+
+    name: str
+    meaning: str
+    observed: np.ndarray
+    replicated: np.ndarray
+
+    @property
+    def p(self) -> float:
+        """Predictive p-value P(T_drawn > T) + 1/2 P(T_drawn = T): near 0 or 1 the model does not give such data."""
+        return float((self.replicated > self.observed).mean() + 0.5 * (self.replicated == self.observed).mean())
+
+
+def predictive_checks(
+    fit: Fit, source: str = "posterior", *, n_users: int = 200, n_texts: int = 100, draws: int = 200, seed: int = 0
+) -> list[Check]:
+    """Checks of ratings and texts against what the model would have given, ``source`` "posterior" or "prior".
+
+    Of ``n_users`` users (evenly over their numbers of ratings) the stored cells, their held-out pairs and some cells
+    that are neither; of ``n_texts`` items (evenly over theirs) the texts. A drawn R_ij is N(u_i.v_j, 1 / C_ij) with the
+    exposure of the data, a drawn text has the length of its own. Raises InputError for the posterior of a point; its
+    prior can be asked for.
+    """
+    if source not in ("posterior", "prior"):
+        raise InputError(f"{source!r} is no source of draws", "use posterior or prior")
+    if source == "posterior" and fit.posterior.is_point:
+        raise InputError("a MAP fit is a point: it has no posterior to check", "fit with --mode bayes")
+    return [*_rating_checks(fit, source, n_users, draws, seed), *_text_checks(fit, source, n_texts, draws, seed)]
+
+
+def _rating_checks(fit: Fit, source: str, n_users: int, draws: int, seed: int) -> Iterator[Check]:
+    import numpy as np
+
+    from analysis.posterior import Cells, held_out_cells, pairs_by_kind, seen_cells, spread_rows
+
+    rng = np.random.default_rng((seed, 2))
+    users = spread_rows(fit.dataset.interactions.user_counts, n_users)
+    kinds = pairs_by_kind(fit, users, BACKGROUND_OF_A_USER, seed)
+    stored, background = seen_cells(fit, *kinds["train"]), seen_cells(fit, *kinds["neither"])
+    held_out, neither = held_out_cells(fit, *kinds["test"]), Cells(*kinds["neither"], *np.zeros((2, 0)))
+    asked = (stored, background, held_out, neither)
+    scores = _scores(fit, source, [(cells.users, cells.items) for cells in asked], draws, seed)
+
+    s, sd = scores[0], stored.confidences**-0.5
+    drawn = s + rng.standard_normal(s.shape) * sd
+    means, drawn_means = _by_user(stored.ratings[None], stored.users), _by_user(drawn, stored.users)
+    same = np.ones(draws)
+    yield Check(
+        "mean of stored ratings",
+        "Mean over users of the mean of their stored R; a click is a 1, and shrinkage draws less.",
+        means.mean(1) * same,
+        drawn_means.mean(1),
+    )
+    yield Check(
+        "spread between users",
+        "Standard deviation over users of that mean; 0 for clicks.",
+        means.std(1) * same,
+        drawn_means.std(1),
+    )
+    yield Check(
+        "squares of stored ratings",
+        "Sum of C (R - u.v)^2 over stored cells, of the data and of drawn ratings; small p: they are fitted badly.",
+        (((stored.ratings - s) / sd) ** 2).sum(1),
+        (((drawn - s) / sd) ** 2).sum(1),
+    )
+    if len(background):
+        s, sd = scores[1], background.confidences**-0.5
+        yield Check(
+            "squares of zeros",
+            "The same of cells that are not stored, R = 0; p near 1: exact zeros are no draws of a Normal.",
+            ((s / sd) ** 2).sum(1),
+            rng.chisquare(len(background), draws),
+        )
+    if not len(held_out) or source == "prior":
+        return
+    if fit.split.train.complete:
+        s, sd = scores[2], held_out.confidences**-0.5
+        drawn, scale = s + rng.standard_normal(s.shape) * sd, (s.var(0) + sd**2) ** 0.5
+        yield Check(
+            "squares of held-out ratings",
+            "Sum over held-out cells of (R - E u.v)^2 / (var(u.v) + 1/C); small p: the intervals are too narrow.",
+            (((held_out.ratings - s.mean(0)) / scale) ** 2).sum() * same,
+            (((drawn - s.mean(0)) / scale) ** 2).sum(1),
+        )
+    elif len(neither):
+        yield _rank_check(fit, held_out, neither, scores[2], scores[3], rng)
+
+
+def _rank_check(fit: Fit, held_out: Any, neither: Any, positive: Any, other: Any, rng: np.random.Generator) -> Check:
+    """AUC of held-out items under drawn scores, beside that of items chosen by the drawn ratings."""
+    import numpy as np
+
+    users = np.concatenate([held_out.users, neither.users])
+    both = np.isin(users, np.intersect1d(held_out.users, neither.users))
+    users, scores = users[both], np.concatenate([positive, other], axis=1)[:, both]
+    chosen = (np.arange(len(both)) < len(held_out))[both]
+    _, place, counts = np.unique(users, return_inverse=True, return_counts=True)
+    n_chosen = np.bincount(place, chosen)
+    start = np.cumsum(counts) - counts
+    ratings = scores + rng.standard_normal(scores.shape) * fit.options.model.a**-0.5
+    observed, replicated = np.empty(len(scores)), np.empty(len(scores))
+    for draw, (score, rating) in enumerate(zip(scores, ratings, strict=True)):
+        rank = _ranks(score, place, start)
+        of_rating = _ranks(-rating, place, start)
+        for into, picked in ((observed, chosen), (replicated, of_rating < n_chosen[place])):
+            below = np.bincount(place, rank * picked) - n_chosen * (n_chosen - 1) / 2
+            into[draw] = (below / (n_chosen * (counts - n_chosen))).mean()
+    return Check(
+        "rank of held-out items (AUC)",
+        "Chance that a held-out item has a higher u.v than one that is neither; drawn: that of as many items chosen by "
+        "their drawn R of precision a, how well the model believes that it ranks; p near 1: it believes too much.",
+        observed,
+        replicated,
+    )
+
+
+def _ranks(values: np.ndarray, place: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Rank of each value among those of its user, from 0, in their own order."""
+    import numpy as np
+
+    order = np.lexsort((values, place))
+    ranks = np.empty(len(values))
+    ranks[order] = np.arange(len(values)) - start[place[order]]
+    return ranks
+
+
+def _by_user(values: np.ndarray, users: np.ndarray) -> np.ndarray:
+    """Means of each user's values, (n_draws, n_users), from (n_draws, n_cells), the cells being in order of users."""
+    import numpy as np
+
+    _, start, counts = np.unique(users, return_index=True, return_counts=True)
+    return np.add.reduceat(values, start, axis=1) / counts
+
+
+def _scores(
+    fit: Fit, source: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: int, seed: int
+) -> list[np.ndarray]:
+    """Joint draws of u.v of several sets of pairs, (n_draws, n_pairs) each in float64."""
+    import numpy as np
+
+    from analysis.posterior import draw_blocks
+
+    users, user_at = np.unique(np.concatenate([u for u, _ in pairs]), return_inverse=True)
+    items, item_at = np.unique(np.concatenate([i for _, i in pairs]), return_inverse=True)
+    found = np.empty((draws, len(user_at)))
+    stream: Iterator[tuple[slice, slice, dict[str, torch.Tensor]]]
+    if source == "posterior":
+        stream = draw_blocks(fit.posterior, users, items, draws, seed)
+    else:
+        stream = _prior_blocks(fit, len(users), len(items), draws, seed)
+    for block, some, drawn in stream:
+        inside = np.flatnonzero((item_at >= block.start) & (item_at < block.stop))
+        step = max(1, FLOATS_AT_ONCE // (2 * drawn["u"].shape[0] * drawn["u"].shape[2]))
+        for part in np.array_split(inside, -(-len(inside) // step) or 1):
+            u, v = drawn["u"][:, user_at[part]], drawn["v"][:, item_at[part] - block.start]
+            found[some, part] = (u * v).sum(-1)
+    return np.split(found, np.cumsum([len(u) for u, _ in pairs])[:-1], axis=1)
+
+
+def _prior_blocks(
+    fit: Fit, n_users: int, n_items: int, draws: int, seed: int
+) -> Iterator[tuple[slice, slice, dict[str, torch.Tensor]]]:
+    """Draws of u and v from the prior, all rows in parts of the draws."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    n_factors = fit.posterior.u_loc.shape[1]
+    step = max(1, FLOATS_AT_ONCE // (n_factors * (n_users + n_items)))
+    sd_u, sd_v = fit.model.lambda_u**-0.5, (1 + 1 / fit.model.lambda_v) ** 0.5
+    for start in range(0, draws, step):
+        n = min(step, draws - start)
+        u, v = (
+            sd * torch.randn(n, rows, n_factors, generator=generator) for sd, rows in ((sd_u, n_users), (sd_v, n_items))
+        )
+        yield slice(0, n_items), slice(start, start + n), {"u": u, "v": v}
+
+
+def _text_checks(fit: Fit, source: str, n_texts: int, draws: int, seed: int) -> Iterator[Check]:
+    import numpy as np
+    import torch
+
+    from analysis.posterior import spread_rows
+    from models.observations import SparseRows
+
+    counts = fit.dataset.content.counts
+    full = np.flatnonzero(np.diff(counts.indptr))
+    items = full[spread_rows(np.diff(counts.indptr)[full], n_texts)]
+    dtype = fit.posterior.z_loc.dtype
+    content = SparseRows.from_csr(fit.scalings["content"].transform(counts[items]), dtype)
+    chosen = fit.posterior.select(items=torch.as_tensor(items))
+    words, alone, largest = np.empty(draws), np.empty(draws), np.empty(draws)
+    whole = True
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        for draw, z in enumerate(_z_draws(chosen, source, draws, seed)):
+            text = fit.model.content.sample(fit.model.decoder(z), content)
+            whole = whole and bool((text.values == text.values.round()).all() and (text.values >= 0).all())
+            words[draw], alone[draw], largest[draw] = _word_statistics(text)
+    same = np.ones(draws)
+    if not whole:
+        return
+    of_data = _word_statistics(content)
+    yield Check("different words of a text", "Mean over texts.", of_data[0] * same, words)
+    yield Check(
+        "words of one text alone",
+        "Share, of the words that occur, of those in one text only: the tail of word frequencies.",
+        of_data[1] * same,
+        alone,
+    )
+    yield Check(
+        "most common word",
+        "Share of the texts that have the word that most have.",
+        of_data[2] * same,
+        largest,
+    )
+
+
+def _z_draws(chosen: Any, source: str, draws: int, seed: int) -> Iterator[torch.Tensor]:
+    import torch
+
+    if source == "prior":
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(draws):
+            yield torch.randn(chosen.z_loc.shape, generator=generator, dtype=chosen.z_loc.dtype)
+    else:
+        for part in chosen.draws(draws, seed):
+            yield from part["z"]
+
+
+def _word_statistics(text: Any) -> tuple[float, float, float]:
+    """Mean number of different words, share of words in one text alone, share of texts with the most common word."""
+    import torch
+
+    there = text.values > 0
+    frequency = torch.bincount(text.columns[there], minlength=text.n_columns)
+    occurring = (frequency > 0).sum().clamp(min=1)
+    n_texts = len(text)
+    return float(there.sum()) / n_texts, float((frequency == 1).sum() / occurring), float(frequency.max()) / n_texts
+
+
+def plot_checks(checks: Sequence[Check], title: str = "") -> Any:
+    """A figure of all checks: drawn data as a histogram, the data as a line, or both as points where both vary."""
+    import numpy as np
+
+    from analysis.plots import CYCLE, figure
+
+    n_columns = min(3, max(1, len(checks)))
+    drawn, axes = figure(n_columns, -(-len(checks) // n_columns), width=3.9, height=2.9)
+    for panel, check in zip(axes.flat, checks, strict=False):
+        ends = np.concatenate([check.observed, check.replicated])
+        panel.hist(check.replicated, bins=30, color=CYCLE[-2], label="drawn")
+        if np.ptp(check.observed) > 1e-9 * np.abs(ends).max():
+            panel.hist(check.observed, bins=30, color=CYCLE[0], alpha=0.6, label="data, by draw")
+        else:
+            panel.axvline(check.observed[0], color=CYCLE[0], linewidth=2, label="data")
+        panel.set_title(f"{check.name}: p = {check.p:.3f}", fontsize=10)
+        panel.set_yticks([])
+        panel.grid(False)
+    for panel in axes.flat[len(checks) :]:
+        panel.set_visible(False)
+    axes.flat[0].legend(fontsize=8)
+    if title:
+        drawn.suptitle(title, fontsize=11)
+    return drawn
+
+
+# --- all of it -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Diagnosis:
+    """What the diagnostics say of a fit.
+
+    Parameters:
+        summary: One row a finding: ``what``, ``value`` (text), ``note``.
+        pareto_k: The table of :func:`pareto_k`, or ``None`` where there is no q.
+        checks: Predictive checks by source of the draws, "posterior" and "prior".
+        figures: Matplotlib figures by name, as the files of the command are called.
+    """
+
+    summary: pd.DataFrame
+    pareto_k: pd.DataFrame | None
+    checks: dict[str, list[Check]]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+def diagnose(
+    fit: Fit,
+    *,
+    n_users: int = 50,
+    draws: int = 1000,
+    check_users: int = 200,
+    check_texts: int = 100,
+    check_draws: int = 200,
+    seed: int = 0,
+    on_part: Callable[[str], None] = lambda part: None,
+) -> Diagnosis:
+    """All diagnostics of a fit; of a point those that it has. No file is written.
+
+    ``n_users`` and ``draws`` are those of :func:`pareto_k`, ``check_`` of :func:`predictive_checks`; ``on_part`` is
+    called with the name of each part before it begins.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from inference.posterior import content_diagnostics
+
+    rows: list[tuple[str, str, str]] = []
+    figures: dict[str, Any] = {}
+    on_part("objective and content")
+    if fit.history:
+        name, last = fit.options.objective, fit.history[-1]
+        note = "the untempered sum of a tempered fit, no bound" if fit.options.tempered else ""
+        if fit.model.content.pseudo:
+            note = "with a content likelihood without a normaliser: no bound on any evidence"
+        rows.append((_called(fit), f"{last[name]:,.1f} nats", note))
+        figures["traces"] = traces(fit)
+    _, figures["content"] = content_units(fit)
+    content = content_diagnostics(fit.posterior.z_loc, fit.posterior.z_scale, seed=seed)
+    n_items, n_factors = fit.posterior.z_loc.shape
+    rows += [
+        ("KL(q(z|x) || p(z))", f"{content['kl']:.2f} nats", "mean over items; 0 says that the content is dead"),
+        (
+            "active units",
+            f"{content['active_units']:.0f} of {n_factors}",
+            "directions of E[z] with variance above 0.01",
+        ),
+        (
+            "I(x; z)",
+            f"{content['mutual_information']:.2f} nats",
+            f"at most log of {n_items:,} items, {np.log(n_items):.2f}",
+        ),
+    ]
+    table = None
+    try:
+        _need_density(fit)
+    except InputError as error:
+        rows.append(("Pareto k", "-", str(error)))
+    else:
+        on_part("Pareto k")
+        table = pareto_k(fit, n_users=n_users, draws=draws, seed=seed)
+        figures["pareto-k"] = plot_pareto_k(table)
+        good = (table["k"] < GOOD_K).mean()
+        rows += [
+            ("Pareto k below 0.7", f"{good:.0%} of {len(table)} users", "q(u) against p(u | R, V), V drawn from q"),
+            ("KL(q(u) || p(u | R, V))", f"{table['kl'].median():.2f} nats", "median over the same users"),
+        ]
+    checks = {}
+    for source in ("prior",) if fit.posterior.is_point else ("posterior", "prior"):
+        on_part(f"{source} predictive checks")
+        checks[source] = predictive_checks(
+            fit, source, n_users=check_users, n_texts=check_texts, draws=check_draws, seed=seed
+        )
+        figures[f"{source}-checks"] = plot_checks(checks[source], f"{source} predictive checks, exposure given")
+        rows += [(f"{source}: {check.name}", f"p = {check.p:.3f}", check.meaning) for check in checks[source]]
+    return Diagnosis(pd.DataFrame(rows, columns=["what", "value", "note"]), table, checks, figures)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DiagnosticsOptions:
+    """What is looked at.
+
+    Parameters:
+        run: The run folder of a fit.
+        out: A folder for the figures (PNG) and tables (CSV); without it only the summary is shown.
+        n_users: Users whose Pareto k is computed, evenly over their numbers of ratings; 0 takes all.
+        draws: Draws for it.
+        check_users: Users of the predictive checks; 0 takes all.
+        check_texts: Texts of the predictive checks; 0 takes all.
+        check_draws: Draws of the predictive checks.
+        seed: Of the draws.
+        overwrite: Write into a folder that exists.
+    """
+
+    run: str
+    out: str | None = None
+    n_users: int = 50
+    draws: int = 1000
+    check_users: int = 200
+    check_texts: int = 100
+    check_draws: int = 200
+    seed: int = 0
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        least = {"n_users": 0, "draws": 100, "check_users": 0, "check_texts": 0, "check_draws": 10, "seed": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                flag = name.replace("_", "-")
+                raise InputError(f"--{flag} is {getattr(self, name)}, but it must be at least {bound}")
+        if self.out is not None:
+            out = Path(self.out)
+            if out.exists() and not out.is_dir():
+                raise InputError("this is not a folder", "choose another --out", path=out)
+            if out.exists() and not self.overwrite:
+                raise InputError("exists already", "choose another --out, or give --overwrite", path=out)
+            if not out.absolute().parent.is_dir():
+                raise InputError("--out: no such folder", "make it first", path=out.parent)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line."""
+    from inference.commands import parse
+
+    (options,) = parse(
+        "python -m analysis.diagnostics",
+        "Say whether a fit is sound: traces, content, Pareto k of users, predictive checks.",
+        (DiagnosticsOptions,),
+        argv,
+        positionals=("run",),
+        examples=(("python -m analysis.diagnostics RUN --out diagnostics", "the summary, figures and tables"),),
+    )
+    from rich.console import Console
+
+    from inference.fitting import load
+
+    fit = load(options.run)
+    console = Console(stderr=True)
+    with console.status("") as status:
+        found = diagnose(
+            fit,
+            n_users=options.n_users,
+            draws=options.draws,
+            check_users=options.check_users,
+            check_texts=options.check_texts,
+            check_draws=options.check_draws,
+            seed=options.seed,
+            on_part=lambda part: status.update(f"{part} ..."),
+        )
+    if options.out is not None:
+        write(found, options.out)
+    _print(found, fit)
+
+
+def write(found: Diagnosis, out: str | Path) -> Path:
+    """Figures as PNG, summary, Pareto k and checks as CSV, into a folder that appears whole."""
+    import shutil
+
+    import pandas as pd
+
+    from analysis.plots import save
+
+    out = Path(out)
+    temporary = out.with_name(f".{out.name}.new")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        for name, drawn in found.figures.items():
+            save(drawn, temporary / f"{name}.png")
+        found.summary.to_csv(temporary / "summary.csv", index=False)
+        if found.pareto_k is not None:
+            found.pareto_k.to_csv(temporary / "pareto-k.csv", index=False)
+        rows = [
+            (source, check.name, check.observed.mean(), check.replicated.mean(), check.replicated.std(), check.p)
+            for source, checks in found.checks.items()
+            for check in checks
+        ]
+        columns = ["source", "check", "data", "drawn", "drawn sd", "p"]
+        pd.DataFrame(rows, columns=columns).to_csv(temporary / "checks.csv", index=False)
+        if out.exists():
+            for path in temporary.iterdir():
+                path.replace(out / path.name)
+        else:
+            temporary.replace(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _print(found: Diagnosis, fit: Fit) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table("what", "value", "note", title=f"{escape(fit.dataset.name)}, {fit.posterior.kind}")
+    for row in found.summary.itertuples(index=False):
+        shown.add_row(*(escape(str(cell)) for cell in row))
+    Console().print(shown)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
