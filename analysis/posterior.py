@@ -34,9 +34,9 @@ GROUPS = {
     "prior_predictive": "the same from the prior",
     "log_likelihood": "R (cell), log p(R_ij | u_i, v_j); where asked for R_user (user), log p(R_i | u_i, V), all items",
     "observed_data": "R (cell) as the fit saw it: a cell that is not stored is 0",
-    "constant_data": "confidence of cells, and whether they are stored; training ratings, precisions, titles",
+    "constant_data": "user, item, part of pairs; confidence of cells, if they are stored; training counts; precisions",
     "predictions": "R of pairs of the test part (held_out), given the confidence that a stored rating has",
-    "predictions_constant_data": "R (held_out), the rating that came, and its confidence",
+    "predictions_constant_data": "R (held_out), the rating that came, its confidence, user and item",
     "sample_stats": "lp, the log joint density of each draw: of MCMC only",
     "history": "the objective and its named terms by epoch: they belong to a fit, not to a draw, as sample_stats must",
 }
@@ -345,9 +345,9 @@ def to_datatree(
         spread_rows(fit.split.train.item_counts, n_items) if items is None else _unique(dataset.item_rows(items))
     )
     if pairs is not None:
-        given = list(pairs)
+        listed = list(pairs)
         pair_users, pair_items = (
-            rows_of([pair[side] for pair in given])
+            rows_of([pair[side] for pair in listed])
             for side, rows_of in enumerate((dataset.user_rows, dataset.item_rows))
         )
     elif both:
@@ -356,7 +356,7 @@ def to_datatree(
         kinds = pairs_by_kind(fit, user_rows, PAIRS_OF_A_KIND, seed).values()
         pair_users, pair_items = (np.concatenate(part) for part in zip(*kinds, strict=True))
     asked = _Asked(fit, user_rows, item_rows, pair_users, pair_items)
-    asked.need_memory(draws, prior, max_memory)
+    asked.need_memory(draws, prior, user_log_likelihood, max_memory)
 
     values = {"posterior": asked.posterior(draws, seed, user_log_likelihood)}
     log_likelihood = {name: values["posterior"].pop(name) for name in ("R_user",) if name in values["posterior"]}
@@ -371,7 +371,8 @@ def to_datatree(
     if len(asked.held_out):
         scores = values["posterior"]["score"][:, asked.pair_of(asked.held_out)]
         values["predictions"] = {"R": _ratings(scores, asked.held_out, rng)}
-        values["predictions_constant_data"] = {"R": asked.held_out.ratings, "confidence": asked.held_out.confidences}
+        given = {"R": asked.held_out.ratings, "confidence": asked.held_out.confidences}
+        values["predictions_constant_data"] = given | asked.ends("held_out")
     if prior:
         values["prior"] = asked.prior(draws, rng)
         if len(asked.seen):
@@ -435,12 +436,13 @@ class _Asked:
         order = np.argsort(pairs, kind="stable")
         return order[np.searchsorted(pairs[order], cells.users * n_items + cells.items)]
 
-    def need_memory(self, draws: int, prior: bool, max_memory: float) -> None:
+    def need_memory(self, draws: int, prior: bool, by_user: bool, max_memory: float) -> None:
         """Raise InputError, naming the size, where the arrays would take more than ``max_memory`` GiB."""
         loc = self.fit.posterior.u_loc
-        floats = loc.shape[1] * (len(self.users) + 3 * len(self.items)) + len(self.pair_users) + len(self.seen)
-        total = floats * (2 if prior else 1) + 2 * len(self.seen) + len(self.held_out) + 2 * len(self.users)
-        needed = draws * total * loc.element_size() / 2**30
+        latent = loc.shape[1] * (len(self.users) + 3 * len(self.items))
+        drawn = (latent + len(self.pair_users) + len(self.seen)) * (2 if prior else 1) + len(self.held_out)
+        doubles = len(self.seen) + (len(self.users) if by_user else 0)
+        needed = draws * (drawn * loc.element_size() + doubles * 8) / 2**30
         if needed > max_memory:
             what = f"{len(self.users):,} users, {len(self.items):,} items and {len(self.pair_users):,} pairs"
             problem = f"{draws:,} draws of {what} take {needed:.1f} GiB, above --max-memory {max_memory:g}"
@@ -527,7 +529,7 @@ class _Asked:
         if len(self.seen):
             _, stored = _found(train, self.seen.users, self.seen.items)
             found |= {"confidence": self.seen.confidences, "stored": stored.astype(np.int8)}
-        return found
+        return found | {"pair_part": self._part()} | self.ends("pair", "cell")
 
     def tree(self, values: Mapping[str, dict[str, Any]], n_chains: int) -> Any:
         """All groups with their coordinates: the ids of users and items, numbers of factors, pairs and cells."""
@@ -536,12 +538,11 @@ class _Asked:
         import xarray as xr
 
         dataset, fit = self.fit.dataset, self.fit
-        ids = {"user": _texts(dataset.user_ids), "item": _texts(dataset.item_ids)}
-        pairs = Cells(self.pair_users, self.pair_items, np.zeros(0), np.zeros(0))
-        places = {"pair": pairs, "cell": self.seen, "held_out": self.held_out}
-        coords = {"user": ids["user"][self.users], "item": ids["item"][self.items]}
+        coords = {"user": _texts(dataset.user_ids[self.users]), "item": _texts(dataset.item_ids[self.items])}
         coords |= {"factor": np.arange(fit.posterior.u_loc.shape[1])}
-        coords |= {name: np.arange(len(cells)) for name, cells in places.items()}
+        for dim, users, items in self._places():
+            ids = zip(dataset.user_ids[users].tolist(), dataset.item_ids[items].tolist(), strict=True)
+            coords[dim] = np.array([f"{user}, {item}" for user, item in ids], np.str_)
         grouped: dict[str, dict[str, Any]] = {}
         for group, named in values.items():
             chained = "data" not in group
@@ -552,17 +553,25 @@ class _Asked:
         of_predictions = DIMS | {"R": ["held_out"], "confidence": ["held_out"]}
         tree = arviz_base.from_dict(grouped, coords=coords, dims=DIMS, pred_coords=coords, pred_dims=of_predictions)
         for group in grouped:
-            found = tree[group].to_dataset()
-            for name, cells in places.items():
-                if name in found.dims:
-                    ends = {"user": ids["user"][cells.users], "item": ids["item"][cells.items]}
-                    found = found.assign_coords({f"{name}_{side}": (name, end) for side, end in ends.items()})
-            if "pair" in found.dims:
-                found = found.assign_coords(pair_part=("pair", self._part()))
-            tree[group] = xr.DataTree(found.assign_attrs(description=GROUPS[group]))
+            tree[group].attrs["description"] = GROUPS[group]
         tree["history"] = xr.DataTree(_history(fit))
         tree.attrs = self._about()
         return tree
+
+    def _places(self) -> list[tuple[str, np.ndarray, np.ndarray]]:
+        """The dimensions of pairs, with the rows of users and items of each."""
+        seen, held_out = self.seen, self.held_out
+        pairs = ("pair", self.pair_users, self.pair_items)
+        return [pairs, ("cell", seen.users, seen.items), ("held_out", held_out.users, held_out.items)]
+
+    def ends(self, *dims: str) -> dict[str, np.ndarray]:
+        """The ids of the users and items of pairs, one variable each, as ``pair_user``."""
+        found = {}
+        for dim, users, items in self._places():
+            if dim in dims and len(users):
+                found[f"{dim}_user"] = _texts(self.fit.dataset.user_ids[users])
+                found[f"{dim}_item"] = _texts(self.fit.dataset.item_ids[items])
+        return found
 
     def _part(self) -> np.ndarray:
         """The kind of each pair: "train", "test" or "neither"."""
@@ -604,6 +613,8 @@ DIMS: dict[str, list[str]] = {
     "n_ratings_of_item": ["item"],
     "item_group": ["item"],
     "title": ["item"],
+    **{name: [name.rpartition("_")[0]] for name in ("pair_user", "pair_item", "pair_part", "cell_user", "cell_item")},
+    **{name: ["held_out"] for name in ("held_out_user", "held_out_item")},
 }
 """Dimensions of each variable beside chain and draw; of the groups of predictions R and its confidence are held out."""
 
