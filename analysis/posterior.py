@@ -98,7 +98,7 @@ def draw_blocks(
     n_factors = posterior.u_loc.shape[1]
     if hasattr(posterior, "chains"):
         chosen = posterior.select(users, items)
-        parts = {name: chosen.chains(name) for name in "uvz"}  # type: ignore[operator]
+        parts = {name: chosen.chains(name) for name in "uvz"}  # type: ignore[attr-defined]
         kept = torch.as_tensor(_thinned(parts["u"].shape[1], n // parts["u"].shape[0]))
         yield slice(0, len(items)), slice(0, n), {name: part[:, kept].flatten(0, 1) for name, part in parts.items()}
         return
