@@ -228,6 +228,7 @@ def log_ratios(fit: Fit, users: np.ndarray, draws: int, seed: int) -> np.ndarray
 def plot_pareto_k(table: pd.DataFrame, limit: float = 0.7) -> Any:
     """A figure of k, with the limit up to which it can be trusted, and of the KL by the number of training ratings."""
     import numpy as np
+    from matplotlib.ticker import MaxNLocator
 
     from analysis.plots import figure
 
@@ -242,6 +243,9 @@ def plot_pareto_k(table: pd.DataFrame, limit: float = 0.7) -> Any:
     left.legend(fontsize=8)
     right.plot(at, table["kl"], ".")
     right.set(xlabel="training ratings of the user", ylabel="KL(q(u) || p(u | R, V)), nats")
+    for panel in axes[0]:
+        panel.set_xlim(table["n_ratings"].min() - 0.7, table["n_ratings"].max() + 0.7)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     return drawn
 
 
@@ -263,6 +267,10 @@ class Check:
     meaning: str
     observed: np.ndarray
     replicated: np.ndarray
+
+    def __str__(self) -> str:
+        drawn = self.replicated
+        return f"{self.observed.mean():.4g}, drawn {drawn.mean():.4g} (sd {drawn.std():.2g}), p = {self.p:.3f}"
 
     @property
     def p(self) -> float:
@@ -616,7 +624,10 @@ def diagnose(
             fit, source, n_users=check_users, n_texts=check_texts, draws=check_draws, seed=seed
         )
         figures[f"{source}-checks"] = plot_checks(checks[source], f"{source} predictive checks, exposure given")
-        rows += [(f"{source}: {check.name}", f"p = {check.p:.3f}", check.meaning) for check in checks[source]]
+        rows += [
+            (f"{source}: {check.name}", str(check), check.meaning if source == "posterior" or table is None else "")
+            for check in checks[source]
+        ]
     return Diagnosis(pd.DataFrame(rows, columns=["what", "value", "note"]), table, checks, figures)
 
 
