@@ -285,13 +285,16 @@ def predictive_checks(
 
     Of ``n_users`` users (evenly over their numbers of ratings) the stored cells, their held-out pairs and some cells
     that are neither; of ``n_texts`` items (evenly over theirs) the texts. A drawn R_ij is N(u_i.v_j, 1 / C_ij) with the
-    exposure of the data, a drawn text has the length of its own. Raises InputError for the posterior of a point; its
-    prior can be asked for.
+    exposure of the data, a drawn text has the length of its own. Of MCMC no more draws are taken than are stored.
+    Raises InputError for the posterior of a point; its prior can be asked for.
     """
     if source not in ("posterior", "prior"):
         raise InputError(f"{source!r} is no source of draws", "use posterior or prior")
     if source == "posterior" and fit.posterior.is_point:
         raise InputError("a MAP fit is a point: it has no posterior to check", "fit with --mode bayes")
+    if source == "posterior" and hasattr(fit.posterior, "chains"):  # of MCMC no more than there are, all chains alike
+        n_chains, n_stored = fit.posterior.chains("u").shape[:2]
+        draws = n_chains * min(max(1, draws // n_chains), n_stored)
     return [*_rating_checks(fit, source, n_users, draws, seed), *_text_checks(fit, source, n_texts, draws, seed)]
 
 

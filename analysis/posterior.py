@@ -99,7 +99,10 @@ def draw_blocks(
     if hasattr(posterior, "chains"):
         chosen = posterior.select(users, items)
         parts = {name: chosen.chains(name) for name in "uvz"}  # type: ignore[attr-defined]
-        kept = torch.as_tensor(_thinned(parts["u"].shape[1], n // parts["u"].shape[0]))
+        n_chains, n_stored = parts["u"].shape[:2]
+        if n % n_chains:
+            raise InputError(f"{n} draws are no multiple of {n_chains} chains", "ask for another number of --draws")
+        kept = torch.as_tensor(_thinned(n_stored, n // n_chains))
         yield slice(0, len(items)), slice(0, n), {name: part[:, kept].flatten(0, 1) for name, part in parts.items()}
         return
     width = n_factors if posterior.v_covariance is not None else 32
@@ -335,9 +338,9 @@ def to_datatree(
     posterior, dataset = fit.posterior, fit.dataset
     if posterior.is_point:
         raise InputError("a MAP fit is a point: it has no draws to export", "fit with --mode bayes")
+    if draws < 1:
+        raise InputError(f"{draws} draws are none", "ask for one or more --draws")
     n_chains = getattr(posterior, "n_chains", 1)
-    if draws < 1 or draws % n_chains:
-        raise InputError(f"{draws} draws are no multiple of {n_chains} chains", "ask for another number of --draws")
     both = users is not None and items is not None
     counts = dataset.interactions
     user_rows = spread_rows(counts.user_counts, n_users) if users is None else _unique(dataset.user_rows(users))

@@ -170,8 +170,11 @@ def test_what_has_no_q_has_no_k(fits):
         pareto_k(fits["point"])
     draws = pytest.importorskip("inference.draws")
     u, v = torch.randn(4, 14, 3), torch.randn(4, 17, 3)
+    chains = replace(fits["full"], posterior=draws.Draws.of(u.double(), v.double(), v.double(), n_chains=2))
     with pytest.raises(InputError, match="R-hat"):
-        pareto_k(replace(fits["full"], posterior=draws.Draws.of(u, v, v)))
+        pareto_k(chains)
+    found = diagnose(chains, **QUICK)
+    assert found.pareto_k is None and len(found.checks["posterior"][0].replicated) == 4
 
 
 # --- predictive checks -----------------------------------------------------------------------------------------------

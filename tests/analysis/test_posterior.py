@@ -440,6 +440,8 @@ def test_what_cannot_be_exported_is_told_in_one_line(fits, point):
         to_datatree(point)
     with pytest.raises(InputError, match="no user has the id 'nobody'"):
         to_datatree(fit, ["nobody"])
+    with pytest.raises(InputError, match="0 draws are none"):
+        to_datatree(fit, draws=0)
     with pytest.raises(
         InputError, match=r"1,000,000 draws of 12 users, 17 items and \d+ pairs take \d+\.\d GiB, above"
     ):
