@@ -39,8 +39,8 @@ RATINGS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 """Least number of ratings of each bin of :func:`shrinkage`; 0 is an item of which only the content is known."""
 OBJECTIVES = {"elbo": "ELBO", "map_objective": "MAP objective"}
 NO_BOUND = {
-    "tempered": "a tempered fit (lambda_r or the weight of the KL is not 1), which maximised no bound of the evidence",
-    "pseudo_likelihood": "a pseudo-likelihood of the content, so no bound of a probability of the data",
+    "tempered": "a tempered fit (lambda_r or the weight of the KL is not 1), of which the untempered value is shown",
+    "pseudo_likelihood": "a pseudo-likelihood of the content, so that the objective is of no probability of the data",
 }
 FRAMES = ("runs", "recall", "differences", "shrinkage", "stability")
 FIGURE = "compare.png"
@@ -112,6 +112,7 @@ class Comparison:
         stability: Agreement of top lists (:func:`agreement`) of two models, or of two posterior draws of one model, or
             of its draws and its means.
         histories: Of each run, the epochs that saw ratings.
+        evaluations: Of each model, with the metrics of every user and of hot, warm and cold items.
         notes: What has to be said beside the numbers.
     """
 
@@ -122,16 +123,23 @@ class Comparison:
     shrinkage: pd.DataFrame
     stability: pd.DataFrame
     histories: dict[str, pd.DataFrame]
+    evaluations: dict[str, Evaluation]
     notes: tuple[str, ...]
 
 
 # --- the comparison --------------------------------------------------------------------------------------------------
 
 
-def compare(options: CompareOptions, on_step: Callable[[int, int, str], None] = lambda i, n, what: None) -> Comparison:
+def compare(
+    options: CompareOptions,
+    on_step: Callable[[int, int, str], None] = lambda done, n, name: None,
+    on_fit: Callable[[str, Fit], None] = lambda name, fit: None,
+    rivals: Sequence[str] | None = None,
+) -> Comparison:
     """Compare runs; raises InputError where they are not of the same data and split.
 
-    ``on_step`` is called with the number of models done, their number, and the name of the next.
+    ``on_step`` is called with the number of models done, their number, and the name of the next; ``on_fit`` with each
+    run while it is open; ``rivals`` are some of ``inference.rivals.RIVALS`` in place of all or none.
     """
     import pandas as pd
     import torch
@@ -144,7 +152,8 @@ def compare(options: CompareOptions, on_step: Callable[[int, int, str], None] = 
         torch.set_num_threads(options.threads)
     opened = open_runs(options.runs)
     names = short_names(options.runs)
-    rivals = list(RIVALS.items()) if options.rivals else []
+    if rivals is None:
+        rivals = list(RIVALS) if options.rivals else []
     n_models = len(names) + len(rivals)
     cutoffs = sorted(set(options.cutoffs))
 
@@ -174,7 +183,9 @@ def compare(options: CompareOptions, on_step: Callable[[int, int, str], None] = 
             look(name, fit.posterior.score_block)
         except InputError as error:
             raise InputError(error.problem, error.remedy, path=run.path) from None
+        on_fit(name, fit)
         if fit.posterior.is_point:
+            del fit
             continue
         table = shrinkage(fit.posterior, _ratings(split), seed=options.seed)
         artefact = ignores_content(fit.posterior)
@@ -186,10 +197,11 @@ def compare(options: CompareOptions, on_step: Callable[[int, int, str], None] = 
         to_draws = [agreement(drawn[k], drawn[k + half]) for k in range(half)]
         for second, parts in (("its posterior draws", to_means), ("between its draws", to_draws)):
             agreements.append({"first": name, "second": second, **_summary(*map(np.stack, zip(*parts, strict=True)))})
-    for number, (name, factory) in enumerate(rivals, len(names)):
+        del fit  # one run at a time in memory
+    for number, name in enumerate(rivals, len(names)):
         on_step(number, n_models, name)
         try:
-            look(name, factory(dataset, split))
+            look(name, RIVALS[name](dataset, split))
         except PyroCvaeError as error:
             notes.append(f"{name}: {error}.")
     on_step(n_models, n_models, "")
@@ -213,6 +225,7 @@ def compare(options: CompareOptions, on_step: Callable[[int, int, str], None] = 
         pd.concat(spreads, ignore_index=True) if spreads else pd.DataFrame(),
         pd.DataFrame(agreements),
         histories,
+        evaluations,
         tuple(notes + comparability(runs_frame)),
     )
 
@@ -273,10 +286,7 @@ def comparability(runs: pd.DataFrame) -> list[str]:
         label = OBJECTIVES.get(str(objective), str(objective))
         if differ:
             notes.append(f"The {label}s are of different things: the runs differ in {', '.join(differ)}.")
-        for name, why in NO_BOUND.items():
-            if group[name].any():
-                models = ", ".join(group.loc[group[name], "model"])
-                notes.append(f"{label} of {models}: {why}.")
+    notes += [f"{', '.join(runs.loc[runs[n], 'model'])}: {why}." for n, why in NO_BOUND.items() if runs[n].any()]
     if runs["objective"].nunique() > 1:
         shown = " and ".join(OBJECTIVES.get(name, name) for name in runs["objective"].unique())
         notes.append(f"{shown} are different numbers and cannot be compared.")
@@ -434,7 +444,7 @@ def drawn_lists(
 ) -> list[torch.Tensor]:
     """:func:`top_lists` of ``n_draws`` joint draws of u and v; the draws are streamed."""
     part = posterior.select(users=users)
-    rows, at_once = np.arange(len(users)), max(1, FLOATS_AT_ONCE // part.v_loc.numel())
+    rows, at_once = np.arange(len(users)), max(1, FLOATS_AT_ONCE // (4 * part.v_loc.numel()))
     lists = []
     for draws in part.draws(n_draws, seed, at_once):
         for u, v in zip(draws["u"], draws["v"], strict=True):
@@ -531,7 +541,7 @@ def tables(comparison: Comparison) -> list[Any]:
             mark = " *" * bool(group["artefact"].any())
             by_bin = group.set_index("from")
             for column, what in (("sd_v", "v" + mark), ("sd_score", "u.v" + mark), ("item_share", "item's share")):
-                form = ".0%" if column == "item_share" else ".3g"
+                form = ".0%" if column == "item_share" else "#.3g"
                 cells = [f"{by_bin[column].get(low, np.nan):{form}}" for low in bins["from"]]
                 made.add_row(Text(str(model)), what, *cells)
         shown.append(made)
@@ -572,16 +582,16 @@ def draw(comparison: Comparison) -> Any:
     """The figure: recall, differences, objectives (a panel for each name), spread, stability."""
     from analysis.plots import figure
 
-    panels: list[Callable[..., None]] = [_draw_recall]
+    panels: list[Callable[..., None]] = [draw_recall]
     if len(comparison.differences):
-        panels.append(_draw_differences)
+        panels.append(draw_differences)
     for objective in comparison.runs["objective"].unique():
-        panels.append(partial(_draw_objective, objective=objective))
+        panels.append(partial(draw_objective, objective=objective))
     if len(comparison.shrinkage):
-        panels.append(partial(_draw_shrinkage, column="sd_v", what="of v (root mean square over factors)"))
-        panels.append(partial(_draw_shrinkage, column="sd_score", what="of u.v"))
+        panels.append(partial(draw_shrinkage, column="sd_v", what="of v (root mean square over factors)"))
+        panels.append(partial(draw_shrinkage, column="sd_score", what="of u.v"))
     if len(comparison.stability):
-        panels.append(_draw_stability)
+        panels.append(draw_stability)
     drawn, axes = figure(2, -(-len(panels) // 2), width=6.2, height=4.0)
     for panel, ax in zip(panels, axes.flat, strict=False):
         panel(ax, comparison)
@@ -609,7 +619,8 @@ def recalls(frame: pd.DataFrame) -> pd.DataFrame:
     return chosen.assign(cutoff=chosen["metric"].str.partition("@")[2].astype(int))
 
 
-def _draw_recall(axes: Any, comparison: Comparison) -> None:
+def draw_recall(axes: Any, comparison: Comparison) -> None:
+    """Recall of every model, with bands."""
     style = _style(comparison)
     for model, group in recalls(comparison.recall).groupby("model", sort=False):
         axes.fill_between(group["cutoff"], group["low"], group["high"], color=style[model]["color"], alpha=0.2, lw=0)
@@ -620,7 +631,8 @@ def _draw_recall(axes: Any, comparison: Comparison) -> None:
     axes.legend(fontsize="small")
 
 
-def _draw_differences(axes: Any, comparison: Comparison) -> None:
+def draw_differences(axes: Any, comparison: Comparison) -> None:
+    """Differences to the first run, with intervals."""
     style = _style(comparison)
     frame, runs = recalls(comparison.differences), list(comparison.runs["model"])
     if len(runs) > 1:  # rivals are so far away that nothing would be seen of the runs
@@ -637,7 +649,8 @@ def _draw_differences(axes: Any, comparison: Comparison) -> None:
     axes.legend(fontsize="small")
 
 
-def _draw_objective(axes: Any, comparison: Comparison, objective: str) -> None:
+def draw_objective(axes: Any, comparison: Comparison, objective: str) -> None:
+    """The objective of this name, of the runs that maximised it, by the seconds of the fit."""
     style = _style(comparison)
     for row in comparison.runs[comparison.runs["objective"] == objective].to_dict("records"):
         history = comparison.histories[row["model"]]
@@ -651,7 +664,8 @@ def _draw_objective(axes: Any, comparison: Comparison, objective: str) -> None:
     axes.legend(fontsize="small")
 
 
-def _draw_shrinkage(axes: Any, comparison: Comparison, column: str, what: str) -> None:
+def draw_shrinkage(axes: Any, comparison: Comparison, column: str, what: str) -> None:
+    """``column`` of :func:`shrinkage` by the number of ratings; an artefact of mean field is dashed and named so."""
     style = _style(comparison)
     for model, group in comparison.shrinkage.groupby("model", sort=False):
         color, artefact = style[model]["color"], bool(group["artefact"].any())
@@ -668,7 +682,7 @@ def _draw_shrinkage(axes: Any, comparison: Comparison, column: str, what: str) -
     axes.legend(fontsize="small")
 
 
-def _draw_stability(axes: Any, comparison: Comparison) -> None:
+def draw_stability(axes: Any, comparison: Comparison) -> None:
     """Overlap of the lists of every two models; on the diagonal that of a model's own posterior draws."""
     models = [name for name in comparison.recall["model"].unique()]
     grid = np.full((len(models), len(models)), np.nan)
@@ -737,6 +751,20 @@ def write(comparison: Comparison, folder: Path) -> None:
     save(draw(comparison), folder / FIGURE)
 
 
+@contextmanager
+def progress() -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on a terminal for the ``on_step`` of :func:`compare`; nothing where there is no terminal."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    note = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=note, disable=not note.is_terminal, transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, n, name: bar.update(task, completed=done, total=n, description=escape(name))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command ``python -m analysis.compare``."""
     from inference.commands import parse
@@ -754,17 +782,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     with new_folder(options.out, options.overwrite, [*(f"{name}.csv" for name in FRAMES), FIGURE]) as folder:
-        note = Console(stderr=True)
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-        with Progress(*columns, console=note, disable=not note.is_terminal, transient=True) as bar:
-            task = bar.add_task("")
-            comparison = compare(
-                options,
-                lambda done, n, what: bar.update(task, completed=done, total=n, description=what.replace("[", r"\[")),
-            )
+        with progress() as on_step:
+            comparison = compare(options, on_step)
         write(comparison, folder)
     wide = Console()
     console = wide if wide.is_terminal else Console(width=160)
