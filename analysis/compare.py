@@ -628,7 +628,8 @@ def draw_recall(axes: Any, comparison: Comparison) -> None:
     axes.set(
         xlabel="M", ylabel="recall@M (corrected protocol)", title="Mean over users, bootstrap band", ylim=(0, None)
     )
-    axes.legend(fontsize="small")
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}  # many names would hide curves
+    axes.legend(fontsize="small", **beside if comparison.recall["model"].nunique() > 5 else {})
 
 
 def draw_differences(axes: Any, comparison: Comparison) -> None:

@@ -262,6 +262,8 @@ def test_verdicts_of_contents_that_are_known():
     loc[:, 0] = torch.randn(500)
     faint = content_diagnostics(loc, torch.ones(500, 20).mul(0.9))
     assert [content_verdict(one, 500, 20)["state"] for one in (dead, faint, alive)] == ["collapsed", "faint", "alive"]
+    assert content_verdict(alive | {"mutual_information": 0.05}, 500, 20)["state"] == "collapsed"
+    assert content_verdict(alive | {"active_units": 1.0}, 500, 20)["state"] == "faint"
 
 
 @pytest.mark.parametrize("name", ["map", "bayes", "<b>svi"])
@@ -270,6 +272,7 @@ def test_the_command_gives_the_same_options_again(folder, name):
     python, dash, module, *argv = shlex.split(reproduce(run))
     method = run.config["command"]
     assert [python, dash, module] == ["python", "-m", f"inference.{method}"]
+    assert argv[argv.index("--mode") + 1] == ("map" if name == "map" else "bayes")
     again = Options(*parse(module, "", Options.classes(method), argv))
     free = {"out", "resume", "overwrite", "quiet", "checkpoint_seconds"}
     expected = {name: tuple(v) if isinstance(v, list) else v for name, v in run.config["options"].items()}
