@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 RATINGS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 """Least number of ratings of each bin of :func:`shrinkage`; 0 is an item of which only the content is known."""
-OBJECTIVES = {"elbo": "ELBO", "map_objective": "MAP objective"}
+OBJECTIVES = {"elbo": "ELBO", "map_objective": "MAP objective", "log_joint": "log joint"}
 NO_BOUND = {
     "tempered": "a tempered fit (lambda_r or the weight of the KL is not 1), of which the untempered value is shown",
     "pseudo_likelihood": "a pseudo-likelihood of the content, so that the objective is of no probability of the data",
@@ -378,8 +378,9 @@ def shrinkage(posterior: Posterior, ratings: np.ndarray, n_pairs: int = 2000, se
 
     ``sd_v`` of an item is sqrt(tr cov(v_j) / n_factors); a bin has its median over items, with the 10 % and 90 %
     quantiles. ``sd_score`` is that of u_i.v_j over ``n_pairs`` random users and items of the bin, and ``item_share``
-    the median of 1 - m_v' S_u m_v / var(u.v), the share of its variance that would go if v were known. ``ratings``
-    (n_items,). Bins without an item have no row. Raises InputError for a point estimate.
+    the median of 1 - m_v' S_u m_v / var(u.v), the share of its variance that would go if v were known (only nearly so
+    of a chain's draws, in which u and v depend on one another). ``ratings`` (n_items,). Bins without an item have no
+    row. Raises InputError for a point estimate.
     """
     import pandas as pd
     import torch
