@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_cvae.errors import InputError
 
 PAIRS_AT_ONCE = 8192
+COVARIANCES_AT_ONCE = 2**22
 FLOATS_AT_ONCE = 2**25
 
 
@@ -153,8 +154,10 @@ class Posterior:
         """
         self._need_uncertainty()
         users, items = torch.broadcast_tensors(torch.as_tensor(users), torch.as_tensor(items))
-        if users.numel() > PAIRS_AT_ONCE:
-            pairs = zip(users.flatten().split(PAIRS_AT_ONCE), items.flatten().split(PAIRS_AT_ONCE), strict=True)
+        diagonal = self.u_scale is not None and self.v_scale is not None
+        at_once = PAIRS_AT_ONCE if diagonal else max(1, COVARIANCES_AT_ONCE // self.u_loc.shape[1] ** 2)
+        if users.numel() > at_once:
+            pairs = zip(users.flatten().split(at_once), items.flatten().split(at_once), strict=True)
             means, sds = zip(*(self.score(u, i) for u, i in pairs), strict=True)
             return torch.cat(means).view(users.shape), torch.cat(sds).view(users.shape)
         u, v = self.u_loc[users], self.v_loc[items]

@@ -64,6 +64,7 @@ def test_scores_in_chunks_of_pairs_are_the_same(kind, changes, monkeypatch):
     whole = posterior.score(users, items)
     for size in (1, 5, N_USERS * N_ITEMS - 1):
         monkeypatch.setattr("inference.posterior.PAIRS_AT_ONCE", size)
+        monkeypatch.setattr("inference.posterior.COVARIANCES_AT_ONCE", size * N_FACTORS**2)
         for part, one in zip(posterior.score(users, items), whole, strict=True):
             assert part.shape == (N_USERS, N_ITEMS)
             torch.testing.assert_close(part, one, rtol=1e-13, atol=1e-14)
