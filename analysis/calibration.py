@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -152,8 +153,9 @@ def pit_summary(bins: np.ndarray) -> Pit:
 def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20_000, seed: int = 0) -> Coverage:
     """Coverage of central intervals of u.v and of held-out ratings, and PIT values, on data drawn from the model.
 
-    Intervals are quantiles of ``draws`` draws of u.v; those of a rating add a draw of the noise N(0, 1 / C_ij). More
-    than ``max_cells`` held-out cells are thinned to a seeded sample. Of a point estimate nothing is asked. Raises
+    Intervals are quantiles of ``draws`` draws of u.v; those of a rating add a draw of the noise N(0, 1 / C_ij). Ratings
+    are looked at where their precision is above the background's b, whose noise would cover anything. More than
+    ``max_cells`` held-out cells are thinned to a seeded sample. Of a point estimate nothing is asked. Raises
     InputError where the data hold no truth, or clicks that are no draws of the model.
     """
     import pandas as pd
@@ -173,7 +175,8 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
     if fit.posterior.is_point:
         return Coverage(name, fit.posterior.kind, len(cells), 0, {}, pd.DataFrame())
     confidences = np.full(len(test), np.nan) if test.confidences is None else test.confidences
-    noise_sd = 1 / np.sqrt(np.where(np.isnan(confidences), fit.options.model.a, confidences)[cells])
+    precision = np.where(np.isnan(confidences), fit.options.model.a, confidences)[cells]
+    exposed, noise_sd = precision > fit.options.model.b, 1 / np.sqrt(precision)
     mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))
     sampled = fit.posterior.score_draws(users, items, draws, seed).numpy()
     groups = _cell_groups(fit, users, items)
@@ -186,8 +189,12 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
         bins = pit_bins(true, sampled, seed)
         distance = 2 * np.abs(norm.cdf((true - mean) / total_sd) - 0.5)
         for by, group, chosen in groups:
+            if target == "held-out rating":
+                chosen = chosen & exposed
+                if not chosen.any():
+                    continue
             pit = pit_summary(bins[:, chosen])
-            row = {"target": target, "by": by, "group": group, "n_cells": int(chosen.sum())}
+            row: dict[str, Any] = {"target": target, "by": by, "group": group, "n_cells": int(chosen.sum())}
             for level in LEVELS:
                 at, percent = round(100 * level) - 1, f"@{100 * level:.0f}"
                 row |= {f"covered{percent}": pit.covered[at], f"low{percent}": pit.low[at]}
@@ -239,7 +246,7 @@ class Recalibration:
         P = f(intercept + sum_k coefficient_k (x_k - centre_k) / scale_k),
 
     f the logistic function, or where there are ``knots`` the piecewise linear one through (x, P) at them (isotonic
-    regression of the same sum). It grows with the score. Parameters: ``inputs`` names of ``INPUTS`` in the order of
+    regression of the same sum). Parameters: ``inputs`` names of ``INPUTS`` in the order of
     ``centre``, ``scale`` and ``coefficients``; "log score" and "sd" are logarithms, "rank" that of the place in the
     list from 1, "popularity" log(1 + training ratings of the item). Source: Platt 1999; Zadrozny and Elkan, KDD 2002.
     """
@@ -272,7 +279,7 @@ class Recalibration:
     def __call__(self, score: Any, rank: Any = None, popularity: Any = None, sd: Any = None) -> np.ndarray:
         """Probabilities in the shape of the inputs, which broadcast; InputError where one that is needed is missing."""
         given = {"score": score, "log score": score, "rank": rank, "popularity": popularity, "sd": sd}
-        total: Any = self.intercept
+        total = np.asarray(self.intercept)
         for name, centre, scale, coefficient in zip(
             self.inputs, self.centre, self.scale, self.coefficients, strict=True
         ):
@@ -282,7 +289,8 @@ class Recalibration:
                 )
             total = total + coefficient * (_transformed(name, given[name]) - centre) / scale
         if self.knots:
-            return np.interp(total, *zip(*self.knots, strict=True))
+            x, p = np.array(self.knots).T
+        return np.interp(total, x, p)
         from scipy.special import expit
 
         return expit(total)
@@ -366,7 +374,7 @@ def top_lists(fit: Fit, users: np.ndarray, top: int) -> Listed:
 
 
 def _test_and_known(fit: Fit) -> tuple[Interactions, Any]:
-    """Test positives, and the CSR matrix of pairs that are not candidates; a pair of both, as at P = 1, is a test pair."""
+    """Test positives, and the CSR matrix of pairs that are no candidates; a pair of both, as at P = 1, is test."""
     from inference.evaluate import pairs_matrix
 
     split = fit.split
@@ -423,8 +431,9 @@ def fit_recalibration(
     if method == "isotonic":
         steps = IsotonicRegression().fit(intercept + (x - centre) / scale @ coefficients, y)
         knots = tuple(zip(steps.X_thresholds_.tolist(), steps.y_thresholds_.tolist(), strict=True))
-    numbers = (tuple(part.tolist()) for part in (centre, scale, coefficients))
-    return Recalibration(tuple(inputs), *numbers, intercept, knots)
+    sums = {"centre": centre, "scale": scale, "coefficients": coefficients}
+    numbers: dict[str, Any] = {name: tuple(values.tolist()) for name, values in sums.items()}
+    return Recalibration(tuple(inputs), intercept=intercept, knots=knots, **numbers)
 
 
 def predict(recalibration: Recalibration, columns: dict[str, np.ndarray], rows: Any = slice(None)) -> np.ndarray:
@@ -436,12 +445,12 @@ def predict(recalibration: Recalibration, columns: dict[str, np.ndarray], rows: 
 def choose_recalibration(
     columns: dict[str, np.ndarray], candidates: Sequence[tuple[str, tuple[str, ...]]] = CANDIDATES, folds: int = 5
 ) -> tuple[Recalibration, pd.DataFrame]:
-    """The simplest candidate whose Brier score is within one standard error of the best, by cross-validation over users.
+    """The simplest candidate with a Brier score within one standard error of the best, by cross-validation over users.
 
     The standard error is that of the mean difference to the best, over users (Breiman et al., *Classification and
-    regression trees*, 1984, 3.4.3, paired). A candidate that falls with the score is not eligible. Returns it, fitted
-    on all of ``columns``, and a row for each candidate: method, inputs, brier, calibration_error, difference,
-    standard_error, chosen.
+    regression trees*, 1984, 3.4.3, paired). A candidate that falls with the score is not eligible unless all do.
+    Returns it, fitted on all of ``columns``, and a row for each candidate: method, inputs, brier, calibration_error,
+    difference, standard_error, chosen.
     """
     import pandas as pd
     from sklearn.model_selection import GroupKFold
@@ -513,7 +522,7 @@ class Reliability:
             ``mean``, ``calibration_error``, ``brier``, ``skill`` (1 - Brier / that of the base rate) and
             ``skill_over_popularity``, each but the first with ``_low`` and ``_high``.
         sd_gain: Brier skill of the recalibration with sd among its inputs less that without; NaN for a point.
-        bins: Reliability curve of each prediction: ``prediction``, ``bin``, ``n``, ``mean``, ``share``, ``low``, ``high``.
+        bins: Curve of each prediction: ``prediction``, ``bin``, ``n``, ``mean``, ``share``, ``low``, ``high``.
         groups: The recalibrated prediction by group: ``by``, ``group``, ``n``, ``mean``, ``share``, ``low``, ``high``,
             ``calibration_error``.
         histogram: Counts of recalibrated predictions between ``edges``.
@@ -574,50 +583,40 @@ def reliability(
     if sd is not None:
         with_sd = fit_recalibration(chosen[0], (*chosen[1], "sd"), learn)
         predictions["recalibrated with sd"] = predict(with_sd, found)
-    weights = _resampled_users(len(reported), resamples, seed)
-
-    def per_user(values: np.ndarray) -> np.ndarray:
-        return _sums(user, values, len(reported))
-
-    n, positives = per_user(np.ones(len(y))), per_user(y)
-    losses = {name: per_user((p - y) ** 2) for name, p in predictions.items()}
-
-    def skill(w: np.ndarray, loss: np.ndarray, reference: np.ndarray | None = None) -> np.ndarray:
-        share = w @ positives / (w @ n)
-        base = share * (1 - share) * (w @ n) if reference is None else w @ reference
-        return 1 - w @ loss / base
-
+    weights, n_users = user_weights(len(reported), resamples, seed), len(reported)
+    n, positives = (weights @ _sums(user, values, n_users) for values in (np.ones(len(y)), y))
+    base = positives / n
+    losses = {prediction: weights @ _sums(user, (p - y) ** 2, n_users) for prediction, p in predictions.items()}
+    skills = {prediction: 1 - loss / (n * base * (1 - base)) for prediction, loss in losses.items()}
     rows, bins = [], []
     for prediction, p in predictions.items():
         place = equal_mass_bins(p, n_bins)
-        excess = _sums(user, p - y, len(reported), place)
-        loss = losses[prediction]
-        row: dict[str, Any] = {"prediction": prediction, "mean": p.mean()}
-        statistics: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-            "calibration_error": lambda w, excess=excess: np.abs(w @ excess).sum(-1) / (w @ n),
-            "brier": lambda w, loss=loss: w @ loss / (w @ n),
-            "skill": lambda w, loss=loss: skill(w, loss),
-            "skill_over_popularity": lambda w, loss=loss: skill(w, loss, losses["popularity"]),
+        excess = weights @ _sums(user, p - y, n_users, place)
+        values = {
+            "calibration_error": np.abs(excess).sum(1) / n,
+            "brier": losses[prediction] / n,
+            "skill": skills[prediction],
+            "skill_over_popularity": 1 - losses[prediction] / losses["popularity"],
         }
-        for statistic, of in statistics.items():
-            row |= _named(statistic, _interval(of, weights))
+        row: dict[str, Any] = {"prediction": prediction, "mean": p.mean()}
+        for statistic, value in values.items():
+            row |= _named(statistic, interval(value))
         rows.append(row)
-        frame = _shares(user, y, p, place, weights, len(reported)).rename(columns={"place": "bin"})
+        frame = _shares(user, y, p, place, weights).rename(columns={"place": "bin"})
         frame.insert(0, "prediction", prediction)
         bins.append(frame)
     gain = Interval(np.nan, np.nan, np.nan)
     if sd is not None:
-        before, after = losses["recalibrated"], losses["recalibrated with sd"]
-        gain = _interval(lambda w: skill(w, after) - skill(w, before), weights)
+        gain = interval(skills["recalibrated with sd"] - skills["recalibrated"])
     p = predictions["recalibrated"]
-    counts, edges = np.histogram(p, bins=50)
+    counts, edges = np.histogram(p, bins=100, range=(0, p.max()))
     return Reliability(
         name=name,
         kind=fit.posterior.kind,
         top=top,
         n_users=len(reported),
         n_reserved=len(reserved),
-        base_rate=_interval(lambda w: w @ positives / (w @ n), weights),
+        base_rate=interval(base),
         scores=pd.DataFrame(rows).set_index("prediction"),
         sd_gain=gain,
         bins=pd.concat(bins, ignore_index=True),
@@ -637,26 +636,23 @@ def _reliability_groups(
     frames = []
     for by, group, chosen in _cell_groups(fit, users[found["user"]], found["item"]):
         user, y, place = found["user"][chosen], found["y"][chosen], np.zeros(chosen.sum(), np.int64)
-        frame = _shares(user, y, p[chosen], place, weights, len(users)).drop(columns="place")
+        frame = _shares(user, y, p[chosen], place, weights).drop(columns="place")
         frame.insert(0, "by", by)
         frame.insert(1, "group", group)
         frames.append(frame.assign(calibration_error=calibration_error(p[chosen], y, n_bins)))
     return pd.concat(frames, ignore_index=True)
 
 
-def _shares(
-    user: np.ndarray, y: np.ndarray, p: np.ndarray, place: np.ndarray, weights: np.ndarray, n_users: int
-) -> pd.DataFrame:
-    """Mean prediction and share of positives of each bin, with the share's interval: place, n, mean, share, low, high."""
+def _shares(user: np.ndarray, y: np.ndarray, p: np.ndarray, place: np.ndarray, weights: np.ndarray) -> pd.DataFrame:
+    """Of each bin the mean prediction and the share of positives: place, n, mean, share, low, high."""
     import pandas as pd
 
-    n, positives = _sums(user, np.ones(len(y)), n_users, place), _sums(user, y, n_users, place)
-    drawn = (weights @ positives) / np.maximum(weights @ n, 1)
-    low, high = np.quantile(drawn, [(1 - BAND) / 2, (1 + BAND) / 2], axis=0)
-    total = n.sum(0)
-    mean = np.bincount(place, p) / total
-    columns = {"place": np.arange(len(total)), "n": total.astype(int), "mean": mean, "share": positives.sum(0) / total}
-    return pd.DataFrame(columns | {"low": low, "high": high})
+    n_users, total = weights.shape[1], np.bincount(place)
+    n, positives = (weights @ _sums(user, values, n_users, place) for values in (np.ones(len(y)), y))
+    shares = positives / np.maximum(n, 1)
+    low, high = np.quantile(shares[1:], [(1 - BAND) / 2, (1 + BAND) / 2], axis=0)
+    columns = {"place": np.arange(len(total)), "n": total, "mean": np.bincount(place, p) / total}
+    return pd.DataFrame(columns | {"share": shares[0], "low": low, "high": high})
 
 
 # --- does the standard deviation tell anything? ----------------------------------------------------------------------
@@ -737,7 +733,7 @@ def error_correlation(
     truth, test, n_unmatched = fit.dataset.truth, fit.split.test, 0
     counts, kind = _counted(fit).item_counts, fit.posterior.kind
     if truth is not None and "a" in truth:
-        outcome, users, items = "true score", test.users, test.items
+        outcome, users, items = "true score", test.users.copy(), test.items.copy()
         r = truth["scores"][users, items]
     else:
         outcome = "matched"
@@ -790,37 +786,29 @@ def _rank_correlations(
         part, at = columns[start : start + 4096], row[start : start + 4096]
         first = np.flatnonzero(np.r_[True, np.diff(at) > 0])
         grams[at[first]] += np.add.reduceat(part[:, :, None] * part[:, None, :], first, axis=0)
-    weights = _resampled_users(n_users, resamples, seed)
-
-    def both(w: np.ndarray) -> np.ndarray:
-        gram = (w @ grams.reshape(n_users, -1)).reshape(*w.shape[:-1], width, width)
-        ones = gram[..., :2, 2:-1].sum(-1)  # the splines of all bins add up to one
-        count = gram[..., 2:-1, 2:-1].sum((-1, -2))
-        alone = gram[..., :2, :2] - ones[..., :, None] * ones[..., None, :] / count[..., None, None]
-        across = gram[..., :2, 2:]
-        inner = np.linalg.pinv(gram[..., 2:, 2:], rcond=1e-10, hermitian=True)
-        given = gram[..., :2, :2] - across @ inner @ across.swapaxes(-1, -2)
-        return np.stack([m[..., 0, 1] / np.sqrt(m[..., 0, 0] * m[..., 1, 1]) for m in (alone, given)], -1)
-
-    at_all, drawn = both(np.ones(n_users)), both(weights)
-    low, high = np.quantile(drawn, [(1 - BAND) / 2, (1 + BAND) / 2], axis=0)
-    plain, partial = (Interval(float(at_all[k]), float(low[k]), float(high[k])) for k in (0, 1))
+    gram = (user_weights(n_users, resamples, seed) @ grams.reshape(n_users, -1)).reshape(-1, width, width)
+    sums, count = gram[:, :2, 2:-1].sum(-1), gram[:, 2:-1, 2:-1].sum((-1, -2))  # the splines of all bins add up to one
+    alone = gram[:, :2, :2] - sums[:, :, None] * sums[:, None, :] / count[:, None, None]
+    across, inner = gram[:, :2, 2:], np.linalg.pinv(gram[:, 2:, 2:], rcond=1e-10, hermitian=True)
+    given = gram[:, :2, :2] - across @ inner @ across.mT
+    plain, partial = (interval(m[:, 0, 1] / np.sqrt(m[:, 0, 0] * m[:, 1, 1])) for m in (alone, given))
     return plain, partial
 
 
 # --- bootstrap over users --------------------------------------------------------------------------------------------
 
 
-def _resampled_users(n_users: int, resamples: int, seed: int) -> np.ndarray:
-    """How often each user is drawn in each resample, (resamples, n_users)."""
+def user_weights(n_users: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each user counts, (1 + resamples, n_users): once in the first row, then as drawn with replacement."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n_users, np.full(n_users, 1 / n_users), resamples).astype(np.float64)
+    drawn = rng.multinomial(n_users, np.full(n_users, 1 / n_users), resamples)
+    return np.concatenate([np.ones((1, n_users)), drawn])
 
 
-def _interval(statistic: Callable[[np.ndarray], Any], weights: np.ndarray) -> Interval:
-    """A statistic that takes weights of users, (..., n_users), at equal weights and its percentiles over resamples."""
-    low, high = np.quantile(statistic(weights), [(1 - BAND) / 2, (1 + BAND) / 2])
-    return Interval(float(statistic(np.ones(weights.shape[1]))), float(low), float(high))
+def interval(values: np.ndarray) -> Interval:
+    """From a statistic at each row of :func:`user_weights`, (1 + resamples,): its value and its percentiles."""
+    low, high = np.quantile(values[1:], [(1 - BAND) / 2, (1 + BAND) / 2])
+    return Interval(float(values[0]), float(low), float(high))
 
 
 def _sums(user: np.ndarray, values: np.ndarray, n_users: int, place: np.ndarray | None = None) -> np.ndarray:
@@ -831,8 +819,8 @@ def _sums(user: np.ndarray, values: np.ndarray, n_users: int, place: np.ndarray 
     return np.bincount(user * n + place, values, minlength=n_users * n).reshape(n_users, n)
 
 
-def _named(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+def _named(name: str, one: Interval) -> dict[str, float]:
+    return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
 
 
 def _blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -843,91 +831,77 @@ def _blocks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 
 def draw_coverage(results: Sequence[Coverage]) -> Any:
-    """One figure for all fits: coverage less level, PIT ECDFs with their bands, coverage by items' ratings.
+    """One figure for all fits: coverage less level, PIT ECDFs with their bands, and 50, 80 and 90 % fit by fit.
 
-    Rows are the true score and the held-out rating, columns the three; a fit without uncertainty is named below.
-    Returns a matplotlib figure.
+    Rows are the true score and the held-out rating. A fit without uncertainty is named and has no marks. Returns a
+    matplotlib figure.
     """
     from analysis.plots import colors, figure
 
-    drawn, axes = figure(3, 2, width=4.6, height=3.5)
-    certain = [result.name for result in results if not result.pits]
-    shown = [result for result in results if result.pits]
-    for row, target in enumerate(("true score", "held-out rating")):
-        curve, ecdf, dots = axes[row]
-        for index, (result, color) in enumerate(zip(shown, colors([one.name for one in shown]), strict=True)):
-            pit = result.pits[target]
-            curve.plot(100 * CURVE_LEVELS, 100 * (pit.covered - CURVE_LEVELS), color=color, label=result.name)
-            curve.fill_between(
-                100 * CURVE_LEVELS,
-                100 * (pit.low - CURVE_LEVELS),
-                100 * (pit.high - CURVE_LEVELS),
-                color=color,
-                alpha=0.08,
-                linewidth=0,
-            )
-            ecdf.plot(GRID, pit.ecdf - GRID, color=color)
-            ecdf.fill_between(GRID, -pit.band, pit.band, color=color, alpha=0.08, linewidth=0)
-            table = result.table[(result.table["target"] == target) & result.table["by"].isin(["all", "popularity"])]
-            offset = (index - (len(shown) - 1) / 2) * 0.8 / max(len(shown), 1)
-            for level, marker in zip(LEVELS, "osD", strict=True):
-                at, percent = np.arange(len(table)) + offset, f"@{100 * level:.0f}"
-                dots.plot(at, 100 * table[f"covered{percent}"], marker, color=color, markersize=4)
-                dots.vlines(at, 100 * table[f"low{percent}"], 100 * table[f"high{percent}"], color=color, alpha=0.35)
+    drawn, axes = figure(3, 2, width=4.8, height=3.6)
+    for (curve, ecdf, dots), target in zip(axes, ("true score", "held-out rating"), strict=True):
         for level in LEVELS:
             dots.axhline(100 * level, color="#222222", linewidth=0.8, linestyle=":")
+        for index, (result, color) in enumerate(zip(results, colors([one.name for one in results]), strict=True)):
+            if target not in result.pits:
+                dots.text(index, 65, "no uncertainty", rotation=90, ha="center", va="center", fontsize="small")
+                continue
+            pit = result.pits[target]
+            percent, shade = 100 * CURVE_LEVELS, {"color": color, "alpha": 0.08, "linewidth": 0}
+            curve.plot(percent, 100 * (pit.covered - CURVE_LEVELS), color=color, label=result.name)
+            curve.fill_between(percent, 100 * (pit.low - CURVE_LEVELS), 100 * (pit.high - CURVE_LEVELS), **shade)
+            ecdf.plot(GRID, pit.ecdf - GRID, color=color)
+            ecdf.fill_between(GRID, -pit.band, pit.band, **shade)
+            for level, marker in zip(LEVELS, "osD", strict=True):
+                at = round(100 * level) - 1
+                dots.plot(index, 100 * pit.covered[at], marker, color=color, markersize=5)
+                dots.vlines(index, 100 * pit.low[at], 100 * pit.high[at], color="#222222", linewidth=4, alpha=0.25)
         for flat in (curve, ecdf):
             flat.axhline(0, color="#222222", linewidth=0.8)
-        if shown:
-            table = shown[0].table
-            table = table[(table["target"] == target) & table["by"].isin(["all", "popularity"])]
-            dots.set_xticks(range(len(table)), ["all", *table["group"].iloc[1:]])
         curve.set(xlabel="level of the interval, %", ylabel="covered less level, points", title=f"{target}: coverage")
         ecdf.set(xlabel="PIT value", ylabel="ECDF less uniform", title=f"{target}: PIT")
-        dots.set(xlabel="ratings of the item", ylabel="covered, %", ylim=(0, 100))
-        dots.set_title("50, 80 and 90 % intervals")
-    if shown:
+        dots.set(ylabel="covered, %", title=f"{target}: 50, 80 and 90 % intervals", ylim=(25, 100))
+        dots.set_xticks(range(len(results)), [result.name for result in results], rotation=25, ha="right")
+        dots.set_xlim(-0.6, len(results) - 0.4)
+        dots.grid(axis="x", visible=False)
+    if any(result.pits for result in results):
         axes[0, 0].legend(fontsize="small")
-    note = "Shading, thin lines: where 95 % of right posteriors would lie."
-    if certain:
-        note += f" No uncertainty: {', '.join(certain)}."
-    drawn.supxlabel(note, fontsize="small")
+    drawn.supxlabel("Shading and grey bars: where 95 % of right posteriors would lie.", fontsize="small")
     return drawn
 
 
 def draw_reliability(results: Sequence[Reliability]) -> Any:
-    """A column for each fit: share of held-out positives by prediction, raw and recalibrated, above a histogram.
+    """For each fit the share of held-out positives by prediction, raw and recalibrated, above a histogram.
 
-    Points are equal-mass bins with 95 % intervals. Returns a matplotlib figure.
+    Points are equal-mass bins with 95 % intervals; four fits stand side by side. Returns a matplotlib figure.
     """
     from analysis.plots import CYCLE, figure
 
-    drawn, axes = figure(len(results), 2, width=3.9, height=3.0)
-    shown = {"recalibrated": (CYCLE[1], "o"), "weights undone": (CYCLE[6], "s"), "popularity": (CYCLE[0], "^")}
-    for column, result in enumerate(results):
-        curve, histogram = axes[0, column], axes[1, column]
-        top = 0.0
-        for prediction, (color, marker) in shown.items():
+    wide = min(len(results), 4)
+    drawn, axes = figure(wide, 2 * -(-len(results) // wide), width=3.9, height=2.8)
+    shown = {"recalibrated": ("recalibrated", CYCLE[1], "o"), "weights undone": ("raw: weights undone", CYCLE[6], "s")}
+    shown["popularity"] = ("by popularity alone", CYCLE[0], "^")
+    for place in range(axes.size // 2):
+        curve, histogram = axes[2 * (place // wide), place % wide], axes[2 * (place // wide) + 1, place % wide]
+        if place >= len(results):
+            curve.set_axis_off()
+            histogram.set_axis_off()
+            continue
+        result, top = results[place], 0.0
+        for prediction, (label, color, marker) in shown.items():
             bins = result.bins[result.bins["prediction"] == prediction]
-            around = np.abs(bins[["low", "high"]].to_numpy().T - bins["share"].to_numpy())
-            label = {"weights undone": "raw (weights undone)", "popularity": "by popularity alone"}.get(
-                prediction, prediction
-            )
-            curve.errorbar(
-                bins["mean"], bins["share"], around, fmt=marker, color=color, markersize=4, linewidth=1, label=label
-            )
+            ends = np.abs(bins[["low", "high"]].to_numpy().T - bins["share"].to_numpy())
+            style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "linewidth": 1}
+            curve.errorbar(bins["mean"], bins["share"], ends, label=label, **style)
             top = max(top, bins["mean"].max(), bins["high"].max())
         curve.axline((0, 0), slope=1, color="#222222", linewidth=0.8)
         row = result.scores.loc["recalibrated"]
         curve.set(xlim=(0, 1.05 * top), ylim=(0, 1.05 * top), ylabel="share of held-out positives")
-        curve.set_title(
-            f"{result.name}\ncalibration error {row['calibration_error']:.4f}, Brier skill {row['skill']:.3f}"
-        )
-        curve.title.set_fontsize("medium")
+        title = f"{result.name}\ncalibration error {row['calibration_error']:.4f}, Brier skill {row['skill']:.4f}"
+        curve.set_title(title, fontsize="medium")
         histogram.stairs(result.histogram, result.edges, fill=True, color=CYCLE[1], alpha=0.7)
-        histogram.set(
-            xlim=(0, 1.05 * top), yscale="log", xlabel="P(listed item is a held-out positive)", ylabel="listed items"
-        )
+        histogram.set(xlim=(0, 1.05 * top), yscale="log", ylabel="listed items")
+        histogram.set_xlabel("P(listed item is a held-out positive)")
     axes[0, 0].legend(fontsize="small", loc="upper left")
     return drawn
 
@@ -1061,7 +1035,7 @@ def _save(out: Path, covered: list[Coverage], reliable: list[Reliability], corre
     for one in reliable:
         text = json.dumps(one.recalibration.to_json(), indent=1)
         name = re.sub(r"[^\w.-]+", "_", one.name)
-        _whole(out / f"recalibration-{name}.json", lambda path, text=text: path.write_text(text + "\n"))
+        _whole(out / f"recalibration-{name}.json", partial(Path.write_text, data=text + "\n"))
     if covered:
         save(draw_coverage(covered), out / "coverage.png")
     if reliable:
@@ -1084,90 +1058,87 @@ def _print(covered: list[Coverage], reliable: list[Reliability], correlated: lis
 
     wide = Console()
     console = wide if wide.is_terminal else Console(width=160)
-
-    def show(title: str, head: Sequence[str], rows: list[tuple[str, ...]], note: str) -> None:
+    for title, head, rows, notes in (_coverage_rows(covered), _reliability_rows(reliable), _error_rows(correlated)):
+        if not rows:
+            continue
         table = Table(title=title, title_justify="left")
         for index, name in enumerate(head):
             table.add_column(name, justify="left" if index < 2 else "right", overflow="fold")
         for index, row in enumerate(rows):
             ends = index + 1 < len(rows) and rows[index + 1][0] != row[0]
             table.add_row(*(Text(cell) for cell in row), end_section=ends)
-        if rows:
-            console.print(table)
-            console.print(note + "\n", markup=False, highlight=False)
+        console.print(table)
+        for note in notes:
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        console.print()
 
-    rows = []
+
+Printed = tuple[str, Sequence[str], list[Sequence[str]], Sequence[str]]
+"""Title, head and rows of a table, and lines below it."""
+
+
+def _coverage_rows(covered: list[Coverage]) -> Printed:
+    percents = [f"{100 * level:.0f}" for level in LEVELS]
+    rows: list[Sequence[str]] = []
     for one in covered:
         if one.table.empty:
-            rows.append((one.name, "no uncertainty", f"{one.n_cells:,}", *("-" for _ in range(2 * len(LEVELS) + 1))))
+            rows.append([one.name, "no uncertainty", f"{one.n_cells:,}", *["-"] * (2 * len(percents) + 1)])
         for row in one.table.to_dict("records"):
-            if row["by"] not in ("all", "items"):
-                continue
-            where = row["target"] if row["by"] == "all" else f"  {row['group']} items"
-            cells = [one.name, where, f"{row['n_cells']:,}"]
-            for level in LEVELS:
-                percent = f"@{100 * level:.0f}"
-                cells.append(_with(row, f"covered{percent}", 100, 1, f"low{percent}", f"high{percent}"))
-                cells.append(f"{100 * row[f'normal{percent}']:.1f}")
-            rows.append((*cells, f"{row['p_value']:.3f}"))
-    head = ["run", "of", "cells", *(x for level in LEVELS for x in (f"{100 * level:.0f} % holds", "Normal")), "PIT p"]
-    show(
-        "Coverage of central intervals, % of held-out cells",
-        head,
-        rows,
-        "Quantiles of draws; in brackets what 95 % of right posteriors would show. Normal: mean and sd in their place.\n"
+            if row["by"] in ("all", "items"):
+                where = row["target"] if row["by"] == "all" else f"  {row['group']} items"
+                cells = [one.name, where, f"{row['n_cells']:,}"]
+                for percent in percents:
+                    low, high = 100 * row[f"low@{percent}"], 100 * row[f"high@{percent}"]
+                    cells.append(f"{100 * row[f'covered@{percent}']:.1f} [{low:.1f}, {high:.1f}]")
+                    cells.append(f"{100 * row[f'normal@{percent}']:.1f}")
+                rows.append([*cells, f"{row['p_value']:.3f}"])
+    head = ["run", "of", "cells", *(x for percent in percents for x in (f"{percent} % holds", "Normal")), "PIT p"]
+    notes = (
+        "Quantiles of draws; in brackets where 95 % of right posteriors would be. Normal: mean and sd instead.",
         "PIT p: of the hypothesis that the truth is one more draw of the posterior.",
     )
-    rows = []
+    return "Coverage of central intervals, % of held-out cells", head, rows, notes
+
+
+def _reliability_rows(reliable: list[Reliability]) -> Printed:
+    rows: list[Sequence[str]] = []
+    notes = ["In brackets 95 % bootstrap intervals over users."]
     for one in reliable:
-        for prediction, row in one.scores.iterrows():
-            cells = [
-                _with(row.to_dict(), name, 1, 4) for name in ("calibration_error", "skill", "skill_over_popularity")
-            ]
-            rows.append((one.name, str(prediction), f"{row['mean']:.4f}", cells[0], f"{row['brier']:.5f}", *cells[1:]))
-    first = reliable[0] if reliable else None
-    title = "" if first is None else f"P(listed item is a held-out positive), top {first.top}"
-    show(
-        title,
-        ("run", "prediction", "mean", "calibration error", "Brier", "skill over base rate", "over popularity"),
-        rows,
-        "In brackets 95 % bootstrap intervals over users.",
-    )
-    for one in reliable:
-        recalibration = one.recalibration
-        gain = "" if np.isnan(one.sd_gain.value) else f"; sd as one more input adds to the skill {_text(one.sd_gain)}"
-        console.print(
-            f"{one.name}: {one.n_users:,} users reported, {one.n_reserved:,} reserved; base rate {_text(one.base_rate)}; "
-            f"{recalibration.method} in {', '.join(recalibration.inputs)}{gain}",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-    rows = []
-    for correlation in correlated:
-        if correlation.table.empty:
-            rows.append((correlation.name, "no uncertainty", f"{correlation.n_pairs:,}", "-", "-"))
-        for row in correlation.table.to_dict("records"):
+        for row in one.scores.reset_index().to_dict("records"):
+            skills = (_with(row, name, 4) for name in ("skill", "skill_over_popularity"))
+            cells = [one.name, row["prediction"], f"{row['mean']:.4f}", _with(row, "calibration_error", 4)]
+            rows.append([*cells, f"{row['brier']:.5f}", *skills])
+        users = f"{one.n_users:,} users reported, {one.n_reserved:,} reserved"
+        chosen = f"{one.recalibration.method} in {', '.join(one.recalibration.inputs)}"
+        note = f"{one.name}: {users}; base rate {_text(one.base_rate)}; recalibrated by {chosen}"
+        gain = "" if np.isnan(one.sd_gain.value) else f"; sd besides adds {_text(one.sd_gain)} to the skill"
+        notes.append(note + gain)
+    title = f"P(listed item is a held-out positive), top {reliable[0].top}" if reliable else ""
+    head = ("run", "prediction", "mean", "calibration error", "Brier", "skill over base rate", "over popularity")
+    return title, head, rows, notes
+
+
+def _error_rows(correlated: list[ErrorCorrelation]) -> Printed:
+    rows: list[Sequence[str]] = []
+    for one in correlated:
+        if one.table.empty:
+            rows.append([one.name, "no uncertainty", f"{one.n_pairs:,}", "-", "-"])
+        for row in one.table.to_dict("records"):
             if row["by"] in ("all", "items"):
-                where = f"{row['group']} items" if row["by"] == "items" else f"all ({correlation.outcome})"
-                cells = (_with(row, "spearman", 1, 3), _with(row, "partial", 1, 3))
-                rows.append((correlation.name, where, f"{row['n']:,}", *cells))
-    show(
-        "\nRank correlation of squared error with posterior sd",
-        ("run", "pairs", "n", "alone", "given score and popularity"),
-        rows,
-        "In brackets 95 % bootstrap intervals over users.",
-    )
+                where = f"{row['group']} items" if row["by"] == "items" else f"all ({one.outcome})"
+                rows.append([one.name, where, f"{row['n']:,}", *(_with(row, x, 3) for x in ("spearman", "partial"))])
+    head = ("run", "pairs", "n", "alone", "given score and popularity")
+    notes = ("In brackets 95 % bootstrap intervals over users.",)
+    return "Rank correlation of squared error with posterior sd", head, rows, notes
 
 
-def _with(row: dict[Any, Any], name: str, factor: float, digits: int, low: str = "", high: str = "") -> str:
-    ends = (row[low or f"{name}_low"], row[high or f"{name}_high"])
-    value, *ends_ = (f"{factor * number:.{digits}f}" for number in (row[name], *ends))
-    return f"{value} [{', '.join(ends_)}]"
+def _with(row: dict[Any, Any], name: str, digits: int) -> str:
+    value, low, high = (f"{row[name + end]:.{digits}f}" for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
-def _text(interval: Interval) -> str:
-    return f"{interval.value:.4f} [{interval.low:.4f}, {interval.high:.4f}]"
+def _text(one: Interval) -> str:
+    return f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
 
 
 if __name__ == "__main__":
