@@ -290,7 +290,7 @@ class Recalibration:
             total = total + coefficient * (_transformed(name, given[name]) - centre) / scale
         if self.knots:
             x, p = np.array(self.knots).T
-        return np.interp(total, x, p)
+            return np.interp(total, x, p)
         from scipy.special import expit
 
         return expit(total)
