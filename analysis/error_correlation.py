@@ -1,0 +1,153 @@
+"""Are errors larger where the posterior standard deviation is, beyond what score and popularity tell?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from analysis.over_users import Interval, cell_groups, counted_pairs, interval, named, user_weights
+from analysis.reliability import reserved_users
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from inference.fitting import Fit
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorCorrelation:
+    """Rank correlation of squared errors with the posterior sd, alone and given score and popularity.
+
+    Parameters:
+        name: The run.
+        kind: The posterior's kind.
+        outcome: What the error is of: "true score", or "matched" held-out positives and zeros.
+        n_pairs: Pairs looked at.
+        n_unmatched: Positives left out because no zero could be found for them.
+        table: One row for all pairs and each group: ``by``, ``group``, ``n``, ``spearman`` and ``partial``, each with
+            ``_low`` and ``_high``; empty for a point.
+    """
+
+    name: str
+    kind: str
+    outcome: str
+    n_pairs: int
+    n_unmatched: int
+    table: pd.DataFrame
+
+
+def popularity_bins(counts: np.ndarray) -> np.ndarray:
+    """Bins of training ratings by powers of two: 0, 1, 2-3, 4-7, 8-15, ..."""
+    return np.ceil(np.log2(np.asarray(counts) + 1)).astype(np.int64)
+
+
+def matched_zeros(
+    users: np.ndarray, items: np.ndarray, taken: np.ndarray, counts: np.ndarray, seed: int, rounds: int = 100
+) -> np.ndarray:
+    """For each positive pair an item of the same popularity bin that its user has nowhere in the data, -1 if none.
+
+    Items are drawn uniformly from the bin until they are new to the user, and no item twice for one user. Shapes:
+    ``users``, ``items`` (n_pairs,) rows; ``taken`` keys user * n_items + item of all pairs that are known, the
+    positives among them; ``counts`` (n_items,) training ratings.
+    """
+    rng = np.random.default_rng(seed)
+    n_items, bins = len(counts), popularity_bins(counts)
+    order = np.argsort(bins, kind="stable")
+    start = np.searchsorted(bins[order], np.arange(bins.max() + 2))
+    zeros = np.full(len(users), -1, np.int64)
+    taken, open_ = np.unique(taken), np.arange(len(users))
+    for _ in range(rounds):
+        if not len(open_):
+            break
+        wanted = bins[items[open_]]
+        drawn = order[rng.integers(start[wanted], start[wanted + 1])]
+        keys = users[open_] * n_items + drawn
+        first = np.zeros(len(keys), bool)
+        first[np.unique(keys, return_index=True)[1]] = True
+        new = first & ~np.isin(keys, taken)
+        zeros[open_[new]] = drawn[new]
+        taken, open_ = np.union1d(taken, keys[new]), open_[~new]
+    return zeros
+
+
+def error_correlation(
+    fit: Fit, name: str = "", *, reserve: float = 0.1, resamples: int = 1000, seed: int = 0
+) -> ErrorCorrelation:
+    """Spearman correlation of squared error with sd, and the partial one given score and popularity.
+
+    On clicks the pairs are all test positives of the reported users (R = 1) and as many matched zeros
+    (:func:`matched_zeros`, R = 0); the error is R - E[u.v]. On data drawn from the model they are the held-out cells,
+    and the error is that of the true score. "Given" means: the ranks of error and of sd, less their least-squares fit
+    on a cubic spline of the score's rank in each popularity bin and on log(1 + popularity). Intervals are percentiles
+    of a bootstrap over users, the ranks held. Of a point nothing is asked. Raises InputError as :func:`reliability`.
+
+    With R in {0, 1} the error given the score is a function of R, so that the partial correlation asks whether sd
+    tells ones from zeros beyond score and popularity; it can have either sign however good the intervals are.
+    """
+    import pandas as pd
+
+    truth, test, n_unmatched = fit.dataset.truth, fit.split.test, 0
+    counts, kind = counted_pairs(fit).item_counts, fit.posterior.kind
+    if truth is not None and "a" in truth:
+        outcome, users, items = "true score", test.users.copy(), test.items.copy()
+        r = truth["scores"][users, items]
+    else:
+        outcome = "matched"
+        _, reported = reserved_users(fit, reserve, seed)
+        positive = test.select(test.positive & np.isin(test.users, reported))
+        parts = (fit.split.train, test, *([] if fit.split.validation is None else [fit.split.validation]))
+        taken = np.concatenate([part.keys for part in parts])
+        zeros = matched_zeros(positive.users, positive.items, taken, counts, seed)
+        matched = zeros >= 0
+        n_unmatched = int((~matched).sum())
+        users, items = np.tile(positive.users[matched], 2), np.concatenate([positive.items[matched], zeros[matched]])
+        r = np.repeat([1.0, 0.0], matched.sum())
+    if fit.posterior.is_point:
+        return ErrorCorrelation(name, kind, outcome, len(users), n_unmatched, pd.DataFrame())
+    mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))
+    rows = []
+    for by, group, chosen in cell_groups(fit, users, items):
+        error, given = (r - mean)[chosen] ** 2, (mean[chosen], counts[items[chosen]])
+        plain, partial = _rank_correlations(error, sd[chosen], *given, users[chosen], resamples, seed)
+        row = {"by": by, "group": group, "n": int(chosen.sum())}
+        rows.append(row | named("spearman", plain) | named("partial", partial))
+    return ErrorCorrelation(name, kind, outcome, len(users), n_unmatched, pd.DataFrame(rows))
+
+
+def _rank_correlations(
+    error: np.ndarray,
+    sd: np.ndarray,
+    score: np.ndarray,
+    popularity: np.ndarray,
+    users: np.ndarray,
+    resamples: int,
+    seed: int,
+) -> tuple[Interval, Interval]:
+    """Spearman's and the partial one of :func:`error_correlation`, from each user's sums of squares and products."""
+    from scipy.stats import rankdata
+    from sklearn.preprocessing import SplineTransformer
+
+    n = len(error)
+    spline = SplineTransformer(n_knots=5, degree=3).fit_transform(rankdata(score)[:, None] / n)
+    in_bin = np.unique(popularity_bins(popularity), return_inverse=True)[1]
+    basis = np.zeros((n, in_bin.max() + 1, spline.shape[1]))
+    basis[np.arange(n), in_bin] = spline
+    ranks = np.stack([rankdata(error), rankdata(sd)], 1) / n - 0.5
+    columns = np.concatenate([ranks, basis.reshape(n, -1), np.log1p(popularity)[:, None]], 1)
+    row = np.unique(users, return_inverse=True)[1]
+    n_users, width = row.max() + 1, columns.shape[1]
+    columns, row = columns[np.argsort(row, kind="stable")], np.sort(row)
+    grams = np.zeros((n_users, width, width))
+    for start in range(0, n, 4096):
+        part, at = columns[start : start + 4096], row[start : start + 4096]
+        first = np.flatnonzero(np.r_[True, np.diff(at) > 0])
+        grams[at[first]] += np.add.reduceat(part[:, :, None] * part[:, None, :], first, axis=0)
+    gram = (user_weights(n_users, resamples, seed) @ grams.reshape(n_users, -1)).reshape(-1, width, width)
+    sums, count = gram[:, :2, 2:-1].sum(-1), gram[:, 2:-1, 2:-1].sum((-1, -2))  # the splines of all bins add up to one
+    alone = gram[:, :2, :2] - sums[:, :, None] * sums[:, None, :] / count[:, None, None]
+    across, inner = gram[:, :2, 2:], np.linalg.pinv(gram[:, 2:, 2:], rcond=1e-10, hermitian=True)
+    given = gram[:, :2, :2] - across @ inner @ across.mT
+    plain, partial = (interval(m[:, 0, 1] / np.sqrt(m[:, 0, 0] * m[:, 1, 1])) for m in (alone, given))
+    return plain, partial
