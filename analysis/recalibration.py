@@ -145,7 +145,7 @@ def choose_recalibration(
     """The simplest candidate with a Brier score within one standard error of the best, by cross-validation over users.
 
     The standard error is that of the mean difference to the best, over users (Breiman et al., *Classification and
-    regression trees*, 1984, 3.4.3, paired). A candidate that falls with the score is not eligible unless all do.
+    regression trees*, 1984, 3.4.3, paired). A candidate that falls with its first input, the score, is passed over unless all do.
     Returns it, fitted on all of ``columns``, and a row for each candidate: method, inputs, brier, calibration_error,
     difference, standard_error, chosen.
     """
@@ -164,14 +164,16 @@ def choose_recalibration(
         fitted.append(fit_recalibration(method, inputs, columns))
         row = {"method": method, "inputs": ", ".join(inputs), "brier": np.mean((p - y) ** 2)}
         rows.append(row | {"calibration_error": calibration_error(p, y)})
-    best = min(range(len(rows)), key=lambda index: rows[index]["brier"])
-    eligible = []
-    for row, loss, one in zip(rows, losses, fitted, strict=True):
+    rising = np.array([one.coefficients[0] > 0 for one in fitted])
+    able = rising if rising.any() else ~rising
+    best = min(np.flatnonzero(able), key=lambda index: rows[index]["brier"])
+    holds = np.zeros(len(rows), bool)
+    for index, (row, loss) in enumerate(zip(rows, losses, strict=True)):
         difference = loss - losses[best]
         error = float(difference.std(ddof=1) / len(difference) ** 0.5)
         row |= {"difference": float(difference.mean()), "standard_error": error}
-        eligible.append(row["difference"] <= error and one.coefficients[0] > 0)
-    chosen = eligible.index(True) if any(eligible) else best
+        holds[index] = able[index] and row["difference"] <= error
+    chosen = int(holds.argmax())
     table = pd.DataFrame(rows)
     table["chosen"] = np.arange(len(rows)) == chosen
     return fitted[chosen], table
@@ -201,4 +203,4 @@ def raw_probability(score: np.ndarray, sd: np.ndarray | None, a: float, b: float
     for node, weight in zip(nodes, weights / weights.sum(), strict=True):
         s = np.clip(score if sd is None else score + node * sd, 0.0, 1.0)
         total += weight * s / (s + ratio * (1 - s))
-    return total
+    return np.clip(total, 0.0, 1.0)
