@@ -134,5 +134,7 @@ def test_the_figure_has_every_fit():
     assert [text.get_text() for text in curve.get_legend().get_texts()] == ["mean-field", "full"]
     assert [tick.get_text() for tick in dots.get_xticklabels()] == ["mean-field", "full", "point"]
     assert [text.get_text() for text in dots.texts] == ["no uncertainty"]
-    covered = sorted(line.get_ydata()[0] for line in dots.lines if line.get_marker() in "osD" and len(line.get_xdata()) == 1)
+    covered = sorted(
+        line.get_ydata()[0] for line in dots.lines if line.get_marker() in "osD" and len(line.get_xdata()) == 1
+    )
     assert covered == sorted(100 * r.table[f"covered@{p}"].iloc[0] for r in results[:2] for p in (50, 80, 90))

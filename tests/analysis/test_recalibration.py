@@ -60,9 +60,7 @@ def test_the_logistic_recalibration_is_the_maximum_of_the_likelihood():
     )
     assert np.abs(x @ (LOGISTIC["y"] - p)).max() < 1e-3
     slopes = np.array(found.coefficients) / found.scale
-    np.testing.assert_allclose(
-        p, expit(slopes @ x[:4] + found.intercept - (slopes * found.centre).sum()), rtol=1e-12
-    )
+    np.testing.assert_allclose(p, expit(slopes @ x[:4] + found.intercept - (slopes * found.centre).sum()), rtol=1e-12)
 
 
 def test_the_isotonic_recalibration_is_that_of_scikit_learn_and_monotone():
@@ -115,7 +113,11 @@ def test_inputs_broadcast_and_a_better_score_is_likelier():
     [
         (lambda x: expit(4 * x["score"] - 3), "logistic", ("score",)),
         (lambda x: np.where(x["score"] > 0.5, 0.6, 0.05), "isotonic", ("score",)),
-        (lambda x: expit(2 * x["score"] + 2 * np.log1p(x["popularity"]) - 5), "logistic", ("score", "rank", "popularity")),
+        (
+            lambda x: expit(2 * x["score"] + 2 * np.log1p(x["popularity"]) - 5),
+            "logistic",
+            ("score", "rank", "popularity"),
+        ),
     ],
 )
 def test_the_simplest_that_holds_is_chosen(probability, method, inputs):
