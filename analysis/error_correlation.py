@@ -81,7 +81,8 @@ def error_correlation(
     (:func:`matched_zeros`, R = 0); the error is R - E[u.v]. On data drawn from the model they are the held-out cells,
     and the error is that of the true score. "Given" means: the ranks of error and of sd, less their least-squares fit
     on a cubic spline of the score's rank in each popularity bin and on log(1 + popularity). Intervals are percentiles
-    of a bootstrap over users, the ranks held. Of a point nothing is asked. Raises InputError as :func:`reliability`.
+    of a bootstrap over users, the ranks held; NaN where one does not vary, and for the partial one with fewer than five
+    pairs for each term of that fit. Of a point nothing is asked. Raises InputError as :func:`reliability`.
 
     With R in {0, 1} the error given the score is a function of R, so that the partial correlation asks whether sd
     tells ones from zeros beyond score and popularity; it can have either sign however good the intervals are.
@@ -149,5 +150,12 @@ def _rank_correlations(
     alone = gram[:, :2, :2] - sums[:, :, None] * sums[:, None, :] / count[:, None, None]
     across, inner = gram[:, :2, 2:], np.linalg.pinv(gram[:, 2:, 2:], rcond=1e-10, hermitian=True)
     given = gram[:, :2, :2] - across @ inner @ across.mT
-    plain, partial = (interval(m[:, 0, 1] / np.sqrt(m[:, 0, 0] * m[:, 1, 1])) for m in (alone, given))
-    return plain, partial
+    partial = interval(_correlations(given)) if n >= 5 * (width - 2) else Interval(np.nan, np.nan, np.nan)
+    return interval(_correlations(alone)), partial
+
+
+def _correlations(moments: np.ndarray) -> np.ndarray:
+    """Correlation of the two of each matrix, (..., 2, 2); NaN where one of them does not vary."""
+    product = moments[..., 0, 0] * moments[..., 1, 1]
+    varies = np.minimum(moments[..., 0, 0], moments[..., 1, 1]) > 1e-9
+    return np.where(varies, moments[..., 0, 1] / np.sqrt(np.where(varies, product, 1.0)), np.nan)

@@ -145,9 +145,9 @@ def choose_recalibration(
     """The simplest candidate with a Brier score within one standard error of the best, by cross-validation over users.
 
     The standard error is that of the mean difference to the best, over users (Breiman et al., *Classification and
-    regression trees*, 1984, 3.4.3, paired). A candidate that falls with its first input, the score, is passed over unless all do.
-    Returns it, fitted on all of ``columns``, and a row for each candidate: method, inputs, brier, calibration_error,
-    difference, standard_error, chosen.
+    regression trees*, 1984, 3.4.3, paired). A candidate that falls with its first input, the score, is passed over
+    unless all do. Returns it, fitted on all of ``columns``, and a row for each candidate: method, inputs, brier,
+    calibration_error, difference, standard_error, chosen.
     """
     import pandas as pd
     from sklearn.model_selection import GroupKFold

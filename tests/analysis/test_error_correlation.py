@@ -74,6 +74,16 @@ def test_correlations_equal_scipys_and_least_squares():
     assert partial.value == pytest.approx(np.corrcoef(left)[0, 1], abs=1e-8)
 
 
+def test_what_cannot_be_correlated_is_not_a_number():
+    """An sd that is the same everywhere; fewer pairs than the terms of score and popularity."""
+    rng, score, popularity, users = planted_errors(600, 40)
+    plain, partial = _rank_correlations(rng.random(600), np.ones(600), score, popularity, users, 20, 0)
+    assert np.isnan([plain.value, plain.low, partial.value, partial.high]).all()
+    few = slice(0, 60)
+    plain, partial = _rank_correlations(rng.random(60), rng.random(60), score[few], popularity[few], users[few], 20, 0)
+    assert np.isfinite(plain.value) and np.isnan(partial.value)
+
+
 def test_a_resample_weighs_users():
     """Interval ends from weighted regressions, resample by resample."""
     rng, score, popularity, users = planted_errors(600, 40)
