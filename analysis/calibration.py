@@ -22,8 +22,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from analysis.coverage import LEVELS, Coverage, coverage, draw_coverage
 from analysis.error_correlation import ErrorCorrelation, error_correlation
 from analysis.over_users import Interval
@@ -250,7 +248,11 @@ def _reliability_rows(reliable: list[Reliability]) -> Printed:
         users = f"{one.n_users:,} users reported, {one.n_reserved:,} reserved"
         chosen = f"{one.recalibration.method} in {', '.join(one.recalibration.inputs)}"
         note = f"{one.name}: {users}; base rate {_text(one.base_rate)}; recalibrated by {chosen}"
-        gain = "" if np.isnan(one.sd_gain.value) else f"; sd besides adds {_text(one.sd_gain)} to the skill"
+        gain = ""
+        if one.with_sd is not None:
+            gain = (
+                f"; sd besides adds {_text(one.sd_gain)} to the skill (coefficient {one.with_sd.coefficients[-1]:.2f})"
+            )
         notes.append(note + gain)
     title = f"P(listed item is a held-out positive), top {reliable[0].top}" if reliable else ""
     head = ("run", "prediction", "mean", "calibration error", "Brier", "skill over base rate", "over popularity")

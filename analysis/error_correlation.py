@@ -131,20 +131,21 @@ def _rank_correlations(
     from sklearn.preprocessing import SplineTransformer
 
     n = len(error)
-    spline = SplineTransformer(n_knots=5, degree=3).fit_transform(rankdata(score)[:, None] / n)
-    in_bin = np.unique(popularity_bins(popularity), return_inverse=True)[1]
-    basis = np.zeros((n, in_bin.max() + 1, spline.shape[1]))
-    basis[np.arange(n), in_bin] = spline
-    ranks = np.stack([rankdata(error), rankdata(sd)], 1) / n - 0.5
-    columns = np.concatenate([ranks, basis.reshape(n, -1), np.log1p(popularity)[:, None]], 1)
-    row = np.unique(users, return_inverse=True)[1]
-    n_users, width = row.max() + 1, columns.shape[1]
-    columns, row = columns[np.argsort(row, kind="stable")], np.sort(row)
+    order = np.argsort(users, kind="stable")
+    row = np.unique(users[order], return_inverse=True)[1]
+    spline = SplineTransformer(n_knots=5, degree=3).fit_transform(rankdata(score)[order, None] / n)
+    in_bin = np.unique(popularity_bins(popularity[order]), return_inverse=True)[1]
+    ranks = np.stack([rankdata(error), rankdata(sd)], 1)[order] / n - 0.5
+    n_users, n_bins, log_popularity = row[-1] + 1, in_bin.max() + 1, np.log1p(popularity[order, None])
+    width = 2 + n_bins * spline.shape[1] + 1
     grams = np.zeros((n_users, width, width))
-    for start in range(0, n, 4096):
-        part, at = columns[start : start + 4096], row[start : start + 4096]
-        first = np.flatnonzero(np.r_[True, np.diff(at) > 0])
-        grams[at[first]] += np.add.reduceat(part[:, :, None] * part[:, None, :], first, axis=0)
+    for start in range(0, n, 1024):
+        block = slice(start, start + 1024)
+        basis = np.zeros((len(row[block]), n_bins, spline.shape[1]))
+        basis[np.arange(len(basis)), in_bin[block]] = spline[block]
+        part = np.concatenate([ranks[block], basis.reshape(len(basis), -1), log_popularity[block]], 1)
+        first = np.flatnonzero(np.r_[True, np.diff(row[block]) > 0])
+        grams[row[block][first]] += np.add.reduceat(part[:, :, None] * part[:, None, :], first, axis=0)
     gram = (user_weights(n_users, resamples, seed) @ grams.reshape(n_users, -1)).reshape(-1, width, width)
     sums, count = gram[:, :2, 2:-1].sum(-1), gram[:, 2:-1, 2:-1].sum((-1, -2))  # the splines of all bins add up to one
     alone = gram[:, :2, :2] - sums[:, :, None] * sums[:, None, :] / count[:, None, None]

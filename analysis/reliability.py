@@ -142,6 +142,7 @@ class Reliability:
         histogram: Counts of recalibrated predictions between ``edges``.
         edges: Edges of the histogram.
         recalibration: The chosen one.
+        with_sd: The same with sd among its inputs, ``None`` for a point.
         candidates: What it was chosen from, see :func:`choose_recalibration`.
     """
 
@@ -158,6 +159,7 @@ class Reliability:
     histogram: np.ndarray
     edges: np.ndarray
     recalibration: Recalibration
+    with_sd: Recalibration | None
     candidates: pd.DataFrame
 
 
@@ -194,6 +196,7 @@ def reliability(
         "popularity": predict(popularity, found),
         "recalibrated": predict(recalibration, found),
     }
+    with_sd = None
     if sd is not None:
         with_sd = fit_recalibration(chosen[0], (*chosen[1], "sd"), learn)
         predictions["recalibrated with sd"] = predict(with_sd, found)
@@ -238,6 +241,7 @@ def reliability(
         histogram=counts,
         edges=edges,
         recalibration=recalibration,
+        with_sd=with_sd,
         candidates=candidates,
     )
 
