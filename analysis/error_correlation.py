@@ -66,9 +66,11 @@ def matched_zeros(
         keys = users[open_] * n_items + drawn
         first = np.zeros(len(keys), bool)
         first[np.unique(keys, return_index=True)[1]] = True
-        new = first & ~np.isin(keys, taken)
+        new = first & (taken[np.searchsorted(taken, keys).clip(max=len(taken) - 1)] != keys)
         zeros[open_[new]] = drawn[new]
-        taken, open_ = np.union1d(taken, keys[new]), open_[~new]
+        if new.any():
+            taken = np.sort(np.concatenate([taken, keys[new]]))
+        open_ = open_[~new]
     return zeros
 
 
