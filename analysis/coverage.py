@@ -189,7 +189,7 @@ def draw_coverage(results: Sequence[Coverage]) -> Any:
             for level, marker in zip(LEVELS, "osD", strict=True):
                 at = round(100 * level) - 1
                 dots.plot(index, 100 * pit.covered[at], marker, color=color, markersize=5)
-                dots.vlines(index, 100 * pit.low[at], 100 * pit.high[at], color="#222222", linewidth=4, alpha=0.25)
+                dots.vlines(index, 100 * pit.low[at], 100 * pit.high[at], color="#cccccc", linewidth=6, zorder=1)
         for flat in (curve, ecdf):
             flat.axhline(0, color="#222222", linewidth=0.8)
         curve.set(xlabel="level of the interval, %", ylabel="covered less level, points", title=f"{target}: coverage")
