@@ -129,6 +129,13 @@ def test_the_simplest_that_holds_is_chosen(probability, method, inputs):
     np.testing.assert_allclose(table["difference"], table["brier"] - best["brier"], atol=1e-12)
 
 
+def test_what_is_better_by_less_than_a_standard_error_is_not_worth_more_inputs():
+    """Relevance follows the score alone: of ten samples some prefer another candidate, and none is given it."""
+    tables = [choose_recalibration(listed(lambda x: expit(4 * x["score"] - 3), seed))[1] for seed in range(10)]
+    assert [table["chosen"].to_numpy().argmax() for table in tables] == [0] * 10
+    assert sum(table["brier"].idxmin() > 0 for table in tables) >= 2
+
+
 def test_a_recalibration_that_turns_the_ranking_around_is_not_chosen():
     """Popularity makes relevant and is large where the score is; given popularity the score does harm."""
     rng = np.random.default_rng(1)
@@ -153,6 +160,7 @@ def test_calibration_error_equals_scikit_learns_curve():
     rng = np.random.default_rng(0)
     p = rng.beta(2, 5, 1500)
     y = (rng.random(1500) < p**1.3).astype(float)
+    assert np.bincount(equal_mass_bins(p, 15)).tolist() == [100] * 15
     share, mean = calibration_curve(y, p, n_bins=15, strategy="quantile")
     assert calibration_error(p, y, 15) == pytest.approx(np.abs(share - mean).mean(), rel=1e-12)
 

@@ -171,12 +171,17 @@ def test_the_bootstrap_has_the_standard_error_of_a_mean(failure_rate):
     n, resamples = 300, 4000
     of_user = rng.exponential(size=n)
     weights = user_weights(n, resamples, 1)
-    assert (weights[1:].sum(1) == n).all() and (weights[0] == 1).all()
     means = weights @ of_user / n
     ratio = resamples * means[1:].var() / (of_user.var() / n)
     assert chi2.ppf(failure_rate / 2, resamples - 1) < ratio < chi2.isf(failure_rate / 2, resamples - 1)
     found = interval(means)
     assert found.value == pytest.approx(of_user.mean(), rel=1e-12) and found.low < found.value < found.high
+
+
+def test_every_resample_has_as_many_users():
+    weights = user_weights(50, 200, 0)
+    assert (weights.sum(1) == 50).all() and (weights[0] == 1).all()
+    assert np.array_equal(weights, user_weights(50, 200, 0)) and weights[1:].max() > 3
 
 
 def test_sums_by_user_and_bin_equal_a_loop():
