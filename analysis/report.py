@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.compare import Comparison
+    from analysis.reliability import Reliability
     from inference.evaluate import Evaluation
     from inference.fitting import Fit
     from pyro_cvae.run import Run
@@ -93,7 +94,8 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
     def on_fit(name: str, fit: Fit) -> None:
         if not shared:
             shared.update(_data_facts(fit), users=_example_rows(fit, options))
-        lists = example_lists(fit, shared["users"], options.top, options.draws, options.seed)
+        reliable, unreliable = _listed(fit, name, options.seed)
+        lists = example_lists(fit, shared["users"], options.top, options.draws, options.seed, reliable)
         about[name] = {
             "fitted": _fit_facts(fit, runs[name]),
             "command": reproduce(runs[name]),
@@ -101,6 +103,8 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
             "content": content_verdict(fit.metrics.get("content", {}), *fit.posterior.z_loc.shape),
             "is_point": fit.posterior.is_point,
             "lists": lists,
+            "reliable": reliable,
+            "unreliable": unreliable,
         }
         shared.setdefault("examples", [_user_facts(fit, row) for row in shared["users"]])
         shared.setdefault("n_train", fit.split.train.user_counts)
@@ -137,7 +141,8 @@ def render(comparison: Comparison, about: dict[str, dict[str, Any]], shared: dic
         stability=_stability(comparison, names),
         histories=[_history_table(comparison, shared["n_train"], headline, by) for by in ("n_train", "n_test")],
         examples=_with_strips(shared["examples"], about, names),
-        figures=_figures(comparison),
+        reliable=_reliability_table([one["reliable"] for one in about.values() if one["reliable"]]),
+        figures=_figures(comparison, [one["reliable"] for one in about.values() if one["reliable"]]),
         notes=comparison.notes,
         title=comparison.title,
     )
@@ -341,6 +346,47 @@ def _spread_table(comparison: Comparison) -> dict[str, Any] | None:
     return {"head": head, "counts": [f"{counts[low]:,.0f} items" for low in lows], "rows": rows}
 
 
+def _listed(fit: Fit, name: str, seed: int) -> tuple[Reliability | None, str]:
+    """How far P(listed item is a held-out positive) can be trusted, or why that cannot be said."""
+    from analysis.reliability import reliability
+
+    try:
+        return reliability(fit, name, resamples=300, seed=seed), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def _reliability_table(results: Sequence[Reliability]) -> list[dict[str, Any]]:
+    rows = []
+    for one in results:
+        for prediction in ("recalibrated", "clipped score", "popularity"):
+            row = one.scores.loc[prediction]
+            cells = [{"value": f"{row['mean']:.3f}", "more": f"truly {one.base_rate.value:.3f}"}]
+            for column in ("calibration_error", "skill", "skill_over_popularity"):
+                # no interval of a mean of absolute values: resampling adds noise to each, so that it lies above
+                ends = "" if column == "calibration_error" else "{:.4f} to {:.4f}"
+                more = ends.format(row[f"{column}_low"], row[f"{column}_high"])
+                cells.append({"value": f"{row[column]:.4f}", "more": more})
+            rows.append({"name": one.name, "what": prediction, "cells": cells})
+    return rows
+
+
+def draw_listed(axes: Any, results: Sequence[Reliability]) -> None:
+    """Share of held-out positives among listed items against what was said, in equal-mass bins with intervals."""
+    from analysis.plots import colors
+
+    top = 0.0
+    for one, color in zip(results, colors([one.name for one in results]), strict=True):
+        bins = one.bins[one.bins["prediction"] == "recalibrated"]
+        ends = abs(bins[["low", "high"]].to_numpy().T - bins["share"].to_numpy())
+        axes.errorbar(bins["mean"], bins["share"], ends, fmt="o", ms=4, lw=1, color=color, label=one.name)
+        top = max(top, bins["mean"].max(), bins["high"].max())
+    axes.axline((0, 0), slope=1, color="#222222", lw=0.8)
+    axes.set(xlim=(0, 1.05 * top), ylim=(0, 1.05 * top), xlabel="P(listed item is a held-out positive), recalibrated")
+    axes.set(ylabel="share that is", title="Does it come true?")
+    axes.legend(fontsize="small")
+
+
 def _range(low: int, high: int) -> str:
     return f"{low}" if low == high else f"{low}–{high}"
 
@@ -424,11 +470,13 @@ def _title(fit: Fit, item: int) -> str:
     return "" if fit.dataset.titles is None else str(fit.dataset.titles[item])
 
 
-def example_lists(fit: Fit, users: np.ndarray, top: int, draws: int, seed: int) -> list[list[dict[str, Any]]]:
+def example_lists(
+    fit: Fit, users: np.ndarray, top: int, draws: int, seed: int, reliable: Reliability | None = None
+) -> list[list[dict[str, Any]]]:
     """The list of each user (rows), best first: id, title, group, score, and whether it is a held-out positive.
 
     With uncertainty also ``ends``: of each level of :data:`LEVELS` the interval of u.v by quantiles of ``draws``
-    posterior draws.
+    posterior draws. With ``reliable`` also ``p``, the recalibrated P that the item is a held-out positive.
     """
     from inference.recommend import recommend
 
@@ -444,13 +492,20 @@ def example_lists(fit: Fit, users: np.ndarray, top: int, draws: int, seed: int) 
     if not fit.posterior.is_point:
         at = [0.5 - level / 2 for level in LEVELS] + [0.5 + level / 2 for level in LEVELS]
         quantiles = np.quantile(fit.posterior.score_draws(rows, items, draws, seed).double().numpy(), at, axis=0)
+    p = None
+    if reliable is not None:
+        from analysis.over_users import counted_pairs
+
+        popularity = counted_pairs(fit).item_counts[items]
+        p = reliable.recalibration(table["score"].to_numpy(), table["rank"].to_numpy(), popularity)
     lists: dict[int, list[dict[str, Any]]] = {int(user): [] for user in users}
     for number, (row, item, score, group) in enumerate(zip(rows, items, table["score"], table["group"], strict=True)):
         ends = None
         if quantiles is not None:
             mine, n = quantiles[:, number], len(LEVELS)
             ends = {level: (float(mine[k]), float(mine[n + k])) for k, level in enumerate(LEVELS)}
-        entry = {"id": str(dataset.item_ids[item]), "title": _title(fit, item), "group": str(group)}
+        entry: dict[str, Any] = {"id": str(dataset.item_ids[item]), "title": _title(fit, item), "group": str(group)}
+        entry["p"] = None if p is None else float(p[number])
         lists[int(row)].append(entry | {"score": float(score), "hit": bool(hits[number]), "ends": ends})
     return list(lists.values())
 
@@ -485,12 +540,12 @@ def _with_strips(examples: list[dict[str, Any]], about: dict[str, dict[str, Any]
 # --- figures ---------------------------------------------------------------------------------------------------------
 
 
-def _figures(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
+def _figures(comparison: Comparison, reliable: Sequence[Reliability]) -> dict[str, list[dict[str, Any]]]:
     """Inline SVG by section, each with the words for who cannot see it."""
     from analysis.compare import OBJECTIVES, draw_differences, draw_objective, draw_recall, draw_shrinkage
 
     runs = ", ".join(comparison.runs["model"])
-    found: dict[str, list[dict[str, Any]]] = {"good": [], "sure": [], "objective": []}
+    found: dict[str, list[dict[str, Any]]] = {"good": [], "sure": [], "reliable": [], "objective": []}
 
     def add(section: str, told: str, paint: Callable[..., None], **more: Any) -> None:
         number = sum(map(len, found.values())) + 1
@@ -514,6 +569,9 @@ def _figures(comparison: Comparison) -> dict[str, list[dict[str, Any]]]:
                 f"Posterior standard deviation {what} against the item's number of ratings; the table has the numbers."
             )
             add("sure", told, draw_shrinkage, column=column, what=what)
+    if reliable:
+        told = "Share of held-out positives among listed items against the recalibrated probability of it."
+        found["reliable"].append({"svg": svg(lambda axes: draw_listed(axes, reliable), "f0", told), "told": told})
     for objective in comparison.runs["objective"].unique():
         label = OBJECTIVES.get(objective, objective)
         add("objective", f"{label} in nats against the seconds of the fit.", draw_objective, objective=objective)

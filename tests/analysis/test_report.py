@@ -15,6 +15,8 @@ import pytest
 import torch
 
 import inference
+from analysis.recalibration import predict
+from analysis.reliability import reliability, top_lists
 from analysis.report import (
     ReportOptions,
     by_history,
@@ -220,6 +222,19 @@ def test_lists_and_strips_are_those_of_brute_force(folder):
             assert (inner_high - inner_low) / spread == pytest.approx(1.35, rel=0.1)
     point = inference.load(folder / "map")
     assert all(entry["ends"] is None for found in example_lists(point, users, 6, 100, 0) for entry in found)
+
+
+def test_probabilities_are_the_recalibrated_ones(folder, pages):
+    fit = inference.load(folder / "bayes")
+    one = reliability(fit, resamples=20, seed=0)
+    users = np.array([2, 17])
+    found = example_lists(fit, users, 6, 50, 0, one)
+    expected = predict(one.recalibration, top_lists(fit, users, 6).flat(np.ones(2, bool)))
+    assert [entry["p"] for entries in found for entry in entries] == pytest.approx(expected, rel=1e-6)
+    page = Page((pages / "one.html").read_text(encoding="utf-8"))
+    row = page.text.partition("over popularity bayes recalibrated ")[2].split()
+    assert float(row[0]) == pytest.approx(one.scores.loc["recalibrated", "mean"], abs=5.1e-4)
+    assert float(row[3]) == pytest.approx(one.scores.loc["recalibrated", "calibration_error"], abs=5.1e-5)
 
 
 def test_asked_users_are_shown_and_drawn_ones_follow_the_seed(folder):
