@@ -1,12 +1,15 @@
 """Recommendations from a run folder: ``python -m inference.recommend RUN --user ID --top 10``.
 
 External ids go in and come out. Training items are left out; items without a training rating are ranked through the
-encoder and marked cold. In ``bayes`` each score has its posterior standard deviation.
+encoder and marked cold. In ``bayes`` each score has its posterior standard deviation and, if asked for, an interval and
+the chance to be listed. Users may be folded in from lists of items, and items added from texts
+(:mod:`inference.updates`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from pyro_cvae.data.dataset import Dataset
 
 UNKNOWN = ("error", "drop", "prior")
+RANKINGS = ("mean", "thompson", "ucb")
+NEW_USER = "new user"
+TOP_DRAWS, PAIR_DRAWS = 200, 4000
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,19 @@ class RecommendOptions:
         run: The run folder of a fit.
         user: Users to recommend to, by their ids.
         users_from: A file of user ids, one a line.
+        history: A table (user, item[, weight]) of users to be folded in and recommended to; their whole history, since
+            what is not in it counts as not chosen.
+        likes: All items that one new user has chosen, by their ids; recommend to this user.
         similar: Items to find similar items of, instead of users.
+        above: Items two by two; for each user the probability that the first scores above the second.
+        new_items: A table (item, text[, title]) of items to be added before anything is ranked.
         top: Length of each list.
+        interval: Probability of an interval for each score, for instance 0.9.
+        top_probability: M, for the probability that an item is among the user's M best candidates.
+        ranking: What lists are ordered by (mean, thompson: one posterior draw a user, ucb: mean + kappa sd).
+        kappa: Standard deviations that ucb adds.
+        draws: Posterior draws for the probabilities; 0 takes 200 of whole rankings, 4,000 of pairs.
+        seed: Of the draws.
         candidates: A file of item ids, one a line; only these are ranked.
         exclude: A file of item ids, one a line, that are never recommended.
         keep_seen: Rank a user's training items too.
@@ -44,8 +61,18 @@ class RecommendOptions:
     run: str
     user: tuple[str, ...] = ()
     users_from: str | None = None
+    history: str | None = None
+    likes: tuple[str, ...] = ()
     similar: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
+    new_items: str | None = None
     top: int = 10
+    interval: float | None = None
+    top_probability: int | None = None
+    ranking: str = "mean"
+    kappa: float = 1.0
+    draws: int = 0
+    seed: int = 0
     candidates: str | None = None
     exclude: str | None = None
     keep_seen: bool = False
@@ -61,8 +88,31 @@ class RecommendOptions:
             raise InputError(f"--out is {self.out!r}, but it must end in .csv or .parquet")
         if self.out and not Path(self.out).absolute().parent.is_dir():
             raise InputError("--out: no such folder", "make it first", path=Path(self.out).parent)
-        if self.similar and (self.user or self.users_from):
+        people = self.user or self.users_from or self.history or self.likes
+        if self.similar and (people or self.above):
             raise InputError("--similar is about items, --user about users", "ask for one of them")
+        if self.likes and (self.user or self.users_from or self.history):
+            raise InputError("--likes is about one new user alone", "ask for the others in a call of their own")
+        if len(self.above) % 2:
+            raise InputError(f"--above has {len(self.above)} items, which are no pairs", "give them two by two")
+        if self.draws < 0:
+            raise InputError(f"--draws is {self.draws}, but it must be 0 or more")
+        if not 0 <= self.seed < 2**62:
+            raise InputError(f"--seed is {self.seed}, but it must be 0 or more and below 2^62")
+        _check_asked(self.interval, self.top_probability, self.ranking, self.kappa, self.unknown)
+
+
+def _check_asked(interval: float | None, top_probability: int | None, ranking: str, kappa: float, unknown: str) -> None:
+    if interval is not None and not 0 < interval < 1:
+        raise InputError(f"--interval is {interval}, but it must be between 0 and 1", "for instance 0.9")
+    if top_probability is not None and top_probability < 1:
+        raise InputError(f"--top-probability is {top_probability}, but it must be at least 1")
+    if ranking not in RANKINGS:
+        raise InputError(f"--ranking is {ranking!r}, but it must be one of {', '.join(RANKINGS)}")
+    if not 0 <= kappa < float("inf"):
+        raise InputError(f"--kappa is {kappa}, but it must be a finite number, 0 or more")
+    if unknown == "prior" and ranking != "mean":
+        raise InputError("--unknown prior ranks by the average user's mean", f"leave out --ranking {ranking}")
 
 
 def recommend(
@@ -74,41 +124,104 @@ def recommend(
     exclude: Iterable[Any] = (),
     keep_seen: bool = False,
     unknown: str = "error",
+    interval: float | None = None,
+    top_probability: int | None = None,
+    ranking: str = "mean",
+    kappa: float = 1.0,
+    draws: int = TOP_DRAWS,
+    seed: int = 0,
     block_size: int = 256,
 ) -> pd.DataFrame:
-    """The ``top`` items for each user: columns user, rank, item, title, score, sd, group.
+    """The ``top`` items for each user: columns user, rank, item, title, score, sd, group, and what is asked for.
 
     ``score`` is E[u].E[v], ``sd`` the posterior standard deviation of u.v (missing for a point estimate), ``group``
-    hot, warm or cold by the item's training ratings. ``unknown`` users raise InputError ("error"), are left out
-    ("drop") or get the list of the average user ("prior"). Raises InputError for unknown item ids.
+    hot, warm or cold by the item's training ratings, or new for an added item. With
+
+    - ``interval``, a probability: ``low`` and ``high`` (:func:`inference.ranking.credible_interval`);
+    - ``top_probability``, a number M: ``p_top_M``, the probability to be among the user's M best candidates, by
+      ``draws`` joint draws (:func:`inference.ranking.top_probabilities`);
+    - ``ranking`` "thompson" or "ucb": lists in the order of one posterior draw a user, or of score + ``kappa`` sd, in a
+      column of that name;
+    - users folded in (:func:`inference.updates.fold_in`): ``origin``, "fit" or "folded in".
+
+    ``unknown`` users raise InputError ("error"), are left out ("drop") or get the list of the average user ("prior"),
+    without any uncertainty. Raises InputError for unknown item ids, and for a point estimate that is asked for
+    uncertainty.
     """
     import numpy as np
     import torch
 
-    dataset = fit.dataset
+    from inference.ranking import Candidates, best_items, credible_interval, top_probabilities
+    from inference.updates import UpdatedFit, folded_in
+
+    _check_asked(interval, top_probability, ranking, kappa, unknown)
+    posterior, dataset = fit.posterior, fit.dataset
+    if posterior.is_point and (interval is not None or top_probability is not None or ranking != "mean"):
+        raise InputError("a MAP fit is a point and has no uncertainty", "fit with --mode bayes")
     asked = list(dict.fromkeys(users))
     rows_of = dataset.user_rows(asked, unknown="error" if unknown == "error" else "prior")
     known = rows_of[rows_of >= 0]
     strangers = [user for user, row in zip(asked, rows_of.tolist(), strict=True) if row < 0]
-    forbidden = torch.as_tensor(~_allowed(dataset, candidates, exclude))
-    seen = None if keep_seen else fit.split.train.select(fit.split.train.observed & fit.split.train.positive).csr()
-    parts = []
-    for start in range(0, len(known), block_size):
-        rows = known[start : start + block_size]
-        scores = fit.posterior.score_block(rows).masked_fill(forbidden, -torch.inf)
-        if seen is not None:
-            at = seen[rows].tocoo()
-            scores[torch.as_tensor(at.row).long(), torch.as_tensor(at.col).long()] = -torch.inf
-        best = scores.topk(min(top, dataset.n_items))
-        sd = None if fit.posterior.is_point else fit.posterior.score(rows[:, None], best.indices)[1]
-        parts.append(_table(fit, dataset.user_ids[rows], best.values, best.indices, sd, "user"))
+    train = fit.split.train
+    seen = None if keep_seen else train.select(train.observed & train.positive).csr()[known]
+    allowed = Candidates(torch.as_tensor(_allowed(dataset, candidates, exclude)), seen)
+    parts, with_origin = [], isinstance(fit, UpdatedFit)
+    if len(known):
+        values, items = best_items(posterior, known, top, allowed, ranking, kappa, seed, block_size)
+        columns: dict[str, torch.Tensor | None] = {"score": values, "sd": None}
+        if ranking != "mean":
+            columns |= {"score": posterior.mean_score(known[:, None], items), ranking: values}
+        if not posterior.is_point:
+            mean, columns["sd"] = posterior.score(known[:, None], items)
+            if interval is not None:
+                columns["low"], columns["high"] = credible_interval(mean, columns["sd"], interval)
+        if top_probability is not None:
+            found = top_probabilities(posterior, known, items, top_probability, allowed, draws, seed)
+            columns[f"p_top_{top_probability}"] = found
+        kept = torch.isfinite(values)
+        origin = np.where(folded_in(fit)[known], "folded in", "fit") if with_origin else None
+        parts.append(_table(fit, dataset.user_ids[known], items, columns, kept, "user", origin))
     if strangers and unknown == "prior":
-        average = fit.posterior.u_loc.mean(0) @ fit.posterior.v_loc.mT
-        best = average.masked_fill(forbidden, -torch.inf).topk(min(top, dataset.n_items))
+        average = (posterior.u_loc.mean(0) @ posterior.v_loc.mT)[None]
+        best = average.masked_fill(~allowed.allowed, -torch.inf).topk(min(top, dataset.n_items))
         ids = np.array(strangers, dtype=object)  # in the order asked, after those that are known
         values, items = (part.expand(len(ids), -1) for part in best)
-        parts.append(_table(fit, ids, values, items, None, "user"))
+        origin = np.full(len(ids), "average") if with_origin else None
+        columns = {"score": values, "sd": None}
+        parts.append(_table(fit, ids, items, columns, torch.isfinite(values), "user", origin))
     return _joined(parts, "user")
+
+
+def compare_items(
+    fit: Fit,
+    users: Iterable[Any],
+    pairs: Iterable[tuple[Any, Any]],
+    *,
+    draws: int = PAIR_DRAWS,
+    seed: int = 0,
+    unknown: str = "error",
+) -> pd.DataFrame:
+    """For each user the probability that one item scores above another: columns user, item, other, p_above.
+
+    The share of ``draws`` joint draws in which u.v is larger for ``item`` than for ``other``. ``unknown`` users and
+    items raise InputError ("error"), or leave their rows out. Raises InputError for a point estimate.
+    """
+    import numpy as np
+    import pandas as pd
+
+    from inference.ranking import above_probabilities
+
+    dataset, strict = fit.dataset, unknown == "error"
+    rows = dataset.user_rows(dict.fromkeys(users), unknown="error" if strict else "drop")
+    ids, parts = dataset.item_ids, [pd.DataFrame(columns=["user", "item", "other", "p_above"])]
+    for pair in pairs:
+        first, second = dataset.item_rows(pair, unknown="error" if strict else "prior")
+        if min(first, second) < 0:
+            continue
+        found = above_probabilities(fit.posterior, rows, int(first), int(second), draws, seed)
+        columns = {"user": dataset.user_ids[rows], "item": ids[first], "other": ids[second]}
+        parts.append(pd.DataFrame(columns | {"p_above": found.numpy().astype(np.float64)}))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def similar_items(
@@ -130,7 +243,8 @@ def similar_items(
     scores[torch.arange(len(rows)), torch.as_tensor(rows)] = -torch.inf
     scores = scores.masked_fill(torch.as_tensor(~_allowed(dataset, candidates, exclude)), -torch.inf)
     best = scores.topk(min(top, dataset.n_items))
-    return _joined([_table(fit, dataset.item_ids[rows], best.values, best.indices, None, "to")], "to")
+    columns, kept = {"score": best.values, "sd": None}, torch.isfinite(best.values)
+    return _joined([_table(fit, dataset.item_ids[rows], best.indices, columns, kept, "to")], "to")
 
 
 def _allowed(dataset: Dataset, candidates: Iterable[Any] | None, exclude: Iterable[Any]) -> np.ndarray:
@@ -147,28 +261,38 @@ def _allowed(dataset: Dataset, candidates: Iterable[Any] | None, exclude: Iterab
 
 
 def _table(
-    fit: Fit, ids: np.ndarray, scores: torch.Tensor, items: torch.Tensor, sd: torch.Tensor | None, key: str
+    fit: Fit,
+    ids: np.ndarray,
+    items: torch.Tensor,
+    columns: dict[str, torch.Tensor | None],
+    kept: torch.Tensor,
+    key: str,
+    origin: np.ndarray | None = None,
 ) -> pd.DataFrame:
+    """Rows of lists; ``items``, ``kept`` and each of the columns (n_ids, n_listed), a column ``None`` is missing."""
     import numpy as np
     import pandas as pd
 
     from inference.evaluate import GROUPS, item_groups
+    from inference.updates import fitted_part
 
     n, length = items.shape
     chosen = items.numpy().ravel()
-    groups = np.array(GROUPS, dtype=object)[item_groups(fit.split.train)[chosen]]
+    groups = np.full(fit.dataset.n_items, len(GROUPS))
+    trained = item_groups(fitted_part(fit).split.train)
+    groups[: len(trained)] = trained
     titles = None if fit.dataset.titles is None else fit.dataset.titles[chosen]
-    columns = {
+    shown = {
         key: np.repeat(ids, length),
         "rank": np.tile(np.arange(1, length + 1), n),
         "item": fit.dataset.item_ids[chosen],
         "title": titles,
-        "score": scores.numpy().ravel(),
-        "sd": np.nan if sd is None else sd.numpy().ravel(),
-        "group": groups,
     }
-    table = pd.DataFrame(columns)
-    return table[np.isfinite(table["score"])]
+    shown |= {name: np.nan if column is None else column.numpy().ravel() for name, column in columns.items()}
+    shown["group"] = np.array([*GROUPS, "new"], dtype=object)[groups[chosen]]
+    if origin is not None:
+        shown["origin"] = np.repeat(origin.astype(object), length)
+    return pd.DataFrame(shown)[kept.numpy().ravel()]
 
 
 def _joined(parts: Sequence[pd.DataFrame], key: str) -> pd.DataFrame:
@@ -211,34 +335,94 @@ def main() -> None:
             ("python -m inference.recommend runs/simulated-bayes --user user-0001 --top 5", "five items for one user"),
             ("python -m inference.recommend RUN --users-from users.txt --out lists.parquet", "lists for many users"),
             ("python -m inference.recommend RUN --similar item-0001", "items like this one"),
+            ("python -m inference.recommend RUN --likes item-0001 item-0007", "for a new user, from all they chose"),
+            (
+                "python -m inference.recommend RUN --user user-0001 --interval 0.9 --top-probability 10",
+                "how sure the list is",
+            ),
         ),
     )
-    from inference.fitting import load
-
-    fit = load(options.run)
+    fit, new_user = _opened(options)
+    known_users, known_items = fit.dataset.user_ids, fit.dataset.item_ids
     candidates, exclude = (
-        None if path is None else _typed(read_ids(path), fit.dataset.item_ids)
-        for path in (options.candidates, options.exclude)
+        None if path is None else _typed(read_ids(path), known_items) for path in (options.candidates, options.exclude)
     )
     if options.similar:
-        asked = _typed(options.similar, fit.dataset.item_ids)
+        asked = _typed(options.similar, known_items)
         table = similar_items(
             fit, asked, options.top, candidates=candidates, exclude=exclude or (), unknown=options.unknown
         )
     else:
-        named = [*options.user, *(read_ids(options.users_from) if options.users_from else [])]
+        named = _typed([*options.user, *(read_ids(options.users_from) if options.users_from else [])], known_users)
+        named += _folded_ids(fit)
         if not named:
-            raise InputError("nobody is named", "give --user ID, --users-from FILE or --similar ITEM")
-        table = recommend(
-            fit,
-            _typed(named, fit.dataset.user_ids),
-            options.top,
-            candidates=candidates,
-            exclude=exclude or (),
-            keep_seen=options.keep_seen,
-            unknown=options.unknown,
-        )
+            raise InputError(
+                "nobody is named", "give --user ID, --users-from FILE, --history FILE, --likes ITEM or --similar ITEM"
+            )
+        if options.above:
+            things = _typed(options.above, known_items)
+            pairs = list(zip(things[::2], things[1::2], strict=True))
+            chosen = {"draws": options.draws or PAIR_DRAWS, "seed": options.seed, "unknown": options.unknown}
+            table = compare_items(fit, named, pairs, **chosen)
+        else:
+            table = recommend(
+                fit,
+                named,
+                options.top,
+                candidates=candidates,
+                exclude=exclude or (),
+                keep_seen=options.keep_seen,
+                unknown=options.unknown,
+                interval=options.interval,
+                top_probability=options.top_probability,
+                ranking=options.ranking,
+                kappa=options.kappa,
+                draws=options.draws or TOP_DRAWS,
+                seed=options.seed,
+            )
+    if new_user:
+        table["user"] = NEW_USER
     _write(table, options.out) if options.out else _print(table, fit)
+
+
+def _opened(options: RecommendOptions) -> tuple[Fit, bool]:
+    """The fit with the new items added and the users folded in, and whether these are one without an id."""
+    from inference.fitting import load
+    from inference.updates import add_items, fold_in
+    from pyro_cvae.data.frames import read_items, read_pairs
+
+    fit = load(options.run)
+    if options.new_items:
+        ids, texts, titles = read_items(options.new_items)
+        with _at(options.new_items):
+            fit = add_items(fit, _typed(map(str, ids), fit.dataset.item_ids), texts, titles=titles)
+    dataset = fit.dataset
+    unknown = "error" if options.unknown == "error" else "drop"
+    if options.history:
+        users, items, weights = read_pairs(options.history)
+        users, items = _typed(map(str, users), dataset.user_ids), _typed(map(str, items), dataset.item_ids)
+        with _at(options.history):
+            fit = fold_in(fit, users, items, confidences=weights, unknown=unknown)
+    if options.likes:
+        taken = dataset.user_ids
+        name = int(taken.max()) + 1 if taken.dtype.kind == "i" else max([NEW_USER, *taken], key=len) + "+"
+        fit = fold_in(fit, [name] * len(options.likes), _typed(options.likes, dataset.item_ids), unknown=unknown)
+    return fit, bool(options.likes)
+
+
+def _folded_ids(fit: Fit) -> list[Any]:
+    from inference.updates import folded_in
+
+    return list(fit.dataset.user_ids[folded_in(fit)])
+
+
+@contextmanager
+def _at(path: str) -> Iterator[None]:
+    """An error about what a file says names that file."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.problem, error.remedy, path=error.path or path, line=error.line) from None
 
 
 def _write(table: pd.DataFrame, out: str) -> None:
@@ -258,14 +442,17 @@ def _print(table: pd.DataFrame, fit: Fit) -> None:
 
     key = table.columns[0]
     shown = Table(*(str(name) for name in table.columns), title=f"{escape(fit.dataset.name)}, {fit.options.fit.mode}")
-    for row in table.itertuples(index=False):
-        first, rank, item, title, score, sd, group = row
-        sd_text = "" if sd != sd else f"{sd:.3f}"
-        cells = (first, rank, item, "" if title is None or title != title else title, f"{score:.3f}", sd_text, group)
-        shown.add_row(
-            *(escape(str(cell)) for cell in cells), end_section=rank == table.loc[table[key] == first, "rank"].max()
-        )
+    last = table[key] != table[key].shift(-1)
+    for row, ends in zip(table.itertuples(index=False), last, strict=True):
+        shown.add_row(*(escape(_cell(value)) for value in row), end_section=ends)
     Console().print(shown)
+
+
+def _cell(value: Any) -> str:
+    """A value in a table: blank where it is missing, three decimals of what is no whole number."""
+    if value is None or value != value:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) or type(value).__name__.startswith("float") else str(value)
 
 
 if __name__ == "__main__":

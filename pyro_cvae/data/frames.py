@@ -127,6 +127,20 @@ def read_table(path: files.PathLike) -> Table:
     return Table(_arrow_columns(table), path=path)
 
 
+def read_items(path: files.PathLike) -> tuple[list[Any], list[str], list[str] | None]:
+    """Ids, texts and, if there, titles of a file of items as :func:`load_tables` takes it; raises InputError."""
+    table = read_table(path).pick(ITEMS, ("item", "text"))
+    (ids,) = _ids("item", table)
+    return ids, _texts(table, "text"), _texts(table, "title") if "title" in table.columns else None
+
+
+def read_pairs(path: files.PathLike) -> tuple[list[Any], list[Any], np.ndarray | None]:
+    """Users, items and, if there, weights of a file of pairs as :func:`load_tables` takes it; raises InputError."""
+    table = read_table(path).pick(PAIRS, ("user", "item"))
+    ((users,), (items,)) = _ids("user", table), _ids("item", table)
+    return users, items, _numbers(table, "weight", _weight)
+
+
 def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str) -> Dataset:
     """The data set of two tables; see :func:`from_frames`."""
     if unknown not in ("error", "drop"):

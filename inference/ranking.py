@@ -1,0 +1,212 @@
+"""What a ranking asks of a posterior: scores' spread over all items, intervals, chances to be listed, bandit rankings.
+
+Nothing of size users x items outlives a block of users, and draws come in parts; so memory does not grow with the
+number of draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_cvae.errors import InputError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from inference.posterior import Posterior
+
+FLOATS_AT_ONCE = 2**26
+SCORES_AT_ONCE = 2**23
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The items that may be ranked, for each of the users that are asked for.
+
+    Shapes: ``allowed`` bool (n_items,); ``seen`` sparse (n_asked, n_items) with the items that a user has chosen
+    already, ``None`` where these are ranked too.
+    """
+
+    allowed: Tensor
+    seen: csr_matrix | None = None
+
+    def mask(self, scores: Tensor, start: int = 0) -> Tensor:
+        """Scores (n_block, n_items) of the users asked for from ``start`` on, -inf where an item is no candidate."""
+        if not bool(self.allowed.all()):
+            scores = scores.masked_fill(~self.allowed, -torch.inf)
+        if self.seen is not None:
+            indptr = self.seen.indptr[start : start + len(scores) + 1].astype(np.int64)
+            items = torch.as_tensor(self.seen.indices[indptr[0] : indptr[-1]].astype(np.int64))
+            users = torch.repeat_interleave(torch.arange(len(scores)), torch.as_tensor(np.diff(indptr)))
+            scores[users, items] = -torch.inf
+        return scores
+
+
+def best_items(
+    posterior: Posterior,
+    users: Any,
+    top: int,
+    candidates: Candidates,
+    ranking: str = "mean",
+    kappa: float = 1.0,
+    seed: int = 0,
+    block_size: int = 256,
+) -> tuple[Tensor, Tensor]:
+    """The ``top`` candidates of each user and the values that rank them, (n_users, top) each, as (values, items).
+
+    The values are E[u].E[v] ("mean"), one posterior draw of u.v ("thompson", :func:`thompson_scores`) or mean +
+    ``kappa`` sd ("ucb"); -inf behind the last candidate.
+    """
+    users, top = torch.as_tensor(users), min(top, len(posterior.v_loc))
+    blocks = users.split(block_size)
+    parts = []
+    for number, (rows, own_seed) in enumerate(zip(blocks, _seeds(seed, len(blocks)), strict=True)):
+        if ranking == "thompson":
+            scores = thompson_scores(posterior, rows, own_seed)
+        else:
+            scores = posterior.score_block(rows)
+            if ranking == "ucb":
+                scores = scores + kappa * score_sds(posterior, rows)
+        parts.append(candidates.mask(scores, number * block_size).topk(top))
+    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+
+
+def _seeds(seed: int, n: int) -> list[int]:
+    """Seeds of independent generators."""
+    return [int(state >> 1) for state in np.random.SeedSequence(seed).generate_state(n, np.uint64)]
+
+
+def score_sds(posterior: Posterior, users: Any) -> Tensor:
+    """Standard deviation of u_i.v_j of a block of users over all items, (n_block, n_items); see Posterior.score.
+
+    var(u.v) = <m_u m_u' + S_u, S_v> + m_v' S_u m_v: two matrix products for all pairs of a block of items.
+    """
+    _need_uncertainty(posterior)
+    users = torch.as_tensor(users)
+    return (_spread(posterior, posterior.u_loc[users], users)).sqrt()
+
+
+def thompson_scores(posterior: Posterior, users: Any, seed: int) -> Tensor:
+    """One posterior draw of u_i.v_j over all items, (n_block, n_items), for each user independently of the others.
+
+    u_i is drawn; given it the scores of all items are independent, N(u_i.m_j, u_i' S_j u_i), since q factorises over
+    items: v itself need not be drawn. Raises InputError for a point estimate.
+    """
+    _need_uncertainty(posterior)
+    users = torch.as_tensor(users)
+    seed_of_u, seed_of_scores = _seeds(seed, 2)
+    nothing = torch.empty(0, dtype=torch.int64)
+    u = posterior.select(users=users, items=nothing).sample(1, seed_of_u)["u"][0]
+    generator = torch.Generator().manual_seed(seed_of_scores)
+    sd = _spread(posterior, u, None).sqrt()
+    return u @ posterior.v_loc.mT + sd * torch.randn(sd.shape, generator=generator, dtype=sd.dtype)
+
+
+def _spread(posterior: Posterior, u: Tensor, users: Tensor | None) -> Tensor:
+    """Variance of u.v over all items, (n_users, n_items), u known where ``users`` is None, else N(u, cov(users))."""
+    if posterior.u_scale is not None and posterior.v_scale is not None:
+        second, of_v = u.square(), posterior.v_scale.square()
+        if users is None:
+            return second @ of_v.mT
+        u_var = posterior.u_scale[users].square()
+        return (second + u_var) @ of_v.mT + u_var @ posterior.v_loc.square().mT
+    second = u[:, :, None] * u[:, None, :]
+    of_u = None if users is None else posterior.covariance("u", users)
+    flat = (second if of_u is None else second + of_u).flatten(1)
+    parts = []
+    for items in torch.arange(len(posterior.v_loc)).split(max(1, FLOATS_AT_ONCE // (16 * flat.shape[1]))):
+        variance = flat @ posterior.covariance("v", items).flatten(1).mT
+        if of_u is not None:
+            v = posterior.v_loc[items]
+            variance += of_u.flatten(1) @ (v[:, :, None] * v[:, None, :]).flatten(1).mT
+        parts.append(variance)
+    return torch.cat(parts, 1)
+
+
+def credible_interval(mean: Tensor, sd: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """Ends of the central interval of that probability, by the Normal with the score's own mean and sd.
+
+    u.v is a sum of products of Normals and so not Normal itself, but nearly so: ``benchmarks.updates`` compares the
+    interval with quantiles of draws.
+    """
+    half = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64))) * sd
+    return mean - half, mean + half
+
+
+def top_probabilities(
+    posterior: Posterior, users: Any, items: Tensor, m: int, candidates: Candidates, n_draws: int, seed: int
+) -> Tensor:
+    """P(item is among the user's best ``m`` candidates) for some items of each user, (n_users, n_listed), float64.
+
+    The share of ``n_draws`` joint draws of u and all v in which it is; where items tie for the last places, they share
+    these. Its standard error is at most 1/2 / sqrt(n_draws). Shapes: ``users`` (n_users,), ``items`` (n_users,
+    n_listed). Draws are streamed and a draw of the items serves all users. Raises InputError for a point estimate.
+    """
+    _need_uncertainty(posterior)
+    users = torch.as_tensor(users)
+    n_items, n_factors = posterior.v_loc.shape
+    at_once = max(1, FLOATS_AT_ONCE // ((len(users) + 4 * n_items) * n_factors))
+    blocks = torch.arange(len(users)).split(max(1, SCORES_AT_ONCE // n_items))
+    found = torch.zeros(items.shape, dtype=torch.float64)
+    with _progress("draws", n_draws) as advance:
+        for part in posterior.select(users=users).draws(n_draws, seed, at_once):
+            for u, v in zip(part["u"], part["v"], strict=True):
+                for block in blocks:
+                    scores = candidates.mask(u[block] @ v.mT, int(block[0]))
+                    found[block] += _shares(scores, scores.gather(1, items[block]), m)
+                advance()
+    return found / n_draws
+
+
+def _shares(scores: Tensor, listed: Tensor, m: int) -> Tensor:
+    """1 for a listed score among the best ``m`` of its row, 0 for one below, a share where the last places are tied."""
+    n_items = scores.shape[1]
+    if m >= n_items:
+        return torch.ones_like(listed, dtype=torch.float64)
+    best = scores.topk(m + 1).values
+    last = best[:, m - 1 : m]
+    inside = (listed >= last).double()
+    tied = (best[:, m] == last[:, 0]).nonzero().squeeze(-1)
+    if len(tied):  # more items at the last place than there are places
+        at_last = (scores[tied] == last[tied]).sum(-1)
+        places = m - (best[tied, :m] > last[tied]).sum(-1)
+        share = (places / at_last.double())[:, None]
+        inside[tied] = torch.where(listed[tied] == last[tied], share, inside[tied])
+    return inside
+
+
+def above_probabilities(posterior: Posterior, users: Any, first: int, second: int, n_draws: int, seed: int) -> Tensor:
+    """P(u.v_first > u.v_second) of each user, (n_users,), the share of joint draws; a tie counts half."""
+    _need_uncertainty(posterior)
+    users = torch.as_tensor(users)
+    block = max(1, SCORES_AT_ONCE // (2 * n_draws))
+    parts = []
+    for some in users.split(block):
+        draws = posterior.score_draws(some[:, None], torch.tensor([first, second]), n_draws, seed)
+        difference = draws[..., 0] - draws[..., 1]
+        parts.append((difference > 0).double().mean(0) + 0.5 * (difference == 0).double().mean(0))
+    return torch.cat(parts)
+
+
+def _need_uncertainty(posterior: Posterior) -> None:
+    if posterior.is_point:
+        raise InputError("a MAP fit is a point and has no uncertainty", "fit with --mode bayes")
+
+
+@contextmanager
+def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on stderr, nothing where that is no terminal; gives a function that advances it by one."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda: bar.advance(task)

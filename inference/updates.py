@@ -1,0 +1,344 @@
+r"""What a fit says of users and items that were not in it, in closed form: users folded in, items added from texts.
+
+A user with a list of items has the best q(u_i) given q(V), which is a row of the fit's own half-step
+(:mod:`inference.half_steps`; paper, sections 2.2 and 2.3):
+
+    N(Lambda_i^-1 h_i, Lambda_i^-1),    Lambda_i = lambda_u I + sum_j C_ij E[v_j v_j'],    h_i = sum_j C_ij R_ij E[v_j].
+
+**The whole list is needed**: every other item counts as one that the user did not choose, with confidence b. A list of
+the latest choices alone is a user who has chosen nothing else.
+
+An item with a text has, as long as nobody has rated it, v_j ~ N(mu(x_j), sigma(x_j)^2 + 1/lambda_v), with mu and sigma
+from the encoder: what a fit with ``--guide structured`` and ``--unrated masked`` says of an item without a training
+rating. The other families leave out sigma^2 for items of the fit, never for added ones.
+
+Both give a new :class:`UpdatedFit`, which everything that ranks takes like a fit; the fit itself stays as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from inference.fitting import Fit
+from inference.half_steps import Cells, Rows, half_step
+from inference.posterior import Posterior
+from models.observations import SparseRows
+from pyro_cvae.data.content import Content, TextVectorizer
+from pyro_cvae.data.dataset import Dataset, spells_integer, typed_ids
+from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.errors import InputError
+
+log = logging.getLogger("pyro_cvae")
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(eq=False)
+class UpdatedFit(Fit):
+    """A fit with users folded in and items added; ``model``, ``history`` and ``metrics`` are those of the fit.
+
+    ``fitted`` is the fit before any update; ``folded_in``, bool (n_users,), marks the users whose posterior is the
+    closed form given the items'. Added items are the rows from ``fitted.dataset.n_items`` on.
+    """
+
+    fitted: Fit | None = None
+    folded_in: np.ndarray | None = None
+
+
+def fitted_part(fit: Fit) -> Fit:
+    """The fit before any update."""
+    return fit if not isinstance(fit, UpdatedFit) or fit.fitted is None else fit.fitted
+
+
+def folded_in(fit: Fit) -> np.ndarray:
+    """True for the users that were folded in, bool (n_users,)."""
+    mask = fit.folded_in if isinstance(fit, UpdatedFit) else None
+    return np.zeros(fit.dataset.n_users, bool) if mask is None else mask
+
+
+def fold_in(
+    fit: Fit,
+    users: Iterable[Any],
+    items: Iterable[Any],
+    *,
+    ratings: Sequence[float] | np.ndarray | None = None,
+    confidences: Sequence[float] | np.ndarray | None = None,
+    unknown: str = "error",
+) -> UpdatedFit:
+    """The fit with users folded in from their whole lists, one pair (user, item) of external ids a place.
+
+    Parameters: ``ratings`` R_ij, 1 by default; ``confidences`` C_ij, the run's ``a`` by default (NaN too), 0 for a cell
+    that is missing; ``unknown`` what to do with an item that the fit does not know: "error" raises InputError, "drop"
+    leaves the pair out and counts it in the log (a user of whom nothing is left is still there: one who chose nothing).
+
+    Every user is folded in alone, whoever else is in the call. A user that the fit knows is replaced: the list is all
+    that counts. Posterior family and precisions (learned ones too) are those of the fit. Raises InputError for ids of
+    the wrong type, and for a likelihood of ratings without a closed form.
+    """
+    if not fit.model.ratings.conjugate:
+        name = type(fit.model.ratings).__name__
+        raise InputError(f"{name} has no closed form, which folding in needs", "fit again with these users")
+    dataset, whole = fit.dataset, fit.dataset.user_ids.dtype.kind == "i"
+    given = [int(one) if whole and isinstance(one, str) and spells_integer(one) else one for one in users]
+    asked = list(dict.fromkeys(given))
+    if not asked:
+        raise InputError("nobody is to be folded in", "give at least one pair of a user and an item")
+    listed = dataset.item_rows(items, unknown="error" if unknown == "error" else "prior")
+    if len(listed) != len(given):
+        raise InputError(f"{len(given)} users and {len(listed)} items are no pairs", "give one item for each user")
+    row_of = {user: row for row, user in enumerate(asked)}
+    kept = listed >= 0
+    if not kept.all():
+        log.warning("%d pairs of unknown items left out of the lists of folded-in users", int((~kept).sum()))
+    pairs = Interactions.from_arrays(
+        np.array([row_of[user] for user in given])[kept],
+        listed[kept],
+        n_users=len(asked),
+        n_items=dataset.n_items,
+        ratings=None if ratings is None else np.asarray(ratings, np.float64)[kept],
+        confidences=None if confidences is None else np.asarray(confidences, np.float64)[kept],
+    )
+    rows = _user_rows(fit, pairs)
+    known = dataset.user_rows(asked, unknown="prior")
+    at = np.where(known >= 0, known, dataset.n_users + np.cumsum(known < 0) - 1)  # where each one goes
+    return _with_users(fit, asked, at, pairs, rows)
+
+
+def add_items(
+    fit: Fit,
+    ids: Iterable[Any],
+    texts: Sequence[str] | None = None,
+    *,
+    counts: Any = None,
+    titles: Sequence[str] | None = None,
+) -> UpdatedFit:
+    """The fit with items added after its own, from their texts or from word counts.
+
+    Parameters: ``ids`` external ids that the fit does not have; ``texts`` are counted by the fit's vocabulary (with
+    ``titles``, whose words count too, as in a fit from tables); ``counts`` (n_new, n_features) in their place. Raises
+    InputError where an id is taken or of the wrong type, or where the fit has no vocabulary and ``counts`` are needed.
+    """
+    dataset, new = fit.dataset, list(ids)
+    if (texts is None) == (counts is None):
+        raise InputError("new items need either texts or word counts", "give one of them")
+    if counts is None:
+        assert texts is not None
+        documents = texts if titles is None else [f"{t}\n{text}" for t, text in zip(titles, texts, strict=True)]
+        counts = _vectorizer(dataset.content).counts(documents)
+    added = Content(counts)
+    if not new or added.n_items != len(new) or added.n_features != dataset.n_features:
+        problem = f"{len(new)} new items have counts of {added.n_items} items with {added.n_features} words"
+        raise InputError(problem, f"give a row for each item and {dataset.n_features} columns")
+    item_ids = _extended(dataset.item_ids, new, "item")
+    taken = dataset.item_rows(new, unknown="prior")
+    if (taken >= 0).any() or len(set(new)) < len(new):
+        again = next(one for place, one in enumerate(new) if taken[place] >= 0 or one in new[:place])
+        raise InputError(f"item {again!r} is there more than once", "add items under ids of their own")
+    if added.empty.any():
+        log.warning("%d of %d new items have no word of the vocabulary", int(added.empty.sum()), len(new))
+    old_titles = dataset.titles
+    if old_titles is None and titles is not None:
+        old_titles = np.full(dataset.n_items, None, object)
+    more_titles = np.array([None] * len(new) if titles is None else list(titles), object)
+    content = dataset.content
+    extended = Dataset(
+        dataset.name,
+        _resized(dataset.interactions, n_items=len(item_ids)),
+        Content(sp.vstack([content.counts, added.counts]), content.vocabulary, content.vectorizer),
+        dataset.user_ids,
+        item_ids,
+        None if old_titles is None else np.concatenate([old_titles, more_titles]),
+    )
+    split = fit.split
+    parts: dict[str, Any] = {
+        name: None if part is None else _resized(part, n_items=len(item_ids))
+        for name, part in (("train", split.train), ("test", split.test), ("validation", split.validation))
+    }
+    return _updated(
+        fit,
+        posterior=_with_items(fit.posterior, *_encoded(fit, added.counts)),
+        dataset=extended,
+        split=replace(split, **parts),
+        folded_in=folded_in(fit),
+    )
+
+
+# --- users -----------------------------------------------------------------------------------------------------------
+
+
+def _user_rows(fit: Fit, pairs: Interactions) -> Rows:
+    """The best q(u_i) of users with these pairs given q(V), each as if alone.
+
+    The background b is on the items that have a column in the fit; a listed item that has none gets, for that user, its
+    one cell.
+    """
+    posterior, base = fit.posterior, fitted_part(fit)
+    observed = np.zeros(fit.dataset.n_items, bool)
+    stored = np.bincount(base.split.train.items, minlength=base.dataset.n_items) > 0
+    observed[: base.dataset.n_items] = stored | (base.options.model.unrated == "zeros")
+    a, b = float(fit.model.ratings.a), fit.model.ratings.background  # type: ignore[arg-type]
+    c = np.full(len(pairs), a) if pairs.confidences is None else pairs.confidences
+    c = np.where(np.isnan(c), a, c)
+    dtype = posterior.v_loc.dtype
+    counts = np.bincount(pairs.users, minlength=pairs.n_users)
+    cells = Cells(
+        torch.as_tensor(np.concatenate([[0], np.cumsum(counts)])),
+        torch.as_tensor(pairs.items),
+        torch.as_tensor(c - b * observed[pairs.items]).to(dtype),
+        torch.as_tensor(c * pairs.ratings).to(dtype),
+        torch.ones(pairs.n_users, dtype=torch.bool),
+    )
+    family = "point" if posterior.is_point else "diagonal" if posterior.u_scale is not None else "full"
+    with torch.no_grad():
+        return half_step(
+            cells, _item_rows(posterior), torch.as_tensor(observed), b, fit.model.lambda_u, family=family
+        ).rows
+
+
+def _item_rows(posterior: Posterior) -> Rows:
+    """q(V) as the half-step reads it; a structured one has the items' own covariances, with the spread of z."""
+    if posterior.is_point:
+        return Rows(posterior.v_loc)
+    if posterior.v_scale is not None:
+        return Rows(posterior.v_loc, posterior.v_scale.square())
+    if posterior.kind != "structured":
+        return Rows(posterior.v_loc, covariance=posterior.v_covariance, block=posterior.v_block)
+    rows = torch.arange(len(posterior.v_loc))  # blocks are shared by items without a rating, their spreads of z are not
+    own = torch.cat([posterior.covariance("v", part) for part in rows.split(ROWS_AT_ONCE)])
+    return Rows(posterior.v_loc, covariance=own, block=rows)
+
+
+def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions, rows: Rows) -> UpdatedFit:
+    """The fit with the users ``asked`` in the rows ``at``, which may be theirs already."""
+    dataset, split, posterior = fit.dataset, fit.split, fit.posterior
+    n_users = max(dataset.n_users, int(at.max()) + 1)
+    fresh = [user for user, row in zip(asked, at.tolist(), strict=True) if row >= dataset.n_users]
+    source = np.arange(n_users)
+    source[at] = dataset.n_users + np.arange(len(asked))
+    changes: dict[str, Any] = {"u_loc": torch.cat([posterior.u_loc, rows.loc])}
+    if posterior.u_scale is not None:
+        assert rows.variance is not None
+        changes["u_scale"] = torch.cat([posterior.u_scale, rows.variance.sqrt()])
+    if posterior.u_covariance is not None:
+        assert rows.covariance is not None and rows.block is not None and posterior.u_block is not None
+        changes["u_covariance"] = torch.cat([posterior.u_covariance, rows.covariance])
+        changes["u_block"] = torch.cat([posterior.u_block, rows.block + len(posterior.u_covariance)])
+    mask = np.concatenate([folded_in(fit), np.ones(n_users - dataset.n_users, bool)])
+    mask[at] = True
+    replaced = np.zeros(n_users, bool)
+    replaced[at] = True
+    pairs = replace(pairs, users=at[pairs.users], n_users=n_users)
+    train, interactions = (_joined(part, replaced, pairs) for part in (split.train, dataset.interactions))
+    nothing = pairs.select(np.zeros(len(pairs), bool))
+    validation = None if split.validation is None else _joined(split.validation, replaced, nothing)
+    tuning = split.tuning_users
+    if tuning is not None:
+        tuning = np.concatenate([tuning, np.zeros(n_users - len(tuning), bool)])
+    return _updated(
+        fit,
+        posterior=replace(posterior, **changes).select(users=source),
+        dataset=replace(
+            dataset,
+            interactions=interactions,
+            user_ids=_extended(dataset.user_ids, fresh, "user"),
+            truth=None,
+        ),
+        split=replace(
+            split,
+            train=train,
+            test=_joined(split.test, replaced, nothing),
+            validation=validation,
+            tuning_users=tuning,
+        ),
+        folded_in=mask,
+    )
+
+
+def _joined(part: Interactions, replaced: np.ndarray, more: Interactions) -> Interactions:
+    """The pairs of a part without those of the users ``replaced``, and ``more``."""
+    kept = part.select(~replaced[part.users])
+
+    def column(name: str, missing: float) -> np.ndarray | None:
+        old, new = getattr(kept, name), getattr(more, name)
+        if old is None and new is None:
+            return None
+        filled = [np.full(len(of), missing) if c is None else c for of, c in ((kept, old), (more, new))]
+        return np.concatenate(filled)
+
+    return Interactions.from_arrays(
+        np.concatenate([kept.users, more.users]),
+        np.concatenate([kept.items, more.items]),
+        n_users=more.n_users,
+        n_items=part.n_items,
+        ratings=column("ratings", 1.0),
+        confidences=column("confidences", np.nan),
+        times=kept.times if not len(more) else None,
+    )
+
+
+# --- items -----------------------------------------------------------------------------------------------------------
+
+
+def _vectorizer(content: Content) -> TextVectorizer:
+    if content.vectorizer is not None:
+        return content.vectorizer
+    if content.vocabulary is None:
+        raise InputError("the fit has no vocabulary to count the words of a text by", "give word counts")
+    return TextVectorizer(content.vocabulary)
+
+
+def _encoded(fit: Fit, counts: sp.csr_matrix) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of q(z|x), (n_new, n_factors) each."""
+    inputs = SparseRows.from_csr(fit.scalings["inputs"].transform(counts), fit.posterior.z_loc.dtype)
+    with torch.no_grad():
+        loc, scale = fit.model.encoder(inputs)
+    return loc, scale
+
+
+def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor) -> Posterior:
+    """The posterior with items added after its own, v ~ N(loc, scale^2 + 1/lambda_v)."""
+    changes: dict[str, Any] = {name: torch.cat([getattr(posterior, name), loc]) for name in ("v_loc", "z_loc")}
+    changes["z_scale"] = torch.cat([posterior.z_scale, scale])
+    variance = scale.square() + 1 / posterior.lambda_v
+    if posterior.v_scale is not None:
+        changes["v_scale"] = torch.cat([posterior.v_scale, variance.sqrt()])
+    if posterior.v_covariance is not None:
+        assert posterior.v_block is not None
+        n_blocks = len(posterior.v_covariance)
+        if posterior.kind == "structured":  # given z; the posterior adds the spread of z itself
+            own = torch.eye(loc.shape[1], dtype=loc.dtype)[None] / posterior.lambda_v
+            block = posterior.v_block.new_full((len(loc),), n_blocks)
+        else:
+            own, block = torch.diag_embed(variance), n_blocks + torch.arange(len(loc))
+        changes["v_covariance"] = torch.cat([posterior.v_covariance, own])
+        changes["v_block"] = torch.cat([posterior.v_block, block])
+    return replace(posterior, **changes)
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _updated(fit: Fit, **changes: Any) -> UpdatedFit:
+    return UpdatedFit(**vars(fit) | {"fitted": fitted_part(fit)} | changes)
+
+
+def _resized(part: Interactions, n_items: int) -> Interactions:
+    return replace(part, n_items=n_items)
+
+
+def _extended(known: np.ndarray, new: Sequence[Any], kind: str) -> np.ndarray:
+    """The ids with new ones behind, all of one type; InputError where they are not."""
+    whole = known.dtype.kind == "i"
+    for one in new:
+        is_integer = isinstance(one, int | np.integer) and not isinstance(one, bool)
+        if is_integer != whole or not (is_integer or isinstance(one, str)):
+            must = "a whole number" if whole else "text"
+            raise InputError(f"{kind} id {one!r} is not {must}, as the ids of the fit are", "rename it")
+    return np.concatenate([known, typed_ids(list(new), f"{kind}_ids")]) if len(new) else known
