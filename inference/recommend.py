@@ -172,9 +172,10 @@ def recommend(
         if ranking != "mean":
             columns |= {"score": posterior.mean_score(known[:, None], items), ranking: values}
         if not posterior.is_point:
-            mean, columns["sd"] = posterior.score(known[:, None], items)
+            mean, sd = posterior.score(known[:, None], items)
+            columns["sd"] = sd
             if interval is not None:
-                columns["low"], columns["high"] = credible_interval(mean, columns["sd"], interval)
+                columns["low"], columns["high"] = credible_interval(mean, sd, interval)
         if top_probability is not None:
             found = top_probabilities(posterior, known, items, top_probability, allowed, draws, seed)
             columns[f"p_top_{top_probability}"] = found
@@ -441,7 +442,11 @@ def _print(table: pd.DataFrame, fit: Fit) -> None:
     from rich.table import Table
 
     key = table.columns[0]
-    shown = Table(*(str(name) for name in table.columns), title=f"{escape(fit.dataset.name)}, {fit.options.fit.mode}")
+    if "title" in table and fit.dataset.titles is None:
+        table = table.drop(columns="title")
+    shown = Table(title=f"{escape(fit.dataset.name)}, {fit.options.fit.mode}")
+    for name in table.columns:
+        shown.add_column(str(name), no_wrap=name != "title")  # in a narrow terminal it is the titles that are folded
     last = table[key] != table[key].shift(-1)
     for row, ends in zip(table.itertuples(index=False), last, strict=True):
         shown.add_row(*(escape(_cell(value)) for value in row), end_section=ends)
