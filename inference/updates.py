@@ -234,7 +234,14 @@ def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions,
     mask[at] = True
     replaced = np.zeros(n_users, bool)
     replaced[at] = True
-    pairs = replace(pairs, users=at[pairs.users], n_users=n_users)
+    pairs = Interactions.from_arrays(
+        at[pairs.users],
+        pairs.items,
+        n_users=n_users,
+        n_items=pairs.n_items,
+        ratings=pairs.ratings,
+        confidences=pairs.confidences,
+    )
     train, interactions = (_joined(part, replaced, pairs) for part in (split.train, dataset.interactions))
     nothing = pairs.select(np.zeros(len(pairs), bool))
     validation = None if split.validation is None else _joined(split.validation, replaced, nothing)

@@ -8,7 +8,17 @@ import pytest
 import torch
 
 import inference
-from inference.recommend import main, recommend, similar_items
+from inference.ranking import (
+    Candidates,
+    _shares,
+    above_probabilities,
+    best_items,
+    score_sds,
+    thompson_scores,
+    top_probabilities,
+)
+from inference.recommend import compare_items, main, recommend, similar_items
+from inference.updates import add_items, fold_in
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.errors import InputError, run_command
 
@@ -36,6 +46,7 @@ def make_dataset(text_ids=True):
 def fits():
     dataset = make_dataset()
     kinds = {"map": {"mode": "map"}, "mean-field": {}, "structured": {"guide": "structured"}}
+    kinds |= {"full": {"method": "coordinate"}, "both": {"method": "coordinate", "guide": "structured"}}
     return {kind: inference.fit(dataset, **OPTIONS | chosen) for kind, chosen in kinds.items()}
 
 
@@ -251,3 +262,287 @@ def test_the_command_writes_tables(run, call, tmp_path, suffix):
     for name in ("score", "sd"):
         np.testing.assert_allclose(kept[name], expected[name], rtol=1e-6)
     assert not list(tmp_path.glob(".*"))
+
+
+# --- uncertainty -----------------------------------------------------------------------------------------------------
+
+UNSURE = ["mean-field", "structured", "full", "both"]
+
+
+def test_the_interval_is_the_normals(fits):
+    from scipy.stats import norm
+
+    table = recommend(fits["full"], ["user-2", "user-5"], 8, interval=0.8)
+    for column, share in (("low", 0.1), ("high", 0.9)):
+        expected = norm.ppf(share, table["score"].astype(float), table["sd"].astype(float))
+        np.testing.assert_allclose(table[column], expected, rtol=1e-5, atol=1e-6)
+    assert table.columns.tolist() == ["user", "rank", "item", "title", "score", "sd", "low", "high", "group"]
+
+
+@pytest.mark.parametrize("kind", UNSURE)
+def test_standard_deviations_over_all_items_are_those_of_pairs(fits, kind, monkeypatch):
+    posterior, users = fits[kind].posterior, [3, 0, 3, 11]
+    _, sd = posterior.score(torch.tensor(users)[:, None], torch.arange(N_ITEMS))
+    torch.testing.assert_close(score_sds(posterior, users), sd, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr("inference.ranking.FLOATS_AT_ONCE", 7 * 16 * 9)  # seven items at once
+    torch.testing.assert_close(score_sds(posterior, users), sd, rtol=1e-5, atol=1e-6)
+
+
+def in_the_best(scores, m):
+    """Whether each score is among the m best of its row, as a share where it is tied, by counts alone."""
+    above, equal = (
+        (relation(scores[..., None, :], scores[..., :, None])).sum(-1) for relation in (np.greater, np.equal)
+    )
+    return np.clip((m - above) / equal, 0, 1)
+
+
+@pytest.mark.parametrize("kind", UNSURE)
+def test_the_chance_to_be_listed_is_the_share_of_draws(fits, kind, monkeypatch):
+    """The same draws, in parts of three, ranked by brute force; blocks of two users; seen and forbidden items out."""
+    fit, n, m = fits[kind], 50, 4
+    monkeypatch.setattr("inference.ranking.SCORES_AT_ONCE", 2 * N_ITEMS)
+    monkeypatch.setattr("inference.ranking.FLOATS_AT_ONCE", 3 * (3 + 4 * N_ITEMS) * 3)
+    users, exclude = ["user-3", "user-0", "user-11"], ["item-2", "item-29"]
+    table = recommend(fit, users, N_ITEMS, top_probability=m, draws=n, seed=7, exclude=exclude)
+    parts = fit.posterior.select(users=fit.dataset.user_rows(users)).draws(n, 7, 3)
+    scores = np.concatenate([torch.einsum("nik,njk->nij", part["u"], part["v"]).numpy() for part in parts])
+    for number, user in enumerate(users):
+        mine = table[table["user"] == user].set_index("item")["p_top_4"]
+        rows = [j for j, item in enumerate(fit.dataset.item_ids) if item not in {*seen_by(fit, user), *exclude}]
+        assert set(mine.index) == set(fit.dataset.item_ids[rows])
+        expected = in_the_best(scores[:, number, rows], m).mean(0)
+        np.testing.assert_allclose(mine.loc[fit.dataset.item_ids[rows]], expected, atol=1e-12)
+        assert mine.sum() == pytest.approx(m)
+
+
+def test_ties_share_the_last_places():
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 4, (50, 9)).astype(float)
+    for m in (1, 3, 8, 9, 20):
+        found = _shares(torch.tensor(scores), torch.tensor(scores), m).numpy()
+        np.testing.assert_allclose(found, in_the_best(scores, m))
+        np.testing.assert_allclose(found.sum(1), min(m, 9))
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("kind", UNSURE)
+def test_the_chance_to_be_above_is_that_given_the_user(fits, kind, failure_rate):
+    """Given u, u.(v_i - v_j) is Normal; averaged over draws of u this is exact, and the draws' share must agree."""
+    from scipy.stats import norm
+
+    fit, n = fits[kind], 20_000
+    posterior, users = fit.posterior, fit.dataset.user_ids.tolist()
+    pairs = [("item-1", "item-28"), ("item-28", "item-1"), ("item-5", "item-9")]
+    table = compare_items(fit, users, pairs, draws=n, seed=1)
+    assert table.columns.tolist() == ["user", "item", "other", "p_above"] and len(table) == 3 * N_USERS
+    u = posterior.sample(4000, seed=2)["u"].double().numpy()
+    bound = norm.isf(failure_rate / (2 * len(table) * len(UNSURE)))
+    for first, second in pairs:
+        i, j = fit.dataset.item_rows([first, second])
+        spread = (posterior.covariance("v", int(i)) + posterior.covariance("v", int(j))).double().numpy()
+        away = (posterior.v_loc[i] - posterior.v_loc[j]).double().numpy()
+        given = norm.cdf(u @ away / np.einsum("nik,kl,nil->ni", u, spread, u) ** 0.5)
+        mine = table[(table["item"] == first) & (table["other"] == second)]
+        assert mine["user"].tolist() == users
+        error = (given.var(0) / len(given) + given.mean(0) * (1 - given.mean(0)) / n) ** 0.5
+        assert (abs(mine["p_above"] - given.mean(0)) < bound * error).all()
+    ahead, behind = (table.loc[(table["item"] == one), "p_above"].to_numpy() for one in ("item-1", "item-28"))
+    np.testing.assert_allclose(ahead + behind, 1)
+
+
+def test_an_item_is_as_often_above_itself_as_below(fits):
+    assert (above_probabilities(fits["both"].posterior, [0, 1], 5, 5, 10, 0) == 0.5).all()
+
+
+@pytest.mark.parametrize("kind", UNSURE)
+def test_ucb_is_mean_and_spread(fits, kind):
+    fit = fits[kind]
+    table = recommend(fit, ["user-2", "user-7"], 6, ranking="ucb", kappa=2.5, block_size=1)
+    for user in ("user-2", "user-7"):
+        mine, row = table[table["user"] == user], fit.dataset.user_rows([user])[0]
+        mean, sd = fit.posterior.score(int(row), torch.arange(N_ITEMS))
+        index = (mean + 2.5 * sd).double().numpy()
+        order = [j for j in np.argsort(-index) if fit.dataset.item_ids[j] not in seen_by(fit, user)][:6]
+        assert mine["item"].tolist() == fit.dataset.item_ids[order].tolist()
+        for column, expected in (("ucb", index), ("score", mean.numpy()), ("sd", sd.numpy())):
+            np.testing.assert_allclose(mine[column], expected[order], rtol=1e-4, atol=1e-6)
+    same = recommend(fit, ["user-2"], 6, ranking="ucb", kappa=0.0)
+    assert same["item"].tolist() == recommend(fit, ["user-2"], 6)["item"].tolist()
+
+
+def test_a_thompson_list_is_in_the_order_of_its_draw(fits):
+    fit = fits["both"]
+    users = fit.dataset.user_ids.tolist()
+    table = recommend(fit, users, 6, ranking="thompson", seed=4)
+    values, items = best_items(
+        fit.posterior, range(N_USERS), N_ITEMS, Candidates(torch.ones(N_ITEMS, dtype=torch.bool)), "thompson", seed=4
+    )
+    for number, user in enumerate(users):
+        mine = table[table["user"] == user]
+        drawn = dict(zip(fit.dataset.item_ids[items[number].numpy()], values[number].tolist(), strict=True))
+        order = [item for item in drawn if item not in seen_by(fit, user)][:6]
+        assert mine["item"].tolist() == order
+        np.testing.assert_allclose(mine["thompson"], [drawn[item] for item in order])
+        np.testing.assert_allclose(
+            mine["score"], fit.posterior.mean_score(number, fit.dataset.item_rows(mine["item"])), rtol=1e-6
+        )
+    pd.testing.assert_frame_equal(table, recommend(fit, users, 6, ranking="thompson", seed=4))
+    assert table["item"].tolist() != recommend(fit, users, 6, ranking="thompson", seed=5)["item"].tolist()
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("kind", UNSURE)
+def test_thompson_draws_are_the_posteriors_and_independent_between_users(fits, kind, failure_rate):
+    """Two-sided: mean and variance of each score; covariance of two items of a user, m_j' S_u m_l; none between users.
+
+    One user is asked for n times over, since users are drawn independently.
+    """
+    from scipy.stats import norm
+
+    posterior, n = fits[kind].posterior, 20_000
+    drawn = thompson_scores(posterior, torch.full((n,), 3), seed=0).double().numpy()
+    mean, sd = (part.double().numpy() for part in posterior.score(3, torch.arange(N_ITEMS)))
+    v, s_u = posterior.v_loc.double().numpy(), posterior.covariance("u", 3).double().numpy()
+    products = (drawn - mean)[:, :, None] * (drawn - mean)[:, None, :]
+    between = v @ s_u @ v.T
+    truth = np.where(np.eye(N_ITEMS, dtype=bool), sd**2, between)
+    neighbours = (drawn[1:] - mean) * (drawn[:-1] - mean)
+    bound = norm.isf(failure_rate / (2 * len(UNSURE) * (N_ITEMS**2 + 2 * N_ITEMS)))
+    for found, expected in ((drawn, mean), (products, truth), (neighbours, 0.0)):
+        assert (abs(found.mean(0) - expected) < bound * found.std(0, ddof=1) / len(found) ** 0.5).all()
+
+
+def test_a_point_refuses_all_uncertainty(fits, tmp_path, call):
+    fit = fits["map"]
+    for asked in ({"interval": 0.9}, {"top_probability": 5}, {"ranking": "ucb"}, {"ranking": "thompson"}):
+        with pytest.raises(InputError, match="no uncertainty") as caught:
+            recommend(fit, ["user-1"], **asked)
+        assert "--mode bayes" in str(caught.value)
+    candidates = Candidates(torch.ones(N_ITEMS, dtype=torch.bool))
+    for ask in (
+        lambda: compare_items(fit, ["user-1"], [("item-1", "item-2")]),
+        lambda: thompson_scores(fit.posterior, [0], 0),
+        lambda: score_sds(fit.posterior, [0]),
+        lambda: top_probabilities(fit.posterior, [0], torch.tensor([[1]]), 3, candidates, 5, 0),
+    ):
+        with pytest.raises(InputError, match="no uncertainty"):
+            ask()
+    inference.fit(make_dataset(), **OPTIONS, mode="map", out=tmp_path / "run")
+    for asked in (("--interval", 0.9), ("--top-probability", 3), ("--ranking", "ucb"), ("--above", "item-1", "item-2")):
+        code, out, err = call(tmp_path / "run", "--user", "user-1", *asked)
+        assert (code, out) == (2, "") and err.count("\n") == 1 and "--mode bayes" in err
+    code, out, _ = call(tmp_path / "run", "--likes", "item-1", "item-4")  # a point can be folded in
+    assert code == 0 and "folded in" in out
+
+
+# --- users folded in and items added, through the command ------------------------------------------------------------
+
+
+def test_likes_are_a_new_user(run, call, tmp_path):
+    out = tmp_path / "list.csv"
+    likes = ["item-3", "item-7", "item-29"]
+    code, _, err = call(run, "--likes", *likes, "--top", 5, "--interval", 0.9, "--out", out)
+    assert (code, err) == (0, "")
+    kept = pd.read_csv(out)
+    assert set(kept["user"]) == {"new user"} and set(kept["origin"]) == {"folded in"}
+    expected = recommend(fold_in(inference.load(run), ["me"] * 3, likes), ["me"], 5, interval=0.9)
+    assert kept["item"].tolist() == expected["item"].tolist() and not set(likes) & set(kept["item"])
+    for column in ("score", "sd", "low", "high"):
+        np.testing.assert_allclose(kept[column], expected[column], rtol=1e-6)
+
+
+def test_history_and_new_items_from_files(run, call, tmp_path):
+    """Whole lists from a table with weights, one user known; items from a table of texts, of which one is chosen."""
+    (tmp_path / "history.csv").write_text(
+        "user,item,weight\nann,item-3,1\nann,fresh,2\nuser-5,item-1,1\n", encoding="utf-8"
+    )
+    (tmp_path / "items.csv").write_text(
+        'item,text,title\nfresh,"comet nebula","A [b] sail"\nother,oven,Lemma\n', encoding="utf-8"
+    )
+    out = tmp_path / "lists.parquet"
+    files = ("--history", tmp_path / "history.csv", "--new-items", tmp_path / "items.csv")
+    code, _, err = call(run, *files, "--user", "user-2", "--top", 40, "--out", out)
+    assert (code, err) == (0, "")
+    kept = pd.read_parquet(out)
+    fit = add_items(inference.load(run), ["fresh", "other"], ["comet nebula", "oven"], titles=["A [b] sail", "Lemma"])
+    fit = fold_in(fit, ["ann", "ann", "user-5"], ["item-3", "fresh", "item-1"], confidences=[1.0, 2.0, 1.0])
+    expected = recommend(fit, ["user-2", "user-5", "ann"], 40)
+    for column in ("user", "rank", "item", "title", "group", "origin"):
+        assert kept[column].tolist() == expected[column].tolist()
+    assert set(zip(kept["user"], kept["origin"], strict=True)) == {
+        ("user-2", "fit"),
+        ("user-5", "folded in"),
+        ("ann", "folded in"),
+    }
+    assert set(kept.loc[kept["group"] == "new", "item"]) == {"fresh", "other"}
+    code, said, err = call(run, *files, "--top", 40)
+    assert (code, err) == (0, "") and "A [b] sail" in said and "user-2" not in said
+    code, said, err = call(run, "--new-items", tmp_path / "items.csv", "--similar", "fresh", "--top", 2)
+    assert (code, err) == (0, "") and said.count("fresh") == 2
+
+
+def test_pairs_of_items_through_the_command(run, call, tmp_path):
+    out = tmp_path / "pairs.csv"
+    asked = ("--user", "user-1", "user-2", "--above", "item-1", "item-2", "item-28", "item-3", "--draws", 100)
+    assert call(run, *asked, "--seed", 3, "--out", out)[0] == 0
+    expected = compare_items(
+        inference.load(run), ["user-1", "user-2"], [("item-1", "item-2"), ("item-28", "item-3")], draws=100, seed=3
+    )
+    kept = pd.read_csv(out)
+    assert kept[["user", "item", "other"]].values.tolist() == expected[["user", "item", "other"]].values.tolist()
+    np.testing.assert_allclose(kept["p_above"], expected["p_above"])
+
+
+def test_whole_numbers_stay_whole_numbers(tmp_path, call):
+    inference.fit(make_dataset(text_ids=False), **OPTIONS, out=tmp_path / "run")
+    (tmp_path / "history.csv").write_text("user,item\n900,-3\n7,-4\n900,-5\n", encoding="utf-8")
+    out = tmp_path / "lists.parquet"
+    assert call(tmp_path / "run", "--history", tmp_path / "history.csv", "--top", 2, "--out", out)[0] == 0
+    kept = pd.read_parquet(out)
+    assert kept["user"].tolist() == [7, 7, 900, 900] and kept["item"].dtype == np.int64
+    assert call(tmp_path / "run", "--likes", "-3", "-4", "--top", 2, "--out", out)[0] == 0
+    assert pd.read_parquet(out)["user"].tolist() == ["new user"] * 2
+    (tmp_path / "history.csv").write_text("user,item\nann,-3\n", encoding="utf-8")
+    code, _, err = call(tmp_path / "run", "--history", tmp_path / "history.csv")
+    assert code == 2 and "'ann' is not a whole number" in err and "history.csv" in err
+
+
+@pytest.mark.parametrize(
+    ("argv", "problem"),
+    [
+        (("--user", "user-1", "--interval", "1.5"), "--interval is 1.5"),
+        (("--user", "user-1", "--top-probability", "0"), "--top-probability is 0"),
+        (("--user", "user-1", "--ranking", "best"), "--ranking is 'best'"),
+        (("--user", "user-1", "--kappa", "-1"), "--kappa is -1"),
+        (("--user", "user-1", "--draws", "-1"), "--draws is -1"),
+        (("--user", "user-1", "--seed", "-1"), "--seed is -1"),
+        (("--user", "user-1", "--above", "item-1"), "--above has 1 items"),
+        (("--above", "item-1", "item-2"), "nobody is named"),
+        (("--user", "user-1", "--above", "item-1", "item-99"), "no item has the id 'item-99'"),
+        (("--likes", "item-1", "--user", "user-1"), "--likes is about one new user alone"),
+        (("--similar", "item-1", "--likes", "item-2"), "--similar is about items"),
+        (("--likes", "item-99"), "no item has the id 'item-99'"),
+        (("--user", "x", "--unknown", "prior", "--ranking", "ucb"), "--unknown prior"),
+        (("--history", "HISTORY"), "no item has the id 'item-77'"),
+        (("--history", "missing.csv"), "no such file"),
+        (("--new-items", "HISTORY", "--user", "user-1"), "has no column text"),
+    ],
+)
+def test_a_wrong_wish_is_answered_in_one_line(run, call, tmp_path, argv, problem):
+    (tmp_path / "history.csv").write_text("user,item\nann,item-1\nann,item-77\n", encoding="utf-8")
+    argv = [str(tmp_path / "history.csv") if word == "HISTORY" else word for word in argv]
+    code, out, err = call(run, *argv)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and problem in err
+    if str(tmp_path / "history.csv") in argv:
+        assert "history.csv" in err
+
+
+def test_unknown_ids_in_lists_may_be_left_out(run, call, tmp_path):
+    (tmp_path / "history.csv").write_text("user,item\nann,item-1\nann,item-77\n", encoding="utf-8")
+    out = tmp_path / "list.csv"
+    assert call(run, "--history", tmp_path / "history.csv", "--unknown", "drop", "--top", 3, "--out", out)[0] == 0
+    expected = recommend(fold_in(inference.load(run), ["ann"], ["item-1"]), ["ann"], 3)
+    assert pd.read_csv(out)["item"].tolist() == expected["item"].tolist()
+    asked = ("--user", "user-1", "ghost", "--above", "item-1", "item-2", "item-1", "item-77", "--unknown", "drop")
+    assert call(run, *asked, "--out", out)[0] == 0
+    assert len(pd.read_csv(out)) == 1
