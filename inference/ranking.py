@@ -39,8 +39,7 @@ class Candidates:
 
     def mask(self, scores: Tensor, start: int = 0) -> Tensor:
         """Scores (n_block, n_items) of the users asked for from ``start`` on, -inf where an item is no candidate."""
-        if not bool(self.allowed.all()):
-            scores = scores.masked_fill(~self.allowed, -torch.inf)
+        scores = scores.masked_fill(~self.allowed, -torch.inf)
         if self.seen is not None:
             indptr = self.seen.indptr[start : start + len(scores) + 1].astype(np.int64)
             items = torch.as_tensor(self.seen.indices[indptr[0] : indptr[-1]].astype(np.int64))
