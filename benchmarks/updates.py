@@ -66,9 +66,7 @@ def beside_a_refit(n_folded: int) -> Fit:
     moved = float(((scores[0] - scores[1]).abs() / sd).median())
     print(f"simulated, {n_folded} of {dataset.n_users} users folded in, beside a complete refit with them:")
     print(f"  correlation of scores over the items of a user {correlation:.3f}, top 10 in common {same:.2f},")
-    print(
-        f"  median change of a score {moved:.2f} of its sd; recall@50 {recall[0]:.3f} folded in, {recall[1]:.3f} refitted"
-    )
+    print(f"  median change of a score {moved:.2f} of its sd; recall@50 {recall[0]:.3f} and {recall[1]:.3f}")
     return refit
 
 

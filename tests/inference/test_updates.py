@@ -144,6 +144,7 @@ def test_a_folded_in_user_scores_like_the_refitted_one_with_items_held(fits, kin
         torch.testing.assert_close(sd, variance.sqrt(), rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["point", "full", "structured"])
 def test_a_converged_fit_keeps_a_user_who_is_folded_in_again(method):
     """After many sweeps q(U) is the best given q(V): a user's own training list leaves the posterior where it is."""
