@@ -148,7 +148,7 @@ def top_probabilities(
     these. Its standard error is at most 1/2 / sqrt(n_draws). Shapes: ``users`` (n_users,), ``items`` (n_users,
     n_listed). Draws are streamed and a draw of the items serves all users. Raises InputError for a point estimate.
     """
-    _need_uncertainty(posterior)
+    _need_uncertainty(posterior, n_draws)
     users = torch.as_tensor(users)
     n_items, n_factors = posterior.v_loc.shape
     at_once = max(1, FLOATS_AT_ONCE // ((len(users) + 4 * n_items) * n_factors))
@@ -183,7 +183,7 @@ def _shares(scores: Tensor, listed: Tensor, m: int) -> Tensor:
 
 def above_probabilities(posterior: Posterior, users: Any, first: int, second: int, n_draws: int, seed: int) -> Tensor:
     """P(u.v_first > u.v_second) of each user, (n_users,), the share of joint draws; a tie counts half."""
-    _need_uncertainty(posterior)
+    _need_uncertainty(posterior, n_draws)
     users = torch.as_tensor(users)
     block = max(1, SCORES_AT_ONCE // (2 * n_draws))
     parts = []
@@ -194,9 +194,11 @@ def above_probabilities(posterior: Posterior, users: Any, first: int, second: in
     return torch.cat(parts)
 
 
-def _need_uncertainty(posterior: Posterior) -> None:
+def _need_uncertainty(posterior: Posterior, n_draws: int = 1) -> None:
     if posterior.is_point:
         raise InputError("a MAP fit is a point and has no uncertainty", "fit with --mode bayes")
+    if n_draws < 1:
+        raise InputError(f"a probability from {n_draws} draws is none", "ask for 1 or more")
 
 
 @contextmanager

@@ -350,6 +350,12 @@ def test_the_chance_to_be_above_is_that_given_the_user(fits, kind, failure_rate)
     np.testing.assert_allclose(ahead + behind, 1)
 
 
+def test_no_draws_are_no_probability(fits):
+    for ask in ({"top_probability": 3}, {"pairs": [("item-1", "item-2")]}):
+        with pytest.raises(InputError, match="from 0 draws"):
+            (compare_items if "pairs" in ask else recommend)(fits["full"], ["user-1"], **ask, draws=0)
+
+
 def test_an_item_is_as_often_above_itself_as_below(fits):
     assert (above_probabilities(fits["both"].posterior, [0, 1], 5, 5, 10, 0) == 0.5).all()
 
