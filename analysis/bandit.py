@@ -218,7 +218,7 @@ def play(options: BanditOptions, world: World, shows: str, slate: int, policy: s
         candidates = Candidates(entered, csr_matrix(rated.counts.numpy()) if shows == "once" else None)
         if policy in ("random", "oracle"):
             scores = torch.rand(nothing.shape, generator=generator) if policy == "random" else world.scores
-            chosen = candidates.mask(scores).topk(slate).indices
+            chosen = candidates.mask(scores, everyone).topk(slate).indices
         else:
             users, items = update(options, world, rated, items, "point" if policy == "map" else "full")
             posterior = Posterior(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FLOATS_AT_ONCE = 2**26
 SCORES_AT_ONCE = 2**23
+FEW_USERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,14 +38,13 @@ class Candidates:
     allowed: Tensor
     seen: csr_matrix | None = None
 
-    def mask(self, scores: Tensor, start: int = 0) -> Tensor:
-        """Scores (n_block, n_items) of the users asked for from ``start`` on, -inf where an item is no candidate."""
+    def mask(self, scores: Tensor, rows: Tensor) -> Tensor:
+        """Scores (n_rows, n_items) of these of the users asked for, -inf where an item is no candidate."""
         scores = scores.masked_fill(~self.allowed, -torch.inf)
         if self.seen is not None:
-            indptr = self.seen.indptr[start : start + len(scores) + 1].astype(np.int64)
-            items = torch.as_tensor(self.seen.indices[indptr[0] : indptr[-1]].astype(np.int64))
-            users = torch.repeat_interleave(torch.arange(len(scores)), torch.as_tensor(np.diff(indptr)))
-            scores[users, items] = -torch.inf
+            seen = self.seen[rows.numpy()]
+            users = torch.repeat_interleave(torch.arange(len(rows)), torch.as_tensor(np.diff(seen.indptr)).long())
+            scores[users, torch.as_tensor(seen.indices).long()] = -torch.inf
         return scores
 
 
@@ -64,16 +64,17 @@ def best_items(
     ``kappa`` sd ("ucb"); -inf behind the last candidate.
     """
     users, top = torch.as_tensor(users), min(top, len(posterior.v_loc))
-    blocks = users.split(block_size)
+    blocks = torch.arange(len(users)).split(block_size)
     parts = []
-    for number, (rows, own_seed) in enumerate(zip(blocks, _seeds(seed, len(blocks)), strict=True)):
+    for block, own_seed in zip(blocks, _seeds(seed, len(blocks)), strict=True):
+        rows = users[block]
         if ranking == "thompson":
             scores = thompson_scores(posterior, rows, own_seed)
         else:
             scores = posterior.score_block(rows)
             if ranking == "ucb":
                 scores = scores + kappa * score_sds(posterior, rows)
-        parts.append(candidates.mask(scores, number * block_size).topk(top))
+        parts.append(candidates.mask(scores, block).topk(top))
     return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
 
 
@@ -99,13 +100,24 @@ def thompson_scores(posterior: Posterior, users: Any, seed: int) -> Tensor:
     items: v itself need not be drawn. Raises InputError for a point estimate.
     """
     _need_uncertainty(posterior)
-    users = torch.as_tensor(users)
+    u, scores_given = _draws_of_users(posterior, torch.as_tensor(users), 1, seed)
+    return scores_given(u)
+
+
+def _draws_of_users(
+    posterior: Posterior, users: Tensor, n: int, seed: int
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """``n`` draws of the users one after the other, (n * n_users, n_factors), and what draws scores given such rows."""
     seed_of_u, seed_of_scores = _seeds(seed, 2)
     nothing = torch.empty(0, dtype=torch.int64)
-    u = posterior.select(users=users, items=nothing).sample(1, seed_of_u)["u"][0]
+    drawn = posterior.select(users=users, items=nothing).sample(n, seed_of_u)["u"].flatten(0, 1)
     generator = torch.Generator().manual_seed(seed_of_scores)
-    sd = _spread(posterior, u, None).sqrt()
-    return u @ posterior.v_loc.mT + sd * torch.randn(sd.shape, generator=generator, dtype=sd.dtype)
+
+    def scores_given(u: Tensor) -> Tensor:
+        sd = _spread(posterior, u, None).sqrt()
+        return u @ posterior.v_loc.mT + sd * torch.randn(sd.shape, generator=generator, dtype=sd.dtype)
+
+    return drawn, scores_given
 
 
 def _spread(posterior: Posterior, u: Tensor, users: Tensor | None) -> Tensor:
@@ -146,22 +158,38 @@ def top_probabilities(
 
     The share of ``n_draws`` joint draws of u and all v in which it is; where items tie for the last places, they share
     these. Its standard error is at most 1/2 / sqrt(n_draws). Shapes: ``users`` (n_users,), ``items`` (n_users,
-    n_listed). Draws are streamed and a draw of the items serves all users. Raises InputError for a point estimate.
+    n_listed). Draws are streamed. Raises InputError for a point estimate.
     """
     _need_uncertainty(posterior, n_draws)
     users = torch.as_tensor(users)
-    n_items, n_factors = posterior.v_loc.shape
-    at_once = max(1, FLOATS_AT_ONCE // ((len(users) + 4 * n_items) * n_factors))
-    blocks = torch.arange(len(users)).split(max(1, SCORES_AT_ONCE // n_items))
     found = torch.zeros(items.shape, dtype=torch.float64)
-    with _progress("draws", n_draws) as advance:
-        for part in posterior.select(users=users).draws(n_draws, seed, at_once):
-            for u, v in zip(part["u"], part["v"], strict=True):
-                for block in blocks:
-                    scores = candidates.mask(u[block] @ v.mT, int(block[0]))
-                    found[block] += _shares(scores, scores.gather(1, items[block]), m)
-                advance()
+    with _progress("draws", n_draws * len(users)) as advance:
+        for rows, drawn in _drawn_scores(posterior, users, n_draws, seed):
+            scores = candidates.mask(drawn, rows)
+            found.index_add_(0, rows, _shares(scores, scores.gather(1, items[rows]), m))
+            advance(len(rows))
     return found / n_draws
+
+
+def _drawn_scores(posterior: Posterior, users: Tensor, n_draws: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Joint draws of the scores of all items, in parts: rows of ``users`` and their scores, (n_rows, n_items).
+
+    One draw of v serves all users. For a few users it is less work to draw the scores given u, as
+    :func:`thompson_scores` does.
+    """
+    n_items, n_factors = posterior.v_loc.shape
+    size = max(1, SCORES_AT_ONCE // n_items)
+    if len(users) <= FEW_USERS:
+        drawn, scores_given = _draws_of_users(posterior, users, n_draws, seed)
+        for rows in torch.arange(len(drawn)).split(size):
+            yield rows % len(users), scores_given(drawn[rows])
+        return
+    at_once = max(1, FLOATS_AT_ONCE // ((len(users) + 4 * n_items) * n_factors))
+    blocks = torch.arange(len(users)).split(size)
+    for part in posterior.select(users=users).draws(n_draws, seed, at_once):
+        for u, v in zip(part["u"], part["v"], strict=True):
+            for block in blocks:
+                yield block, u[block] @ v.mT
 
 
 def _shares(scores: Tensor, listed: Tensor, m: int) -> Tensor:
@@ -202,12 +230,12 @@ def _need_uncertainty(posterior: Posterior, n_draws: int = 1) -> None:
 
 
 @contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on stderr, nothing where that is no terminal; gives a function that advances it by one."""
+def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, nothing where that is no terminal; gives a function that advances it."""
     from rich.console import Console
     from rich.progress import Progress
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda: bar.advance(task)
+        yield lambda steps: bar.advance(task, steps)

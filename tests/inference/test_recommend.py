@@ -300,6 +300,7 @@ def in_the_best(scores, m):
 def test_the_chance_to_be_listed_is_the_share_of_draws(fits, kind, monkeypatch):
     """The same draws, in parts of three, ranked by brute force; blocks of two users; seen and forbidden items out."""
     fit, n, m = fits[kind], 50, 4
+    monkeypatch.setattr("inference.ranking.FEW_USERS", 2)
     monkeypatch.setattr("inference.ranking.SCORES_AT_ONCE", 2 * N_ITEMS)
     monkeypatch.setattr("inference.ranking.FLOATS_AT_ONCE", 3 * (3 + 4 * N_ITEMS) * 3)
     users, exclude = ["user-3", "user-0", "user-11"], ["item-2", "item-29"]
@@ -313,6 +314,24 @@ def test_the_chance_to_be_listed_is_the_share_of_draws(fits, kind, monkeypatch):
         expected = in_the_best(scores[:, number, rows], m).mean(0)
         np.testing.assert_allclose(mine.loc[fit.dataset.item_ids[rows]], expected, atol=1e-12)
         assert mine.sum() == pytest.approx(m)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("kind", UNSURE)
+def test_the_chance_to_be_listed_is_the_same_by_draws_given_u(fits, kind, monkeypatch, failure_rate):
+    """Two ways to draw, two-sided, for every candidate of two users; given u, in parts that divide users."""
+    from scipy.stats import norm
+
+    n, users, found = 3000, ["user-3", "user-11"], []
+    for few, seed in ((0, 1), (8, 2)):
+        monkeypatch.setattr("inference.ranking.FEW_USERS", few)
+        monkeypatch.setattr("inference.ranking.SCORES_AT_ONCE", (2 if few == 0 else 2**12 - 1) * N_ITEMS)
+        table = recommend(fits[kind], users, N_ITEMS, top_probability=4, draws=n, seed=seed)
+        found.append(table["p_top_4"].to_numpy())
+    pooled = (found[0] + found[1]) / 2
+    error = np.sqrt(2 * pooled * (1 - pooled) / n)
+    assert (abs(found[0] - found[1]) <= norm.isf(failure_rate / (2 * len(pooled) * len(UNSURE))) * error).all()
+    assert found[1].sum() == pytest.approx(8)
 
 
 def test_ties_share_the_last_places():
