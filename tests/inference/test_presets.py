@@ -54,7 +54,7 @@ def test_the_papers_settings() -> None:
 
 def test_presets_are_installed_with_the_package() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-    assert project["tool"]["setuptools"]["package-data"] == {"inference.presets": ["*.yaml"]}
+    assert project["tool"]["setuptools"]["package-data"]["inference.presets"] == ["*.yaml"]
 
 
 def test_flags_over_files_over_presets_over_defaults(mine: Path) -> None:
