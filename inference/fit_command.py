@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DESCRIPTIONS = {
     "svi": "Fit the Collaborative Variational Autoencoder by stochastic variational inference.",
     "coordinate": "Fit the Collaborative Variational Autoencoder by closed-form coordinate ascent (paper, 2.2, 2.3).",
+    "mcmc": "Draw from the posterior of the Collaborative Variational Autoencoder by Markov chain Monte Carlo.",
 }
 EXAMPLES = {
     "svi": (
@@ -45,7 +46,15 @@ EXAMPLES = {
             "your own tables, with item uncertainty",
         ),
     ),
+    "mcmc": (
+        ("python -m inference.mcmc --data simulated-gaussian --factors 5", "four chains on the embedded ratings"),
+        (
+            "python -m inference.mcmc --data ratings.csv --items items.csv --thin 5 --out runs/mine",
+            "your own tables, if they are small",
+        ),
+    ),
 }
+NAMES = {"elbo": "ELBO", "map_objective": "MAP objective", "log_joint": "log joint, mean over chains"}
 
 
 def run_fit(method: str) -> int:
@@ -95,8 +104,10 @@ def progress(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]
         task = bar.add_task("preparing", total=None, note="")
 
         def on_step(step: int, n_steps: int, row: dict[str, Any]) -> None:
-            objective = row.get("elbo", row.get("map_objective", 0.0))
-            note = f"{objective:,.0f} nats, {row.get('active_units', 0):.0f} active units"
+            objective = next((row[name] for name in NAMES if name in row), 0.0)
+            note = f"{objective:,.0f} nats"
+            if "active_units" in row:
+                note += f", {row['active_units']:.0f} active units"
             if row.get("validation_recall") is not None:
                 note += f", validation recall {row['validation_recall']:.3f}"
             bar.update(task, description=row["phase"], completed=step, total=n_steps, note=note)
@@ -111,7 +122,7 @@ def _report(fitted: Fit, seconds: float) -> None:
 
     metrics, options = fitted.metrics, fitted.options
     console = Console(width=None if sys.stdout.isatty() else 100)
-    name = "ELBO" if options.objective == "elbo" else "MAP objective"
+    name = NAMES[options.objective]
     last = fitted.history[metrics["best_epoch"] - 1] if fitted.history else {}
     title = f"{escape(fitted.dataset.name)}: {options.fit.mode}, {options.kind}, {options.model.parametrization}"
     table = Table("what", "value", title=title, title_justify="left")
@@ -122,12 +133,26 @@ def _report(fitted: Fit, seconds: float) -> None:
     if last:
         label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * fitted.model.content.pseudo
         table.add_row(f"{label}, nats", f"{last[options.objective]:,.0f}")
-        for term in ("ratings", "content", "kl_u", "kl_v", "log_p_u", "log_p_v", "kl_z", "weights", "precisions"):
+        for term in (
+            "ratings",
+            "content",
+            "kl_u",
+            "kl_v",
+            "log_p_u",
+            "log_p_v",
+            "log_p_z",
+            "kl_z",
+            "weights",
+            "precisions",
+        ):
             if last.get(term) is not None and last[term] == last[term]:
                 table.add_row(f"  {term}", f"{last[term]:,.0f}")
     content = metrics["content"]
     table.add_row("content: active units", f"{content['active_units']:.0f} of {options.model.factors}")
     table.add_row("content: KL an item, I(x; z), nats", f"{content['kl']:.2f}, {content['mutual_information']:.2f}")
+    for key, value in metrics.get("convergence", {}).items():
+        worst = f"{value['rhat']:.3f}, {value['ess_bulk']:,.0f}, {value['ess_tail']:,.0f}"
+        table.add_row(f"{key}: largest R-hat, least bulk and tail ESS", worst)
     if "protocol" in metrics:
         users = f"{metrics['protocol']}, {metrics['n_users_evaluated']:,} users"
         for key, value in metrics.items():

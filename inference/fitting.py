@@ -16,8 +16,11 @@ import torch
 from inference.base import Inference, Snapshot
 from inference.base import fit as run_steps
 from inference.commands import read_preset
+from inference.convergence import convergence, doubts
 from inference.coordinate import Coordinate
+from inference.draws import Draws
 from inference.evaluate import evaluate, recall_on_validation
+from inference.mcmc import MCMC
 from inference.networks import NetworkFit
 from inference.options import METHODS, CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
@@ -38,7 +41,7 @@ PRETRAINING = (
 )
 """Options on which the networks after pre-training depend."""
 Keep = Callable[[dict[str, torch.Tensor], dict[str, Any]], None]
-ALGORITHMS: dict[str, type[NetworkFit[Any]]] = {"svi": SVI, "coordinate": Coordinate}
+ALGORITHMS: dict[str, type[NetworkFit[Any]]] = {"svi": SVI, "coordinate": Coordinate, "mcmc": MCMC}
 
 
 @dataclass(eq=False)
@@ -85,10 +88,10 @@ def fit(
 ) -> Fit:
     """Fit the CVAE to a data set.
 
-    Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``method`` "svi" (gradients) or
-    "coordinate" (closed form), ``mode`` "map" or "bayes", ``preset`` settings of the package (``--preset``), ``out`` a
-    run folder to be written, ``on_step`` called after each epoch, ``options`` any flag of the command line, with
-    underscores; they win over the preset. Raises InputError.
+    Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``method`` "svi" (gradients),
+    "coordinate" (closed form) or "mcmc" (draws, of small data), ``mode`` "map" or "bayes", ``preset`` settings of the
+    package (``--preset``), ``out`` a run folder to be written, ``on_step`` called after each epoch, ``options`` any
+    flag of the command line, with underscores; they win over the preset. Raises InputError.
     """
     if preset is not None:
         options = read_preset(preset, Options.classes(method), tuple(METHODS.values()), options)
@@ -151,6 +154,11 @@ def fit_with(
         metrics |= evaluate(posterior.score_block, split).to_metrics()
     metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
     metrics["precisions"] = {name: getattr(result.state.model, name) for name in ("lambda_u", "lambda_v")}
+    if isinstance(posterior, Draws):
+        metrics["convergence"] = convergence(posterior)
+        if found := doubts(metrics["convergence"], posterior.n_chains):
+            remedy = "give more --draws or a larger --thin"
+            logging.getLogger("pyro_cvae").warning(f"the chains disagree or are short: {found}; {remedy}")
     if dataset.truth is not None and "scores" in dataset.truth:
         metrics["recovery"] = recovery(posterior, split, dataset.truth)
     fitted = Fit(posterior, dataset, split, options, result.history, metrics, result.state.model, scalings)
@@ -252,7 +260,8 @@ def load(path: str | os.PathLike[str] | Run) -> Fit:
             if name not in networks or networks[name].shape != parameter.shape:
                 raise InputError(f"holds no network parameter {name!r} of the right shape", "fit again", path=run.path)
             parameter.copy_(networks[name])
-    posterior = Posterior.from_tensors(options.kind, tensors, options.model.parametrization)
+    kept = Draws if options.kind == "draws" else Posterior
+    posterior = kept.from_tensors(options.kind, tensors, options.model.parametrization)
     scalings = {name: ContentScaling.from_json(value) for name, value in run.config["scalings"].items()}
     history = run.history().to_dict("records")
     return Fit(posterior, dataset, split, options, history, run.metrics(), model, scalings, run.path)

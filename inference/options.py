@@ -218,7 +218,37 @@ class CoordinateOptions:
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
 
 
-METHODS: dict[str, type[SVIOptions] | type[CoordinateOptions]] = {"svi": SVIOptions, "coordinate": CoordinateOptions}
+@dataclass(frozen=True)
+class MCMCOptions:
+    """Of Markov chain Monte Carlo alone: the networks are held after pre-training, --epochs counts for nothing.
+
+    Parameters:
+        draws: Stored draws of each chain.
+        warmup: Steps before the first of them, in which Hamiltonian steps find their sizes.
+        chains: Independent chains.
+        thin: Sweeps over u, v and z in a step, of which the last is stored.
+        leapfrog: Gradients of a Hamiltonian step of z.
+        max_memory: GiB that the chains may take; data that need more are refused.
+    """
+
+    draws: int = 1000
+    warmup: int = 300
+    chains: int = 4
+    thin: int = 1
+    leapfrog: int = 5
+    max_memory: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("draws", "warmup", "chains", "thin", "leapfrog"):
+            _check(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _check(0 < self.max_memory < math.inf, "max_memory", self.max_memory, "a finite number above 0")
+
+
+METHODS: dict[str, type[SVIOptions] | type[CoordinateOptions] | type[MCMCOptions]] = {
+    "svi": SVIOptions,
+    "coordinate": CoordinateOptions,
+    "mcmc": MCMCOptions,
+}
 """The inference modules and their own options."""
 
 
@@ -252,7 +282,7 @@ class Options:
     data: DataOptions
     model: ModelOptions
     fit: FitOptions
-    method: SVIOptions | CoordinateOptions
+    method: SVIOptions | CoordinateOptions | MCMCOptions
     run: RunOptions
 
     def __post_init__(self) -> None:
@@ -266,10 +296,19 @@ class Options:
             _check(bayes or not self.method.diagonal, "diagonal", True, "left out with --mode map")
             _check(bayes or not self.method.learn_precisions, "learn_precisions", True, "left out with --mode map")
             _check(not (structured and self.method.diagonal), "diagonal", True, "left out with --guide structured")
+        if isinstance(self.method, MCMCOptions):
+            where, others = "in inference.mcmc", "use inference.coordinate or inference.svi"
+            _check(self.fit.mode == "bayes", "mode", self.fit.mode, f"bayes {where}; for points {others}")
+            for name, part in (("lambda_r", self.model), ("kl_weight", self.fit)):
+                must = f"1 {where}, since a tempered objective has no posterior; {others}"
+                _check(getattr(part, name) == 1, name, getattr(part, name), must)
+            _check(self.fit.guide == "mean-field", "guide", self.fit.guide, f"left out {where}, which needs none")
+            _check(centred, "parametrization", self.model.parametrization, f"centred {where}: the density is the same")
+            _check(self.fit.patience == 0, "patience", self.fit.patience, f"left out {where}: chains run to their end")
 
     @staticmethod
     def classes(method: str) -> tuple[type, ...]:
-        """The option classes of an inference module, "svi" or "coordinate", in the order of the fields."""
+        """The option classes of an inference module, "svi", "coordinate" or "mcmc", in the order of the fields."""
         if method not in METHODS:
             raise InputError(f"there is no inference module {method!r}", "use one of " + ", ".join(METHODS))
         return (DataOptions, ModelOptions, FitOptions, METHODS[method], RunOptions)
@@ -292,12 +331,14 @@ class Options:
 
     @property
     def method_name(self) -> str:
-        """The inference module, "svi" or "coordinate"."""
+        """The inference module: "svi", "coordinate" or "mcmc"."""
         return next(name for name, part in METHODS.items() if isinstance(self.method, part))
 
     @property
     def kind(self) -> str:
-        """The posterior's kind: point, mean-field (diagonal Normals), full (full covariances) or structured."""
+        """The posterior's kind: point, mean-field (diagonal Normals), full (covariances), structured or draws."""
+        if isinstance(self.method, MCMCOptions):
+            return "draws"
         if self.fit.mode == "map":
             return "point"
         if isinstance(self.method, CoordinateOptions) and self.fit.guide == "mean-field" and not self.method.diagonal:
@@ -306,7 +347,12 @@ class Options:
 
     @property
     def objective(self) -> str:
-        """Name of what is maximised: the ELBO of ``bayes`` and the objective of ``map`` are different numbers."""
+        """Name of what is maximised: the ELBO of ``bayes`` and the objective of ``map`` are different numbers.
+
+        Draws maximise nothing: of theirs it is log p(R, X, U, V, Z), the mean over chains.
+        """
+        if isinstance(self.method, MCMCOptions):
+            return "log_joint"
         return "map_objective" if self.fit.mode == "map" else "elbo"
 
     @property

@@ -19,7 +19,7 @@ from inference.evaluate import evaluate
 from inference.fit_command import run_fit
 from inference.half_steps import Cells, Rows, half_step
 from inference.networks import encode
-from inference.options import METHODS, CoordinateOptions, Options, SVIOptions
+from inference.options import METHODS, CoordinateOptions, MCMCOptions, Options, SVIOptions
 from inference.recommend import recommend
 from inference.rivals import RIVALS
 from inference.svi import SVI
@@ -463,15 +463,18 @@ def test_options_that_do_not_go_together(wrong, words):
 
 
 def test_each_module_has_its_own_options():
-    assert {"svi": SVIOptions, "coordinate": CoordinateOptions} == METHODS
+    assert {"svi": SVIOptions, "coordinate": CoordinateOptions, "mcmc": MCMCOptions} == METHODS
     for method, own in METHODS.items():
         options = Options.of(method)
         assert options.method_name == method and type(options.method) is own is Options.classes(method)[3]
-        assert {"sweeps" in options.to_dict(), "init_scale" not in options.to_dict()} == {method == "coordinate"}
+        marks = {"svi": "init_scale", "coordinate": "sweeps", "mcmc": "chains"}
+        assert {mark in options.to_dict() for mark in marks.values()} == {True, False} and marks[
+            method
+        ] in options.to_dict()
         again = Options.of(method, **options.to_dict())
         assert again == options
     for ask in (Options.classes, Options.of):
-        with pytest.raises(InputError, match=r"no inference module 'vb'; use one of svi, coordinate"):
+        with pytest.raises(InputError, match=r"no inference module 'vb'; use one of svi, coordinate, mcmc"):
             ask("vb")
     with pytest.raises(InputError, match="--init-scale is 0"):
         Options.of(init_scale=0)
