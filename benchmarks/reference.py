@@ -1,0 +1,77 @@
+"""The variational modes against the posterior itself: ``python -m benchmarks.reference``.
+
+The ratings of ``simulated-gaussian``, at the precisions they were drawn with, are fitted by every mode with the same
+pre-trained networks, which are then held (a table is printed only if they are the same). Of every pair of user and
+item the posterior mean and standard deviation of u.v are set against those of the draws of ``inference.mcmc``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import inference
+from pyro_cvae.data.registry import load_dataset
+
+PRECISIONS = {"a": 1.0, "b": 0.01, "lambda_u": 1.0, "lambda_v": 10.0}
+"""Of the simulation."""
+HELD = {"epochs": 0, "sweeps": 50}
+FITS: dict[str, dict[str, Any]] = {
+    "coordinate, points": {"method": "coordinate", "mode": "map", **HELD},
+    "coordinate, full": {"method": "coordinate", **HELD},
+    "coordinate, diagonal": {"method": "coordinate", "diagonal": True, **HELD},
+    "coordinate, structured": {"method": "coordinate", "guide": "structured", **HELD},
+    "svi, mean-field": {"method": "svi", "epochs": 300, "learning_rate": 1e-30},
+    "svi, structured": {"method": "svi", "guide": "structured", "epochs": 300, "learning_rate": 1e-30},
+}
+"""The steps of the networks in SVI are too small to change a float; u and v have their own."""
+
+
+def main() -> None:
+    """Fit all modes and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=500, help="stored draws of each of four chains")
+    parser.add_argument("--thin", type=int, default=3)
+    parser.add_argument("--warmup", type=int, default=100)
+    parser.add_argument("--pretrain-epochs", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as many as there are cores)")
+    arguments = parser.parse_args()
+    dataset = load_dataset("simulated-gaussian")
+    shared = {"factors": 5, "hidden": (100, 50), "pretrain_epochs": arguments.pretrain_epochs, **PRECISIONS}
+    shared |= {"threads": arguments.threads}
+    chains = {"draws": arguments.draws, "thin": arguments.thin, "warmup": arguments.warmup, "max_memory": 4.0}
+    reference = inference.fit(dataset, method="mcmc", **shared, **chains)
+    for name, worst in reference.metrics["convergence"].items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in worst.items()), flush=True)
+    users, items = torch.arange(dataset.n_users)[:, None], torch.arange(dataset.n_items)
+    assert dataset.truth is not None
+    truth = torch.as_tensor(dataset.truth["scores"])
+    mean, sd = reference.posterior.score(users, items)
+    table = Table("mode", "|mean - mean| / sd, median", "90 %", "sd / sd, median", "5 %", "95 %", "covers 90 %")
+    table.add_row("mcmc", "", "", "", "", "", coverage(mean, sd, truth))
+    for name, changes in FITS.items():
+        fit = inference.fit(dataset, **shared | changes)
+        pairs = zip(fit.model.parameters(), reference.model.parameters(), strict=True)
+        if not all(torch.allclose(one, two, rtol=0, atol=1e-20) for one, two in pairs):
+            raise SystemExit(f"{name}: the networks are not those of the reference")
+        away = (fit.posterior.mean_score(users, items) - mean).abs() / sd
+        row = [f"{float(away.quantile(level)):.3f}" for level in (0.5, 0.9)]
+        if not fit.posterior.is_point:
+            own_mean, own_sd = fit.posterior.score(users, items)
+            row += [f"{float((own_sd / sd).quantile(level)):.3f}" for level in (0.5, 0.05, 0.95)]
+            row.append(coverage(own_mean, own_sd, truth))
+        table.add_row(name, *row)
+    Console(width=120).print(table)
+
+
+def coverage(mean: torch.Tensor, sd: torch.Tensor, truth: torch.Tensor) -> str:
+    """Share of true scores within the central 90 % of a Normal."""
+    return f"{float(((truth - mean).abs() <= 1.6449 * sd).double().mean()):.3f}"
+
+
+if __name__ == "__main__":
+    main()
