@@ -156,7 +156,7 @@ def simulate(prior: Prior, n: int, seed: int) -> tuple[CVAE, Observations, dict[
             torch.arange(n_items + 1) * prior.n_users,
             users,
             torch.zeros(len(users), dtype=torch.float64),
-            torch.where(exposed, prior.a, prior.b).double(),
+            torch.tensor([prior.b, prior.a], dtype=torch.float64)[exposed.long()],
             torch.ones(n_items, dtype=torch.bool),
             n_users,
         )

@@ -25,24 +25,25 @@ FITS: dict[str, dict[str, Any]] = {
     "coordinate, full": {"method": "coordinate", **HELD},
     "coordinate, diagonal": {"method": "coordinate", "diagonal": True, **HELD},
     "coordinate, structured": {"method": "coordinate", "guide": "structured", **HELD},
-    "svi, mean-field": {"method": "svi", "epochs": 300, "learning_rate": 1e-30},
-    "svi, structured": {"method": "svi", "guide": "structured", "epochs": 300, "learning_rate": 1e-30},
+    "svi, mean-field": {"method": "svi", "learning_rate": 1e-30},
+    "svi, structured": {"method": "svi", "guide": "structured", "learning_rate": 1e-30},
 }
 """The steps of the networks in SVI are too small to change a float; u and v have their own."""
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Fit all modes and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=500, help="stored draws of each of four chains")
     parser.add_argument("--thin", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=100)
     parser.add_argument("--pretrain-epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=300, help="of u and v in SVI")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as many as there are cores)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     dataset = load_dataset("simulated-gaussian")
     shared = {"factors": 5, "hidden": (100, 50), "pretrain_epochs": arguments.pretrain_epochs, **PRECISIONS}
-    shared |= {"threads": arguments.threads}
+    shared |= {"threads": arguments.threads, "epochs": arguments.epochs}
     chains = {"draws": arguments.draws, "thin": arguments.thin, "warmup": arguments.warmup, "max_memory": 4.0}
     reference = inference.fit(dataset, method="mcmc", **shared, **chains)
     for name, worst in reference.metrics["convergence"].items():
