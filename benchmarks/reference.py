@@ -67,6 +67,10 @@ def main(argv: list[str] | None = None) -> None:
             row.append(coverage(own_mean, own_sd, truth))
         table.add_row(name, *row)
     Console(width=120).print(table)
+    held, known = fit.posterior, reference.posterior
+    away = ((held.z_loc - known.z_loc).abs() / known.z_scale).median()
+    wide = (held.z_scale / known.z_scale).median()
+    print(f"z of the encoder, which all modes share: |mean - mean| / sd {away:.3f}, sd / sd {wide:.3f}, medians")
 
 
 def coverage(mean: torch.Tensor, sd: torch.Tensor, truth: torch.Tensor) -> str:
