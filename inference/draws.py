@@ -102,6 +102,24 @@ class Draws(Posterior):
             total += some_u.transpose(0, 1).flatten(1) @ some_v.transpose(0, 1).flatten(1).mT
         return total / len(self)
 
+    def score_sd_block(self, users: Any) -> Tensor:
+        """Standard deviation over the draws of u_i.v_j of a block of users over all items, (n_block, n_items)."""
+        mean = self.score_block(users)
+        u, total = self.u_draws[:, torch.as_tensor(users)], torch.zeros_like(mean, dtype=torch.float64)
+        at_once = max(1, FLOATS_AT_ONCE // max(1, mean.numel()))
+        for some_u, some_v in zip(u.split(at_once), self.v_draws.split(at_once), strict=True):
+            total += (some_u @ some_v.mT - mean).double().square().sum(0)
+        return (total / max(1, len(self) - 1)).sqrt().to(mean.dtype)
+
+    def drawn_score_block(self, users: Any, seed: int) -> Tensor:
+        """u_i.v_j over all items in one of the draws, for each user another, (n_block, n_items)."""
+        users = torch.as_tensor(users)
+        chosen = torch.randint(len(self), users.shape, generator=torch.Generator().manual_seed(seed))
+        at_once = max(1, FLOATS_AT_ONCE // max(1, self.v_loc.numel()))
+        parts = zip(users.split(at_once), chosen.split(at_once), strict=True)
+        scores = [self.v_draws[at] @ self.u_draws[at, some][..., None] for some, at in parts]
+        return torch.cat(scores).squeeze(-1)
+
     def mean_score(self, users: Any, items: Any) -> Tensor:
         """E[u_i.v_j] of pairs; ``users`` and ``items`` broadcast against each other."""
         return self.score(users, items)[0]

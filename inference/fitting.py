@@ -44,7 +44,7 @@ Keep = Callable[[dict[str, torch.Tensor], dict[str, Any]], None]
 ALGORITHMS: dict[str, type[NetworkFit[Any]]] = {"svi": SVI, "coordinate": Coordinate, "mcmc": MCMC}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Fit:
     """A fitted model with the data it was fitted to.
 
@@ -61,6 +61,11 @@ class Fit:
     model: CVAE
     scalings: dict[str, ContentScaling]
     path: Path | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.dataset.name}: {self.posterior.kind}, {self.options.model.factors} factors)"
+        )
 
     def encode(self, counts: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of v of items that were not in the fit, from their word counts.

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.draws import Draws
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,16 +91,20 @@ def score_sds(posterior: Posterior, users: Any) -> Tensor:
     """
     _need_uncertainty(posterior)
     users = torch.as_tensor(users)
-    return (_spread(posterior, posterior.u_loc[users], users)).sqrt()
+    if isinstance(posterior, Draws):
+        return posterior.score_sd_block(users)
+    return _spread(posterior, posterior.u_loc[users], users).sqrt()
 
 
 def thompson_scores(posterior: Posterior, users: Any, seed: int) -> Tensor:
     """One posterior draw of u_i.v_j over all items, (n_block, n_items), for each user independently of the others.
 
     u_i is drawn; given it the scores of all items are independent, N(u_i.m_j, u_i' S_j u_i), since q factorises over
-    items: v itself need not be drawn. Raises InputError for a point estimate.
+    items: v itself need not be drawn. Of stored draws one is chosen. Raises InputError for a point estimate.
     """
     _need_uncertainty(posterior)
+    if isinstance(posterior, Draws):
+        return posterior.drawn_score_block(users, seed)
     u, scores_given = _draws_of_users(posterior, torch.as_tensor(users), 1, seed)
     return scores_given(u)
 
@@ -179,7 +184,7 @@ def _drawn_scores(posterior: Posterior, users: Tensor, n_draws: int, seed: int) 
     """
     n_items, n_factors = posterior.v_loc.shape
     size = max(1, SCORES_AT_ONCE // n_items)
-    if len(users) <= FEW_USERS:
+    if len(users) <= FEW_USERS and not isinstance(posterior, Draws):
         drawn, scores_given = _draws_of_users(posterior, users, n_draws, seed)
         for rows in torch.arange(len(drawn)).split(size):
             yield rows % len(users), scores_given(drawn[rows])

@@ -27,6 +27,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from inference.draws import Draws
 from inference.fitting import Fit
 from inference.half_steps import Cells, Rows, half_step
 from inference.posterior import Posterior
@@ -40,7 +41,7 @@ log = logging.getLogger("pyro_cvae")
 ROWS_AT_ONCE = 1024
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class UpdatedFit(Fit):
     """A fit with users folded in and items added; ``model``, ``history`` and ``metrics`` are those of the fit.
 
@@ -80,11 +81,12 @@ def fold_in(
 
     Every user is folded in alone, whoever else is in the call. A user that the fit knows is replaced: the list is all
     that counts. Posterior family and precisions (learned ones too) are those of the fit. Raises InputError for ids of
-    the wrong type, and for a likelihood of ratings without a closed form.
+    the wrong type, for a likelihood of ratings without a closed form, and for the stored draws of inference.mcmc.
     """
     if not fit.model.ratings.conjugate:
         name = type(fit.model.ratings).__name__
         raise InputError(f"{name} has no closed form, which folding in needs", "fit again with these users")
+    _refuse_draws(fit)
     dataset, whole = fit.dataset, fit.dataset.user_ids.dtype.kind == "i"
     given = [int(one) if whole and isinstance(one, str) and spells_integer(one) else one for one in users]
     asked = list(dict.fromkeys(given))
@@ -123,8 +125,10 @@ def add_items(
 
     Parameters: ``ids`` external ids that the fit does not have; ``texts`` are counted by the fit's vocabulary (with
     ``titles``, whose words count too, as in a fit from tables); ``counts`` (n_new, n_features) in their place. Raises
-    InputError where an id is taken or of the wrong type, or where the fit has no vocabulary and ``counts`` are needed.
+    InputError where an id is taken or of the wrong type, where the fit has no vocabulary and ``counts`` are needed, and
+    for the stored draws of inference.mcmc.
     """
+    _refuse_draws(fit)
     dataset, new = fit.dataset, list(ids)
     if (texts is None) == (counts is None):
         raise InputError("new items need either texts or word counts", "give one of them")
@@ -330,6 +334,12 @@ def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor) -> Posterior:
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _refuse_draws(fit: Fit) -> None:
+    if isinstance(fit.posterior, Draws):
+        problem = "stored draws of inference.mcmc have no closed form for users or items that were not in the fit"
+        raise InputError(problem, "fit again with them, or with inference.coordinate")
 
 
 def _updated(fit: Fit, **changes: Any) -> UpdatedFit:

@@ -5,6 +5,7 @@ import torch
 
 from inference.draws import Draws
 from inference.posterior import Posterior
+from inference.ranking import Candidates, above_probabilities, best_items, top_probabilities
 from pyro_cvae.errors import InputError
 
 N, N_USERS, N_ITEMS, K = 24, 4, 6, 3
@@ -105,3 +106,35 @@ def test_tensors_come_back(draws):
         assert torch.equal(again.tensors()[name], tensor)
     assert torch.equal(again.u_loc, draws.u_loc) and torch.equal(again.z_scale, draws.z_scale)
     assert (again.n_chains, again.lambda_v, again.kind) == (3, 7.0, "draws")
+
+
+def test_blocks_of_scores_over_all_items(draws, monkeypatch):
+    """Spread of every draw; a Thompson list is one draw of a user, and users have their own."""
+    scores = brute_scores(draws)
+    for floats in (2**25, 1):
+        monkeypatch.setattr("inference.draws.FLOATS_AT_ONCE", floats)
+        torch.testing.assert_close(draws.score_sd_block([3, 1]), scores.std(0)[[3, 1]], rtol=1e-12, atol=1e-12)
+        users = [0, 2] * 50
+        drawn = draws.drawn_score_block(users, seed=4)
+        distance = (drawn[:, None] - scores[:, users].transpose(0, 1)).abs().amax(-1)
+        assert (distance.amin(1) < 1e-12).all()
+        assert len(distance.argmin(1).unique()) > N // 2
+
+
+def test_rankings_read_the_stored_draws(draws):
+    """All N draws are taken once, so that the chance of being listed is exactly the share of the draws."""
+    scores = brute_scores(draws)
+    users, candidates = torch.tensor([3, 1]), Candidates(torch.ones(N_ITEMS, dtype=torch.bool))
+    items = torch.tensor([[0, 5], [2, 2]])
+    listed = scores[:, users].topk(2).indices
+    share = (listed[..., None, :] == items[None, :, :, None]).any(-1).double().mean(0)
+    torch.testing.assert_close(top_probabilities(draws, users, items, 2, candidates, N, seed=0), share)
+    above = (scores[:, users, 0] > scores[:, users, 4]).double().mean(0)
+    torch.testing.assert_close(above_probabilities(draws, users, 0, 4, N, seed=1), above)
+    values, best = best_items(draws, users, 3, candidates, ranking="ucb", kappa=2.0)
+    ucb = (scores.mean(0) + 2 * scores.std(0))[users].topk(3)
+    torch.testing.assert_close(values, ucb.values)
+    assert torch.equal(best, ucb.indices)
+    values, best = best_items(draws, users, N_ITEMS, candidates, ranking="thompson", seed=5)
+    drawn = torch.zeros_like(values).scatter(1, best, values)
+    assert ((drawn - scores[:, users]).abs().amax(-1).amin(0) < 1e-12).all()

@@ -217,3 +217,9 @@ def test_precisions_that_were_given_are_those_of_the_options(dataset: Dataset, t
     for found in (fit, again):
         assert found.metrics["precisions"] == {"lambda_u": 2.0, "lambda_v": 7.0}
         assert (found.model.lambda_u, found.model.lambda_v) == (2.0, 7.0)
+
+
+def test_a_fit_prints_as_one_line():
+    """A notebook that shows one would otherwise print every array."""
+    fit = inference.fit(simulated(n_users=20, n_items=30), factors=3, hidden=(6,), pretrain_epochs=0, epochs=1)
+    assert repr(fit) == "Fit(simulated: mean-field, 3 factors)"

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 
 import inference
+from inference.draws import Draws
 from inference.fitting import load
 from inference.half_steps import Cells, Rows, half_step
 from inference.recommend import recommend
@@ -403,3 +404,12 @@ def test_the_variance_of_scores_in_closed_form_is_that_of_draws(fits, kind, fail
     bound = norm.isf(failure_rate / (2 * 2 * mean.size * len(UNSURE)))
     for found, truth in ((draws, mean), ((draws - mean) ** 2, sd**2)):
         assert (abs(found.mean(0) - truth) < bound * found.std(0, ddof=1) / n**0.5).all()
+
+
+def test_stored_draws_are_refused(fits):
+    fit = fits["full"]
+    u, v, z = (torch.randn(4, *rows.shape) for rows in (fit.posterior.u_loc, fit.posterior.v_loc, fit.posterior.z_loc))
+    drawn = replace(fit, posterior=Draws.of(u, v, z))
+    for update in (lambda: fold_in(drawn, ["ann"], [0]), lambda: add_items(drawn, ["new"], ["some words"])):
+        with pytest.raises(InputError, match=r"stored draws of inference\.mcmc .*inference\.coordinate"):
+            update()
