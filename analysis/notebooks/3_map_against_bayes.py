@@ -115,8 +115,8 @@ draw_coverage(covered)
 # %% [markdown]
 """
 A point has no interval at all. The posteriors are a little too sure, MCMC least. On data this small most of it is
-within what chance does to right posteriors (shading); on larger data, in `docs/calibration.md`, it is beyond chance, and
-in the same order. What MCMC lacks is the price of networks that are taken for known; what the others lack beside it,
+within what chance does to right posteriors (shading); on larger data, in `docs/calibration.md`, it is beyond chance, in
+the same order. What MCMC lacks is the price of networks that are taken for known; what the others lack beside it,
 that of factorising. Held-out *ratings* would hide all this, since noise is most of their variance.
 
 ## Against the yardstick, score by score
