@@ -88,8 +88,9 @@ drawn, ((left, right),) = figure(2)
 left.plot(1 + np.arange(dataset.n_items), -np.sort(-dataset.interactions.item_counts))
 left.set(xlabel="item, by popularity", ylabel="clicks", yscale="symlog", ylim=(0, None))
 left.set_title("A few items are chosen often")
-right.hist(dataset.interactions.user_counts, bins=40, color=CYCLE[0])
-right.set(xlabel="clicks of a user", ylabel="users", title="and most users choose little")
+clicks = dataset.interactions.user_counts
+right.hist(clicks, bins=np.geomspace(max(1, clicks.min()), clicks.max(), 30), color=CYCLE[0])
+right.set(xlabel="clicks of a user", ylabel="users", xscale="log", title="and most users choose little")
 drawn
 
 # %% [markdown]
@@ -111,7 +112,7 @@ pd.DataFrame(fit.history).set_index("epoch").tail(3)
 
 # %% [markdown]
 """
-The same story, drawn by Pyro from the program that was fitted. Grey is observed.
+The same story, drawn by Pyro from the program that was fitted. Grey is observed; what is dashed follows from the rest.
 """
 
 # %%
@@ -126,9 +127,9 @@ else:
 ### How it went
 
 Each number has a panel of its own. First the contents alone are learned; then epochs of everything; last, with the
-networks held, sweeps over $u$ and $v$. The sweeps have converged; the networks have not, five epochs being few (the
-default is 20, and ranks better). `bayes` maximises an evidence lower bound, `map` does not: the two numbers can never
-be compared.
+networks held, sweeps over $u$ and $v$. On the embedded data the sweeps have converged and the networks have not, five
+epochs being few (the default is 20, and ranks better). `bayes` maximises an evidence lower bound, `map` does not: the
+two numbers can never be compared.
 """
 
 # %%
@@ -165,8 +166,8 @@ r"""
 ## Is the content alive?
 
 A variational autoencoder may learn to ignore its latent variable: then the KL of $q(z_k \mid x)$ from its prior is 0,
-and the model is plain matrix factorisation. Here every unit carries something: KL, and the eigenvalues of the means'
-covariance, are far above 0.01, the usual limit of "active".
+and the model is plain matrix factorisation. On the embedded data every unit carries something: KL, and the eigenvalues
+of the means' covariance, are far above 0.01, the usual limit of "active".
 """
 
 # %%
