@@ -52,8 +52,8 @@ r"""
 ## The story
 
 A user $i$ likes $K$ things more or less, $u_i$. An item $j$ is about the same $K$ things, $z_j$; that makes its text
-$x_j$, through a network. What the text does not tell is $v^\dagger_j$, and a rating knows both, $v_j = z_j +
-v^\dagger_j$:
+$x_j$, through a network. What the text does not tell is $v^\dagger_j$, and a rating knows both,
+$v_j = z_j + v^\dagger_j$:
 
 $$
 \begin{aligned}
@@ -98,8 +98,8 @@ r"""
 ## Two fits
 
 Ten clicks of each user are for training, the rest is the test. Both fits train the networks by gradients and update $u$
-and $v$ in closed form. `map` keeps a point of each; `bayes` with the structured guide keeps $q(u_i)$ and $q(v_j \mid
-z_j)$, Normals with full covariances.
+and $v$ in closed form. `map` keeps a point of each; `bayes` with the structured guide keeps $q(u_i)$ and
+$q(v_j \mid z_j)$, Normals with full covariances.
 """
 
 # %%

@@ -103,10 +103,10 @@ compare_items(fit, [user], [(first, other) for other in others])
 r"""
 ## What ratings teach, and what a text is worth
 
-The spread of an item's $v$ falls with its training ratings. Without any it is what the text leaves open, $\sigma(x)^2 +
-1/\lambda_v$, which is well below the prior. The spread of a *score* need not fall: the more often an item is chosen,
-the longer its $v$, and so the more it matters what is not known of the user, $m_v' S_u m_v$. The share of the item in
-the variance falls, down to where only the user's own choices can help.
+The spread of an item's $v$ falls with its training ratings. Without any it is what the text leaves open,
+$\sigma(x)^2 + 1/\lambda_v$, which is below the prior. The spread of a *score* need not fall: the more often an item is
+chosen, the longer its $v$, and so the more it matters what is not known of the user, $m_v' S_u m_v$. The share of the
+item in the variance falls, down to where only the user's own choices can help.
 """
 
 # %%
