@@ -1,8 +1,8 @@
 """The figures of README's results, computed again: ``python -m benchmarks.claims`` (``make claims``).
 
 For each fit of FITS, on the authors' two splits of citeulike-t, one run of the command line in a process of its own, so
-that its time and peak memory are its own; then one table with the rivals. The settings were chosen on validation
-parts of the training ratings (README, results), never on test.
+that its time and peak memory are its own; then one table with the rivals, then the studies of the pages in docs/. The
+settings were chosen on validation parts of the training ratings (README, results), never on test.
 """
 
 from __future__ import annotations
@@ -39,10 +39,18 @@ FITS: dict[str, list[str]] = {
     "svi-10-bayes": ["svi", "--mode", "bayes", *NARROW, *GRADIENTS],
 }
 """Command and flags by name; the second part of a name is the number of training items a user."""
+STUDIES: dict[str, list[str]] = {
+    "bayes": ["benchmarks.bayes", "--data", "DATA"],
+    "reference": ["benchmarks.reference"],
+    "updates": ["benchmarks.updates"],
+    "sbc": ["analysis.sbc", "--thin", "2"],
+    "bandit": ["analysis.bandit"],
+}
+"""Modules and flags by name: what the pages say of Bayes and MAP, of the draws, of folding in and of exploring."""
 
 
 def main() -> None:
-    """Fit, then evaluate; one line a fit with its seconds and GiB."""
+    """Fit and evaluate, then the studies; one line each with its seconds and GiB."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     folder = os.environ.get("PYRO_CVAE_DATA")
     default = str(Path(folder) / "citeulike-t") if folder else None
@@ -50,20 +58,24 @@ def main() -> None:
         "--data", default=default, help="the folder citeulike-t (default: under $PYRO_CVAE_DATA, or the cache)"
     )
     parser.add_argument("--out", default="runs/claims", help="folder of the run folders")
-    parser.add_argument("--only", nargs="*", default=list(FITS), choices=list(FITS), help="which fits")
+    parser.add_argument("--only", nargs="*", default=[*FITS, *STUDIES], choices=[*FITS, *STUDIES], help="which of them")
     parser.add_argument("--threads", default="0", help="CPU threads (0: as many as there are cores)")
     arguments = parser.parse_args()
     if arguments.data is None:
         from pyro_cvae.data.registry import fetch
 
         arguments.data = str(fetch("citeulike-t"))
-    for name in arguments.only:
+    fits = [name for name in arguments.only if name in FITS]
+    for name in fits:
         command, *flags = FITS[name]
         train = Path(arguments.data) / f"cf-train-{name.split('-')[1]}-users.dat"
         flags += ["--data", arguments.data, "--train-file", str(train), "--threads", arguments.threads]
         run([f"inference.{command}", *flags, "--out", f"{arguments.out}/{name}", "--overwrite"])
-    runs = [f"{arguments.out}/{name}" for name in arguments.only]
-    run(["inference.evaluate", *runs, "--rivals"])
+    if fits:
+        run(["inference.evaluate", *(f"{arguments.out}/{name}" for name in fits), "--rivals"])
+    for name in arguments.only:
+        if name in STUDIES:
+            run([arguments.data if flag == "DATA" else flag for flag in STUDIES[name]])
 
 
 def run(module: list[str]) -> None:
