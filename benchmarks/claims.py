@@ -23,6 +23,7 @@ PAPER = [
     *("--unrated", "masked"),
 ]
 """K = 50, 200-100 sigmoid, tied, Bernoulli, a = 1, b = 0.01 as in the paper; its start and its input are ours."""
+WIDE = ["--preset", "best", "--factors", "1000", "--hidden", "1000"]
 NARROW = ["--preset", "best", "--factors", "50", "--hidden", "50"]
 GRADIENTS = ["--epochs", "30", "--learning-rate", "0", "--factor-learning-rate", "0.1"]
 """u and v by gradients with the networks held, as ``coordinate`` holds them: what the two algorithms agree on."""
@@ -31,6 +32,8 @@ FITS: dict[str, list[str]] = {
     "best-10-bayes": ["coordinate", "--mode", "bayes", "--preset", "best"],
     "best-1-map": ["coordinate", "--mode", "map", "--preset", "best", *SPARSE],
     "best-1-bayes": ["coordinate", "--mode", "bayes", "--preset", "best", *SPARSE],
+    "wide-10-map": ["coordinate", "--mode", "map", *WIDE],
+    "wide-1-map": ["coordinate", "--mode", "map", *WIDE, *SPARSE],
     "paper-10-map": [*PAPER, "--lambda-u", "90", "--lambda-v", "0.015"],
     "paper-1-map": [*PAPER, "--lambda-u", "750", "--lambda-v", "0.04", *SPARSE],
     "coordinate-10-map": ["coordinate", "--mode", "map", *NARROW],
