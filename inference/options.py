@@ -66,8 +66,8 @@ class ModelOptions:
 
     Parameters:
         factors: Number of latent factors K.
-        content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, normal, or the path of
-            a class.
+        content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, categorical, poisson,
+            negative-binomial, normal, or the path of a class.
         content_likelihood_args: Arguments of that class.
         hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
         activation: Of the hidden layers (sigmoid, tanh, relu, softplus).

@@ -7,6 +7,9 @@ NAMES = {
     "pseudo-bernoulli": "models.contents.bernoulli:PseudoBernoulli",
     "multinomial": "models.contents.multinomial:Multinomial",
     "pseudo-multinomial": "models.contents.multinomial:PseudoMultinomial",
+    "categorical": "models.contents.categorical:Categorical",
+    "poisson": "models.contents.poisson:Poisson",
+    "negative-binomial": "models.contents.negative_binomial:NegativeBinomial",
     "normal": "models.contents.normal:Normal",
 }
 """The package's own likelihoods: name on the command line, and where its class is."""

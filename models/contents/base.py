@@ -23,12 +23,15 @@ class ContentLikelihood(nn.Module, ABC):
     Subclasses state ``param_names`` (what the heads produce, each (n_items, n_features)) and
     :meth:`distribution`. ``default_scaling`` is how word counts become x; ``pseudo`` marks likelihoods without a
     normaliser on their support, whose objective is no evidence bound and is labelled so. ``subsample`` > 0 is the
-    number of features drawn at random for a training step, where :meth:`log_prob_sampled` exists; 0 takes all.
+    number of features drawn at random for a training step, where :meth:`log_prob_sampled` exists; 0 takes all;
+    ``unbiased`` says that the mean of this estimate over all such draws is log p(x). What is learned besides the
+    networks is an ``nn.Parameter`` of the likelihood: it is fitted and saved with them.
     """
 
     param_names: ClassVar[tuple[str, ...]]
     default_scaling: ClassVar[str] = "none"
     pseudo: ClassVar[bool] = False
+    unbiased: ClassVar[bool] = True
     subsample: int = 0
 
     @abstractmethod
@@ -65,6 +68,12 @@ def at_least_zero(subsample: int) -> int:
         problem = f"subsample is {subsample!r}, but it must be a whole number, 0 or more"
         raise InputError(problem, "0 takes all features")
     return subsample
+
+
+def whole_counts(obs: SparseRows, name: str) -> None:
+    """Raise InputError unless every value is a whole number, 0 or more; ``name`` is the likelihood's."""
+    if not bool(((obs.values >= 0) & (obs.values == obs.values.round())).all()):
+        raise InputError(f"{name} content must be whole counts", "use --scaling none or binary")
 
 
 class ContentDistribution(TorchDistribution):

@@ -9,7 +9,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from models.contents.base import ContentLikelihood, Params, at_least_zero
+from models.contents.base import ContentLikelihood, Params, at_least_zero, whole_counts
 from models.observations import SparseRows
 from pyro_cvae.errors import InputError
 
@@ -44,6 +44,7 @@ class Multinomial(ContentLikelihood):
 
     param_names: ClassVar[tuple[str, ...]] = ("logits",)
     default_scaling: ClassVar[str] = "none"
+    unbiased: ClassVar[bool] = False
 
     def __init__(self, subsample: int = 0) -> None:
         super().__init__()
@@ -69,8 +70,7 @@ class Multinomial(ContentLikelihood):
 
     def check(self, obs: SparseRows) -> None:
         """Every value must be a whole number, 0 or more."""
-        if not bool(((obs.values >= 0) & (obs.values == obs.values.round())).all()):
-            raise InputError("multinomial content must be whole counts", "use --scaling none or binary")
+        whole_counts(obs, "multinomial")
 
     @staticmethod
     def _coefficient(obs: SparseRows) -> Tensor:

@@ -1,12 +1,13 @@
-"""Normal content: real-valued features with a known precision."""
+"""Normal content: real-valued features with a known or a learned precision."""
 
 from __future__ import annotations
 
 import math
 from typing import ClassVar
 
+import torch
 from pyro import distributions as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.contents.base import ContentLikelihood
 from models.observations import SparseRows
@@ -14,20 +15,26 @@ from pyro_cvae.errors import InputError
 
 
 class Normal(ContentLikelihood):
-    """x_jw ~ N(m_jw, 1 / lambda_x) with the precision ``lambda_x`` (paper, section 2.1).
+    """x_jw ~ N(m_jw, 1 / lambda_x) with the precision ``lambda_x`` (paper, section 2.1), which is held or ``learned``.
 
     With E = sum over stored of [(x - m)^2 - m^2] + sum_w m_w^2 the zeros of a sparse x need no dense copy of it:
-    log p(x | m) = n_features/2 log(lambda_x / 2 pi) - lambda_x/2 E.
+    log p(x | m) = n_features/2 log(lambda_x / 2 pi) - lambda_x/2 E. Where it is learned, ``lambda_x`` is its start.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("loc",)
     default_scaling: ClassVar[str] = "tfidf"
 
-    def __init__(self, lambda_x: float = 1.0) -> None:
+    def __init__(self, lambda_x: float = 1.0, learned: bool = False) -> None:
         super().__init__()
         if not 0 < lambda_x < math.inf:
             raise InputError(f"lambda_x = {lambda_x:g} is no precision", "use a number above 0")
-        self.lambda_x = float(lambda_x)
+        self._known = float(lambda_x)
+        self.log_lambda_x = nn.Parameter(torch.tensor(math.log(lambda_x))) if learned else None
+
+    @property
+    def lambda_x(self) -> float | Tensor:
+        """The precision: a number, or a tensor () where it is learned."""
+        return self._known if self.log_lambda_x is None else self.log_lambda_x.exp()
 
     def distribution(self, **params: Tensor) -> dist.Distribution:
         """Independent Normals over the features."""
@@ -38,7 +45,8 @@ class Normal(ContentLikelihood):
         loc = params["loc"]
         at = loc[obs.rows, obs.columns]
         square = loc.square().sum(-1).index_add(0, obs.rows, obs.values * (obs.values - 2 * at))
-        return 0.5 * (loc.shape[1] * math.log(self.lambda_x / (2 * math.pi)) - self.lambda_x * square)
+        log_lambda_x = math.log(self._known) if self.log_lambda_x is None else self.log_lambda_x
+        return 0.5 * (loc.shape[1] * (log_lambda_x - math.log(2 * math.pi)) - self.lambda_x * square)
 
     def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
         """The mean itself."""

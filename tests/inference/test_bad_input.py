@@ -188,7 +188,7 @@ CASES = {
     "no module": svi("--content-likelihood", "no_such_module.Thing", words="--content-likelihood names the module"),
     "no class": svi("--content-likelihood", "a_plugin_of_none.Thing", words="has no class Thing"),
     "no likelihood": svi("--content-likelihood", "a_plugin_of_none.NoLikelihood", words="is no ContentLikelihood"),
-    "no name": svi("--content-likelihood", "poisson", words="poisson"),
+    "no name": svi("--content-likelihood", "poison", words="poison"),
     "support": svi("--content-likelihood", "bernoulli", "--scaling", "none", words="--scaling"),
     # closed form
     "map, diagonal": closed("--mode", "map", "--diagonal", words="--diagonal is True, but it must be left out with"),

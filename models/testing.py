@@ -1,0 +1,427 @@
+"""The conformance kit: does a likelihood of one's own keep the contract that the rest of the package relies on?
+
+    from models.testing import check_likelihood
+    check_likelihood(MyLikelihood, rate=3)
+
+It works in float64 at random parameters of a small decoder, by second computations: the likelihood's own dense
+distribution, sums over whole supports, draws. Each failure is an AssertionError that names the mistake and its remedy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from models.contents import ContentDistribution, ContentLikelihood
+from models.networks.mlp import MLPDecoder
+from models.observations import SparseRows
+from pyro_cvae.errors import InputError
+
+Params = dict[str, Tensor]
+
+N_ITEMS, N_FEATURES, N_FACTORS = 7, 5, 3
+N_DRAWS = 20_000
+FAILURE_RATE = 1e-4
+"""Probability, over seeds, that a right likelihood fails the comparison of its draws; the seed is fixed."""
+CANDIDATES = (-1.0, 0.5, 2.0)
+"""Values of which those outside the support have to be refused."""
+LARGEST_COUNT = 150
+"""Supports of counts are summed up to this, for two features."""
+
+
+def check_likelihood(likelihood: type[ContentLikelihood], /, *, seed: int = 0, **arguments: Any) -> None:
+    """Raise AssertionError unless a content likelihood class, built with ``arguments``, keeps its contract.
+
+    - shapes: log p(x | z) and ``distribution`` have one value an item, in a Pyro plate and for minibatches, which are
+      rows of the whole; no item's value depends on another's; the type is that of the parameters;
+    - parameters: gradients reach every weight of the decoder's heads and every parameter of the likelihood;
+      ``initial_bias`` fits the heads;
+    - density: ``log_prob`` is that of ``distribution``, with its gradient; it sums to one over the support of two
+      features (counts, up to 150; of given totals for multinomial ones), or integrates to one over the plane (real
+      values). Other supports, and ``pseudo`` likelihoods, have no normaliser that is looked at;
+    - support: ``check`` takes what is drawn and refuses values outside the support of ``distribution``;
+    - draws: means and variances of ``sample`` are those of ``distribution`` (two-sided, at most ``FAILURE_RATE`` false
+      alarms over seeds);
+    - part of the features: where there is ``log_prob_sampled``, it is ``log_prob`` if all features are drawn; over all
+      subsets its mean is, or its error falls with their size where ``unbiased`` is False;
+    - saved and loaded: the constructor's arguments and the parameters are all there is to know.
+
+    Content of another shape than rows of numbers, and what a fit is worth, are not tested.
+    """
+    if not (isinstance(likelihood, type) and issubclass(likelihood, ContentLikelihood)):
+        _fail(str(likelihood), "this is no class of content likelihoods", "derive it from ContentLikelihood")
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.random.fork_rng(devices=()), pyro.validation_enabled(False):
+            torch.manual_seed(seed)
+            _Kit(likelihood, arguments).run()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _fail(name: str, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
+    raise AssertionError(f"{name}: {problem}; {remedy}") from cause
+
+
+class _Kit:
+    """One likelihood at random parameters of a small decoder, with content drawn from itself."""
+
+    def __init__(self, cls: type[ContentLikelihood], arguments: dict[str, Any]) -> None:
+        self.cls, self.arguments, self.name = cls, arguments, cls.__name__
+        self.likelihood = self.make()
+        self.decoder = self.decode(N_FEATURES)
+        self.z = torch.randn(N_ITEMS, N_FACTORS)
+
+    def run(self) -> None:
+        """All checks, from the ones that others rely on to the subtle ones."""
+        self.params = {name: value.detach() for name, value in self.decoder(self.z).items()}
+        self.shapes_of_the_distribution()
+        self.obs = self.content()
+        self.support()
+        self.shapes()
+        self.minibatches()
+        self.plates()
+        self.gradients()
+        self.dense()
+        self.normaliser()
+        self.moments()
+        self.parts()
+        self.saved_and_loaded()
+        self.single_precision()
+
+    def make(self) -> ContentLikelihood:
+        """A fresh instance, as a fit and the opening of a run make it."""
+        try:
+            return self.cls(**self.arguments)
+        except TypeError as error:
+            self.fail(f"cannot be built ({error})", "define all abstract methods and give the constructor's arguments")
+
+    def decode(self, n_features: int) -> MLPDecoder:
+        """A decoder with a head for each of ``param_names``, at random weights and biases."""
+        names = getattr(self.likelihood, "param_names", ())
+        if not names or isinstance(names, str):
+            self.fail(f"param_names is {names!r}", 'name the decoder\'s heads, for instance ("log_rate",)')
+        decoder = MLPDecoder(n_features, N_FACTORS, (4,), "tanh", names)
+        with torch.no_grad():
+            for parameter in decoder.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        return decoder
+
+    def fail(self, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
+        _fail(self.name, problem, remedy, cause)
+
+    def require(self, ok: bool | Tensor, problem: str, remedy: str) -> None:
+        if not bool(ok):
+            self.fail(problem, remedy)
+
+    def close(self, found: Tensor, wanted: Tensor, problem: str, remedy: str, tolerance: float = 1e-10) -> None:
+        if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=tolerance, atol=tolerance):
+            worst = (
+                ""
+                if found.shape != wanted.shape
+                else f" (by up to {float((found - wanted).detach().abs().max()):.3g} nats)"
+            )
+            self.fail(problem + worst, remedy)
+
+    def distribution(self, params: Params) -> Distribution:
+        """The dense distribution; a wrong ``param_names`` shows here."""
+        try:
+            return self.likelihood.distribution(**params)
+        except (KeyError, TypeError) as error:
+            problem = f"distribution fails on the heads {', '.join(params)} ({type(error).__name__}: {error})"
+            self.fail(problem, "take exactly the names of param_names", error)
+
+    def log_prob(self, obs: SparseRows, params: Params) -> Tensor:
+        try:
+            return self.likelihood.log_prob(obs, params)
+        except (KeyError, RuntimeError, IndexError) as error:
+            problem = f"log_prob fails on {len(obs)} items ({type(error).__name__}: {error})"
+            self.fail(problem, "work for any number of items, with parameters (n_items, n_features)", error)
+
+    def content(self) -> SparseRows:
+        """A draw for rows like texts of one to four words, and one empty where the likelihood takes it."""
+        like = torch.zeros(N_ITEMS, N_FEATURES)
+        for row in range(N_ITEMS):
+            words = torch.randint(N_FEATURES, (1 + row % 4,))
+            like[row].index_add_(0, words, torch.ones(len(words)))
+        drawn = self.draw(self.params, SparseRows.from_dense(like)).dense()
+        with_empty = torch.cat([drawn[:-1], torch.zeros(1, N_FEATURES)])
+        found = SparseRows.from_dense(with_empty if self.takes(with_empty) else drawn)
+        if self.likelihood.pseudo:
+            damped = SparseRows(found.indptr, found.columns, 0.7 * found.values, found.n_columns)
+            found = damped if self.takes(damped.dense()) else found
+        return found
+
+    def draw(self, params: Params, like: SparseRows) -> SparseRows:
+        drawn = self.likelihood.sample(params, like)
+        wanted = (len(like), like.n_columns)
+        if not isinstance(drawn, SparseRows) or tuple(drawn.shape) != wanted:
+            shape = tuple(drawn.shape) if hasattr(drawn, "shape") else type(drawn).__name__
+            self.fail(f"sample gives {shape} where SparseRows of {wanted} are due", "draw one row an item")
+        return drawn
+
+    def takes(self, dense: Tensor) -> bool:
+        """Whether ``check`` accepts these rows."""
+        try:
+            self.likelihood.check(SparseRows.from_dense(dense))
+        except InputError:
+            return False
+        except Exception as error:
+            problem = f"check raises {type(error).__name__} ({error})"
+            self.fail(problem, "raise pyro_cvae.errors.InputError(problem, remedy) for what is outside", error)
+        return True
+
+    # --- the checks --------------------------------------------------------------------------------------------------
+
+    def shapes_of_the_distribution(self) -> None:
+        found = self.distribution(self.params)
+        shapes = tuple(found.batch_shape), tuple(found.event_shape)
+        self.require(
+            shapes == ((N_ITEMS,), (N_FEATURES,)),
+            f"distribution has batch and event shapes {shapes[0]} and {shapes[1]}, not ({N_ITEMS},) and "
+            f"({N_FEATURES},) for {N_ITEMS} items with {N_FEATURES} features",
+            "an item's features are one event: end with .to_event(1)",
+        )
+
+    def shapes(self) -> None:
+        found = self.log_prob(self.obs, self.params)
+        self.require(
+            found.shape == (N_ITEMS,),
+            f"log_prob has shape {tuple(found.shape)} for {N_ITEMS} items, not ({N_ITEMS},)",
+            "sum over the features of each item (sum(-1)) and over nothing else",
+        )
+        self.require(torch.isfinite(found).all(), "log_prob is not finite on draws of its own", "look for log(0)")
+
+    def support(self) -> None:
+        if not self.takes(self.obs.dense()):
+            self.fail("check refuses what sample draws", "let check take exactly the support of distribution")
+        if self.likelihood.pseudo:
+            return
+        inside = _inside(self.distribution(self.params))
+        none, *others = (self.obs.dense() for _ in range(1 + len(CANDIDATES)))
+        none[0] = 0
+        for value, dense in zip(CANDIDATES, others, strict=True):
+            dense[0, 0] = value
+        for what, dense in zip(("an empty row", *(f"{value:g}" for value in CANDIDATES)), (none, *others), strict=True):
+            if not bool(inside(dense)[0]) and self.takes(dense):
+                self.fail(
+                    f"check accepts {what}, which is outside the support of distribution",
+                    "raise InputError in check, or choose a distribution with that support",
+                )
+
+    def minibatches(self) -> None:
+        whole = self.log_prob(self.obs, self.params)
+        for chosen in ([0], [N_ITEMS - 1], [2, 5, 6], list(reversed(range(N_ITEMS)))):
+            rows = torch.tensor(chosen)
+            part = self.log_prob(self.obs.select(rows), {name: value[rows] for name, value in self.params.items()})
+            self.close(
+                part,
+                whole[rows],
+                f"log_prob of a minibatch of {len(rows)} is not that of the same items among all {N_ITEMS}",
+                "an item's value must not depend on the others: no sum, mean or maximum over dimension 0, and a "
+                "parameter (n_items,) has to be given a last dimension before it meets (n_items, n_features)",
+            )
+        other = {name: value.clone() for name, value in self.params.items()}
+        for value in other.values():
+            value[1:] += 0.5
+        self.close(
+            self.log_prob(self.obs, other)[:1],
+            whole[:1],
+            "log_prob of an item changes with the parameters of the others",
+            "keep the rows of items apart",
+        )
+
+    def plates(self) -> None:
+        rows, n_items = torch.tensor([1, 3, 4]), 4 * N_ITEMS
+        obs, params = self.obs.select(rows), {name: value[rows] for name, value in self.params.items()}
+
+        def model() -> None:
+            with pyro.plate("items", n_items, subsample=rows):
+                pyro.sample("x", ContentDistribution(self.likelihood, params, obs), obs=obs)
+
+        site = poutine.trace(model).get_trace()
+        site.compute_log_prob()
+        found = site.nodes["x"]["log_prob_sum"]
+        wanted = self.log_prob(obs, params).sum() * (n_items / len(rows))
+        self.close(
+            found, wanted, "a Pyro plate does not scale it from a minibatch to all items", "leave scales to the plate"
+        )
+
+    def gradients(self) -> None:
+        for name, value in vars(self.likelihood).items():
+            if isinstance(value, Tensor) and value.requires_grad:
+                self.fail(f"{name} is a plain tensor, which no optimiser and no run knows", "make it an nn.Parameter")
+        heads = {f"the head {name!r}": weight for name, weight in self.decoder.outputs.items()}
+        heads |= {f"the biases of the head {name!r}": bias for name, bias in self.decoder.output_biases.items()}
+        own = {f"its parameter {name}": p for name, p in self.likelihood.named_parameters() if p.requires_grad}
+        total = self.log_prob(self.obs, self.decoder(self.z)).sum()
+        if not total.requires_grad:
+            self.fail("no gradient leaves log_prob", "compute with tensors only: no .detach(), .item() or torch.tensor")
+        wanted = {**heads, **own}
+        found = torch.autograd.grad(total, list(wanted.values()), allow_unused=True)
+        for what, gradient in zip(wanted, found, strict=True):
+            if gradient is None or not bool(gradient.any()):
+                self.fail(f"no gradient reaches {what}", "use it in log_prob, without .detach() or .item(), or drop it")
+            self.require(torch.isfinite(gradient).all(), f"the gradient of {what} is not finite", "look for log(0)")
+        mean = torch.full((N_FEATURES,), 0.2)
+        for name, bias in self.likelihood.initial_bias(mean).items():
+            if name not in self.likelihood.param_names:
+                self.fail(f"initial_bias names {name!r}", "return biases of heads in param_names only")
+            if bias.shape != mean.shape or not bool(torch.isfinite(bias).all()):
+                self.fail(f"initial_bias of {name!r} is not ({N_FEATURES},) finite numbers", "give one a feature")
+
+    def dense(self) -> None:
+        params = {name: value.clone().requires_grad_() for name, value in self.params.items()}
+        leaves = [*params.values(), *(p for p in self.likelihood.parameters() if p.requires_grad)]
+        weights = torch.arange(1.0, N_ITEMS + 1)
+        both = self.log_prob(self.obs, params), self.distribution(params).log_prob(self.obs.dense())
+        self.close(
+            *both,
+            "log_prob is not distribution's log_prob",
+            "a term of the normaliser (log x!, log 2 pi, a rate) may be forgotten, or the zeros of a sparse row",
+        )
+        grads = [torch.autograd.grad((value * weights).sum(), leaves, allow_unused=True) for value in both]
+        for ours, theirs in zip(*grads, strict=True):
+            ours, theirs = (torch.zeros(()) if g is None else g for g in (ours, theirs))
+            self.close(ours, theirs, "the gradient of log_prob is not distribution's", "look at its backward", 1e-8)
+
+    def normaliser(self) -> None:
+        if self.likelihood.pseudo:
+            return
+        two = {name: value[:, :2] for name, value in self.params.items()}
+        first = {name: value[:1] for name, value in two.items()}
+        dist = self.distribution(first)
+        base = _innermost(dist.support)
+        if bool(base.is_discrete):
+            grid = torch.arange(LARGEST_COUNT + 1.0)
+            rows = torch.cartesian_prod(grid, grid)
+            rows = rows[_inside(dist)(rows)]
+            totals = rows.sum(-1)
+            groups = [totals == n for n in range(6)] if _given_totals(base) else [totals >= 0]
+            masses = [self.mass(rows[group], first) for group in groups]
+            outside = float((dist.sample((1000,)) > LARGEST_COUNT / 2).any(-1).double().mean())
+            tolerance = 1e-6 + 10 * outside
+        elif base is constraints.real:
+            sd, mean = dist.stddev[0].detach(), dist.mean[0].detach()
+            axis = torch.linspace(-12, 12, 301)
+            rows = torch.cartesian_prod(*(mean[:, None] + sd[:, None] * axis))
+            masses = [self.mass(rows, first) * sd.prod() * (axis[1] - axis[0]) ** 2]
+            tolerance = 1e-6
+        else:
+            return
+        for mass in masses:
+            self.require(
+                abs(float(mass) - 1) < tolerance,
+                f"p(x) sums to {float(mass):.6g} over its support, not to 1",
+                "add the normaliser to log_prob and to distribution, or set pseudo = True and say what it is",
+            )
+
+    def mass(self, rows: Tensor, params: Params) -> Tensor:
+        with torch.no_grad():
+            repeated = {name: value.expand(len(rows), -1) for name, value in params.items()}
+            return self.log_prob(SparseRows.from_dense(rows), repeated).exp().sum()
+
+    def moments(self) -> None:
+        rows = torch.arange(3)
+        params = {name: value[rows] for name, value in self.params.items()}
+        like = SparseRows.from_dense(torch.eye(3, N_FEATURES)).select(rows.repeat(N_DRAWS))
+        with torch.no_grad():
+            drawn = self.draw({name: value.repeat(N_DRAWS, 1) for name, value in params.items()}, like)
+            dist = self.distribution(params)
+            try:
+                mean, variance = dist.mean, dist.variance
+            except NotImplementedError as error:
+                self.fail("distribution has no mean or variance", "give it these: draws are held to them", error)
+        x = drawn.dense().view(N_DRAWS, 3, N_FEATURES)
+        square = (x - mean).square()
+        n_compared = 2 * mean.numel()
+        bound = -torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(FAILURE_RATE / (2 * n_compared)))
+        for what, values, wanted in (("mean", x, mean), ("variance", square, variance)):
+            spread = values.std(0) / math.sqrt(N_DRAWS)
+            off = (values.mean(0) - wanted).abs() / spread.clamp(min=1e-12)
+            self.require(
+                (off < bound).all(),
+                f"the {what} of {N_DRAWS} draws of sample is {float(off.max()):.1f} standard errors off that of "
+                f"distribution, above {float(bound):.1f}",
+                "draw each row of sample from its own parameters",
+            )
+
+    def parts(self) -> None:
+        likelihood = self.likelihood
+        if type(likelihood).log_prob_sampled is ContentLikelihood.log_prob_sampled:
+            if likelihood.subsample:
+                self.fail("subsample is set without log_prob_sampled", "define it, or leave subsample at 0")
+            return
+        exact = self.log_prob(self.obs, self.params)
+        stored = {name: value[self.obs.rows, self.obs.columns] for name, value in self.params.items()}
+
+        def estimates(size: int) -> Tensor:
+            drawn = itertools.combinations(range(N_FEATURES), size)
+            parts = ({name: value[:, list(one)] for name, value in self.params.items()} for one in drawn)
+            return torch.stack([likelihood.log_prob_sampled(self.obs, stored, part, N_FEATURES) for part in parts])
+
+        remedy = "weigh what is summed over drawn features by n_features / n_drawn, and stored entries by 1"
+        self.close(estimates(N_FEATURES)[0], exact, "log_prob_sampled of all features is not log_prob", remedy)
+        if likelihood.unbiased:
+            for size in range(1, N_FEATURES):
+                problem = f"the mean of log_prob_sampled over all subsets of {size} features is not log_prob"
+                self.close(estimates(size).mean(0), exact, problem, remedy + ", or set unbiased = False")
+            return
+        errors = [float((estimates(size) - exact).abs().mean()) for size in range(1, N_FEATURES)]
+        falling = all(more < fewer for fewer, more in itertools.pairwise(errors))
+        self.require(falling, "the error of log_prob_sampled does not fall with more features", remedy)
+
+    def saved_and_loaded(self) -> None:
+        with torch.no_grad():
+            for parameter in self.likelihood.parameters():
+                parameter.add_(0.1)
+        wanted = self.log_prob(self.obs, self.params)
+        other, remedy = self.make(), "keep what is learned in nn.Parameter and the rest in the constructor's arguments"
+        with torch.no_grad():  # a run folder holds the named parameters
+            for (_, new), (_, old) in zip(other.named_parameters(), self.likelihood.named_parameters(), strict=True):
+                new.copy_(old)
+        found = other.log_prob(self.obs, self.params)
+        self.require(torch.equal(found, wanted), "a copy with its arguments and parameters is another", remedy)
+        third = self.make()
+        third.load_state_dict(self.likelihood.state_dict())
+        found = third.log_prob(self.obs, self.params)
+        self.require(torch.equal(found, wanted), "state_dict and load_state_dict give another", remedy)
+
+    def single_precision(self) -> None:
+        wanted = self.log_prob(self.obs, self.params)
+        single = {name: value.float() for name, value in self.params.items()}
+        self.likelihood.float()
+        found = self.log_prob(self.obs.to(dtype=torch.float32), single)
+        self.require(
+            found.dtype == torch.float32,
+            f"log_prob of float32 parameters has the type {found.dtype}",
+            "make new tensors with new_zeros or zeros_like of the parameters",
+        )
+        self.close(found.double(), wanted, "log_prob in float32 is far from float64", "sum in a stable order", 1e-3)
+
+
+def _innermost(support: Any) -> Any:
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
+
+
+def _given_totals(support: Any) -> bool:
+    return isinstance(support, type(constraints.multinomial(1)))
+
+
+def _inside(distribution: Distribution) -> Callable[[Tensor], Tensor]:
+    """Which rows are in the support; a multinomial's total is given, so that any total is."""
+    support = _innermost(distribution.support)
+    if _given_totals(support):
+        support = constraints.nonnegative_integer
+    return lambda rows: support.check(rows) if support.event_dim else support.check(rows).all(-1)
