@@ -17,11 +17,21 @@ def content(name, n_items=5, n_words=8):
     counts[3] = 0
     scaled = {"bernoulli": counts.clamp(max=1), "pseudo-bernoulli": counts / counts.max(), "normal": counts - 0.5}
     scaled["pseudo-multinomial"] = 0.7 * counts
+    scaled["categorical"] = (counts.cumsum(-1) > 0).double().diff(dim=-1, prepend=torch.zeros(n_items, 1))
     return scaled.get(name, counts)
 
 
 def reference(name, likelihood, param, x):
     """log p(x | param) by torch.distributions, item by item."""
+    if name == "poisson":
+        return torch.distributions.Poisson(param.exp()).log_prob(x).sum(-1)
+    if name == "negative-binomial":
+        r = (-likelihood.log_dispersion).exp()
+        dense = torch.distributions.NegativeBinomial(r, logits=param - r.log())
+        return dense.log_prob(x).sum(-1)
+    if name == "categorical":
+        dense = torch.distributions.OneHotCategorical(logits=param, validate_args=False)
+        return torch.where(x.sum(-1) > 0, dense.log_prob(x), 0.0)
     if name == "multinomial":
         rows = [
             torch.distributions.Multinomial(int(row.sum()), logits=logits).log_prob(row)
@@ -38,17 +48,19 @@ def reference(name, likelihood, param, x):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_log_prob_equals_the_dense_distribution(name):
-    likelihood = content_likelihood(name, {"lambda_x": 2.5} if name == "normal" else {})
+    arguments = {"normal": {"lambda_x": 2.5}, "negative-binomial": {"dispersion": 0.3}}
+    likelihood = content_likelihood(name, arguments.get(name, {})).double()
     assert isinstance(likelihood, ContentLikelihood)
     x = content(name)
     (param_name,) = likelihood.param_names
     param = torch.randn(x.shape, dtype=torch.float64, requires_grad=True)
     sparse = likelihood.log_prob(SparseRows.from_dense(x), {param_name: param})
     dense = reference(name, likelihood, param, x)
-    torch.testing.assert_close(sparse, dense, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(sparse, dense, rtol=1e-12, atol=1e-12)
     weights = torch.arange(1.0, 6.0, dtype=torch.float64)
-    ours, theirs = (torch.autograd.grad((value * weights).sum(), param)[0] for value in (sparse, dense))
-    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    for leaf in (param, *likelihood.parameters()):
+        ours, theirs = (torch.autograd.grad((v * weights).sum(), leaf, retain_graph=True)[0] for v in (sparse, dense))
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -65,6 +77,8 @@ def test_initial_bias_gives_the_mean(name):
     [
         *(("bernoulli", 0.5), ("bernoulli", 2.0), ("pseudo-bernoulli", 1.5), ("multinomial", 0.5)),
         *(("multinomial", -1.0), ("pseudo-multinomial", -0.1), ("pseudo-multinomial", float("nan"))),
+        *((name, value) for name in ("poisson", "negative-binomial") for value in (-1.0, 0.5, float("nan"))),
+        *(("categorical", value) for value in (1.0, 2.0, -1.0, float("nan"))),
     ],
 )
 def test_values_outside_the_support_are_refused(name, value):
@@ -102,7 +116,8 @@ def test_only_pseudo_likelihoods_say_so():
 
 def test_the_scaling_that_each_likelihood_takes_by_itself():
     expected = {"bernoulli": "binary", "pseudo-bernoulli": "word-max", "multinomial": "none", "normal": "tfidf"}
-    expected["pseudo-multinomial"] = "tfidf-counts"
+    expected |= {"pseudo-multinomial": "tfidf-counts", "categorical": "binary"}
+    expected |= {"poisson": "none", "negative-binomial": "none"}
     assert {name: content_likelihood(name, {}).default_scaling for name in NAMES} == expected
 
 
@@ -110,12 +125,14 @@ def test_the_scaling_that_each_likelihood_takes_by_itself():
 
 SUBSAMPLED = [name for name in NAMES if name != "normal"]
 MULTINOMIAL = ["multinomial", "pseudo-multinomial"]
+ADDITIVE = ["bernoulli", "pseudo-bernoulli", "poisson", "negative-binomial"]
 
 
 def sampled(likelihood, rows, logits, drawn):
     """The estimate of log p(x | logits) from the words ``drawn``."""
-    stored = {"logits": logits[rows.rows, rows.columns]}
-    return likelihood.log_prob_sampled(rows, stored, {"logits": logits[:, drawn]}, logits.shape[1])
+    (head,) = likelihood.param_names
+    stored = {head: logits[rows.rows, rows.columns]}
+    return likelihood.log_prob_sampled(rows, stored, {head: logits[:, drawn]}, logits.shape[1])
 
 
 def over_all_subsets(likelihood, rows, logits, n_drawn):
@@ -139,7 +156,7 @@ def test_the_estimate_from_all_features_is_log_prob_with_its_gradient(name):
     likelihood, rows = content_likelihood(name, {}), SparseRows.from_dense(content(name))
     logits = torch.randn(5, 8, dtype=torch.float64, requires_grad=True)
     weights = torch.arange(1.0, 6.0, dtype=torch.float64)
-    exact = likelihood.log_prob(rows, {"logits": logits})
+    exact = likelihood.log_prob(rows, {likelihood.param_names[0]: logits})
     found = sampled(likelihood, rows, logits, torch.randperm(8))
     torch.testing.assert_close(found, exact, rtol=1e-10, atol=1e-10)
     ours, theirs = (torch.autograd.grad((value * weights).sum(), logits)[0] for value in (found, exact))
@@ -149,18 +166,20 @@ def test_the_estimate_from_all_features_is_log_prob_with_its_gradient(name):
 @pytest.mark.parametrize("name", SUBSAMPLED)
 def test_the_estimates_gradient_is_finite_where_logits_are_extreme(name):
     likelihood, rows = content_likelihood(name, {}), SparseRows.from_dense(content(name))
-    logits = (300 * torch.randn(5, 8, dtype=torch.float64)).requires_grad_()
+    spread = 300 if name != "poisson" else 100  # e^700 is the largest rate
+    logits = (spread * torch.randn(5, 8, dtype=torch.float64)).requires_grad_()
     for drawn in ([0], [3, 1], list(range(8))):
         gradient = torch.autograd.grad(sampled(likelihood, rows, logits, drawn).sum(), logits)[0]
         assert torch.isfinite(gradient).all() and bool(gradient.any())
 
 
 @pytest.mark.parametrize("n_drawn", [1, 3, 7])
-@pytest.mark.parametrize("name", ["bernoulli", "pseudo-bernoulli"])
-def test_the_bernoulli_estimate_is_unbiased_over_all_subsets(name, n_drawn):
+@pytest.mark.parametrize("name", ADDITIVE)
+def test_the_estimate_of_a_sum_over_words_is_unbiased_over_all_subsets(name, n_drawn):
     likelihood, rows = content_likelihood(name, {}), SparseRows.from_dense(content(name))
     logits = torch.randn(5, 8, dtype=torch.float64)
-    found, exact = over_all_subsets(likelihood, rows, logits, n_drawn), likelihood.log_prob(rows, {"logits": logits})
+    found = over_all_subsets(likelihood, rows, logits, n_drawn)
+    exact = likelihood.log_prob(rows, {likelihood.param_names[0]: logits})
     torch.testing.assert_close(found.mean(0), exact, rtol=1e-12, atol=1e-12)
     assert (found.std(0) > 0.1).all()
 
