@@ -338,7 +338,7 @@ class _Kit:
             drawn = self.draw({name: value.repeat(N_DRAWS, 1) for name, value in params.items()}, like)
             dist = self.distribution(params)
             try:
-                mean, variance = dist.mean, dist.variance
+                mean, variance = dist.mean.detach(), dist.variance.detach()
             except NotImplementedError as error:
                 self.fail("distribution has no mean or variance", "give it these: draws are held to them", error)
         x = drawn.dense().view(N_DRAWS, 3, N_FEATURES)

@@ -1,0 +1,372 @@
+"""The conformance kit: every likelihood of the package passes, every planted mistake is caught and named."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pyro import distributions as dist
+from scipy.sparse import csr_matrix
+from torch import nn
+
+import inference
+from models.build import content_likelihood
+from models.contents import NAMES, ContentLikelihood
+from models.contents.bernoulli import Bernoulli
+from models.contents.categorical import Categorical
+from models.contents.multinomial import Multinomial
+from models.contents.negative_binomial import NegativeBinomial
+from models.contents.normal import Normal
+from models.contents.poisson import Poisson
+from models.testing import check_likelihood
+from pyro_cvae.data.content import Content
+from pyro_cvae.data.simulated import simulated
+from pyro_cvae.data.splits import held_out_items
+
+ARGUMENTS = {
+    "bernoulli": [{"subsample": 2}],
+    "multinomial": [{"subsample": 2}],
+    "negative-binomial": [{"dispersion": 0.2}, {"dispersion": 4.0, "subsample": 2}],
+    "normal": [{"lambda_x": 2.5}, {"lambda_x": 0.4, "learned": True}],
+    "poisson": [{"subsample": 2}],
+}
+"""Arguments besides none with which the package's own are checked."""
+CASES = [(name, arguments) for name in NAMES for arguments in ({}, *ARGUMENTS.get(name, []))]
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_the_packages_own_likelihoods_conform(name, arguments):
+    check_likelihood(type(content_likelihood(name, arguments)), **arguments)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_the_packages_own_likelihoods_conform_at_other_seeds(name, arguments, seed):
+    check_likelihood(type(content_likelihood(name, arguments)), seed=seed, **arguments)
+
+
+def test_nothing_is_left_of_a_check():
+    torch.set_default_dtype(torch.float32)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    check_likelihood(Poisson)
+    with pytest.raises(AssertionError):
+        check_likelihood(ForgottenFactorial)
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# --- planted mistakes ------------------------------------------------------------------------------------------------
+
+
+class ForgottenFactorial(Poisson):
+    """log x! is missing."""
+
+    def log_prob(self, obs, params):
+        return super().log_prob(obs, params).index_add(0, obs.rows, torch.lgamma(obs.values + 1))
+
+
+class ForgottenTwice(ForgottenFactorial):
+    """It is missing in the dense distribution too, so that the two agree."""
+
+    def distribution(self, **params):
+        class Unnormalised(dist.Poisson):
+            def log_prob(self, value):
+                return super().log_prob(value) + torch.lgamma(value + 1)
+
+            def expand(self, batch_shape, _instance=None):
+                return Unnormalised(self.rate.expand(batch_shape))
+
+        return dist.Independent(Unnormalised(params["log_rate"].exp()), 1)
+
+
+class ForgottenTwoPi(Normal):
+    """The constant of a Normal is missing in both."""
+
+    def log_prob(self, obs, params):
+        return super().log_prob(obs, params) + 0.5 * obs.n_columns * math.log(2 * math.pi)
+
+    def distribution(self, **params):
+        class Unnormalised(dist.Normal):
+            def log_prob(self, value):
+                return super().log_prob(value) + 0.5 * math.log(2 * math.pi)
+
+        return dist.Independent(Unnormalised(params["loc"], 1.0), 1)
+
+
+class WithoutZeros(Bernoulli):
+    """Only the words present are scored."""
+
+    def log_prob(self, obs, params):
+        at = nn.functional.logsigmoid(params["logits"][obs.rows, obs.columns])
+        return torch.zeros(len(obs)).to(at).index_add(0, obs.rows, at)
+
+
+class TakesAnything(Poisson):
+    """No check of the support."""
+
+    def check(self, obs):
+        pass
+
+
+class TakesEmptyRows(Categorical):
+    """Says by its distribution that a category is always there, by its check that it may be missing."""
+
+    def distribution(self, **params):
+        return dist.OneHotCategorical(logits=params["logits"])
+
+
+class RefusesItsOwn(Poisson):
+    """Counts that are checked as if they were binary."""
+
+    check = Bernoulli.check
+
+
+class ChecksWithValueError(Poisson):
+    """An error of another kind."""
+
+    def check(self, obs):
+        if bool((obs.values < 0).any()):
+            raise ValueError("negative")
+
+
+class MixesItems(Poisson):
+    """The rates are normalised over the plate."""
+
+    def log_prob(self, obs, params):
+        log_rate = params["log_rate"]
+        return super().log_prob(obs, {"log_rate": log_rate - log_rate.mean(0)})
+
+
+class Broadcasts(NegativeBinomial):
+    """A vector over items meets a matrix of items x features without its last dimension."""
+
+    def log_prob(self, obs, params):
+        return super().log_prob(obs, params)[:, None] + torch.zeros(len(obs)).to(params["log_mean"])
+
+
+class OneNumber(Poisson):
+    """The sum over the plate."""
+
+    def log_prob(self, obs, params):
+        return super().log_prob(obs, params).sum()
+
+
+class NoEvent(Poisson):
+    """Features are taken for a batch."""
+
+    def distribution(self, **params):
+        return dist.Poisson(params["log_rate"].exp())
+
+
+class AnotherName(Poisson):
+    """A head that nobody reads."""
+
+    param_names = ("log_mean",)
+
+
+class Detached(Poisson):
+    """The network learns nothing."""
+
+    def log_prob(self, obs, params):
+        return super().log_prob(obs, {"log_rate": params["log_rate"].detach()})
+
+
+class UnusedHead(Poisson):
+    """One head too many."""
+
+    param_names = ("log_rate", "gate")
+
+
+class UnusedParameter(Poisson):
+    """A parameter of its own that has no part in the density."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+
+class PlainTensor(Normal):
+    """Something learned that no optimiser sees and no run keeps."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = torch.zeros((), requires_grad=True)
+
+
+class HeldInARandomState(Normal):
+    """What is drawn in the constructor is lost with it."""
+
+    def __init__(self):
+        super().__init__(lambda_x=float(torch.rand(()).item() + 0.5))
+
+
+class WrongGradient(Poisson):
+    """The value is right, its gradient is not."""
+
+    def log_prob(self, obs, params):
+        found = super().log_prob(obs, params)
+        return found.detach() + 2 * (found - found.detach())
+
+
+class DrawsTooMuch(Poisson):
+    """Draws of another rate than that of the density."""
+
+    def sample(self, params, like):
+        return super().sample({"log_rate": params["log_rate"] + 0.05}, like)
+
+
+class DrawsFromNeighbours(Bernoulli):
+    """The rows of a draw belong to other items."""
+
+    def sample(self, params, like):
+        return super().sample({"logits": params["logits"].roll(1, 0)}, like)
+
+
+class DrawsDense(Poisson):
+    """A draw of another type."""
+
+    def sample(self, params, like):
+        return self.distribution(**params).sample()
+
+
+class Unweighted(Poisson):
+    """Drawn features stand for themselves only."""
+
+    def log_prob_sampled(self, obs, stored, drawn, n_features):
+        return super().log_prob_sampled(obs, stored, drawn, drawn["log_rate"].shape[1])
+
+
+class CallsItselfUnbiased(Multinomial):
+    """The log of an unbiased estimate is none."""
+
+    unbiased = True
+
+
+class OnlyDouble(Poisson):
+    """A type that is not that of the parameters."""
+
+    def log_prob(self, obs, params):
+        return super().log_prob(obs, params).double()
+
+
+class BiasOfNobody(Poisson):
+    """A start for a head that is not there."""
+
+    def initial_bias(self, mean):
+        return {"logits": mean}
+
+
+MISTAKES = {
+    ForgottenFactorial: "log_prob is not distribution's log_prob .* a term of the normaliser .* may be forgotten",
+    ForgottenTwice: r"p\(x\) sums to .* over its support, not to 1; add the normaliser",
+    ForgottenTwoPi: r"p\(x\) sums to 6\.28319 over its support, not to 1; add the normaliser",
+    WithoutZeros: "log_prob is not distribution's log_prob .* or the zeros of a sparse row",
+    TakesAnything: "check accepts -1, which is outside the support of distribution; raise InputError in check",
+    TakesEmptyRows: "check accepts an empty row, which is outside the support",
+    RefusesItsOwn: "check refuses what sample draws; let check take exactly the support",
+    ChecksWithValueError: r"check raises ValueError \(negative\); raise pyro_cvae.errors.InputError",
+    MixesItems: "log_prob of a minibatch of 1 is not that of the same items .* must not depend on the others",
+    Broadcasts: r"log_prob has shape \(7, 7\) for 7 items, not \(7,\); sum over the features of each item",
+    OneNumber: r"log_prob has shape \(\) for 7 items",
+    NoEvent: r"batch and event shapes \(7, 5\) and \(\), not \(7,\) and \(5,\) .* end with .to_event\(1\)",
+    AnotherName: "distribution fails on the heads log_mean .* take exactly the names of param_names",
+    Detached: "no gradient leaves log_prob; compute with tensors only",
+    UnusedHead: "no gradient reaches the head 'gate'",
+    UnusedParameter: "no gradient reaches its parameter scale; use it in log_prob",
+    PlainTensor: "offset is a plain tensor, which no optimiser and no run knows; make it an nn.Parameter",
+    HeldInARandomState: "a copy with its arguments and parameters is another; keep what is learned in nn.Parameter",
+    WrongGradient: "the gradient of log_prob is not distribution's",
+    DrawsTooMuch: "the mean of 20000 draws of sample is .* standard errors off that of distribution",
+    DrawsFromNeighbours: "of 20000 draws of sample is .* draw each row of sample from its own parameters",
+    DrawsDense: r"sample gives \(7, 5\) where SparseRows of \(7, 5\) are due",
+    Unweighted: "the mean of log_prob_sampled over all subsets of 1 features is not log_prob .* weigh what is summed",
+    CallsItselfUnbiased: "over all subsets of 1 features is not log_prob .* or set unbiased = False",
+    OnlyDouble: "log_prob of float32 parameters has the type torch.float64",
+    BiasOfNobody: "initial_bias names 'logits'",
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda cls: cls.__name__)
+def test_a_planted_mistake_is_named_with_its_remedy(mistake):
+    with pytest.raises(AssertionError, match=f"^{mistake.__name__}: .*{MISTAKES[mistake]}"):
+        check_likelihood(mistake)
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "words"),
+    [
+        (nn.Linear, {}, "derive it from ContentLikelihood"),
+        (ContentLikelihood, {}, "define all abstract methods"),
+        (Poisson, {"rate": 3}, "give the constructor's arguments"),
+    ],
+)
+def test_what_is_no_likelihood_or_cannot_be_built(cls, arguments, words):
+    with pytest.raises(AssertionError, match=words):
+        check_likelihood(cls, **arguments)
+
+
+# --- fits ------------------------------------------------------------------------------------------------------------
+
+SIZES = {"n_users": 100, "n_items": 500, "n_words": 60, "n_factors": 3, "clicks_per_user": 50.0}
+FIT = {"method": "coordinate", "factors": 3, "hidden": (20,), "a": 1.0, "b": 0.01, "lambda_u": 1.0, "lambda_v": 10.0}
+FIT |= {"pretrain_epochs": 60, "epochs": 8, "threads": 1}
+WORTH = {
+    "poisson": ({}, {}, 0.6),
+    "poisson of a part": ({"subsample": 40}, {}, 0.5),
+    "negative-binomial": ({}, {}, 0.6),
+    "categorical": ({}, {"start": "svd"}, 0.15),
+    "normal": ({"learned": True}, {"encoder_input": "same", "tied": False}, 0.5),
+}
+"""Arguments, options, and the least correlation of scores of held-out items with the truth."""
+
+
+def drawn_from(name):
+    """A simulated catalogue whose contents follow from its z by the very likelihood; real values are made by tf-idf."""
+    dataset = simulated(**SIZES)
+    rng, z = np.random.default_rng(0), dataset.truth["z"]
+    loadings = rng.standard_normal((20 if name == "categorical" else 100, 3))
+    mean = np.exp(0.5 * z @ loadings.T - 0.5)
+    if name == "categorical":
+        logits = 2 * z @ loadings.T
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        counts = np.stack([rng.multinomial(1, row) for row in p / p.sum(1, keepdims=True)])
+    elif name == "negative-binomial":
+        counts = rng.poisson(mean * rng.gamma(2.0, 0.5, mean.shape))  # a dispersion of 0.5
+    else:
+        counts = rng.poisson(mean)
+    return replace(dataset, content=Content(csr_matrix(counts.astype(float))))
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if " " in c else ()) for c in WORTH])
+def test_a_fit_of_contents_drawn_from_it_ranks_held_out_items(case):
+    """Correlation of scores and true scores over held-out items, mean over users, against 200 shuffles of the items."""
+    arguments, options, least = WORTH[case]
+    name = case.split()[0]
+    dataset = drawn_from(name)
+    split = held_out_items(dataset, 0.2, 0)
+    chosen = {"mode": "map"} | FIT | options
+    fit = inference.fit(dataset, split, content_likelihood=name, content_likelihood_args=arguments, **chosen)
+    content = [row["content"] - row["kl_z"] for row in fit.history if row["phase"] == "content"]
+    assert np.mean(content[-5:]) > np.mean(content[:5])
+    assert fit.metrics["content"]["active_units"] >= 2
+    cold = np.setdiff1d(np.arange(dataset.n_items), split.train.items)
+    found, true = fit.posterior.score_block(np.arange(dataset.n_users)).double().numpy(), dataset.truth["scores"]
+
+    def correlation(order):
+        pairs = zip(found[:, cold], true[:, cold[order]], strict=True)
+        return np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs])
+
+    rng = np.random.default_rng(1)
+    by_chance = [correlation(rng.permutation(len(cold))) for _ in range(200)]
+    value = correlation(np.arange(len(cold)))
+    assert value > max(max(by_chance), least)
+    learned = dict(fit.model.content.named_parameters())
+    if name == "negative-binomial":
+        assert 0.4 < float(learned["log_dispersion"].detach().exp()) < 0.9
+    if name == "normal":
+        assert (
+            float(learned["log_lambda_x"].detach().exp()) > 50
+        )  # of rows of length 1 with 100 features: 1 says nothing
