@@ -139,6 +139,9 @@ class _Kit:
         except (KeyError, TypeError) as error:
             problem = f"distribution fails on the heads {', '.join(params)} ({type(error).__name__}: {error})"
             self.fail(problem, "take exactly the names of param_names", error)
+        except (RuntimeError, ValueError, IndexError) as error:
+            problem = f"distribution fails on parameters of {N_ITEMS} items ({type(error).__name__}: {error})"
+            self.fail(problem, "work for any number of items, with parameters (n_items, n_features)", error)
 
     def log_prob(self, obs: SparseRows, params: Params) -> Tensor:
         try:

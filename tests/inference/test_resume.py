@@ -46,6 +46,7 @@ KINDS = {
     "mean-field": {"mode": "bayes", "word_dropout": 0.2, "kl_warmup": 2},
     "structured": {"mode": "bayes", "guide": "structured"},
     "non-centred": {"mode": "bayes", "parametrization": "non-centred", "content_likelihood": "bernoulli"},
+    "likelihood's own": {"mode": "map", "content_likelihood": "negative-binomial"},
     "patience": {"mode": "map", "validation": 0.3, "patience": 3, "validate_every": 1, "epochs": 40},
     "coordinate-map": {"method": "coordinate", "mode": "map", "sweeps": 2},
     "coordinate-full": {"method": "coordinate", "mode": "bayes", "sweeps": 2, "learn_precisions": True},

@@ -63,6 +63,17 @@ def test_log_prob_equals_the_dense_distribution(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_negative_binomial_of_hardly_any_dispersion_is_the_poisson(dtype):
+    """In float32 as well, where the difference of two log Gammas of 1e7 has no digit left."""
+    nearly = content_likelihood("negative-binomial", {"dispersion": 1e-7}).to(dtype)
+    rows, log_mean = SparseRows.from_dense(content("poisson")), torch.randn(5, 8, dtype=torch.float64)
+    exact = content_likelihood("poisson", {}).log_prob(rows, {"log_rate": log_mean})
+    found = nearly.log_prob(rows.to(dtype=dtype), {"log_mean": log_mean.to(dtype)})
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_initial_bias_gives_the_mean(name):
     likelihood = content_likelihood(name, {})

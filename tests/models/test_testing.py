@@ -147,6 +147,21 @@ class Broadcasts(NegativeBinomial):
         return super().log_prob(obs, params)[:, None] + torch.zeros(len(obs)).to(params["log_mean"])
 
 
+class NoLastDimension(Poisson):
+    """A vector over items is put beside the features."""
+
+    def distribution(self, **params):
+        log_rate = params["log_rate"]
+        return dist.Poisson((log_rate - log_rate.mean(-1)).exp()).to_event(1)
+
+
+class LengthOfTheBatch(Poisson):
+    """The rates are shared out by the length of all texts of the minibatch."""
+
+    def log_prob(self, obs, params):
+        return super().log_prob(obs, {"log_rate": params["log_rate"] + obs.totals.sum().log()})
+
+
 class OneNumber(Poisson):
     """The sum over the plate."""
 
@@ -270,6 +285,8 @@ MISTAKES = {
     ChecksWithValueError: r"check raises ValueError \(negative\); raise pyro_cvae.errors.InputError",
     MixesItems: "log_prob of a minibatch of 1 is not that of the same items .* must not depend on the others",
     Broadcasts: r"log_prob has shape \(7, 7\) for 7 items, not \(7,\); sum over the features of each item",
+    NoLastDimension: "distribution fails on parameters of 7 items .* work for any number of items",
+    LengthOfTheBatch: "log_prob of a minibatch of 1 is not that of the same items among all 7",
     OneNumber: r"log_prob has shape \(\) for 7 items",
     NoEvent: r"batch and event shapes \(7, 5\) and \(\), not \(7,\) and \(5,\) .* end with .to_event\(1\)",
     AnotherName: "distribution fails on the heads log_mean .* take exactly the names of param_names",
