@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -354,9 +355,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         shown.add_row(*cells, end_section=row.policy == POLICIES[-1])
     Console().print(shown)
     if options.out is not None:
-        temporary = Path(options.out).with_name(f".{Path(options.out).name}.new")
-        found.to_csv(temporary, index=False)
-        temporary.replace(options.out)
+        with files.whole_file(options.out) as new:
+            found.to_csv(new, index=False)
     if options.figure is not None:
         draw(found, options.figure)
 

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from analysis.error_correlation import ErrorCorrelation, error_correlation
 from analysis.over_users import Interval
 from analysis.recalibration import Recalibration
 from analysis.reliability import Reliability, draw_reliability, reliability
+from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ def _save(out: Path, covered: list[Coverage], reliable: list[Reliability], corre
         if parts:
             whole = pd.concat(parts, ignore_index=True)
             whole = whole[["run", "kind", *(column for column in whole if column not in ("run", "kind"))]]
-            _whole(out / f"{name}.csv", lambda path: whole.to_csv(path, index=False))
+            with files.whole_file(out / f"{name}.csv") as new:
+                whole.to_csv(new, index=False)
 
     table("coverage", [(one, one.table) for one in covered])
     table("reliability", [(one, one.scores.reset_index()) for one in reliable])
@@ -172,20 +173,12 @@ def _save(out: Path, covered: list[Coverage], reliable: list[Reliability], corre
     for one in reliable:
         text = json.dumps(one.recalibration.to_json(), indent=1)
         name = re.sub(r"[^\w.-]+", "_", one.name)
-        _whole(out / f"recalibration-{name}.json", partial(Path.write_text, data=text + "\n"))
+        with files.whole_file(out / f"recalibration-{name}.json") as new:
+            new.write_text(text + "\n")
     if covered:
         save(draw_coverage(covered), out / "coverage.png")
     if reliable:
         save(draw_reliability(reliable), out / "reliability.png")
-
-
-def _whole(path: Path, write: Callable[[Path], Any]) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _print(covered: list[Coverage], reliable: list[Reliability], correlated: list[ErrorCorrelation]) -> None:

@@ -604,13 +604,13 @@ def draw(comparison: Comparison) -> Any:
 
 def _style(comparison: Comparison) -> dict[str, dict[str, Any]]:
     """Colour and line of each model: runs by the cycle, rivals grey and dashed."""
-    from analysis.plots import COLORS, colors
+    from analysis.plots import RIVAL, colors
 
     runs = list(comparison.runs["model"])
     found = {name: {"color": color} for name, color in zip(runs, colors(runs), strict=True)}
     rivals = [name for name in comparison.recall["model"].unique() if name not in found]
     lines = ("--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 3)), (0, (8, 3)))
-    grey = {name: {"color": COLORS["rival"], "linestyle": lines[k % len(lines)]} for k, name in enumerate(rivals)}
+    grey = {name: {"color": RIVAL, "linestyle": lines[k % len(lines)]} for k, name in enumerate(rivals)}
     return found | grey
 
 

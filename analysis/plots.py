@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-COLORS = {"map": "#4477aa", "bayes": "#ee6677", "structured": "#228833", "mcmc": "#222222", "rival": "#999999"}
-"""Of Paul Tol's bright set, which people with colour vision deficiencies can tell apart."""
+from pyro_cvae.data import files
+
 CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
+"""Of Paul Tol's bright set, which people with colour vision deficiencies can tell apart."""
+RIVAL = "#999999"
 
 
 def figure(n_columns: int = 1, n_rows: int = 1, width: float = 5.0, height: float = 3.6) -> tuple[Any, Any]:
@@ -27,12 +29,8 @@ def figure(n_columns: int = 1, n_rows: int = 1, width: float = 5.0, height: floa
 def save(drawn: Any, path: str | os.PathLike[str], dpi: int = 120) -> Path:
     """Write the figure, whole or not at all; the kind is told by the name's end."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.new{path.suffix}")
-    try:
-        drawn.savefig(temporary, dpi=dpi)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole_file(path) as new:
+        drawn.savefig(new, dpi=dpi)
     return path
 
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, MachineError, run_command
 
 if TYPE_CHECKING:
@@ -679,12 +680,8 @@ def save(tree: Any, out: str | os.PathLike[str], *, overwrite: bool = False) -> 
     path = Path(out)
     if path.exists() and not overwrite:
         raise InputError("exists already", "choose another --out, or give --overwrite", path=path)
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        tree.to_netcdf(temporary, engine="h5netcdf")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole_file(path) as new:
+        tree.to_netcdf(new, engine="h5netcdf")
     return path
 
 

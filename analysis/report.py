@@ -9,7 +9,6 @@ from the data is escaped.
 from __future__ import annotations
 
 import io
-import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -629,12 +629,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     with progress() as on_step:
         page = report(options, on_step)
     path = Path(options.out)
-    temporary = path.with_name(f".{path.name}.new-pid{os.getpid()}")
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole_file(path) as new:
+        new.write_text(page, encoding="utf-8")
     print(f"{len(page.encode()) / 1024:,.0f} KiB: {path}")
 
 

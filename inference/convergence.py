@@ -62,7 +62,7 @@ def convergence(draws: Draws) -> dict[str, dict[str, float]]:
     n_users, n_items = len(draws.u_loc), len(draws.v_loc)
     pairs = torch.linspace(0, n_users * n_items - 1, min(QUANTITIES, n_users * n_items), dtype=torch.float64).long()
     users, items = pairs // n_items, pairs % n_items
-    parts = [draws._scores(slice(None), u, i) for u, i in zip(users.split(256), items.split(256), strict=True)]
+    parts = [draws.scores_in(slice(None), u, i) for u, i in zip(users.split(256), items.split(256), strict=True)]
     found = {"log_joint": draws.log_joint[:, None], "score": torch.cat(parts, 1)}
     for name in "uvz":
         values = getattr(draws, f"{name}_draws").flatten(1)

@@ -129,7 +129,7 @@ class Draws(Posterior):
         users, items = torch.broadcast_tensors(torch.as_tensor(users), torch.as_tensor(items))
         at_once = max(1, FLOATS_AT_ONCE // (2 * len(self) * self.u_loc.shape[1]))
         pairs = zip(users.flatten().split(at_once), items.flatten().split(at_once), strict=True)
-        parts = [self._scores(slice(None), u, v) for u, v in pairs]
+        parts = [self.scores_in(slice(None), u, v) for u, v in pairs]
         mean = torch.cat([part.mean(0) for part in parts])
         return mean.view(users.shape), torch.cat([_spread(part) for part in parts]).view(users.shape)
 
@@ -137,10 +137,11 @@ class Draws(Posterior):
         """u_i.v_j of pairs in ``n`` of the stored draws, (n, *pairs); ``users`` and ``items`` broadcast."""
         users, items = torch.broadcast_tensors(torch.as_tensor(users), torch.as_tensor(items))
         at_once = max(1, FLOATS_AT_ONCE // max(1, 2 * users.numel() * self.u_loc.shape[1]))
-        parts = [self._scores(part, users.flatten(), items.flatten()) for part in self._order(n, seed).split(at_once)]
+        parts = [self.scores_in(part, users.flatten(), items.flatten()) for part in self._order(n, seed).split(at_once)]
         return torch.cat(parts).view(n, *users.shape)
 
-    def _scores(self, draws: Any, users: Tensor, items: Tensor) -> Tensor:
+    def scores_in(self, draws: Any, users: Tensor, items: Tensor) -> Tensor:
+        """u_i.v_j of pairs in some of the draws, (n_chosen, n_pairs); ``draws`` an index of the stored ones."""
         return torch.einsum("npk,npk->np", self.u_draws[draws][:, users], self.v_draws[draws][:, items])
 
     def tensors(self) -> dict[str, Tensor]:

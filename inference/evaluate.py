@@ -6,7 +6,6 @@ users x items exists. ``python -m inference.evaluate RUN... --rivals`` prints a 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -425,12 +424,10 @@ def _per_user_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
     """Write CSV or Parquet by the suffix, under another name first: an older file is replaced whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    if path.suffix == ".csv":
-        frame.to_csv(partial, index=False)
-    else:
-        frame.to_parquet(partial, index=False)
-    os.replace(partial, path)
+    from pyro_cvae.data.files import whole_file
+
+    with whole_file(path) as new:
+        frame.to_csv(new, index=False) if path.suffix == ".csv" else frame.to_parquet(new, index=False)
 
 
 if __name__ == "__main__":

@@ -427,12 +427,10 @@ def _at(path: str) -> Iterator[None]:
 
 
 def _write(table: pd.DataFrame, out: str) -> None:
-    temporary = Path(out).with_name(f".{Path(out).name}.new")
-    try:
-        table.to_csv(temporary, index=False) if out.endswith(".csv") else table.to_parquet(temporary, index=False)
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    from pyro_cvae.data.files import whole_file
+
+    with whole_file(out) as new:
+        table.to_csv(new, index=False) if out.endswith(".csv") else table.to_parquet(new, index=False)
     print(f"{len(table)} rows: {out}")
 
 

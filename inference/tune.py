@@ -398,9 +398,10 @@ def write_settings(
         flow = None if isinstance(value, list | dict) else False
         text += yaml.safe_dump({name: value}, allow_unicode=True, default_flow_style=flow, width=1000)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    from pyro_cvae.data.files import whole_file
+
+    with whole_file(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def _fit_command(tune: TuneOptions, path: Path) -> str:

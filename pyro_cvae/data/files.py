@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,18 @@ def need_folder(path: PathLike) -> Path:
 # Folders of our own (Dataset.save, Split.save): Parquet, JSON and safetensors, nothing that can run code on loading.
 
 _RESTORE = "the folder is damaged or incomplete: make it again or restore it"
+
+
+@contextmanager
+def whole_file(path: PathLike) -> Iterator[Path]:
+    """A name of the same ending to write to; at the end it becomes ``path``, which so appears whole or not at all."""
+    path = Path(path)
+    new = path.with_name(f".new-{path.name}")
+    try:
+        yield new
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -425,7 +425,7 @@ def test_a_file_is_replaced_only_when_asked_and_never_left_half(fits, tmp_path, 
     path.write_bytes(b"mine")
     with pytest.raises(InputError, match=r"exists already; .*--overwrite"):
         save(tree, path)
-    monkeypatch.setattr(type(tree), "to_netcdf", lambda *_, **__: path.with_name(".x.nc.new").write_bytes(b"") or 1 / 0)
+    monkeypatch.setattr(type(tree), "to_netcdf", lambda *_, **__: path.with_name(".new-x.nc").write_bytes(b"") or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save(tree, path, overwrite=True)
     assert path.read_bytes() == b"mine" and [file.name for file in tmp_path.iterdir()] == ["x.nc"]

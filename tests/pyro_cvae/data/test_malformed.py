@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pyro_cvae.data import splits
+from pyro_cvae.data.files import whole_file
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.errors import InputError
 
@@ -253,3 +254,16 @@ def test_the_good_inputs_are_good(tmp_path):
     put(tmp_path / "atomic" / "d.inter", INTER)
     put(tmp_path / "atomic" / "d.item", ITEM)
     assert len(load_dataset(tmp_path / "atomic").interactions) == 2
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"), whole_file(path) as new:
+        assert new.suffix == ".csv"
+        new.write_text("half of")
+        raise OSError("disk full")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("table.csv", "old")]
+    with whole_file(path) as new:
+        new.write_text("new")
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("table.csv", "new")]
