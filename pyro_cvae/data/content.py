@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -25,11 +25,14 @@ class Content:
         counts: Finite and not negative, sparse float64 (n_items, n_features), indices sorted, no stored zeros.
         vocabulary: The word of each feature, or ``None``.
         vectorizer: What turned texts into these counts and can do so with new ones, or ``None``.
+        given: False for items that have none, as against one without words, bool (n_items,); ``None``: all have one.
     """
 
+    kind: ClassVar[str] = "words"
     counts: sp.csr_matrix
     vocabulary: tuple[str, ...] | None = None
     vectorizer: TextVectorizer | None = None
+    given: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         counts = sp.csr_matrix(self.counts, dtype=np.float64)
@@ -58,6 +61,11 @@ class Content:
     def n_features(self) -> int:
         """Number of columns."""
         return int(self.counts.shape[1])
+
+    @property
+    def present(self) -> np.ndarray:
+        """False for items that have none, bool (n_items,)."""
+        return np.ones(self.n_items, bool) if self.given is None else self.given
 
     @property
     def empty(self) -> np.ndarray:

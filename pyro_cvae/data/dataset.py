@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from pyro_cvae.data import files
 from pyro_cvae.data.content import Content, TextVectorizer
+from pyro_cvae.data.contents import AnyContent
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
 
@@ -33,6 +34,7 @@ class Dataset:
         item_ids: External id of each item row, the same.
         titles: Title of each item row (object holding str), or ``None``.
         truth: What a simulator drew, by name (u, v, z, scores, lambda_u, ...), or ``None``.
+        others: Contents of the items besides ``content``, by name.
 
     Raises InputError if sizes disagree, or ids are repeated or of mixed types.
     """
@@ -44,6 +46,7 @@ class Dataset:
     item_ids: np.ndarray
     titles: np.ndarray | None = None
     truth: dict[str, np.ndarray] | None = None
+    others: dict[str, AnyContent] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, n in (("user_ids", self.n_users), ("item_ids", self.n_items)):
@@ -65,6 +68,11 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({self.name!r}, {self.interactions!r}, {self.content!r})"
+
+    @property
+    def contents(self) -> dict[str, AnyContent]:
+        """All contents of the items by name; ``content``, called text, unless it has no words at all."""
+        return ({"text": self.content} if self.content.n_features else {}) | self.others
 
     @property
     def n_users(self) -> int:
