@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyro_cvae.errors import InputError, run_command
 
@@ -172,7 +172,9 @@ class _ModelOptions:
     """The model's options of :func:`models.build.make_model`; cells that are not stored are missing."""
 
     hidden, activation, tied, radius, parametrization = (5,), "tanh", False, 0.0, "centred"
-    lambda_w, lambda_r, b = 1.0, 1.0, 0.0
+    lambda_w, lambda_r, b, lambda_b, biases = 1.0, 1.0, 0.0, 1.0, "off"
+    rating_likelihood: ClassVar[str] = "confidence-normal"
+    rating_likelihood_args: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, prior: Prior) -> None:
         self.factors, self.a = prior.n_factors, prior.a

@@ -87,14 +87,15 @@ class Result(Generic[State]):
 def fit(
     inference: Inference[State],
     *,
-    validation_recall: Callable[[Posterior], float] | None = None,
+    validation: tuple[str, Callable[[Posterior], float]] | None = None,
     checkpoint: Callable[[dict[str, Tensor], dict[str, Any]], None] | None = None,
     resume: Snapshot | None = None,
     keep: tuple[int, Callable[[dict[str, Tensor], dict[str, Any]], None]] | None = None,
     on_step: Callable[[int, dict[str, Any]], None] = lambda step, row: None,
 ) -> Result[State]:
-    """Run all steps, or until the validation recall has not risen for ``patience`` looks; the best state is kept.
+    """Run all steps, or until the validation has not got better for ``patience`` looks; the best state is kept.
 
+    ``validation`` is what is looked at, "validation_recall" or "validation_rmse", and how it is measured;
     ``checkpoint`` is called with a snapshot at least ``checkpoint_seconds`` apart; ``resume`` is such a snapshot;
     ``keep`` is a step and what to call with the snapshot after it.
     Raises MachineError, naming the step, where the objective is not finite.
@@ -118,10 +119,12 @@ def fit(
             row = {"epoch": step + 1, **info.row(options.objective)}
             last = step + 1 == inference.n_steps
             due = (step + 1) % options.fit.validate_every == 0 or last
-            if validation_recall is not None and due and inference.validates(state):
-                row["validation_recall"] = validation_recall(inference.posterior(state))
+            if validation is not None and due and inference.validates(state):
+                name, measure = validation
+                row[name] = measure(inference.posterior(state))
                 if options.fit.patience:
-                    best.look(row["validation_recall"], step + 1, inference.snapshot(state))
+                    value = -row[name] if name.endswith("rmse") else row[name]
+                    best.look(value, step + 1, inference.snapshot(state))
             row["seconds"] = time.perf_counter() - began
             history.append(row)
             on_step(step + 1, row)
@@ -156,9 +159,9 @@ def _named_if_not_finite(epoch: int) -> Iterator[None]:
 
 @dataclass
 class _Best:
-    """The best validation recall so far, and the state that had it."""
+    """The best validation recall so far (of an error, minus it), and the state that had it."""
 
-    recall: float = -1.0
+    recall: float = -1e9
     step: int = 0
     looks_since: int = 0
     snapshot: Snapshot | None = None

@@ -13,6 +13,10 @@ its objective (``tests/inference/test_coordinate.py`` asks autograd). With q(v|z
 
     -1/2 (mu'Q mu + sum_k Q_kk sigma_k^2) + h'mu,    Q = lambda_v I - lambda_v^2 Lambda_j^-1,
                                                      h = lambda_v Lambda_j^-1 E[U] C_j R_j.
+
+With a Gaussian bound in the place of the Normal ratings (:mod:`models.ratings.bernoulli`) a sweep ends with the bound's
+own parameters; with biases (:mod:`models.cvae`) it has the global mean in it; the noise of explicit ratings is learned
+in ``bayes``.
 """
 
 from __future__ import annotations
@@ -29,21 +33,30 @@ from torch import Tensor
 
 from inference.base import Snapshot, StepInfo
 from inference.elbo import NamedELBO, constant, total
-from inference.half_steps import Cells, Rows, half_step
+from inference.half_steps import Cells, HalfStep, Rows
 from inference.networks import NetworkFit, NetworkState, adam, encode
 from inference.options import CoordinateOptions
 from inference.posterior import Posterior, content_diagnostics
+from inference.sides import stored_scores, update_items, update_users, zero_scores
 from models.cvae import CVAE
 from models.observations import Batch
-from pyro_cvae.errors import InputError
+from models.ratings import GaussianSite
+from models.ratings.bernoulli import BernoulliBound
+from models.ratings.normal import Normal
 
 
 @dataclass
 class State(NetworkState):
-    """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made."""
+    """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made.
+
+    ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the
+    stored cells where a bound needs it.
+    """
 
     users: Rows | None = None
     items: Rows | None = None
+    shift: Tensor | None = None
+    second: Tensor | None = None
     content: dict[str, float] = field(default_factory=dict)
     sweeps: int = 0
 
@@ -67,11 +80,11 @@ class Coordinate(NetworkFit[State]):
     def pretraining(self, model: CVAE) -> State:
         """A guide of z alone and an optimiser of the networks; the cells of both sides."""
         if not model.ratings.conjugate:
-            name = type(model.ratings).__name__
-            raise InputError(f"{name} has no closed form, which inference.coordinate needs", "use inference.svi")
-        b = model.ratings.background
+            raise model.ratings.refuse("inference.coordinate")
         columns = self.observations.columns
-        self.item_cells, self.user_cells = Cells.of_items(columns, b), Cells.of_users(columns, b)
+        site = model.ratings.site(columns)
+        self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
+        self.user_order = torch.argsort(columns.users, stable=True)
         guide = self.content_guide(model)
         optimizer = adam(model, self.options.fit.pretrain_learning_rate)
         return State(model, guide, optimizer, 0, joint=False)
@@ -85,13 +98,14 @@ class Coordinate(NetworkFit[State]):
 
     def joint(self, state: State) -> State:
         """A fresh optimiser; q(U) and q(V) are still to come."""
+        self.start_ratings(state.model)
         optimizer = adam(state.model, self.options.fit.learning_rate)
         return State(state.model, state.guide, optimizer, state.epoch, joint=True)
 
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
         """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
-        state.items = Rows(encode(state.model, self.observations)[0])
+        state.items = Rows(state.model.prior_of_items(encode(state.model, self.observations)[0]))
         for _ in range(2):
             self.sweep(state)
 
@@ -108,19 +122,19 @@ class Coordinate(NetworkFit[State]):
 
         Items without a column pull at nothing: their best q(v_j) follows z_j wherever it goes.
         """
-        precision, items = state.model.lambda_v, state.items
-        assert items is not None and state.users is not None
+        model, items = state.model, state.items
+        assert items is not None
+        precision, n = model.lambda_v, model.n_factors
         if items.spread is None:
-            away = (items.loc[batch.items] - mu).square().sum(-1) * batch.columns.observed
+            away = (items.loc[batch.items, :n] - mu).square().sum(-1) * batch.columns.observed
             return 0.5 * precision * (away + var.sum(-1))
-        assert items.covariance is not None and items.block is not None
+        assert items.covariance is not None and items.block is not None and state.shift is not None
         slope = precision * items.covariance[items.block[batch.items]]
-        cells = Cells.of_items(batch.columns, state.model.ratings.background)
-        shift = cells.shift(state.users.loc)
-        pull = mu - (slope @ mu[..., None]).squeeze(-1)
-        own = (1 - slope.diagonal(dim1=-2, dim2=-1)) * var
-        linear = ((slope @ shift[..., None]).squeeze(-1) * mu).sum(-1)
-        return 0.5 * precision * ((mu * pull).sum(-1) + own.sum(-1)) - linear
+        around = model.prior_of_items(mu)
+        pull = around - (slope @ around[..., None]).squeeze(-1)
+        own = (1 - slope.diagonal(dim1=-2, dim2=-1)[:, :n]) * var
+        linear = ((slope @ state.shift[batch.items, :, None]).squeeze(-1) * around).sum(-1)
+        return 0.5 * precision * ((around * pull).sum(-1) + own.sum(-1)) - linear
 
     def sweep(self, state: State) -> dict[str, float]:
         """q(U) given q(V), then q(V) given q(U); the named parts of the objective that depend on them, in nats."""
@@ -131,19 +145,58 @@ class Coordinate(NetworkFit[State]):
         if self._method.learn_precisions and state.users is not None:
             self._learn_precisions(state, z_loc, z_var)
         state.users = None  # its covariances make room for the new ones
-        b, users, items = model.ratings.background, self.user_cells, self.item_cells
-        u = half_step(users, state.items, items.observed, b, model.lambda_u, family=family)
+        site, users, items = self._site(state), self.user_cells, self.item_cells
+        u = update_users(model, site, users, state.items, items.observed, family)
         spread = z_var if self.options.kind == "structured" else None
-        v = half_step(items, u.rows, users.observed, b, model.lambda_v, z_loc, spread, family=family)
-        state.users, state.items = u.rows, v.rows
-        kl_u, kl_v = float(u.rows.kl(model.lambda_u, None).sum()), float(v.rows.kl(model.lambda_v, z_loc).sum())
+        v = update_items(model, site, items, u.rows, users.observed, z_loc, spread, family)
+        state.users, state.items, state.shift = u.rows, v.rows, v.shift
+        around = self._center(model, v.rows, z_loc)
+        kl_u, kl_v = float(u.rows.kl(model.lambda_u, None).sum()), float(v.rows.kl(model.lambda_v, around).sum())
         if spread is None:
             kl_v += 0.5 * model.lambda_v * float(z_var.double().sum())
         prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if family == "point" else {"kl_u": kl_u, "kl_v": kl_v}
-        parts = {"ratings": constant(model, self.observations) - v.half_square(self.observations.columns), **prior}
+        parts = {"ratings": self._ratings(state, site, v), **prior}
         if self._method.learn_precisions:
             parts["precisions"] = self._log_prior_precisions(model)
         return parts
+
+    def _site(self, state: State) -> GaussianSite:
+        """The ratings' Gaussian site, as it is now, also in the cells of both sides."""
+        columns = self.observations.columns
+        site = state.model.ratings.site(columns, state.second)
+        if state.model.ratings.learns:
+            weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
+            self.item_cells = self.item_cells.with_values(weights, targets)
+            self.user_cells = self.user_cells.with_values(weights[self.user_order], targets[self.user_order])
+        return site
+
+    def _center(self, model: CVAE, items: Rows, z_loc: Tensor) -> Tensor:
+        """The global mean at its best, the mean of the rated items' biases; the new prior means of all items."""
+        observed = self.item_cells.observed
+        if model.mean is not None:
+            model.mean.fill_(model.kappa_v * float(items.loc[observed, -1].double().mean()))
+            items.loc[~observed] = model.prior_of_items(z_loc)[~observed]
+        return model.prior_of_items(z_loc)
+
+    def _ratings(self, state: State, site: GaussianSite, last: HalfStep) -> float:
+        """The ratings' part of the objective in nats, after the likelihood's own parameters have been brought up."""
+        model, columns, ratings = state.model, self.observations.columns, state.model.ratings
+        if isinstance(ratings, BernoulliBound):
+            assert state.users is not None and state.items is not None
+            stored = stored_scores(model, state.users, state.items, columns)
+            score, second, count = zero_scores(model, state.users, state.items, columns, stored)
+            if ratings.zeros:
+                ratings.learn(second / count.clamp(min=1))
+            state.second = stored[1]
+            return ratings.bound(columns, stored, (score, count))
+        square = 2 * last.half_square(columns, site.precision)
+        value = constant(model, self.observations)
+        if isinstance(ratings, Normal):
+            n_cells, tau = int((columns.confidences > 0).sum()), ratings.tau.detach().double()
+            ratings.learn(square / tau / n_cells)
+            square = square * float(ratings.tau.detach().double() / tau)
+            value += 0.5 * n_cells * float(ratings.log_tau.detach().double())
+        return value - 0.5 * square
 
     def _learn_precisions(self, state: State, z_loc: Tensor, z_var: Tensor) -> None:
         """lambda_u and lambda_v at the maximum of the ELBO, their Gamma priors in it, given q.
@@ -154,15 +207,15 @@ class Coordinate(NetworkFit[State]):
         model, observed = state.model, self.item_cells.observed
         assert state.users is not None and state.items is not None
         square_u = state.users.expected_square(None)
-        square_v = state.items.expected_square(z_loc) * observed
+        square_v = state.items.expected_square(model.prior_of_items(z_loc)) * observed
         if state.items.spread is None:
             square_v = square_v + z_var.sum(-1)
-        model.lambda_u = self._best_precision("lambda_u", square_u, model.n_users)
-        model.lambda_v = self._best_precision("lambda_v", square_v, int(observed.sum()))
+        model.lambda_u = self._best_precision(model, "lambda_u", square_u, model.n_users)
+        model.lambda_v = self._best_precision(model, "lambda_v", square_v, int(observed.sum()))
 
-    def _best_precision(self, name: str, squares: Tensor, n_rows: int) -> float:
+    def _best_precision(self, model: CVAE, name: str, squares: Tensor, n_rows: int) -> float:
         given, weight = getattr(self.options.model, name), self._method.precision_prior
-        mean_square = float(squares.double().sum()) / (n_rows * self.options.model.factors)
+        mean_square = float(squares.double().sum()) / (n_rows * model.width)
         return (1 + weight) / (mean_square + weight / given)
 
     def _log_prior_precisions(self, model: CVAE) -> float:
@@ -170,7 +223,7 @@ class Coordinate(NetworkFit[State]):
         rows = {"lambda_u": model.n_users, "lambda_v": int(self.item_cells.observed.sum())}
         value = 0.0
         for name, n_rows in rows.items():
-            worth = 0.5 * self._method.precision_prior * n_rows * model.n_factors
+            worth = 0.5 * self._method.precision_prior * n_rows * model.width
             numbers = (1 + worth, worth / getattr(self.options.model, name), getattr(model, name))
             concentration, rate, precision = torch.tensor(numbers, dtype=torch.float64)
             value += float(torch.distributions.Gamma(concentration, rate).log_prob(precision))
@@ -223,12 +276,14 @@ class Coordinate(NetworkFit[State]):
         assert state.users is not None and state.items is not None
         lambda_v = torch.tensor(model.lambda_v, dtype=torch.float64)
         tensors = {"z_loc": z_loc, "z_scale": z_scale, "lambda_v": lambda_v}
-        for side, rows in (("u", state.users), ("v", state.items)):
-            tensors[f"{side}_loc"] = rows.loc
+        for side, rows, wider in (("u", state.users, model.of_users), ("v", state.items, model.of_items)):
+            tensors[f"{side}_loc"] = wider(rows.loc)
             if rows.variance is not None:
-                tensors[f"{side}_scale"] = rows.variance.sqrt()
+                tensors[f"{side}_scale"] = wider(rows.variance.sqrt(), 0.0)
             elif rows.covariance is not None and rows.block is not None:
-                tensors |= {f"{side}_covariance": rows.covariance, f"{side}_block": rows.block}
+                tensors |= {f"{side}_covariance": wider(rows.covariance, 0.0), f"{side}_block": rows.block}
+        if model.mean is not None:
+            tensors["v_pad"] = model.of_items(model.prior_of_items(z_loc[:1]))[0, -2:]
         moved = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         return Posterior.from_tensors(self.options.kind, moved)
 
@@ -239,6 +294,9 @@ class Coordinate(NetworkFit[State]):
             rows = getattr(state, side)
             if rows is not None:
                 tensors |= {f"{side}.{name}": t for name, t in vars(rows).items() if isinstance(t, Tensor)}
+        for name in ("shift", "second"):
+            if (value := getattr(state, name)) is not None:
+                tensors[f"sweep.{name}"] = value
         meta |= {"content": state.content, "sweeps": state.sweeps}
         return tensors, meta | {"lambda_u": state.model.lambda_u, "lambda_v": state.model.lambda_v}
 
@@ -254,4 +312,5 @@ class Coordinate(NetworkFit[State]):
             if found:
                 slope = state.model.lambda_v if "spread" in found else 0.0
                 setattr(state, side, Rows(**found, slope=slope))
+        state.shift, state.second = tensors.get("sweep.shift"), tensors.get("sweep.second")
         return state

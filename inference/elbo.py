@@ -21,7 +21,7 @@ from torch import Tensor
 
 from models.cvae import CVAE
 from models.observations import Batch, Observations
-from models.ratings.confidence_normal import NormalColumns
+from models.ratings import Moments
 
 Coupling = Callable[[Tensor, Tensor], Tensor]
 
@@ -57,17 +57,19 @@ class NamedELBO(ELBO):
         scale = sites["z"]["scale"] / model.lambda_r
 
         kl_u = normal_kl(u, u_var, torch.zeros_like(u), model.lambda_u).double().sum()
+        around = model.prior_of_items(mu)
         if v_var is not None and v_var.dim() == 3:  # q(v|z) = N(v + A (z - mu), v_var), A = lambda_v v_var
-            slope = model.lambda_v * v_var
+            slope = model.lambda_v * v_var[..., : model.n_factors]
             v = v - (slope @ (sites["z"]["value"] - mu)[..., None]).squeeze(-1)
-            spread = (slope - torch.eye(model.n_factors).to(slope)).square() @ var[..., None]
-            kl_v = normal_kl(v, v_var, mu, model.lambda_v) + 0.5 * model.lambda_v * spread.sum((-1, -2))
-            v_var = v_var + (slope * var[:, None, :]) @ slope
+            spread = (slope - torch.eye(*slope.shape[1:]).to(slope)).square() @ var[..., None]
+            kl_v = normal_kl(v, v_var, around, model.lambda_v) + 0.5 * model.lambda_v * spread.sum((-1, -2))
+            v_var = v_var + (slope * var[:, None, :]) @ slope.mT
         elif model.item_site == "v":
-            kl_v = normal_kl(v, v_var, mu, model.lambda_v) + 0.5 * model.lambda_v * var.sum(-1)
+            kl_v = normal_kl(v, v_var, around, model.lambda_v) + 0.5 * model.lambda_v * var.sum(-1)
         else:
             kl_v = normal_kl(v, v_var, torch.zeros_like(v), model.lambda_v)
-            v, v_var = v + mu, var if v_var is None else v_var + var
+            of_z = torch.nn.functional.pad(var, (0, model.width - model.n_factors))
+            v, v_var = v + around, of_z if v_var is None else v_var + of_z
         kl_v = kl_v.double().sum() * scale
         prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u_var is None else {"kl_u": kl_u, "kl_v": kl_v}
         return {
@@ -103,10 +105,13 @@ class NamedELBO(ELBO):
     def _ratings(
         self, model: CVAE, site: Any, u: Tensor, u_var: Tensor | None, v: Tensor, v_var: Tensor | None
     ) -> Tensor:
-        if isinstance(site["fn"], NormalColumns):
-            columns = model.ratings.distribution(u, v, site["value"])
-            return -columns.half_square(site["value"], u_var, v_var).double().sum() * site["scale"]
-        return site["fn"].log_prob(site["value"]).double().sum() * site["scale"]
+        u_var = None if u_var is None else model.of_users(u_var, 0.0)
+        v_var = None if v_var is None else model.of_items(v_var, 0.0)
+        moments = Moments(model.of_users(u), u_var, model.of_items(v), v_var)
+        expected = model.ratings.expected_log_prob(moments, site["value"])
+        if expected is None:  # at the draws of u and v
+            expected = site["fn"].log_prob(site["value"]) - model.ratings.constant(site["value"]).to(u)
+        return expected.double().sum() * site["scale"]
 
     def objective(self, terms: dict[str, Any]) -> Any:
         """What is maximised: the signed sum of the parts, the KL of z weighted."""
@@ -133,10 +138,8 @@ def total(terms: dict[str, float]) -> float:
 
 
 def constant(model: CVAE, observations: Observations) -> float:
-    """Log p(R)'s normaliser, sum over cells of 1/2 log(C_ij / 2 pi), in nats (6.65e8 in size on citeulike-t)."""
-    u = torch.zeros(observations.columns.n_users, 1)
-    columns = model.ratings.distribution(u, torch.zeros(observations.n_items, 1), observations.columns)
-    return float(columns.log_normalizer(observations.columns).sum()) if isinstance(columns, NormalColumns) else 0.0
+    """What of log p(R) depends on nothing that is fitted, such as a normaliser, in nats."""
+    return float(model.ratings.constant(observations.columns).sum())
 
 
 def moments(fn: Any) -> tuple[Tensor, Tensor | None]:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from inference.posterior import Posterior
+    from models.ratings import RatingLikelihood
     from pyro_cvae.data.dataset import Dataset
     from pyro_cvae.data.interactions import Interactions
     from pyro_cvae.data.splits import Split
@@ -156,6 +158,64 @@ def recall_on_validation(score_block: ScoreBlock, split: Split, cutoff: int = 30
         positions = rank_positions(score_block(block), known[block], validation[block], cutoff)
         total += float(recall_at(positions, cutoff).sum())
     return total / len(rows)
+
+
+def predict_ratings(
+    posterior: Posterior, likelihood: RatingLikelihood, users: np.ndarray, items: np.ndarray, train: Interactions | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of new ratings of pairs of rows, (n_pairs,) each, float64.
+
+    ``likelihood`` is the fitted model's. Of a point estimate the score is taken to be known: the standard deviation is
+    the noise alone. Where ``train`` is given, means stay within the range of its ratings.
+    """
+    import torch
+
+    if posterior.is_point:
+        mean = posterior.mean_score(users, items).double()
+        variance = torch.zeros_like(mean)
+    else:
+        mean, sd = (part.double() for part in posterior.score(users, items))
+        variance = sd.square()
+    with torch.no_grad():
+        mean, sd = likelihood.predict(mean, variance)
+    if train is not None:
+        given = train.ratings[train.observed]
+        mean = mean.clamp(float(given.min()), float(given.max()))
+    return mean, sd
+
+
+def root_mean_square_error(posterior: Posterior, test: Interactions, train: Interactions) -> float:
+    """Root mean square of rating less posterior mean score, which is kept within the range of the training ratings."""
+    kept, given = test.select(test.observed), train.ratings[train.observed]
+    mean = posterior.mean_score(kept.users, kept.items).double().numpy().clip(given.min(), given.max())
+    return float(np.sqrt(np.mean((kept.ratings - mean) ** 2)))
+
+
+def rating_metrics(
+    posterior: Posterior, likelihood: RatingLikelihood, test: Interactions, train: Interactions
+) -> dict[str, Any]:
+    """How explicit test ratings are predicted: errors, log density, coverage of intervals, and the number of pairs.
+
+    ``rmse`` and ``mae`` are in units of the ratings, ``log_density`` is the mean over pairs of log N(r; mean, sd^2) in
+    nats, ``coverage@50`` and ``coverage@90`` are the shares of ratings within the central intervals.
+    """
+    import torch
+
+    from inference.ranking import credible_interval
+
+    kept = test.select(test.observed)
+    mean, sd = predict_ratings(posterior, likelihood, kept.users, kept.items, train)
+    rating = torch.as_tensor(kept.ratings)
+    away = rating - mean
+    found: dict[str, Any] = {
+        "rmse": float(away.square().mean().sqrt()),
+        "mae": float(away.abs().mean()),
+        "log_density": float(torch.distributions.Normal(mean, sd).log_prob(rating).mean()),
+    }
+    for level in (0.5, 0.9):
+        low, high = credible_interval(mean, sd, level)
+        found[f"coverage@{level * 100:.0f}"] = float(((rating >= low) & (rating <= high)).double().mean())
+    return found | {"n_ratings_evaluated": len(kept)}
 
 
 def item_groups(train: Interactions) -> np.ndarray:

@@ -110,6 +110,8 @@ def progress(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]
                 note += f", {row['active_units']:.0f} active units"
             if row.get("validation_recall") is not None:
                 note += f", validation recall {row['validation_recall']:.3f}"
+            if row.get("validation_rmse") is not None:
+                note += f", validation RMSE {row['validation_rmse']:.4f}"
             bar.update(task, description=row["phase"], completed=step, total=n_steps, note=note)
 
         yield on_step
@@ -158,6 +160,9 @@ def _report(fitted: Fit, seconds: float) -> None:
         for key, value in metrics.items():
             if key.startswith(("recall@", "ndcg@")):
                 table.add_row(f"{key} ({users})", f"{value:.4f}")
+    for key in ("rmse", "mae", "coverage@50", "coverage@90"):
+        if key in metrics:
+            table.add_row(f"test ratings, {key} ({metrics['n_ratings_evaluated']:,} pairs)", f"{metrics[key]:.4f}")
     for key, value in metrics.get("recovery", {}).items():
         table.add_row(f"true scores, {key}", f"{value:.3f}")
     table.add_row("seconds", f"{seconds:.1f}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,25 +19,31 @@ from inference.commands import read_preset
 from inference.convergence import convergence, doubts
 from inference.coordinate import Coordinate
 from inference.draws import Draws
-from inference.evaluate import evaluate, recall_on_validation
+from inference.evaluate import evaluate, predict_ratings, rating_metrics, recall_on_validation, root_mean_square_error
 from inference.mcmc import MCMC
 from inference.networks import NetworkFit
 from inference.options import METHODS, CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
+from inference.ranking import credible_interval
 from inference.svi import SVI
-from models.build import content_likelihood, make_model, observe
+from models.build import content_likelihood, make_model, observe, rating_likelihood
 from models.cvae import CVAE
 from models.observations import SparseRows
+from models.ratings import RatingLikelihood
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.run import Run, RunWriter, open_run, run_config
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PRETRAINING = (
     *("scaling", "factors", "content_likelihood", "content_likelihood_args", "hidden", "activation", "radius", "tied"),
     *("encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size", "pretrain_learning_rate", "kl_weight"),
     *("kl_warmup", "word_dropout", "start", "seed", "device", "dtype"),
+    *("rating_likelihood", "rating_likelihood_args", "biases"),
 )
 """Options on which the networks after pre-training depend."""
 Keep = Callable[[dict[str, torch.Tensor], dict[str, Any]], None]
@@ -78,6 +84,29 @@ class Fit:
         with torch.no_grad():
             loc, scale = self.model.encoder(inputs)
         return loc, (scale.square() + 1 / self.posterior.lambda_v).sqrt()
+
+    def predict(self, users: Iterable[Any], items: Iterable[Any], level: float = 0.9) -> pd.DataFrame:
+        """New ratings of pairs of external ids: columns user, item, mean, sd, low, high.
+
+        ``mean`` and ``sd`` are those of a rating, the likelihood's own noise included (a click is a 1: its mean is its
+        probability); of explicit ratings ``mean`` stays within the range of the training ratings, and ``low`` and
+        ``high`` are the ends of the central interval of that probability, of a Normal with ``mean`` and ``sd``; they
+        are missing for others. Raises InputError for unknown ids or lists of different lengths.
+        """
+        import pandas as pd
+
+        rows, columns = self.dataset.user_rows(users), self.dataset.item_rows(items)
+        if len(rows) != len(columns):
+            raise InputError(f"{len(rows)} users and {len(columns)} items are no pairs", "give one item for each user")
+        if not 0 < level < 1:
+            raise InputError(f"level is {level}, but it must be between 0 and 1", "for instance 0.9")
+        explicit = self.model.ratings.explicit
+        limits = self.split.train if explicit else None
+        mean, sd = predict_ratings(self.posterior, self.model.ratings, rows, columns, limits)
+        low, high = credible_interval(mean, sd, level) if explicit else (torch.full_like(mean, torch.nan),) * 2
+        found = {"mean": mean, "sd": sd, "low": low, "high": high}
+        ids = {"user": self.dataset.user_ids[rows], "item": self.dataset.item_ids[columns]}
+        return pd.DataFrame(ids | {name: value.numpy().astype(np.float64) for name, value in found.items()})
 
 
 def fit(
@@ -120,6 +149,7 @@ def fit_with(
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
     options = _within_memory(options, dataset, split)
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
+    rating = rating_likelihood(options.model)
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
 
     def make() -> CVAE:
@@ -147,7 +177,7 @@ def fit_with(
         resume, keep = pretrained.of(options, dataset)
     result = run_steps(
         inference,
-        validation_recall=_validation_recall(split),
+        validation=_validation(split, rating),
         checkpoint=writer.checkpoint if writer else None,
         resume=resume,
         keep=keep,
@@ -155,7 +185,10 @@ def fit_with(
     )
     posterior = result.posterior
     metrics: dict[str, Any] = {"best_epoch": result.best_step}
-    if len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
+    fitted_rating = result.state.model.ratings
+    if len(split.test) and rating.explicit:
+        metrics |= rating_metrics(posterior, fitted_rating, split.test, split.train)
+    elif len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
         metrics |= evaluate(posterior.score_block, split).to_metrics()
     metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
     metrics["precisions"] = {name: getattr(result.state.model, name) for name in ("lambda_u", "lambda_v")}
@@ -302,7 +335,11 @@ def _check_device(name: str) -> None:
         ) from None
 
 
-def _validation_recall(split: Split) -> Callable[[Posterior], float] | None:
-    if split.validation is None or not len(split.validation):
+def _validation(split: Split, rating: RatingLikelihood) -> tuple[str, Callable[[Posterior], float]] | None:
+    """What early stopping looks at: the recall, or of explicit ratings the root mean square error."""
+    validation = split.validation
+    if validation is None or not len(validation):
         return None
-    return lambda posterior: recall_on_validation(posterior.score_block, split)
+    if rating.explicit:
+        return "validation_rmse", lambda q: root_mean_square_error(q, validation, split.train)
+    return "validation_recall", lambda q: recall_on_validation(q.score_block, split)

@@ -18,6 +18,7 @@ from torch.distributions import constraints
 
 from models.cvae import CVAE
 from models.observations import Batch, Observations
+from models.ratings.confidence_normal import gaussian_factors
 from pyro_cvae.errors import InputError
 
 KINDS = ("point", "mean-field", "structured")
@@ -73,7 +74,8 @@ class StructuredItems(AutoGuide):
         with self._create_plates(batch)["items"]:
             with poutine.scale(scale=model.lambda_r):
                 z = pyro.sample("z", dist.Normal(loc, scale).to_event(1))
-            mean = torch.cholesky_solve((shift + model.lambda_v * z)[..., None], tril).squeeze(-1)
+            around = model.prior_of_items(z)
+            mean = torch.cholesky_solve((shift + model.lambda_v * around)[..., None], tril).squeeze(-1)
             v = pyro.sample("v", dist.MultivariateNormal(mean, precision_matrix=tril @ tril.mT))
         return {"z": z, "v": v}
 
@@ -81,9 +83,15 @@ class StructuredItems(AutoGuide):
 def item_conditional(model: CVAE, u: Tensor, u_var: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cholesky factor of Lambda_j, and E[U] C_j R_j, of the conditional of v_j given z_j (paper, section 2.3).
 
-    Shapes: (n_items, n_factors, n_factors) and (n_items, n_factors).
+    Shapes: (n_items, width, width) and (n_items, width).
     """
-    precision, shift = model.ratings.conjugate_site(u, u_var, batch.columns)
+    site = model.ratings.site(batch.columns)
+    u, u_var = model.of_users(u), None if u_var is None else model.of_users(u_var, 0.0)
+    precision, shift = gaussian_factors(site, u, u_var, batch.columns)
+    if model.mean is not None:  # users are (u, b, kappa_v) and items (v, kappa_u, c): kappa_u is given
+        shift = shift - model.kappa_u * precision[..., -2]
+        free = [*range(model.n_factors), model.n_factors + 1]
+        precision, shift = precision[:, free][:, :, free], shift[:, free]
     precision.diagonal(dim1=-2, dim2=-1).add_(model.lambda_v)
     return torch.linalg.cholesky(precision), shift
 
@@ -95,11 +103,14 @@ def make_guide(
 
     ``kind``: "point" (AutoDelta on u and v), "mean-field" (Normals), "structured" (Normals on u, q(v|z)); ``scale``:
     standard deviations at the start, in those of the prior.
-    Shapes: ``u_loc`` (n_users, n_factors), ``v_loc`` (n_items, n_factors), the latter of the site that the model draws.
+    Shapes: ``u_loc`` (n_users, width), ``v_loc`` (n_items, width), the latter of the site that the model draws.
     Raises InputError for a kind that the model does not allow.
     """
-    if kind == "structured" and (model.parametrization != "centred" or not model.ratings.conjugate):
+    if kind == "structured" and not (model.parametrization == "centred" and model.ratings.conjugate):
         raise InputError("the structured guide needs the centred model and a conjugate ratings likelihood")
+    if kind == "structured" and not model.ratings.exact:
+        problem = f"under the bound of {type(model.ratings).__name__} q(v|z) is not the best, which the guide relies on"
+        raise InputError(problem, "use inference.coordinate --guide structured, or leave --guide out")
     first = observations.batch(torch.arange(min(2, observations.n_items)))
     guide = AutoGuideList(
         model,

@@ -8,6 +8,10 @@ With q(w_o) = N(m_o, S_o) of the other side's rows o, and a row i with prior N(m
 P is shared by all rows, so that a row costs what its stored cells cost and nothing is of size users x items. Points
 (``map``) are the same update with all S_o = 0: then a row with n cells is P plus rank n, solved in n x n by Woodbury's
 identity where n is small.
+
+Two things may be added. With biases a score is w_i.m_o + f_o, f_o the bias of the other side's row (:class:`Offset`).
+Under a Gaussian bound (:class:`models.ratings.GaussianSite`) the zeros have precisions of their own by user and a
+linear part.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.observations import RatingColumns
+from models.ratings import GaussianSite
 from pyro_cvae.errors import MachineError
 
 WOODBURY_UP_TO = 1.0
@@ -37,7 +42,8 @@ class Cells:
     """The stored cells of one side, row by row.
 
     Shapes: ``indptr`` (n_rows + 1,); ``others`` the other side's row, ``weights`` c - b, ``targets`` c r, all
-    (n_stored,); ``observed`` (n_rows,), false for rows that have no cells at all, not even zeros.
+    (n_stored,); ``observed`` (n_rows,), false for rows that have no cells at all, not even zeros. Of any Gaussian site
+    the weights are its precisions less those of zeros, the targets its shifts less those of zeros.
     """
 
     indptr: Tensor
@@ -47,20 +53,24 @@ class Cells:
     observed: Tensor
 
     @classmethod
-    def of_items(cls, columns: RatingColumns, b: float) -> Cells:
-        """Rows are items, others are users."""
-        c = columns.confidences
-        return cls(columns.indptr, columns.users, c - b, c * columns.ratings, columns.observed)
+    def of_items(cls, columns: RatingColumns, site: float | GaussianSite) -> Cells:
+        """Rows are items, others are users; ``site`` is the ratings' Gaussian site, or their background b."""
+        return cls(columns.indptr, columns.users, *_values(columns, site), columns.observed)
 
     @classmethod
-    def of_users(cls, columns: RatingColumns, b: float) -> Cells:
+    def of_users(cls, columns: RatingColumns, site: float | GaussianSite) -> Cells:
         """Rows are users, others are items."""
         order = torch.argsort(columns.users, stable=True)
         counts = torch.bincount(columns.users, minlength=columns.n_users)
         indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        c = columns.confidences[order]
-        targets = c * columns.ratings[order]
-        return cls(indptr, columns.items[order], c - b, targets, torch.ones_like(counts, dtype=torch.bool))
+        weights, targets = (value[order] for value in _values(columns, site))
+        return cls(indptr, columns.items[order], weights, targets, torch.ones_like(counts, dtype=torch.bool))
+
+    def with_values(self, weights: Tensor, targets: Tensor) -> Cells:
+        """The same cells with other weights and targets."""
+        other = replace(self, weights=weights, targets=targets)
+        vars(other)["_buckets"] = self._buckets
+        return other
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -106,6 +116,14 @@ class Cells:
         return Padded(self.others[at], weights, targets, real, full)
 
 
+def _values(columns: RatingColumns, site: float | GaussianSite) -> tuple[Tensor, Tensor]:
+    """Weights and targets of the stored cells, in the order of the columns."""
+    c = columns.confidences
+    if not isinstance(site, GaussianSite):
+        return c - site, c * columns.ratings
+    return site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
+
+
 @dataclass(frozen=True, eq=False)
 class Padded:
     """Cells of rows of like length, (n_rows, length) each; ``real`` marks what is no padding, ``full`` that all is."""
@@ -141,17 +159,18 @@ class Rows:
         """True without any covariance."""
         return self.variance is None and self.covariance is None
 
-    def second_moment(self, observed: Tensor) -> Tensor:
-        """Sum over observed rows of E[w w'], (n_factors, n_factors)."""
-        total = self.loc.mT @ (self.loc * observed[:, None])
+    def second_moment(self, weights: Tensor) -> Tensor:
+        """Sum over rows of weight times E[w w'], (n_factors, n_factors); ``weights`` (n_rows,) may be a mask."""
+        weights = weights.to(self.loc.dtype)
+        total = self.loc.mT @ (self.loc * weights[:, None])
         if self.variance is not None:
-            total = total + torch.diag(self.variance[observed].sum(0))
+            total = total + torch.diag(weights @ self.variance)
         elif self.covariance is not None:
-            block = self.block[observed]  # type: ignore[index]
-            uses = torch.bincount(block, minlength=len(self.covariance)).to(total.dtype)
+            assert self.block is not None
+            uses = self.covariance.new_zeros(len(self.covariance)).index_add(0, self.block, weights)
             total = total + torch.tensordot(uses, self.covariance, 1)
             if self.spread is not None:
-                spread = self._by_block(self.spread[observed], block)
+                spread = self._by_block(self.spread * weights[:, None], self.block)
                 for s, d in zip(self.covariance.split(1024), spread.split(1024), strict=True):
                     total = total + self.slope**2 * torch.einsum("bij,bj,bkj->ik", s, d, s)
         return total
@@ -207,21 +226,41 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class HalfStep:
-    """A side's new q, and two sums over its observed rows in nats and float64.
+class Offset:
+    """A part f_o of the scores that is the other side's alone, its bias.
 
-    ``square`` is the sum of <E[w w'], Lambda_i - lambda I>, ``linear`` of E[w]'(h_i - lambda mu_i), with which
-    E[1/2 sum C (R - s)^2] = 1/2 (square - 2 linear + sum of c r^2), :meth:`half_square`.
+    Shapes: ``mean`` E[f_o] and ``second`` E[f_o^2] (n_others,); ``covariance`` cov(f_o, m_o) (n_others, n_factors).
+    """
+
+    mean: Tensor
+    second: Tensor
+    covariance: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class HalfStep:
+    """A side's new q, and sums over its observed rows in nats and float64.
+
+    ``square`` is the sum of <E[w w'], Lambda_i - lambda I>, ``linear`` of E[w]'(h_i - lambda mu_i), ``offset`` what the
+    other side's biases have for themselves, with which
+    E[1/2 sum C (R - s)^2] = 1/2 (square - 2 linear + offset + sum of c r^2), :meth:`half_square`. ``shift`` is
+    h_i - lambda mu_i (n_rows, n_factors).
     """
 
     rows: Rows
     square: float
     linear: float
+    shift: Tensor
+    offset: float = 0.0
 
-    def half_square(self, columns: RatingColumns) -> float:
-        """E[1/2 sum_ij C_ij (R_ij - u_i.v_j)^2] in nats under the new q of this side and the other side's q."""
-        stored = (columns.confidences.double() * columns.ratings.double().square()).sum()
-        return 0.5 * (self.square - 2 * self.linear + float(stored))
+    def half_square(self, columns: RatingColumns, precision: Tensor | None = None) -> float:
+        """E[1/2 sum_ij C_ij (R_ij - s_ij)^2] in nats under the new q of this side and the other side's q.
+
+        ``precision`` (n_stored,) are the C_ij of the stored cells where they are not those of the columns.
+        """
+        c = columns.confidences if precision is None else precision
+        stored = (c.double() * columns.ratings.double().square()).sum()
+        return 0.5 * (self.square - 2 * self.linear + self.offset + float(stored))
 
 
 def half_step(
@@ -234,32 +273,71 @@ def half_step(
     prior_var: Tensor | None = None,
     family: str = "point",
     woodbury: float = WOODBURY_UP_TO,
+    *,
+    offset: Offset | None = None,
+    by_row: Tensor | None = None,
+    by_other: Tensor | None = None,
+    zero_shift: float = 0.0,
 ) -> HalfStep:
     """The best q of all rows of a side given the other side's, in closed form.
 
     Parameters: ``precision`` and ``prior_loc`` (n_rows, n_factors; ``None`` is 0) of the rows' prior; ``prior_var``
     (n_rows, n_factors) where that mean is itself Normal (structured q(v|z) q(z), full family only); ``family``
     "point", "diagonal" (the best product of univariate Normals) or "full"; ``woodbury`` the largest number of stored
-    cells, in units of n_factors, of a row that is solved by Woodbury's identity. Raises MachineError where a
-    precision is not positive definite in this floating-point type. Source: paper, 2.2 (points) and 2.3 (full).
+    cells, in units of n_factors, of a row that is solved by Woodbury's identity; ``offset`` the other side's biases;
+    precisions of zeros are b times ``by_row`` (n_rows,) and ``by_other`` (n_others,), their linear part is
+    ``zero_shift``. Raises MachineError where a precision is not positive definite in this floating-point type.
+    Source: paper, 2.2 (points) and 2.3 (full).
     """
     with _one_torch_thread() as workers:
         n_factors = other.loc.shape[1]
         eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
-        shared = b * other.second_moment(other_observed) + precision * eye
-        shift = cells.shift(other.loc)
+        counted = other_observed.to(other.loc.dtype)
+        weights = counted if by_other is None else counted * by_other
+        gram = b * other.second_moment(weights)
+        given = cells
+        if offset is not None:
+            cells = cells.with_values(cells.weights, cells.targets - cells.weights * offset.mean[cells.others])
+        shift, background = cells.shift(other.loc), zero_shift * (counted @ other.loc) if zero_shift else None
+        if offset is not None:
+            of_zeros = b * ((weights * offset.mean) @ other.loc)
+            if offset.covariance is not None:
+                bag = F.embedding_bag(
+                    cells.others, offset.covariance, cells.indptr[:-1], mode="sum", per_sample_weights=cells.weights
+                )
+                shift, of_zeros = shift - bag, of_zeros + b * (weights @ offset.covariance)
+            of_zeros = of_zeros if by_row is None else by_row[:, None] * of_zeros
+            background = -of_zeros if background is None else background - of_zeros
         pull = None if prior_loc is None else precision * prior_loc
-        right = shift if pull is None else shift + pull
-        if family == "point" and other.is_point:
-            rows = Rows(_points(cells, other.loc, shared, pull, right, woodbury * n_factors, workers))
+        if background is not None:
+            shift = shift + background
+            pull = background.expand_as(shift) if pull is None else pull + background
+        right = shift if prior_loc is None else shift + precision * prior_loc
+        if family == "point" and other.is_point and by_row is None:
+            points = _points(cells, other.loc, gram + precision * eye, pull, right, woodbury * n_factors, workers)
+            rows = Rows(points)
         else:
-            rows = _normals(cells, other, shared, right, precision, family == "full", workers)
+            rows = _normals(cells, other, gram, right, precision, family == "full", workers, by_row)
             rows = Rows(rows.loc) if family == "point" else rows
         unobserved = ~cells.observed
         rows.loc[unobserved] = 0.0 if prior_loc is None else prior_loc[unobserved]
         if prior_var is not None:
             rows = replace(rows, spread=prior_var, slope=precision)
-        return _summed(rows, cells, shift, right, precision)
+        found = _summed(rows, cells, shift, right, precision)
+        if offset is None:
+            return found
+        return replace(found, offset=_offsets(given, offset, counted, b * weights, by_row, zero_shift))
+
+
+def _offsets(
+    cells: Cells, offset: Offset, counted: Tensor, weights: Tensor, by_row: Tensor | None, zero_shift: float
+) -> float:
+    """What of sum_io [c E[s^2] - 2 t E[s]] the offsets have for themselves, over observed rows, in float64."""
+    seen = cells.observed.double() if by_row is None else cells.observed * by_row.double()
+    mean, second = offset.mean.double(), offset.second.double()
+    zeros = seen.sum() * (weights.double() @ second) - 2 * zero_shift * cells.observed.sum() * (counted.double() @ mean)
+    stored = cells.weights.double() * second[cells.others] - 2 * cells.targets.double() * mean[cells.others]
+    return float(zeros + stored.sum())
 
 
 def _summed(rows: Rows, cells: Cells, shift: Tensor, right: Tensor, precision: float) -> HalfStep:
@@ -273,7 +351,7 @@ def _summed(rows: Rows, cells: Cells, shift: Tensor, right: Tensor, precision: f
         assert rows.covariance is not None
         given = rows.covariance.diagonal(dim1=-2, dim2=-1)[rows.block]
         square = square + precision**2 * (given * rows.spread).sum(-1)
-    return HalfStep(rows, float(square[seen].double().sum()), float(linear[seen].double().sum()))
+    return HalfStep(rows, float(square[seen].double().sum()), float(linear[seen].double().sum()), shift)
 
 
 def _points(
@@ -323,18 +401,26 @@ def _points(
 
 
 def _normals(
-    cells: Cells, other: Rows, shared: Tensor, right: Tensor, precision: float, full: bool, workers: int
+    cells: Cells,
+    other: Rows,
+    gram: Tensor,
+    right: Tensor,
+    precision: float,
+    full: bool,
+    workers: int,
+    by_row: Tensor | None = None,
 ) -> Rows:
     """Normals of all rows with full or diagonal covariances."""
-    size = len(shared)
-    eye = torch.eye(size, dtype=shared.dtype, device=shared.device)
+    size = len(gram)
+    eye = torch.eye(size, dtype=gram.dtype, device=gram.device)
+    shared = gram + precision * eye
     tril = _cholesky(shared)
-    has_cells = cells.lengths > 0
-    n_own = int(has_cells.sum())
+    own = cells.lengths > 0 if by_row is None else cells.observed
+    n_own = int(own.sum())
     block = torch.where(cells.observed, n_own, n_own + 1)
-    block[has_cells] = torch.arange(n_own, device=block.device)
+    block[own] = torch.arange(n_own, device=block.device)
     loc = torch.empty_like(right)
-    loc[~has_cells] = torch.cholesky_solve(right[~has_cells].mT, tril).mT
+    loc[~own] = torch.cholesky_solve(right[~own].mT, tril).mT
     if full:
         covariance = right.new_empty(n_own + 2, size, size)
         covariance[n_own], covariance[n_own + 1] = torch.cholesky_inverse(tril), eye / precision
@@ -347,8 +433,9 @@ def _normals(
     def solve(rows: Tensor) -> None:
         cell = cells.padded(rows)
         x = F.embedding(cell.others, other.loc)
-        precisions = shared + (x * cell.weights[..., None]).mT @ x
-        if table is not None:
+        base = shared if by_row is None else by_row[rows, None, None] * gram + precision * eye
+        precisions = base + (x * cell.weights[..., None]).mT @ x
+        if table is not None and cell.others.shape[1]:
             blocks = other.block[cell.others]  # type: ignore[index]
             more = F.embedding_bag(blocks, table, mode="sum", per_sample_weights=cell.weights)
             precisions += more.view_as(precisions)
@@ -362,7 +449,11 @@ def _normals(
         else:
             variance[rows] = precisions.diagonal(dim1=-2, dim2=-1).reciprocal()
 
-    _in_parallel(solve, cells.blocks(lambda length: length * size + 3 * size**2), workers)
+    parts = cells.blocks(lambda length: length * size + 3 * size**2)
+    if by_row is not None:
+        without = (cells.observed & (cells.lengths == 0)).nonzero().squeeze(-1)
+        parts = [*parts, *(part for part in without.split(max(1, BLOCK_BYTES // (32 * size**2))) if len(part))]
+    _in_parallel(solve, parts, workers)
     if full:
         return Rows(loc, covariance=covariance, block=block, log_det=log_det)
     return Rows(loc, variance=variance)

@@ -114,11 +114,11 @@ class MCMC(NetworkFit[State]):
 
     def pretraining(self, model: CVAE) -> State:
         """A guide of z alone and an optimiser of the networks; the cells of both sides."""
-        if not model.ratings.conjugate:
-            name = type(model.ratings).__name__
-            raise InputError(f"{name} has no closed form, which inference.mcmc needs", "use inference.svi")
-        columns, b = self.observations.columns, model.ratings.background
-        self.item_cells, self.user_cells = Cells.of_items(columns, b), Cells.of_users(columns, b)
+        if not (model.ratings.conjugate and model.ratings.exact and model.mean is None):
+            raise model.ratings.refuse("inference.mcmc")
+        columns = self.observations.columns
+        site = model.ratings.site(columns)
+        self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
         guide = self.content_guide(model)
         return State(model, guide, adam(model, self.options.fit.pretrain_learning_rate), 0, joint=False)
 

@@ -62,6 +62,14 @@ class NetworkFit(Inference[State]):
         start_alive(state.model, self.observations, self.options.fit.start)
         return state if self.options.fit.pretrain_epochs else self.joint(state)
 
+    @torch.no_grad()
+    def start_ratings(self, model: CVAE) -> None:
+        """The items' mean bias at that of the ratings; what points say nothing of is held."""
+        if model.mean is not None:
+            model.mean.fill_(model.ratings.initial_mean(self.observations.columns))
+        if self.options.fit.mode == "map":
+            model.ratings.hold()
+
     @abstractmethod
     def pretraining(self, model: CVAE) -> State:
         """The state before the first epoch on the content alone."""

@@ -25,6 +25,31 @@ def _choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 @dataclass(frozen=True)
+class RatingFacts:
+    """What must be known of a rating likelihood before anything heavy is imported; a test compares it with its class.
+
+    ``conjugate`` and ``exact`` as in :class:`models.ratings.RatingLikelihood`; defaults of ``biases`` and precisions.
+    """
+
+    conjugate: bool = True
+    exact: bool = True
+    explicit: bool = False
+    biases: bool = True
+    lambda_u: float = 20.0
+    lambda_b: float = 1.0
+
+
+RATINGS = {
+    "confidence-normal": RatingFacts(biases=False, lambda_u=10000.0),
+    "normal": RatingFacts(explicit=True, lambda_u=200.0, lambda_b=4.0),
+    "bernoulli": RatingFacts(conjugate=False),
+    "bernoulli-bound": RatingFacts(exact=False),
+    "poisson": RatingFacts(conjugate=False),
+}
+"""The package's own rating likelihoods."""
+
+
+@dataclass(frozen=True)
 class DataOptions:
     """What is fitted: the data, and how it is split into training and test.
 
@@ -74,7 +99,14 @@ class ModelOptions:
         radius: Length that the encoder's means have; 0 leaves it free.
         tied: Share the layers' matrices between encoder and decoder.
         encoder_input: What the encoder reads: the words weighted by tfidf, or the same content as the likelihood.
-        lambda_u: Precision of the users' prior.
+        rating_likelihood: p(R|U,V): confidence-normal (the paper's), normal (stars), bernoulli (clicks),
+            bernoulli-bound (clicks, with closed forms), poisson (counts), or the path of a class.
+        rating_likelihood_args: Arguments of that class.
+        biases: A global mean and biases of users and items in the scores (auto, on, off); auto leaves them out of
+            confidence-normal alone.
+        lambda_b: Precision of the biases' priors; 0 takes the rating likelihood's, 4 for normal, else 1.
+        lambda_u: Precision of the users' prior; 0 takes the rating likelihood's, 10000 for confidence-normal, 200 for
+            normal, else 20.
         lambda_v: Precision of the items around their content, v - z.
         lambda_r: Factor of the content's terms; with any value but 1 the objective is tempered.
         lambda_w: Precision of the prior of the networks' weights and biases.
@@ -92,7 +124,11 @@ class ModelOptions:
     radius: float = 0.0
     tied: bool = True
     encoder_input: str = "tfidf"
-    lambda_u: float = 10000.0
+    rating_likelihood: str = "confidence-normal"
+    rating_likelihood_args: dict[str, Any] = field(default_factory=dict)
+    biases: str = "auto"
+    lambda_b: float = 0.0
+    lambda_u: float = 0.0
     lambda_v: float = 3.0
     lambda_r: float = 1.0
     lambda_w: float = 0.01
@@ -109,11 +145,23 @@ class ModelOptions:
         _choice("activation", self.activation, ("sigmoid", "tanh", "relu", "softplus"))
         _check(0 <= self.radius < math.inf, "radius", self.radius, "a finite number, 0 or more")
         _choice("encoder_input", self.encoder_input, ("tfidf", "same"))
-        for name in ("lambda_u", "lambda_v", "lambda_r", "lambda_w", "a"):
+        _choice("biases", self.biases, ("auto", "on", "off"))
+        own = self.rating_facts
+        if self.biases == "auto":
+            object.__setattr__(self, "biases", "on" if own.biases else "off")
+        for name in ("lambda_u", "lambda_b"):
+            if getattr(self, name) == 0:
+                object.__setattr__(self, name, getattr(own, name))
+        for name in ("lambda_u", "lambda_v", "lambda_b", "lambda_r", "lambda_w", "a"):
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         _check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
         _choice("unrated", self.unrated, ("masked", "zeros"))
         _choice("parametrization", self.parametrization, ("centred", "non-centred"))
+
+    @property
+    def rating_facts(self) -> RatingFacts:
+        """What is known of the rating likelihood; of a class of one's own, that it might do anything."""
+        return RATINGS.get(self.rating_likelihood, RatingFacts())
 
 
 @dataclass(frozen=True)
@@ -287,6 +335,7 @@ class Options:
 
     def __post_init__(self) -> None:
         centred = self.model.parametrization == "centred"
+        self._check_ratings()
         _check(centred or self.fit.guide != "structured", "guide", self.fit.guide, "mean-field when non-centred")
         wide = self.fit.start != "svd" or min(self.model.hidden) >= self.model.factors
         _check(wide, "start", "svd", f"whitened where a layer is narrower than the {self.model.factors} factors")
@@ -305,6 +354,23 @@ class Options:
             _check(self.fit.guide == "mean-field", "guide", self.fit.guide, f"left out {where}, which needs none")
             _check(centred, "parametrization", self.model.parametrization, f"centred {where}: the density is the same")
             _check(self.fit.patience == 0, "patience", self.fit.patience, f"left out {where}: chains run to their end")
+
+    def _check_ratings(self) -> None:
+        """Raise InputError where the rating likelihood does not go with the algorithm, the guide or the biases."""
+        name, own, structured = self.model.rating_likelihood, self.model.rating_facts, self.fit.guide == "structured"
+        closed = [known for known, facts in RATINGS.items() if facts.conjugate]
+        exact = [known for known in closed if RATINGS[known].exact]
+        flag = "rating_likelihood"
+        if isinstance(self.method, CoordinateOptions):
+            must = ", ".join(closed) + " in inference.coordinate, which needs closed forms; others run in inference.svi"
+            _check(own.conjugate, flag, name, must)
+        elif isinstance(self.method, MCMCOptions):
+            must = ", ".join(exact) + " in inference.mcmc; bounds run in inference.coordinate, all in inference.svi"
+            _check(own.conjugate and own.exact, flag, name, must)
+            _check(self.model.biases == "off", "biases", "on", "off in inference.mcmc; others know them")
+        else:
+            must = ", ".join(exact) + " with --guide structured in inference.svi"
+            _check(not structured or (own.conjugate and own.exact), flag, name, must)
 
     @staticmethod
     def classes(method: str) -> tuple[type, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pyro_cvae.errors import InputError
 
@@ -27,6 +28,10 @@ class Posterior:
     without a training rating share one. A structured posterior has in ``v_covariance`` the covariances S of v given z:
 
         v | z ~ N(v_loc + A (z - z_loc), S),    A = lambda_v S,    so that cov(v) = S + A diag(z_scale^2) A'.
+
+    With biases the rows of u and v have two coordinates more than those of z, so that a score is u.v as ever:
+    u = (u, b / kappa_u, kappa_v) and v = (v, kappa_u, c / kappa_v), see :mod:`models.cvae`. What kappa_u and kappa_v
+    stand for has no variance. ``v_pad`` (2,) is what an item of which nothing but z is known has there.
     """
 
     kind: str
@@ -42,6 +47,12 @@ class Posterior:
     v_block: Tensor | None = None
     lambda_v: float = 1.0
     parametrization: str = "centred"
+    v_pad: Tensor | None = None
+
+    @property
+    def n_factors(self) -> int:
+        """Number of latent factors, biases not counted."""
+        return self.z_loc.shape[1]
 
     @property
     def is_point(self) -> bool:
@@ -51,10 +62,32 @@ class Posterior:
     def mean(self, name: str) -> Tensor:
         """Posterior mean of "u", "v", "z" or "v_dagger" = v - z, a row each."""
         if name == "v_dagger":
-            return self.v_loc - self.z_loc
+            return self.v_loc - self.around(self.z_loc)
         if name not in ("u", "v", "z"):
             raise InputError(f"no latent variable is called {name!r}", "ask for u, v, z or v_dagger")
         return getattr(self, f"{name}_loc")
+
+    def around(self, z: Tensor) -> Tensor:
+        """Prior mean of v given z (n_rows, n_factors), as wide as v."""
+        return z if self.v_pad is None else torch.cat([z, self.v_pad.expand(len(z), 2)], -1)
+
+    def biases(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Mean and standard deviation of "user" (n_users,) and "item" (n_items,) biases; empty without them.
+
+        The global mean is in the items' biases. A point has no standard deviation.
+        """
+        if self.v_pad is None:
+            return {}
+        kappa_u, kappa_v = self.v_pad[0], self.u_loc[0, -1]
+        found: dict[str, tuple[Tensor, Tensor | None]] = {}
+        for name, side, kappa, at in (("user", "u", kappa_u, -2), ("item", "v", kappa_v, -1)):
+            loc = kappa * getattr(self, f"{side}_loc")[:, at]
+            rows = torch.arange(len(loc)).split(COVARIANCES_AT_ONCE // self.u_loc.shape[1] ** 2)
+            sd = None
+            if not self.is_point:
+                sd = kappa * torch.cat([self.covariance(side, part)[:, at, at] for part in rows]).sqrt()
+            found[name] = loc, sd
+        return found
 
     def covariance(self, name: str, rows: Any) -> Tensor:
         """Posterior covariance of the rows of "u", "v" or "z", (n_rows, n_factors, n_factors)."""
@@ -70,7 +103,7 @@ class Posterior:
         own = self._given_content(name, rows)
         if name == "u" or self.kind != "structured":
             return own
-        slope = self.lambda_v * own
+        slope = self.lambda_v * own[..., : self.n_factors]
         return own + (slope * self.z_scale[rows].square()[..., None, :]) @ slope.mT
 
     def _given_content(self, name: str, rows: Tensor) -> Tensor:
@@ -105,7 +138,7 @@ class Posterior:
         """The same, ``at_once`` draws after the other: what is asked of many draws need not hold them all."""
         generator = torch.Generator().manual_seed(seed)
         tril = {
-            name: torch.linalg.cholesky(covariance)
+            name: _tril(covariance)
             for name, covariance in (("u", self.u_covariance), ("v", self.v_covariance))
             if covariance is not None
         }
@@ -129,14 +162,15 @@ class Posterior:
         if self.v_covariance is not None:
             v = self.v_loc + correlated("v", self.v_loc, self.v_block)
             if self.kind == "structured":
-                slope = self.lambda_v * self._given_content("v", torch.arange(len(self.v_loc)))
+                slope = self.lambda_v * self._given_content("v", torch.arange(len(self.v_loc)))[..., : self.n_factors]
                 v = v + torch.einsum("rkl,nrl->nrk", slope, z - self.z_loc)
             return {"u": u, "v": v, "z": z}
         assert self.v_scale is not None
         if self.parametrization == "centred":
             return {"u": u, "v": self.v_loc + self.v_scale * noise(self.v_loc), "z": z}
-        own = (self.v_scale.square() - self.z_scale.square()).clamp(min=0).sqrt()
-        return {"u": u, "v": self.v_loc + (z - self.z_loc) + own * noise(self.v_loc), "z": z}
+        wider = (0, self.v_loc.shape[1] - self.n_factors)
+        own = (self.v_scale.square() - F.pad(self.z_scale.square(), wider)).clamp(min=0).sqrt()
+        return {"u": u, "v": self.v_loc + F.pad(z - self.z_loc, wider) + own * noise(self.v_loc), "z": z}
 
     def score_block(self, users: Any) -> Tensor:
         """Posterior mean scores E[u_i].E[v_j] of a block of users over all items, (n_block, n_items)."""
@@ -189,6 +223,7 @@ class Posterior:
         moments = ("loc", "scale", "covariance", "block")
         names = [f"{side}_{moment}" for side in "uvz" for moment in moments]
         found = {name: getattr(self, name, None) for name in names}
+        found["v_pad"] = self.v_pad
         lambda_v = torch.tensor(self.lambda_v, dtype=torch.float64)
         return {name: tensor for name, tensor in found.items() if tensor is not None} | {"lambda_v": lambda_v}
 
@@ -197,6 +232,14 @@ class Posterior:
         """The inverse of :meth:`tensors`; other names are left alone."""
         own: dict[str, Any] = {name: value for name, value in tensors.items() if name in cls.__dataclass_fields__}
         return cls(kind, **own | {"lambda_v": float(tensors["lambda_v"])}, parametrization=parametrization)
+
+
+def _tril(covariance: Tensor) -> Tensor:
+    """Cholesky factors of covariances (n_blocks, width, width), of which a coordinate may have no variance at all."""
+    if bool((covariance.diagonal(dim1=-2, dim2=-1) > 0).all()):
+        return torch.linalg.cholesky(covariance)
+    held = torch.diag_embed((covariance.diagonal(dim1=-2, dim2=-1) == 0).to(covariance.dtype))
+    return torch.linalg.cholesky(covariance + held) - held
 
 
 def content_diagnostics(loc: Tensor, scale: Tensor, n_draws: int = 2000, seed: int = 0) -> dict[str, float]:

@@ -239,7 +239,7 @@ def similar_items(
 
     dataset = fit.dataset
     rows = dataset.item_rows(dict.fromkeys(items), unknown="error" if unknown == "error" else "drop")
-    unit = torch.nn.functional.normalize(fit.posterior.v_loc, dim=-1)
+    unit = torch.nn.functional.normalize(fit.posterior.v_loc[:, : fit.posterior.n_factors], dim=-1)
     scores = unit[torch.as_tensor(rows)] @ unit.mT
     scores[torch.arange(len(rows)), torch.as_tensor(rows)] = -torch.inf
     scores = scores.masked_fill(torch.as_tensor(~_allowed(dataset, candidates, exclude)), -torch.inf)

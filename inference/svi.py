@@ -45,9 +45,13 @@ class SVI(NetworkFit[NetworkState]):
     def joint(self, state: NetworkState) -> NetworkState:
         """q(v) starts at the means of q(z|x), q(u) at a draw of the prior."""
         model, method = state.model, self._method
-        z_loc, _ = encode(model, self.observations)
-        u_loc = model.lambda_u**-0.5 * torch.randn(model.n_users, model.n_factors).to(z_loc)
-        v_loc = z_loc if model.item_site == "v" else torch.zeros_like(z_loc)
+        self.start_ratings(model)
+        with torch.no_grad():
+            v_loc = model.prior_of_items(encode(model, self.observations)[0])
+        u_loc = model.lambda_u**-0.5 * torch.randn(model.n_users, model.width).to(v_loc)
+        if model.mean is not None:
+            u_loc[:, -1] = 0.0
+        v_loc = v_loc if model.item_site == "v" else torch.zeros_like(v_loc)
         guide = make_guide(model, self.options.kind, self.observations, u_loc, v_loc, method.init_scale)
         optimizer = self._adam(model, guide, self.options.fit.learning_rate)
         return NetworkState(model, guide, optimizer, state.epoch, joint=True)
@@ -95,39 +99,44 @@ class SVI(NetworkFit[NetworkState]):
         z_loc, z_scale = encode(model, self.observations)
         q = moments_of(state.guide, model)
         u_loc, u_var = q["u"]
+        around = model.prior_of_items(z_loc)
         common: dict[str, Any] = {"lambda_v": model.lambda_v, "parametrization": model.parametrization}
         if u_var is not None:
-            common["u_scale"] = u_var.sqrt()
+            common["u_scale"] = model.of_users(u_var.sqrt(), 0.0)
         if kind == "structured":
-            v_loc, common["v_covariance"], common["v_block"] = self._structured_items(model, u_loc, u_var, z_loc)
+            v_loc, covariance, common["v_block"] = self._structured_items(model, u_loc, u_var, around)
+            common["v_covariance"] = model.of_items(covariance, 0.0)
         else:
-            v_loc, v_var = self._unrated_at_their_optimum(model, *q[model.item_site], z_loc)
+            v_loc, v_var = self._unrated_at_their_optimum(model, *q[model.item_site], around)
             if model.item_site == "v_dagger":
-                v_loc = v_loc + z_loc
-                v_var = None if v_var is None else v_var + z_scale.square()
+                v_loc = v_loc + around
+                of_z = torch.nn.functional.pad(z_scale.square(), (0, model.width - model.n_factors))
+                v_var = None if v_var is None else v_var + of_z
             if v_var is not None:
-                common["v_scale"] = v_var.sqrt()
-        posterior = Posterior(kind, u_loc, v_loc, z_loc, z_scale, **common)
+                common["v_scale"] = model.of_items(v_var.sqrt(), 0.0)
+        if model.mean is not None:
+            common["v_pad"] = model.of_items(around[:1])[0, -2:]
+        posterior = Posterior(kind, model.of_users(u_loc), model.of_items(v_loc), z_loc, z_scale, **common)
         moved = {name: tensor.detach().cpu().clone() for name, tensor in posterior.tensors().items()}
         return Posterior.from_tensors(kind, moved, model.parametrization)
 
     def _unrated_at_their_optimum(
-        self, model: CVAE, loc: Tensor, var: Tensor | None, z_loc: Tensor
+        self, model: CVAE, loc: Tensor, var: Tensor | None, around: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Items without a column: given q(z), the best q(v) is N(mu, 1/lambda_v), the best q(v†) its prior."""
         unrated = ~self.observations.columns.observed[:, None]
-        loc = torch.where(unrated, z_loc if model.item_site == "v" else 0.0, loc)
+        loc = torch.where(unrated, around if model.item_site == "v" else 0.0, loc)
         return loc, None if var is None else torch.where(unrated, 1 / model.lambda_v, var)
 
     def _structured_items(
-        self, model: CVAE, u_loc: Tensor, u_var: Tensor | None, z_loc: Tensor
+        self, model: CVAE, u_loc: Tensor, u_var: Tensor | None, around: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Means of v, the distinct covariances of v given z, and each item's block; unrated items share the last."""
         rated = self.observations.columns.indptr.diff() > 0
         means, blocks = [], []
         for batch in self.observations.partition(self.batch_size, shuffle=False):
             tril, shift = item_conditional(model, u_loc, u_var, batch)
-            right = (shift + model.lambda_v * z_loc[batch.items])[..., None]
+            right = (shift + model.lambda_v * around[batch.items])[..., None]
             means.append(torch.cholesky_solve(right, tril).squeeze(-1))
             alone = ~rated[batch.items]
             blocks.append((torch.cholesky_inverse(tril[~alone]), torch.cholesky_inverse(tril[alone][:1])))

@@ -5,6 +5,8 @@ A user with a list of items has the best q(u_i) given q(V), which is a row of th
 
     N(Lambda_i^-1 h_i, Lambda_i^-1),    Lambda_i = lambda_u I + sum_j C_ij E[v_j v_j'],    h_i = sum_j C_ij R_ij E[v_j].
 
+Under a Gaussian bound of the ratings this is repeated with the bound's parameters of the user, as in the fit.
+
 **The whole list is needed**: every other item counts as one that the user did not choose, with confidence b. A list of
 the latest choices alone is a user who has chosen nothing else.
 
@@ -29,9 +31,11 @@ from torch import Tensor
 
 from inference.draws import Draws
 from inference.fitting import Fit
-from inference.half_steps import Cells, Rows, half_step
+from inference.half_steps import Cells, Rows
 from inference.posterior import Posterior
-from models.observations import SparseRows
+from inference.sides import stored_scores, update_users, zero_scores
+from models.observations import RatingColumns, SparseRows
+from models.ratings.bernoulli import BernoulliBound
 from pyro_cvae.data.content import Content, TextVectorizer
 from pyro_cvae.data.dataset import Dataset, spells_integer, typed_ids
 from pyro_cvae.data.interactions import Interactions
@@ -39,6 +43,7 @@ from pyro_cvae.errors import InputError
 
 log = logging.getLogger("pyro_cvae")
 ROWS_AT_ONCE = 1024
+SWEEPS_OF_A_BOUND = 20
 
 
 @dataclass(eq=False, repr=False)
@@ -84,8 +89,7 @@ def fold_in(
     the wrong type, for a likelihood of ratings without a closed form, and for the stored draws of inference.mcmc.
     """
     if not fit.model.ratings.conjugate:
-        name = type(fit.model.ratings).__name__
-        raise InputError(f"{name} has no closed form, which folding in needs", "fit again with these users")
+        raise InputError(f"{fit.model.ratings.refuse('folding in').problem}", "fit again with these users")
     _refuse_draws(fit)
     dataset, whole = fit.dataset, fit.dataset.user_ids.dtype.kind == "i"
     given = [int(one) if whole and isinstance(one, str) and spells_integer(one) else one for one in users]
@@ -185,38 +189,50 @@ def _user_rows(fit: Fit, pairs: Interactions) -> Rows:
     """
     posterior, base = fit.posterior, fitted_part(fit)
     observed = np.zeros(fit.dataset.n_items, bool)
-    stored = np.bincount(base.split.train.items, minlength=base.dataset.n_items) > 0
-    observed[: base.dataset.n_items] = stored | (base.options.model.unrated == "zeros")
-    a, b = float(fit.model.ratings.a), fit.model.ratings.background  # type: ignore[arg-type]
-    c = np.full(len(pairs), a) if pairs.confidences is None else pairs.confidences
-    c = np.where(np.isnan(c), a, c)
-    dtype = posterior.v_loc.dtype
-    counts = np.bincount(pairs.users, minlength=pairs.n_users)
-    cells = Cells(
-        torch.as_tensor(np.concatenate([[0], np.cumsum(counts)])),
-        torch.as_tensor(pairs.items),
-        torch.as_tensor(c - b * observed[pairs.items]).to(dtype),
-        torch.as_tensor(c * pairs.ratings).to(dtype),
-        torch.ones(pairs.n_users, dtype=torch.bool),
-    )
+    rated = np.bincount(base.split.train.items, minlength=base.dataset.n_items) > 0
+    observed[: base.dataset.n_items] = rated | (base.options.model.unrated == "zeros")
+    model, dtype = fit.model, posterior.v_loc.dtype
+    seen, items = torch.as_tensor(observed), _item_rows(fit)
+    columns = RatingColumns.from_interactions(pairs, model.ratings.default_confidence, "masked", dtype)
+    columns = replace(columns, observed=seen)
     family = "point" if posterior.is_point else "diagonal" if posterior.u_scale is not None else "full"
+    likelihood, bounded = model.ratings, isinstance(model.ratings, BernoulliBound)
+    likelihood.check(columns)
+    if bounded:
+        likelihood = BernoulliBound(model.ratings.zeros)
+        likelihood.prepare(pairs.n_users)
+        likelihood.to(dtype)
+    order, second = torch.argsort(columns.users, stable=True), None
     with torch.no_grad():
-        return half_step(
-            cells, _item_rows(posterior), torch.as_tensor(observed), b, fit.model.lambda_u, family=family
-        ).rows
+        for _ in range(SWEEPS_OF_A_BOUND if bounded else 1):
+            site = likelihood.site(columns, second)
+            there = seen[columns.items].to(dtype)
+            weights = site.precision - site.zeros_at(columns.users) * there
+            targets = site.shift - site.zero_shift * there
+            cells = Cells.of_users(columns, site).with_values(weights[order], targets[order])
+            rows = update_users(model, site, cells, items, seen, family).rows
+            if bounded:
+                stored = stored_scores(model, rows, items, columns)
+                _, zeros, count = zero_scores(model, rows, items, columns, stored)
+                likelihood.learn(zeros / count.clamp(min=1))
+                second = stored[1]
+    return rows
 
 
-def _item_rows(posterior: Posterior) -> Rows:
+def _item_rows(fit: Fit) -> Rows:
     """q(V) as the half-step reads it; a structured one has the items' own covariances, with the spread of z."""
+    posterior, model = fit.posterior, fit.model
+    loc = model.own("v", posterior.v_loc)
     if posterior.is_point:
-        return Rows(posterior.v_loc)
+        return Rows(loc)
     if posterior.v_scale is not None:
-        return Rows(posterior.v_loc, posterior.v_scale.square())
+        return Rows(loc, model.own("v", posterior.v_scale).square())
+    assert posterior.v_covariance is not None
     if posterior.kind != "structured":
-        return Rows(posterior.v_loc, covariance=posterior.v_covariance, block=posterior.v_block)
-    rows = torch.arange(len(posterior.v_loc))  # blocks are shared by items without a rating, their spreads of z are not
-    own = torch.cat([posterior.covariance("v", part) for part in rows.split(ROWS_AT_ONCE)])
-    return Rows(posterior.v_loc, covariance=own, block=rows)
+        return Rows(loc, covariance=model.own("v", posterior.v_covariance), block=posterior.v_block)
+    rows = torch.arange(len(loc))  # blocks are shared by items without a rating, their spreads of z are not
+    own = torch.cat([model.own("v", posterior.covariance("v", part)) for part in rows.split(ROWS_AT_ONCE)])
+    return Rows(loc, covariance=own, block=rows)
 
 
 def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions, rows: Rows) -> UpdatedFit:
@@ -226,13 +242,14 @@ def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions,
     fresh = [user for user, row in zip(asked, at.tolist(), strict=True) if row >= dataset.n_users]
     source = np.arange(n_users)
     source[at] = dataset.n_users + np.arange(len(asked))
-    changes: dict[str, Any] = {"u_loc": torch.cat([posterior.u_loc, rows.loc])}
+    wider = fit.model.of_users
+    changes: dict[str, Any] = {"u_loc": torch.cat([posterior.u_loc, wider(rows.loc)])}
     if posterior.u_scale is not None:
         assert rows.variance is not None
-        changes["u_scale"] = torch.cat([posterior.u_scale, rows.variance.sqrt()])
+        changes["u_scale"] = torch.cat([posterior.u_scale, wider(rows.variance.sqrt(), 0.0)])
     if posterior.u_covariance is not None:
         assert rows.covariance is not None and rows.block is not None and posterior.u_block is not None
-        changes["u_covariance"] = torch.cat([posterior.u_covariance, rows.covariance])
+        changes["u_covariance"] = torch.cat([posterior.u_covariance, wider(rows.covariance, 0.0)])
         changes["u_block"] = torch.cat([posterior.u_block, rows.block + len(posterior.u_covariance)])
     mask = np.concatenate([folded_in(fit), np.ones(n_users - dataset.n_users, bool)])
     mask[at] = True
@@ -314,21 +331,25 @@ def _encoded(fit: Fit, counts: sp.csr_matrix) -> tuple[Tensor, Tensor]:
 
 
 def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor) -> Posterior:
-    """The posterior with items added after its own, v ~ N(loc, scale^2 + 1/lambda_v)."""
-    changes: dict[str, Any] = {name: torch.cat([getattr(posterior, name), loc]) for name in ("v_loc", "z_loc")}
-    changes["z_scale"] = torch.cat([posterior.z_scale, scale])
-    variance = scale.square() + 1 / posterior.lambda_v
+    """The posterior with items added after its own, v ~ N(loc, scale^2 + 1/lambda_v), biases at their prior."""
+    around = posterior.around(loc)
+    changes: dict[str, Any] = {"v_loc": torch.cat([posterior.v_loc, around])}
+    changes |= {"z_loc": torch.cat([posterior.z_loc, loc]), "z_scale": torch.cat([posterior.z_scale, scale])}
+    own = torch.full_like(around[0], 1 / posterior.lambda_v)
+    if posterior.v_pad is not None:
+        own[-2] = 0.0  # what meets the users' biases is given
+    variance = torch.nn.functional.pad(scale.square(), (0, len(own) - loc.shape[1])) + own
     if posterior.v_scale is not None:
         changes["v_scale"] = torch.cat([posterior.v_scale, variance.sqrt()])
     if posterior.v_covariance is not None:
         assert posterior.v_block is not None
         n_blocks = len(posterior.v_covariance)
         if posterior.kind == "structured":  # given z; the posterior adds the spread of z itself
-            own = torch.eye(loc.shape[1], dtype=loc.dtype)[None] / posterior.lambda_v
+            covariance = torch.diag(own)[None]
             block = posterior.v_block.new_full((len(loc),), n_blocks)
         else:
-            own, block = torch.diag_embed(variance), n_blocks + torch.arange(len(loc))
-        changes["v_covariance"] = torch.cat([posterior.v_covariance, own])
+            covariance, block = torch.diag_embed(variance), n_blocks + torch.arange(len(loc))
+        changes["v_covariance"] = torch.cat([posterior.v_covariance, covariance])
         changes["v_block"] = torch.cat([posterior.v_block, block])
     return replace(posterior, **changes)
 

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import contents
+from models import contents, ratings
 from models.cvae import CVAE
 from models.networks.mlp import MLPDecoder, MLPEncoder
 from models.observations import Observations, RatingColumns, SparseRows
-from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
@@ -21,19 +20,33 @@ from pyro_cvae.errors import InputError
 
 def content_likelihood(name: str, arguments: dict[str, Any]) -> contents.ContentLikelihood:
     """The package's own likelihood of that name, or the class of a path ``module.Class``; InputError if unknown."""
-    module, _, attribute = contents.NAMES.get(name, name.replace(":", ".")).replace(":", ".").rpartition(".")
+    return _made(contents.NAMES, name, arguments, contents.ContentLikelihood, "content")
+
+
+def _made(names: dict[str, str], name: str, arguments: dict[str, Any], base: type[Any], what: str) -> Any:
+    module, _, attribute = names.get(name, name.replace(":", ".")).replace(":", ".").rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"unknown content likelihood {name!r} ({error})", "use a class path or " + ", ".join(contents.NAMES)
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, contents.ContentLikelihood)):
-        raise InputError(f"{name} is no ContentLikelihood", "derive it from models.contents.ContentLikelihood")
+        problem = f"unknown {what} likelihood {name!r} ({error})"
+        raise InputError(problem, "use a class path or " + ", ".join(names)) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(f"{name} is no {base.__name__}", f"derive it from models.{what}s.{base.__name__}")
     try:
         return found(**arguments)
     except TypeError as error:
         raise InputError(f"{name}: {error}", "give the arguments that its constructor takes") from error
+
+
+def rating_likelihood(options: Any) -> ratings.RatingLikelihood:
+    """The ratings likelihood of model options: the package's own of that name, or the class of a path.
+
+    The paper's takes its precisions a and b from the options. Raises InputError.
+    """
+    name, arguments = options.rating_likelihood, dict(options.rating_likelihood_args)
+    if name == "confidence-normal":
+        arguments = {"a": options.a, "b": options.b} | arguments
+    return _made(ratings.NAMES, name, arguments, ratings.RatingLikelihood, "rating")
 
 
 def observe(
@@ -61,7 +74,9 @@ def observe(
     content = SparseRows.from_csr(scalings["content"].transform(counts), torch.float64)
     likelihood.check(content)
     inputs = SparseRows.from_csr(scalings["inputs"].transform(counts), torch.float64)
-    columns = RatingColumns.from_interactions(split.train, options.a, options.unrated, torch.float64)
+    rating = rating_likelihood(options)
+    columns = RatingColumns.from_interactions(split.train, rating.default_confidence, options.unrated, torch.float64)
+    rating.check(columns)
     return Observations(content, inputs, columns), scalings
 
 
@@ -71,9 +86,11 @@ def make_model(n_users: int, n_items: int, n_features: int, likelihood: contents
     decoder = MLPDecoder(
         n_features, o.factors, o.hidden, o.activation, likelihood.param_names, encoder if o.tied else None
     )
-    ratings = ConfidenceNormal(o.a, o.b)
+    rating = rating_likelihood(o)
+    rating.prepare(n_users)
     precisions = {"lambda_u": o.lambda_u, "lambda_v": o.lambda_v, "lambda_w": o.lambda_w, "lambda_r": o.lambda_r}
-    model = CVAE(n_users, n_items, o.factors, encoder, decoder, likelihood, ratings, **precisions)
+    lambda_b = o.lambda_b if o.biases == "on" else None
+    model = CVAE(n_users, n_items, o.factors, encoder, decoder, likelihood, rating, **precisions, lambda_b=lambda_b)
     model.parametrization = o.parametrization
     return model
 

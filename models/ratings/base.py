@@ -1,38 +1,155 @@
-"""The contract of a ratings likelihood p(R | U, V): one distribution over whole columns of the rating matrix."""
+"""The contract of a ratings likelihood p(R | U, V): what a cell says of its score, over whole columns of the matrix."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from models.observations import RatingColumns
+from models.ratings.columns import CellColumns
+from models.ratings.moments import Moments
+from pyro_cvae.errors import InputError
+
+N_NODES = 32
+"""Nodes of the quadrature over a score."""
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianSite:
+    """A factor exp(t_ij s_ij - 1/2 c_ij s_ij^2) of every cell, s_ij its score, as sparse as the columns.
+
+    Shapes: ``precision`` c and ``shift`` t of the stored cells (n_stored,); ``zero_precision`` that of all other cells,
+    one number or (n_users,), and ``zero_shift`` theirs.
+    """
+
+    precision: Tensor
+    shift: Tensor
+    zero_precision: float | Tensor
+    zero_shift: float = 0.0
+
+    def zeros_at(self, users: Tensor) -> float | Tensor:
+        """What a cell of these users would have as a zero: a number, or one for each."""
+        zero = self.zero_precision
+        return zero[users] if isinstance(zero, Tensor) else zero
 
 
 class RatingLikelihood(nn.Module, ABC):
-    """p(R_j | U, v_j) of an item's column of ratings, for a batch of items.
+    """p(R_ij | s_ij) of a cell given its score s_ij = u_i.v_j, with the biases where there are any.
 
-    ``conjugate`` says that it is Gaussian in u and v: then :meth:`conjugate_site` and ``background`` exist, which the
-    structured guide and the closed forms ask for.
+    Subclasses state :meth:`cell`, and :meth:`expected_log_prob` where the expectation under Normals is known.
+    ``zeros`` says that a cell that is not stored is a rating of 0, else it is missing; a stored confidence 0 always
+    says missing. ``explicit`` marks likelihoods of ratings as people give them, which are predicted as numbers, not
+    ranked alone. ``conjugate`` says that it is Gaussian in u and v, or has a Gaussian bound: then :meth:`site` exists,
+    which the structured guide and the closed forms ask for; ``exact`` is false for a bound. ``learns`` is what
+    :meth:`learn` is given after a closed-form sweep, "noise" or "bound", if anything. ``subsample`` > 0 is the
+    number of users whose zeros are looked at in a training step, 0 takes all. What is learned is an ``nn.Parameter``.
     """
 
     conjugate: ClassVar[bool] = False
+    exact: ClassVar[bool] = True
+    explicit: ClassVar[bool] = False
+    learns: ClassVar[str] = ""
+    zeros: bool = True
+    subsample: int = 0
 
     @abstractmethod
-    def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> TorchDistribution:
-        """The distribution of the columns, batch shape (n_items,), event shape (n_users,).
-
-        Shapes: ``u`` (n_users, n_factors), ``v`` (n_items, n_factors). Of ``columns`` only the pattern of stored
-        cells and their confidences may be used: they are given, not drawn.
-        """
+    def cell(self, score: Tensor, confidence: Tensor) -> Distribution:
+        """p(R_ij | s_ij) of single cells: batch shape that of ``score``, and of ``confidence``, their C_ij."""
 
     @property
     def background(self) -> float:
-        """Precision of the cells that are not stored."""
+        """Confidence of the cells that are not stored."""
+        return 1.0
+
+    @property
+    def default_confidence(self) -> float:
+        """Confidence of a stored cell that states none."""
+        return 1.0
+
+    def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> TorchDistribution:
+        """The distribution of the columns, batch shape (n_items,), event shape (n_users,).
+
+        Shapes: ``u`` (n_users, width), ``v`` (n_items, width). Of ``columns`` only the pattern of stored cells and
+        their confidences may be used: they are given, not drawn.
+        """
+        return CellColumns(self, u, v, columns)
+
+    def log_prob(self, score: Tensor, ratings: Tensor, confidence: Tensor) -> Tensor:
+        """Log p(R_ij | s_ij) of single cells in nats."""
+        return self.cell(score, confidence).log_prob(ratings)
+
+    def expected_log_prob(self, moments: Moments, columns: RatingColumns) -> Tensor | None:
+        """E_q[log p(R_j | U, v_j)] in nats without :meth:`constant`, (n_items,), or a lower bound of it; ``None``:
+        there is no closed form, and draws of u and v take its place."""
+        return None
+
+    def constant(self, columns: RatingColumns) -> Tensor:
+        """The part of log p(R_j | U, v_j) that depends on nothing that is fitted, in nats and float64, (n_items,)."""
+        return torch.zeros(len(columns), dtype=torch.float64)
+
+    def site(self, columns: RatingColumns, second: Tensor | None = None) -> GaussianSite:
+        """The Gaussian factors of the cells; ``second`` is E_q[s^2] of the stored ones, (n_stored,), for bounds."""
         raise NotImplementedError(f"{type(self).__name__} has no Gaussian site")
 
-    def conjugate_site(self, u: Tensor, u_var: Tensor | None, columns: RatingColumns) -> tuple[Tensor, Tensor]:
-        """The Gaussian factor in v_j: precision (n_items, n_factors, n_factors), and precision times mean."""
-        raise NotImplementedError(f"{type(self).__name__} has no Gaussian site")
+    def learn(self, mean_square: Tensor) -> None:
+        """Own parameters at their best given q, after a closed-form sweep.
+
+        ``mean_square`` is E[C (R - s)^2] over the stored cells (), for "noise", or E[s^2] over each user's zeros
+        (n_users,), for "bound".
+        """
+
+    def check(self, columns: RatingColumns) -> None:
+        """Raise InputError if a rating is outside the support."""
+
+    def initial_mean(self, columns: RatingColumns) -> float:
+        """The score at which the likelihood's mean is that of the ratings: where the items' biases start."""
+        return 0.0
+
+    def predict(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of new ratings whose scores are N(mean, variance), of the same shape.
+
+        E[R] = E[E[R|s]] and var(R) = E[var(R|s)] + var(E[R|s]), by Gauss-Hermite quadrature over s; confidences are
+        the default.
+        """
+        nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
+        score = mean[..., None] + variance.sqrt()[..., None] * torch.as_tensor(nodes).to(mean)
+        weight = torch.as_tensor(weights / weights.sum()).to(mean)
+        given = self.cell(score, torch.full_like(score, self.default_confidence))
+        expected = (weight * given.mean).sum(-1)
+        second = (weight * (given.variance + given.mean.square())).sum(-1)
+        return expected, (second - expected.square()).clamp(min=0).sqrt()
+
+    def prepare(self, n_users: int) -> None:
+        """Make what needs the number of users; called once, before anything is fitted."""
+
+    def hold(self) -> None:
+        """Stop learning what points of u and v, ``map``, say nothing of."""
+
+    def refuse(self, what: str) -> InputError:
+        """The error of an algorithm that needs a Gaussian site."""
+        return InputError(f"{type(self).__name__} has no closed form, which {what} needs", "use inference.svi")
+
+
+def mean_rating(likelihood: RatingLikelihood, columns: RatingColumns) -> float:
+    """Mean rating over all cells that are there, the zeros among them where the likelihood has any, weighted by C."""
+    weight = columns.confidences.double()
+    total, count = (weight * columns.ratings.double()).sum(), weight.sum()
+    if likelihood.zeros:
+        n_cells = int(columns.observed.sum()) * columns.n_users
+        count = count + likelihood.background * (n_cells - len(columns.users))
+    return float(total / count.clamp(min=1e-12))
+
+
+def stored_support(columns: RatingColumns, good: Tensor, name: str, must: str, remedy: str) -> None:
+    """Raise InputError unless all ratings that are there are ``good``, bool (n_stored,)."""
+    bad = ~good & (columns.confidences > 0)
+    if bool(bad.any()):
+        value = float(columns.ratings[bad][0])
+        raise InputError(f"{name} ratings must be {must}, but there is a {value:g}", remedy)

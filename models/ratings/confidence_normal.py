@@ -1,8 +1,8 @@
-r"""The paper's ratings likelihood: every cell Normal around u_i.v_j with the confidence C_ij as its precision.
+r"""The paper's ratings likelihood: every cell Normal around its score s_ij = u_i.v_j, with precision C_ij.
 
-    R_ij ~ N(u_i.v_j, 1 / C_ij),    C_ij = a where the pair is stored, b elsewhere             (paper, section 2.1)
+    R_ij ~ N(s_ij, 1 / C_ij),    C_ij = a where the pair is stored, b elsewhere                (paper, section 2.1)
 
-A column costs O(K^2 + K n_stored), because with s_ij = u_i.v_j and the Gram matrix G = U'U
+A column costs O(K^2 + K n_stored), because with the Gram matrix G = U'U
 
     sum_i C_ij (R_ij - s_ij)^2 = b v_j' G v_j + sum over stored of [c (r - s)^2 - b s^2].
 
@@ -16,17 +16,19 @@ import math
 from typing import ClassVar
 
 import torch
-from pyro.distributions import Distribution, Normal, TorchDistribution
+from pyro.distributions import Distribution, TorchDistribution
+from pyro.distributions import Normal as NormalDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
 from models.observations import RatingColumns
-from models.ratings.base import RatingLikelihood
+from models.ratings.base import GaussianSite, RatingLikelihood, mean_rating
+from models.ratings.moments import Moments
 from pyro_cvae.errors import InputError
 
 
 class ConfidenceNormal(RatingLikelihood):
-    """R_ij ~ N(u_i.v_j, 1 / C_ij) with precision ``a`` on stored pairs and ``b`` on all other cells.
+    """R_ij ~ N(s_ij, 1 / C_ij) with precision ``a`` on stored pairs and ``b`` on all other cells.
 
     ``a`` is the precision of a pair that states none, ``b`` >= 0 that of the background (0: cells that are not
     stored are missing). Raises InputError for other values. Source: paper, section 2.1.
@@ -39,6 +41,11 @@ class ConfidenceNormal(RatingLikelihood):
         if not (0 < a < math.inf and 0 <= b < math.inf):
             raise InputError(f"the confidences a = {a:g}, b = {b:g} are no precisions", "use a > 0 and b >= 0")
         self.a, self.b = float(a), float(b)
+        self.zeros = b > 0
+
+    def cell(self, score: Tensor, confidence: Tensor) -> Distribution:
+        """A Normal of precision C_ij."""
+        return NormalDistribution(score, confidence.rsqrt())
 
     def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> NormalColumns:
         """The columns' distribution, see :class:`NormalColumns`."""
@@ -49,6 +56,29 @@ class ConfidenceNormal(RatingLikelihood):
         """The precision ``b``."""
         return self.b
 
+    @property
+    def default_confidence(self) -> float:
+        """The precision ``a``."""
+        return self.a
+
+    def expected_log_prob(self, moments: Moments, columns: RatingColumns) -> Tensor:
+        """-E[1/2 sum_i C_ij (R_ij - s_ij)^2], (n_items,)."""
+        found = self.distribution(moments.u, moments.v, columns)
+        return -found.half_square(columns, moments.u_var, moments.v_var)
+
+    def constant(self, columns: RatingColumns) -> Tensor:
+        """The normaliser, sum over cells of 1/2 log(C_ij / 2 pi) (6.65e8 nats in all on citeulike-t)."""
+        nothing = torch.zeros(columns.n_users, 1), torch.zeros(len(columns), 1)
+        return NormalColumns(*nothing, columns, self.b).log_normalizer(columns)
+
+    def site(self, columns: RatingColumns, second: Tensor | None = None) -> GaussianSite:
+        """Precisions C_ij, shifts C_ij R_ij; the background b."""
+        return GaussianSite(columns.confidences, columns.confidences * columns.ratings, self.b)
+
+    def initial_mean(self, columns: RatingColumns) -> float:
+        """The mean rating."""
+        return mean_rating(self, columns)
+
     def conjugate_site(self, u: Tensor, u_var: Tensor | None, columns: RatingColumns) -> tuple[Tensor, Tensor]:
         """The Gaussian factor exp E_q(U)[log p(R_j | U, v_j)] in v_j: its precision and precision times mean.
 
@@ -56,31 +86,42 @@ class ConfidenceNormal(RatingLikelihood):
         E[U] C_j R_j, (n_items, n_factors). Shapes: ``u``, ``u_var`` (n_users, n_factors), means and variances of
         q(u_i), ``None`` for a point. Source: paper, section 2.3.
         """
-        gram = u.mT @ u
-        stored = u[columns.users]
-        outer = stored[:, :, None] * stored[:, None, :]
-        if u_var is not None:
-            gram = gram + torch.diag(u_var.sum(0))
-            outer = outer + torch.diag_embed(u_var[columns.users])
-        precision = (self.b * columns.observed.to(u.dtype))[:, None, None] * gram
-        precision = precision.index_add(0, columns.items, (columns.confidences - self.b)[:, None, None] * outer)
-        shift = u.new_zeros(len(columns), u.shape[1])
-        return precision, shift.index_add(0, columns.items, (columns.confidences * columns.ratings)[:, None] * stored)
+        return gaussian_factors(self.site(columns), u, u_var, columns)
+
+
+def gaussian_factors(
+    site: GaussianSite, u: Tensor, u_var: Tensor | None, columns: RatingColumns
+) -> tuple[Tensor, Tensor]:
+    """The product over users of a site's factors as a Gaussian in each v_j: precision, and precision times mean.
+
+    Shapes: (n_items, width, width) and (n_items, width), from ``u`` and ``u_var`` (n_users, width) of q(U).
+    """
+    zero, seen = site.zero_precision, columns.observed.to(u.dtype)
+    moments = Moments(u, u_var, u[:0], None)
+    gram = moments.gram(zero) if isinstance(zero, Tensor) else zero * moments.gram()
+    stored = u[columns.users]
+    outer = stored[:, :, None] * stored[:, None, :]
+    if u_var is not None:
+        outer = outer + torch.diag_embed(u_var[columns.users])
+    weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
+    precision = (seen[:, None, None] * gram).index_add(0, columns.items, weights[:, None, None] * outer)
+    shift = seen[:, None] * (site.zero_shift * u.sum(0))
+    return precision, shift.index_add(0, columns.items, targets[:, None] * stored)
 
 
 class NormalColumns(TorchDistribution):
     """Whole columns of Normal ratings, sparse: batch shape (n_items,), event shape (n_users,).
 
     Equal to the dense product of Normals over all users. ``columns`` gives the exposure: which cells are stored and
-    with what precision. A value is a :class:`RatingColumns`.
+    with what precision, times ``tau`` (). A value is a :class:`RatingColumns`.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     has_rsample = False
 
-    def __init__(self, u: Tensor, v: Tensor, columns: RatingColumns, b: float) -> None:
-        self.u, self.v, self.columns, self.b = u, v, columns, b
+    def __init__(self, u: Tensor, v: Tensor, columns: RatingColumns, b: float, tau: Tensor | None = None) -> None:
+        self.u, self.v, self.columns, self.b, self.tau = u, v, columns, b, tau
         super().__init__(torch.Size(v.shape[:1]), torch.Size(u.shape[:1]), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> NormalColumns:
@@ -91,7 +132,16 @@ class NormalColumns(TorchDistribution):
 
     def log_prob(self, value: RatingColumns) -> Tensor:
         """Log p(R_j | U, v_j) in nats, (n_items,)."""
-        return self.log_normalizer(value).to(self.v.dtype) - self.half_square(value)
+        return self.log_normalizer(value).to(self.v.dtype) - self.half_square(value) + self.log_tau(value)
+
+    def log_tau(self, value: RatingColumns) -> Tensor:
+        """1/2 log(tau) for every cell that is there, (n_items,)."""
+        if self.tau is None:
+            return self.v.new_zeros(len(value))
+        n_cells = self.v.new_zeros(len(value)).index_add(0, value.items, (value.confidences > 0).to(self.v.dtype))
+        if self.b > 0:
+            n_cells = n_cells + (value.n_users - value.indptr.diff())
+        return 0.5 * self.tau.log() * n_cells * value.observed
 
     def log_normalizer(self, value: RatingColumns) -> Tensor:
         """sum_i 1/2 log(C_ij / 2 pi) over the cells that are there, in float64, (n_items,).
@@ -107,40 +157,29 @@ class NormalColumns(TorchDistribution):
         return torch.where(value.observed, 0.5 * (log_c + background), zero)
 
     def half_square(self, value: RatingColumns, u_var: Tensor | None = None, v_var: Tensor | None = None) -> Tensor:
-        """E[1/2 sum_i C_ij (R_ij - u_i.v_j)^2] in nats, (n_items,).
+        """E[1/2 sum_i C_ij (R_ij - s_ij)^2] in nats, (n_items,).
 
         With no variances this is the plain quadratic form at ``u`` and ``v``. With ``u`` and ``v`` read as the means
         of independent Normals with variances ``u_var`` (n_users, n_factors) and ``v_var``, diagonal
-        (n_items, n_factors) or full (n_items, n_factors, n_factors), it is the expectation, from
-        E[s^2] = m_s^2 + m_u' S_v m_u + m_v' S_u m_v + tr(S_u S_v).
+        (n_items, n_factors) or full (n_items, n_factors, n_factors), it is the expectation
+        (:class:`models.ratings.moments.Moments`).
         """
-        u, v, users, items = self.u, self.v, value.users, value.items
-        gram = u.mT @ u
-        if u_var is not None:
-            gram = gram + torch.diag(u_var.sum(0))
-        square = ((v @ gram) * v).sum(-1)
-        stored_u, stored_v = u[users], v[items]
-        score = (stored_u * stored_v).sum(-1)
-        variance = torch.zeros_like(score)
-        if u_var is not None:
-            variance = variance + (u_var[users] * stored_v.square()).sum(-1)
-        if v_var is not None and v_var.dim() == 2:
-            square = square + v_var @ gram.diagonal()
-            second = stored_u.square() if u_var is None else stored_u.square() + u_var[users]
-            variance = variance + (second * v_var[items]).sum(-1)
-        elif v_var is not None:
-            square = square + (v_var * gram).sum((-1, -2))
-            variance = variance + ((v_var[items] @ stored_u[..., None]).squeeze(-1) * stored_u).sum(-1)
-            if u_var is not None:
-                variance = variance + (u_var[users] * v_var.diagonal(dim1=-2, dim2=-1)[items]).sum(-1)
+        moments = Moments(self.u, u_var, self.v, v_var)
+        square = moments.square(moments.gram())
+        score, variance = moments.scores(value.users, value.items)
         residual = (value.ratings - score).square() + variance
         stored = value.confidences * residual - self.b * (score.square() + variance)
-        return 0.5 * (self.b * square).index_add(0, items, stored) * value.observed
+        found = 0.5 * (self.b * square).index_add(0, value.items, stored) * value.observed
+        return found if self.tau is None else self.tau * found
+
+    def _precisions(self) -> Tensor:
+        """Of every cell, 0 where it is missing, (n_items, n_users)."""
+        _, confidences = self.columns.dense(self.b)
+        return confidences if self.tau is None else confidences * self.tau.detach()
 
     def dense(self) -> Distribution:
         """The same over dense columns, for a few items; a missing cell is given the precision 1e-12."""
-        _, confidences = self.columns.dense(self.b)
-        return Normal(self.v @ self.u.mT, confidences.clamp(min=1e-12).rsqrt()).to_event(1)
+        return NormalDistribution(self.v @ self.u.mT, self._precisions().clamp(min=1e-12).rsqrt()).to_event(1)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> RatingColumns:
         """Draw every cell at its own precision, (n_items, n_users) stored cells: for checks on small data."""
@@ -148,7 +187,7 @@ class NormalColumns(TorchDistribution):
             raise NotImplementedError("draw columns one sample at a time")
         _, confidences = self.columns.dense(self.b)
         mean = self.v.detach() @ self.u.detach().mT
-        noise = torch.randn_like(mean) / confidences.clamp(min=torch.finfo(mean.dtype).tiny).sqrt()
+        noise = torch.randn_like(mean) / self._precisions().clamp(min=torch.finfo(mean.dtype).tiny).sqrt()
         n_items, n_users = mean.shape
         return RatingColumns(
             torch.arange(n_items + 1, device=mean.device) * n_users,

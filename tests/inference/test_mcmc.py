@@ -414,7 +414,7 @@ def test_data_that_are_too_large_are_refused(dataset, tmp_path):
 
 def test_ratings_without_a_closed_form_are_refused():
     class SomeLikelihood(RatingLikelihood):
-        def distribution(self, u, v, columns):
+        def cell(self, score, confidence):
             raise NotImplementedError
 
     def make():

@@ -14,7 +14,7 @@ from pyro_cvae.errors import InputError, MachineError
 
 def test_options_of_all_kinds_are_checked():
     for wrong in (
-        {"mode": "mcmc"}, {"factors": 0}, {"lambda_u": 0.0}, {"lambda_v": float("nan")}, {"b": -1.0}, {"hidden": ()},
+        {"mode": "mcmc"}, {"factors": 0}, {"lambda_u": -1.0}, {"lambda_v": float("nan")}, {"b": -1.0}, {"hidden": ()},
         {"mode": "map", "guide": "structured"}, {"kl_warmup": 9, "pretrain_epochs": 3}, {"dtype": "float16"},
         {"word_dropout": 1.0}, {"validation": 1.0}, {"resume": True, "overwrite": True}, {"factor": 3},
     ):  # fmt: skip

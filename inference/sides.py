@@ -1,0 +1,133 @@
+"""The closed-form half-steps over a model: biases, and sites whose zeros differ by user, put into plain half-steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from inference.half_steps import Cells, HalfStep, Offset, Rows, half_step
+from models.cvae import CVAE
+from models.observations import RatingColumns
+from models.ratings import GaussianSite
+
+FLOATS_AT_ONCE = 2**24
+
+
+def update_users(model: CVAE, site: GaussianSite, cells: Cells, items: Rows, observed: Tensor, family: str) -> HalfStep:
+    """q(U) given q(V); ``observed`` (n_items,) are the items that have a column. Widths are those of the model."""
+    rows, offset = _design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)
+    zero = site.zero_precision
+    shared = {"by_row": zero} if isinstance(zero, Tensor) else {}
+    b = 1.0 if isinstance(zero, Tensor) else zero
+    more = {"offset": offset, "zero_shift": site.zero_shift, **shared}
+    return half_step(cells, rows, observed, b, model.lambda_u, family=family, **more)  # type: ignore[arg-type]
+
+
+def update_items(
+    model: CVAE,
+    site: GaussianSite,
+    cells: Cells,
+    users: Rows,
+    observed: Tensor,
+    z_loc: Tensor,
+    spread: Tensor | None,
+    family: str,
+) -> HalfStep:
+    """q(V) given q(U) and the means of q(Z), and variances ``spread`` where q(v|z) is structured.
+
+    Shapes: ``observed`` (n_users,); ``z_loc``, ``spread`` (n_items, n_factors).
+    """
+    rows, offset = _design(users, model.kappa_v, model.kappa_u) if model.mean is not None else (users, None)
+    zero = site.zero_precision
+    shared = {"by_other": zero} if isinstance(zero, Tensor) else {}
+    b = 1.0 if isinstance(zero, Tensor) else zero
+    if spread is not None:
+        spread = torch.nn.functional.pad(spread, (0, model.width - model.n_factors))
+    more = {"offset": offset, "zero_shift": site.zero_shift, **shared}
+    around = model.prior_of_items(z_loc)
+    return half_step(cells, rows, observed, b, model.lambda_v, around, spread, family, **more)  # type: ignore[arg-type]
+
+
+def _design(rows: Rows, constant: float, kappa: float) -> tuple[Rows, Offset]:
+    """What the other side's rows are multiplied by, and what these rows add to scores by themselves.
+
+    Rows (w, bias / kappa) become (w, ``constant``), which the other side's (w', bias' / constant) meets, and an offset.
+    """
+    loc, bias = rows.loc.clone(), rows.loc[:, -1]
+    loc[:, -1] = constant
+    mean = kappa * bias
+    if rows.is_point:
+        return Rows(loc), Offset(mean, mean.square())
+    if rows.variance is not None:
+        variance = rows.variance.clone()
+        variance[:, -1] = 0.0
+        return Rows(loc, variance), Offset(mean, mean.square() + kappa**2 * rows.variance[:, -1])
+    assert rows.covariance is not None and rows.block is not None
+    own = rows.covariance[:, -1][rows.block]
+    if rows.spread is not None:
+        through = rows.slope**2 * rows.spread * own
+        parts = torch.arange(len(loc)).split(max(1, FLOATS_AT_ONCE // loc.shape[1] ** 2))
+        carried = [(rows.covariance[rows.block[part]] @ through[part, :, None]).squeeze(-1) for part in parts]
+        own = own + torch.cat(carried)
+    second = mean.square() + kappa**2 * own[:, -1]
+    covariance, own = rows.covariance.clone(), kappa * own
+    covariance[:, -1], covariance[:, :, -1], own[:, -1] = 0.0, 0.0, 0.0
+    return replace(rows, loc=loc, covariance=covariance), Offset(mean, second, own)
+
+
+def stored_scores(model: CVAE, users: Rows, items: Rows, columns: RatingColumns) -> tuple[Tensor, Tensor]:
+    """E[s] and E[s^2] of the stored cells, (n_stored,) each, biases included.
+
+    var(s) = x' S_u x + y' S_v y + tr(S_u S_v) with x the mean of what meets u and y the mean of what meets v.
+    """
+    n, biased = model.n_factors, model.mean is not None
+    at_once = max(1, FLOATS_AT_ONCE // (2 * model.width**2))
+    tables = [None if rows.covariance is None else rows.own_covariances() for rows in (users, items)]
+    means, seconds = [], []
+    for at in torch.arange(len(columns.users)).split(at_once):
+        u, v = users.loc[columns.users[at]], items.loc[columns.items[at]]
+        x, y = v.clone(), u.clone()
+        if biased:
+            x[:, -1], y[:, -1] = model.kappa_u, model.kappa_v
+        mean = (u * x).sum(-1) + (model.kappa_v * v[:, -1] if biased else 0.0)
+        variance = torch.zeros_like(mean)
+        blocks = []
+        for rows, table, which, met in ((users, tables[0], columns.users, x), (items, tables[1], columns.items, y)):
+            if rows.variance is not None:
+                own = rows.variance[which[at]]
+                variance = variance + (own * met.square()).sum(-1)
+                blocks.append(own[:, :n])
+            elif table is not None and rows.block is not None:
+                own = table[rows.block[which[at]]]
+                variance = variance + ((own @ met[..., None]).squeeze(-1) * met).sum(-1)
+                blocks.append(own[:, :n, :n].flatten(1))
+        if blocks:
+            variance = variance + (blocks[0] * blocks[1]).sum(-1)
+        means.append(mean)
+        seconds.append(mean.square() + variance)
+    return torch.cat(means), torch.cat(seconds)
+
+
+def zero_scores(
+    model: CVAE, users: Rows, items: Rows, columns: RatingColumns, stored: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums of E[s] and E[s^2] over each user's zeros, and their number, (n_users,) each; ``stored`` as above."""
+    rows, offset = _design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)
+    seen = columns.observed.to(rows.loc.dtype)
+    gram, total = rows.second_moment(seen), seen @ rows.loc
+    score, second = users.loc @ total, ((users.loc @ gram) * users.loc).sum(-1)
+    if users.variance is not None:
+        second = second + users.variance @ gram.diagonal()
+    elif users.covariance is not None:
+        second = second + (users.covariance * gram).sum((-1, -2))[users.block]
+    if offset is not None:
+        met = (seen * offset.mean) @ rows.loc
+        met = met if offset.covariance is None else met + seen @ offset.covariance
+        score = score + seen @ offset.mean
+        second = second + 2 * (users.loc @ met) + seen @ offset.second
+    inside = seen[columns.items]
+    count = torch.full_like(score, float(seen.sum())).index_add(0, columns.users, -inside)
+    score = score.index_add(0, columns.users, -inside * stored[0])
+    return score, second.index_add(0, columns.users, -inside * stored[1]).clamp(min=0), count

@@ -1,0 +1,66 @@
+"""Explicit ratings, such as stars: Normal noise on the pairs that were rated, nothing said of the others."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.observations import RatingColumns
+from models.ratings.base import GaussianSite
+from models.ratings.confidence_normal import ConfidenceNormal, NormalColumns
+from models.ratings.moments import Moments
+from pyro_cvae.errors import InputError
+
+
+class Normal(ConfidenceNormal):
+    """R_ij ~ N(s_ij, 1 / (tau C_ij)) on stored pairs alone (Salakhutdinov and Mnih, NIPS 2008).
+
+    ``tau`` is the precision of the noise: given, or where it is ``learned`` the start of what ``bayes`` learns by
+    maximising the ELBO (``map`` holds it: with points of u and v its maximum is the interpolation of the ratings).
+    C_ij is the relative weight of a pair, 1 where it states none. Raises InputError for a ``tau`` that is no precision.
+    """
+
+    explicit: ClassVar[bool] = True
+    learns: ClassVar[str] = "noise"
+
+    def __init__(self, tau: float = 1.0, learned: bool = True) -> None:
+        super().__init__(1.0, 0.0)
+        if not 0 < tau < math.inf:
+            raise InputError(f"tau = {tau:g} is no precision", "use a number above 0")
+        self.log_tau = nn.Parameter(torch.tensor(math.log(tau)), requires_grad=learned)
+
+    @property
+    def tau(self) -> Tensor:
+        """The precision of the noise, ()."""
+        return self.log_tau.exp()
+
+    def cell(self, score: Tensor, confidence: Tensor) -> torch.distributions.Distribution:
+        """A Normal of precision tau C_ij."""
+        return super().cell(score, self.tau * confidence)
+
+    def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> NormalColumns:
+        """The columns' distribution."""
+        return NormalColumns(u, v, columns, 0.0, self.tau)
+
+    def expected_log_prob(self, moments: Moments, columns: RatingColumns) -> Tensor:
+        """E[1/2 sum_i (log tau - tau C_ij (R_ij - s_ij)^2)] over stored pairs, (n_items,)."""
+        found = self.distribution(moments.u, moments.v, columns)
+        return found.log_tau(columns) - found.half_square(columns, moments.u_var, moments.v_var)
+
+    def site(self, columns: RatingColumns, second: Tensor | None = None) -> GaussianSite:
+        """Precisions tau C_ij on stored pairs."""
+        precision = self.tau.detach() * columns.confidences
+        return GaussianSite(precision, precision * columns.ratings, 0.0)
+
+    def hold(self) -> None:
+        """Keep tau."""
+        self.log_tau.requires_grad_(False)
+
+    @torch.no_grad()
+    def learn(self, mean_square: Tensor) -> None:
+        """Tau at the maximum of the ELBO, where E[C (R - s)^2] is ``mean_square`` over the stored pairs."""
+        if self.log_tau.requires_grad:
+            self.log_tau.copy_(-mean_square.clamp(min=1e-12).log())
