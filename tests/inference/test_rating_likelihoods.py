@@ -220,7 +220,7 @@ def test_the_pyro_program_has_the_biases():
     ratings, confidences = observations.columns.dense(model.ratings.b)
     there = confidences > 0
     cells = torch.distributions.Normal(scores, confidences.clamp(min=1e-9).rsqrt()).log_prob(ratings)
-    assert float(trace.nodes["R"]["log_prob_sum"]) == pytest.approx(float(cells[there].sum()), rel=1e-12)
+    assert trace.nodes["R"]["log_prob_sum"].item() == pytest.approx(float(cells[there].sum()), rel=1e-12)
     for site, rows, bias, around, precision in (
         ("u", u[:, :-1], b, torch.zeros_like(b), model.lambda_u),
         ("v", v[:, :-1] - z, c, model.mean.detach(), model.lambda_v),
@@ -228,7 +228,7 @@ def test_the_pyro_program_has_the_biases():
         expected = torch.distributions.Normal(torch.zeros(1).double(), precision**-0.5).log_prob(rows).sum()
         expected = expected + torch.distributions.Normal(around.double(), 1.7**-0.5).log_prob(bias).sum()
         expected = expected + len(bias) * 0.5 * math.log(precision / 1.7)  # density of a bias in units of kappa
-        assert float(trace.nodes[site]["log_prob_sum"]) == pytest.approx(float(expected), rel=1e-12)
+        assert trace.nodes[site]["log_prob_sum"].item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "poisson"])
