@@ -56,10 +56,11 @@ class DataOptions:
     Parameters:
         data: A name (simulated, simulated-gaussian, citeulike-a, citeulike-t) or a path to a folder or a file.
         items: A table of items and their texts, where ``data`` is a table of interactions.
-        split: How training and test are told apart (per-user, time, items); ignored with ``train_file``.
+        ratings: What the column ``rating`` of a table says (clicks: nothing, each pair is a 1; stars: the rating).
+        split: How training and test are told apart (per-user, time, items, cells); ignored with ``train_file``.
         train_per_user: Training items per user (the paper's P) of a per-user split.
         train_file: A file of training rows in CiteULike's format; all other pairs are test.
-        test_fraction: Share of test pairs of a split by time, or of held-out items of a split by items.
+        test_fraction: Share of test pairs of a split by time or by cells, or of held-out items of a split by items.
         split_seed: Seed of the split.
         validation: Share of the training ratings (for P = 1: of the users) that early stopping and tuning look at.
         scaling: How word counts become content (auto, none, binary, word-max, row-max, tfidf,
@@ -68,6 +69,7 @@ class DataOptions:
 
     data: str = "simulated"
     items: str | None = None
+    ratings: str = "clicks"
     split: str = "per-user"
     train_per_user: int = 10
     train_file: str | None = None
@@ -77,7 +79,8 @@ class DataOptions:
     scaling: str = "auto"
 
     def __post_init__(self) -> None:
-        _choice("split", self.split, ("per-user", "time", "items"))
+        _choice("ratings", self.ratings, ("clicks", "stars"))
+        _choice("split", self.split, ("per-user", "time", "items", "cells"))
         _check(self.train_per_user >= 1, "train_per_user", self.train_per_user, "at least 1")
         _check(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "0 or more and below 2^32")
         _check(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")

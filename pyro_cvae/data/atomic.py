@@ -1,8 +1,9 @@
 """RecBole's atomic files: ``NAME.inter`` and ``NAME.item``, tab separated, each column typed in the header.
 
-Of ``.inter`` we read ``user_id:token``, ``item_id:token`` and, if there, ``weight:float`` (the pair's confidence) and
-``timestamp:float``; of ``.item`` ``item_id:token`` and all ``token_seq`` columns, the text (one named like a title is
-the title, too). Other columns, ``rating`` among them, are left out and named in the log: every listed pair counts.
+Of ``.inter`` we read ``user_id:token``, ``item_id:token`` and, if there, ``weight:float`` (the pair's confidence),
+``timestamp:float`` and, where ``ratings="stars"`` asks for it, ``rating:float``; of ``.item`` ``item_id:token`` and all
+``token_seq`` columns, the text (one named like a title is the title, too). Other columns are left out and named in the
+log; without ``rating`` every listed pair counts as chosen.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ TYPES = ("token", "token_seq", "float", "float_seq")
 
 
 def load_atomic(
-    path: files.PathLike, items: files.PathLike | None = None, *, n_words: int = 8000, unknown: str = "error"
+    path: files.PathLike,
+    items: files.PathLike | None = None,
+    *,
+    n_words: int = 8000,
+    unknown: str = "error",
+    ratings: str = "clicks",
 ) -> Dataset:
     """A data set from a folder with one ``.inter`` file, or from that file; ``.item`` beside it, or ``items``.
 
@@ -43,7 +49,7 @@ def load_atomic(
     if titles:
         columns["title"] = table.columns[titles[0]]
     texts = Table(columns, path=item_path, lines=table.lines, typed=False)
-    return build(pairs, texts, path.stem, n_words, unknown)
+    return build(pairs, texts, path.stem, n_words, unknown, ratings)
 
 
 def _read(path: Path) -> tuple[Table, dict[str, str]]:

@@ -48,6 +48,10 @@ class Content:
                 "give one word for each column",
             )
         object.__setattr__(self, "counts", counts)
+        if self.given is not None:
+            check_given(self.given, self.n_items, "words")
+            if not self.empty[~self.given].all():
+                raise InputError("an item that has no words has counts", "set given to True where there are words")
 
     def __repr__(self) -> str:
         return f"Content({self.n_items} items, {self.n_features} features, {self.counts.nnz} entries)"
@@ -71,6 +75,17 @@ class Content:
     def empty(self) -> np.ndarray:
         """True for an item without a single word, bool (n_items,)."""
         return np.diff(self.counts.indptr) == 0
+
+    def select(self, rows: Any) -> Content:
+        """The content of these items, in their order: rows, an index array or a mask."""
+        given = None if self.given is None else self.given[rows]
+        return Content(self.counts[rows], self.vocabulary, self.vectorizer, given)
+
+
+def check_given(given: Any, n_items: int, what: str) -> None:
+    """Raise InputError unless it is bool (n_items,): whether each item has the content that ``what`` names."""
+    if not (isinstance(given, np.ndarray) and given.dtype == bool and given.shape == (n_items,)):
+        raise InputError(f"which items have {what} is not told for each of {n_items}", "give bool (n_items,)")
 
 
 @dataclass(frozen=True, eq=False)

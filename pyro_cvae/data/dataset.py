@@ -14,11 +14,13 @@ import scipy.sparse as sp
 
 from pyro_cvae.data import files
 from pyro_cvae.data.content import Content, TextVectorizer
-from pyro_cvae.data.contents import AnyContent
+from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, describe, of_parts, parts_of
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
 
 SCHEMA = 1
+SCHEMA_OF_OTHERS = 2  # with contents that a reader of the first schema would not see
+_CONTENT_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*").fullmatch
 _INTEGER = re.compile("0|-?[1-9][0-9]{0,17}").fullmatch
 
 
@@ -34,9 +36,9 @@ class Dataset:
         item_ids: External id of each item row, the same.
         titles: Title of each item row (object holding str), or ``None``.
         truth: What a simulator drew, by name (u, v, z, scores, lambda_u, ...), or ``None``.
-        others: Contents of the items besides ``content``, by name.
+        others: Contents of the items besides ``content``, by name: letters, digits, ``_`` and ``-``, not ``text``.
 
-    Raises InputError if sizes disagree, or ids are repeated or of mixed types.
+    Raises InputError if sizes disagree, or ids are repeated or of mixed types, or a content has no usable name.
     """
 
     name: str
@@ -65,9 +67,18 @@ class Dataset:
             object.__setattr__(self, "titles", np.asarray(self.titles, object))
             if len(self.titles) != self.n_items:
                 raise InputError(f"{len(self.titles)} titles for {self.n_items} items", "give one for each item")
+        object.__setattr__(self, "others", dict(self.others))
+        for name, content in self.others.items():
+            check_content_name(name)
+            if not isinstance(content, Content | Vectors | Tokens):
+                raise InputError(f"the content {name} is a {type(content).__name__}", "use Vectors, Images or Tokens")
+            if content.n_items != self.n_items:
+                problem = f"the content {name} has {content.n_items} items, the interactions {self.n_items}"
+                raise InputError(problem, "give one row of content for each item")
 
     def __repr__(self) -> str:
-        return f"Dataset({self.name!r}, {self.interactions!r}, {self.content!r})"
+        parts = [repr(self.name), repr(self.interactions), repr(self.content)]
+        return f"Dataset({', '.join(parts + [f'{name}={content!r}' for name, content in self.others.items()])})"
 
     @property
     def contents(self) -> dict[str, AnyContent]:
@@ -124,7 +135,7 @@ class Dataset:
         return found[found >= 0] if unknown == "drop" else found
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over everything but the name: pairs, content, words, ids, titles, truth; types included."""
+        """SHA-256 (hex) over everything but the name: pairs, contents, words, ids, titles, truth; types included."""
         return self._fingerprint
 
     @cached_property
@@ -137,6 +148,11 @@ class Dataset:
         parts |= {"vectorizer": None if vectorizer is None else vectorizer.to_json()}
         parts |= {"user_ids": self.user_ids, "item_ids": self.item_ids, "titles": self.titles}
         parts |= {f"truth.{name}": value for name, value in sorted((self.truth or {}).items())}
+        if self.content.given is not None:
+            parts |= {"given": self.content.given}
+        for name, content in sorted(self.others.items()):
+            named = {"kind": content.kind} | parts_of(content)
+            parts |= {f"others.{name}.{part}": value for part, value in named.items()}
         return files.digest(parts)
 
     def describe(self) -> dict[str, int | float | str]:
@@ -153,10 +169,14 @@ class Dataset:
             "empty documents": int(self.content.empty.sum()),
             "users without items": int((pairs.user_counts == 0).sum()),
             "items without users": int((pairs.item_counts == 0).sum()),
+            **{name: describe(content) for name, content in self.others.items()},
         }
 
     def save(self, folder: files.PathLike) -> None:
-        """Write the data set into a folder (made if need be): Parquet, JSON and safetensors, no pickle."""
+        """Write the data set into a folder (made if need be): Parquet, JSON and safetensors, no pickle.
+
+        Vectors and images are ``.npy`` files, which :meth:`load` maps into memory where they are large.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         files.write_table(folder / "interactions.parquet", self.interactions.columns())
@@ -165,12 +185,15 @@ class Dataset:
         files.write_table(folder / "items.parquet", {"id": self.item_ids} | titles)
         counts = self.content.counts
         csr = {"data": counts.data, "indices": counts.indices, "indptr": counts.indptr}
+        csr |= {} if self.content.given is None else {"given": self.content.given}
+        others = {name: _save_content(folder, name, content) for name, content in self.others.items()}
         files.write_arrays(folder / "content.safetensors", csr)
         if self.truth is not None:
             files.write_arrays(folder / "truth.safetensors", self.truth)
         vectorizer = self.content.vectorizer
+        newer = bool(others) or self.content.given is not None
         facts = {
-            "schema": SCHEMA,
+            "schema": SCHEMA_OF_OTHERS if newer else SCHEMA,
             "name": self.name,
             "n_users": self.n_users,
             "n_items": self.n_items,
@@ -179,14 +202,14 @@ class Dataset:
             "truth": self.truth is not None,
             "vectorizer": None if vectorizer is None else vectorizer.to_json(),
             "vocabulary": self.content.vocabulary,
-        }
+        } | ({"others": others} if newer else {})
         files.write_json(folder / "dataset.json", facts)
 
     @classmethod
     def load(cls, folder: files.PathLike) -> Dataset:
         """Read what :meth:`save` wrote, exactly; raises InputError naming the file that is missing or damaged."""
         folder = files.need_folder(folder)
-        facts = files.read_json(folder / "dataset.json", SCHEMA)
+        facts = files.read_json(folder / "dataset.json", SCHEMA, SCHEMA_OF_OTHERS)
         try:
             pairs = files.read_table(folder / "interactions.parquet")
             people, things = files.read_table(folder / "users.parquet"), files.read_table(folder / "items.parquet")
@@ -201,11 +224,13 @@ class Dataset:
                     ),
                     None if words is None else tuple(words),
                     None if vectorizer is None else TextVectorizer.from_json(vectorizer),
+                    csr.get("given"),
                 ),
                 people["id"],
                 things["id"],
                 things.get("title"),
                 files.read_arrays(folder / "truth.safetensors") if facts["truth"] else None,
+                {name: _load_content(folder, name, parts) for name, parts in facts.get("others", {}).items()},
             )
             intact = dataset.fingerprint() == facts["fingerprint"]
         except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -213,6 +238,35 @@ class Dataset:
         if not intact:
             raise InputError("its files were changed or damaged after saving", "make the folder again", path=folder)
         return dataset
+
+
+def check_content_name(name: str) -> None:
+    """Raise InputError unless a further content may be called so: letters, digits, ``_``, ``-``, not ``text``."""
+    if name == "text" or not (isinstance(name, str) and _CONTENT_NAME(name)):
+        remedy = "use letters, digits, _ and -, a letter first; text is the items' own"
+        raise InputError(f"a content cannot be called {name!r}", remedy)
+
+
+def _save_content(folder: Path, name: str, content: AnyContent) -> dict[str, Any]:
+    """Write the arrays of a content; what JSON holds is returned."""
+    parts = parts_of(content)
+    if "values" in parts:
+        files.write_npy(folder / f"content-{name}.npy", parts.pop("values"))
+    arrays = {part: value for part, value in parts.items() if isinstance(value, np.ndarray)}
+    files.write_arrays(folder / f"content-{name}.safetensors", arrays)
+    return {"kind": content.kind} | {part: value for part, value in parts.items() if part not in arrays}
+
+
+def _load_content(folder: Path, name: str, facts: dict[str, Any]) -> AnyContent:
+    check_content_name(name)  # before it is part of a path
+    parts = facts | files.read_arrays(folder / f"content-{name}.safetensors")
+    if facts["kind"] in ("vectors", "images"):
+        parts["values"] = files.read_npy(folder / f"content-{name}.npy")
+    try:
+        return of_parts(facts["kind"], parts)
+    except InputError as error:
+        problem = f"the content {name} is damaged ({error.problem})"
+        raise InputError(problem, "make the folder again", path=folder) from None
 
 
 def read_interactions(columns: dict[str, np.ndarray], n_users: int, n_items: int) -> Interactions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,8 +20,14 @@ PathLike = str | os.PathLike[str]
 
 def read_bytes(path: PathLike) -> bytes:
     """The bytes of a file; raises InputError if it is missing, a folder or unreadable."""
-    try:
+    with _readable(path):
         return Path(path).read_bytes()
+
+
+@contextmanager
+def _readable(path: PathLike) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise InputError("no such file", "check the path", path=path) from None
     except (IsADirectoryError, NotADirectoryError):
@@ -73,6 +80,7 @@ def need_folder(path: PathLike) -> Path:
 
 # Folders of our own (Dataset.save, Split.save): Parquet, JSON and safetensors, nothing that can run code on loading.
 
+_MAPPED_BYTES = 2**26
 _RESTORE = "the folder is damaged or incomplete: make it again or restore it"
 
 
@@ -93,15 +101,16 @@ def write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path, schema: int) -> dict[str, Any]:
-    """Read a JSON object written with this ``schema`` number; raises InputError for anything else."""
+def read_json(path: Path, *schemas: int) -> dict[str, Any]:
+    """Read a JSON object written with one of these ``schema`` numbers; raises InputError for anything else."""
     try:
         value = json.loads(read_bytes(path))
     except ValueError as error:
         raise InputError(f"is not valid JSON ({error})", _RESTORE, path=path) from None
-    if not isinstance(value, dict) or value.get("schema") != schema:
+    if not isinstance(value, dict) or value.get("schema") not in schemas:
         found = value.get("schema") if isinstance(value, dict) else None
-        raise InputError(f"has schema {found!r}, this version reads {schema}", "make the folder again", path=path)
+        known = " and ".join(map(str, schemas))
+        raise InputError(f"has schema {found!r}, this version reads {known}", "make the folder again", path=path)
     return value
 
 
@@ -144,13 +153,53 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"is not a readable safetensors file ({error})", _RESTORE, path=path) from None
 
 
+def write_npy(path: Path, values: np.ndarray) -> None:
+    """Write one array of numbers as ``.npy``, in place of a file that may be mapped; a mapped array is not copied."""
+    values = np.asarray(values, order="C")
+    with whole_file(path) as new, open(new, "wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(values))
+        stream.write(_bytes(values))
+
+
+def read_npy(path: PathLike, remedy: str = _RESTORE) -> np.ndarray:
+    """The array of numbers in a ``.npy`` file, mapped and read-only where it is larger than 64 MiB; nothing unpickled.
+
+    Raises InputError if the file is missing, damaged, cut short, or holds anything but plain numbers.
+    """
+    path = Path(path)
+    with _readable(path), open(path, "rb") as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"version {version}")
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(stream)
+        except Exception:  # a damaged header is parsed as Python's literals are, and can fail in every way
+            raise InputError("is not a readable .npy file", remedy, path=path) from None
+        begin, found = stream.tell(), os.fstat(stream.fileno()).st_size
+    if dtype.kind not in "biuf":
+        raise InputError(f"holds values of type {dtype}, not numbers", "save an array of numbers", path=path)
+    wanted = begin + math.prod(shape) * dtype.itemsize
+    if found != wanted:
+        raise InputError(f"has {found} bytes instead of {wanted}: it is damaged or cut short", remedy, path=path)
+    values = np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C") if 0 not in shape else np.zeros(shape)
+    return values if wanted > _MAPPED_BYTES else np.array(values, dtype)
+
+
+def _bytes(values: np.ndarray) -> memoryview:
+    """The bytes of an array in C order, not copied."""
+    return values.reshape(-1).view(np.uint8).data
+
+
 def digest(parts: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of named arrays, strings, sequences of strings and ``None``, types and shapes included."""
     sha = hashlib.sha256()
     for name, part in parts.items():
         if isinstance(part, np.ndarray) and part.dtype != object:
-            kind, body = f"{part.dtype.str}{part.shape}", np.asarray(part, order="C").tobytes()
+            kind, body = f"{part.dtype.str}{part.shape}", _bytes(np.asarray(part, order="C"))
         else:
-            kind, body = "json", json.dumps(part.tolist() if isinstance(part, np.ndarray) else part).encode()
-        sha.update(f"{name}:{kind}:{len(body)}:".encode() + body)
+            text = json.dumps(part.tolist() if isinstance(part, np.ndarray) else part)
+            kind, body = "json", memoryview(text.encode())
+        sha.update(f"{name}:{kind}:{len(body)}:".encode())
+        sha.update(body)
     return sha.hexdigest()

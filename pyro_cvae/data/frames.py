@@ -1,5 +1,6 @@
-"""Tables: (user, item[, weight[, time]]) and (item, text[, title]) from pandas, polars, Arrow, CSV or Parquet.
+"""Tables: (user, item[, rating, weight, time]) and (item, text[, title]) from pandas, polars, Arrow, CSV or Parquet.
 
+A rating is R_ij where ``ratings="stars"`` asks for it; otherwise every listed pair counts as chosen, R_ij = 1.
 A weight is the pair's confidence, C_ij; 0 says that the cell is missing. Ids keep their type: whole numbers or text.
 CSV has no types, so a column of ids is whole numbers if every one of them, in both tables, is written as one.
 """
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 # The columns we read, by the names they may have.
 PAIRS = {"user": ("user", "user_id"), "item": ("item", "item_id"), "weight": ("weight",), "time": ("time", "timestamp")}
+STARS = PAIRS | {"rating": ("rating",)}
 ITEMS = {"item": ("item", "item_id"), "text": ("text",), "title": ("title",)}
 
 
@@ -79,34 +81,46 @@ class Table:
 
 
 def from_frames(
-    interactions: Any, items: Any, *, name: str = "table", n_words: int = 8000, unknown: str = "error"
+    interactions: Any,
+    items: Any,
+    *,
+    name: str = "table",
+    n_words: int = 8000,
+    unknown: str = "error",
+    ratings: str = "clicks",
 ) -> Dataset:
     """A data set from two tables: pandas or polars frames, Arrow tables, or mappings of column name to values.
 
     Parameters:
-        interactions: Columns ``user``, ``item`` and, if there, ``weight`` and ``time`` (numbers, or dates: seconds
-            since 1970, UTC where no zone is given).
+        interactions: Columns ``user``, ``item`` and, if there, ``rating``, ``weight`` and ``time`` (numbers, or dates:
+            seconds since 1970, UTC where no zone is given).
         items: Columns ``item``, ``text`` and, if there, ``title``; one row an item. As in the paper, the words of title
             and text are counted together.
         name: Label of the data set.
         n_words: Size of the vocabulary (:class:`~pyro_cvae.data.content.TextVectorizer`).
         unknown: What to do with pairs whose item is not in ``items``: ``"error"``, or ``"drop"`` and count in the log.
+        ratings: ``"clicks"``: every pair is a 1, a column ``rating`` is left out; ``"stars"``: that column is R_ij.
 
     Users are in the order of their ids, items in that of their table. Repeated pairs are merged, the last row kept, and
     counted in the log. Raises InputError, naming the row, for anything that cannot be used: missing or mixed ids,
-    repeated items, weights that are negative, NaN or infinite.
+    repeated items, weights that are negative, NaN or infinite, ratings that are missing or not finite.
     """
-    return build(_as_table(interactions, "interactions"), _as_table(items, "items"), name, n_words, unknown)
+    return build(_as_table(interactions, "interactions"), _as_table(items, "items"), name, n_words, unknown, ratings)
 
 
 def load_tables(
-    path: files.PathLike, items: files.PathLike | None = None, *, n_words: int = 8000, unknown: str = "error"
+    path: files.PathLike,
+    items: files.PathLike | None = None,
+    *,
+    n_words: int = 8000,
+    unknown: str = "error",
+    ratings: str = "clicks",
 ) -> Dataset:
     """A data set from files of the two tables of :func:`from_frames`, each ``.csv`` or ``.parquet``."""
     pairs = read_table(path)
     if items is None:
         raise InputError("a table of interactions needs a table of items", "add --items FILE", path=path)
-    return build(pairs, read_table(items), Path(path).stem, n_words, unknown)
+    return build(pairs, read_table(items), Path(path).stem, n_words, unknown, ratings)
 
 
 def read_table(path: files.PathLike) -> Table:
@@ -141,11 +155,17 @@ def read_pairs(path: files.PathLike) -> tuple[list[Any], list[Any], np.ndarray |
     return users, items, _numbers(table, "weight", _weight)
 
 
-def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str) -> Dataset:
+def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str, ratings: str = "clicks") -> Dataset:
     """The data set of two tables; see :func:`from_frames`."""
     if unknown not in ("error", "drop"):
         raise InputError(f"unknown policy {unknown!r} for pairs of unknown items", "use error or drop")
-    pairs, items = pairs.pick(PAIRS, ("user", "item")), items.pick(ITEMS, ("item", "text"))
+    if ratings not in ("clicks", "stars"):
+        raise InputError(f"ratings cannot be read as {ratings!r}", "use clicks or stars")
+    if ratings == "stars":
+        pairs = pairs.pick(STARS, ("user", "item", "rating"))
+    else:
+        pairs = pairs.pick(PAIRS, ("user", "item"))
+    items = items.pick(ITEMS, ("item", "text"))
     given_items, item_ids = _ids("item", pairs, items)
     (given_users,) = _ids("user", pairs)
     row_of: dict[Any, int] = {}
@@ -155,6 +175,7 @@ def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str) -> 
     item_rows = np.array([row_of.get(key, -1) for key in given_items], np.int64)
     weights = _numbers(pairs, "weight", _weight)
     times = _numbers(pairs, "time", _seconds)
+    stars = _numbers(pairs, "rating", _plain_number)
     known = item_rows >= 0
     if not known.all() and unknown == "error":
         row = int(np.argmin(known))
@@ -171,6 +192,7 @@ def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str) -> 
         item_rows[known],
         n_users=len(user_ids),
         n_items=len(item_ids),
+        ratings=None if stars is None else stars[known],
         confidences=None if weights is None else weights[known],
         times=None if times is None else times[known],
     )
@@ -293,9 +315,11 @@ def _numbers(table: Table, column: str, parse: Callable[[Any], float | None]) ->
         number = None if missing(value) else parse(value)
         if number is None or not math.isfinite(number):
             shown = "is missing" if missing(value) else f"{value!r} cannot be used"
-            expected = {"weight": "a number of 0 or more", "time": "a number or a date like 2026-11-23T09:30:00"}[
-                column
-            ]
+            expected = {
+                "weight": "a number of 0 or more",
+                "time": "a number or a date like 2026-11-23T09:30:00",
+                "rating": "a finite number",
+            }[column]
             raise table.error(f"the {column} {shown}", f"give {expected}", row)
         numbers.append(number)
     return np.array(numbers, np.float64)

@@ -57,14 +57,26 @@ REMOTE: dict[str, tuple[RemoteFile, ...]] = {
 NAMES = ("simulated", "simulated-gaussian", *REMOTE)
 
 
-def load_dataset(name_or_path: PathLike, items: PathLike | None = None) -> Dataset:
+def load_dataset(name_or_path: PathLike, items: PathLike | None = None, *, ratings: str = "clicks") -> Dataset:
     """The data set of a name (one of ``NAMES``), a folder or a file.
+
+    Parameters:
+        name_or_path: What it is.
+        items: The table of items, where that is a table of interactions.
+        ratings: ``clicks``: every pair of a table or ``.inter`` file is a 1; ``stars``: its column ``rating`` is R_ij.
+            Saved data and simulations have the ratings that they have; they, too, must not be all 1 for ``stars``.
 
     A folder is one that ``Dataset.save`` wrote, CiteULike's, or RecBole's atomic files; a file is a table of
     interactions (CSV, Parquet), with ``items`` the table of items, or a RecBole ``.inter`` file. Raises InputError
     with the remedy for anything else, and MachineError where a download fails.
     """
-    name = os.fspath(name_or_path)
+    dataset = _load(os.fspath(name_or_path), items, ratings)
+    if ratings == "stars" and (dataset.interactions.ratings[dataset.interactions.observed] == 1).all():
+        raise InputError(f"the ratings of {dataset.name} are all 1: they are clicks", "leave --ratings stars out")
+    return dataset
+
+
+def _load(name: str, items: PathLike | None, ratings: str) -> Dataset:
     if items is not None and (name in NAMES or Path(name).is_dir()):
         raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
     if name == "simulated":
@@ -81,19 +93,19 @@ def load_dataset(name_or_path: PathLike, items: PathLike | None = None) -> Datas
         return load_citeulike(fetch(name))
     path = Path(name)
     if path.is_dir():
-        return _load_folder(path)
+        return _load_folder(path, ratings)
     if path.suffix == ".inter":
         from pyro_cvae.data.atomic import load_atomic
 
-        return load_atomic(path, items)
+        return load_atomic(path, items, ratings=ratings)
     if path.exists() or path.suffix in (".csv", ".parquet"):
         from pyro_cvae.data.frames import load_tables
 
-        return load_tables(path, items)
+        return load_tables(path, items, ratings=ratings)
     raise InputError("no such data set", f"use one of {', '.join(NAMES)}, or the path of a folder or file", path=path)
 
 
-def _load_folder(path: Path) -> Dataset:
+def _load_folder(path: Path, ratings: str) -> Dataset:
     if (path / "dataset.json").exists():
         return Dataset.load(path)
     if (path / "users.dat").exists():
@@ -103,7 +115,7 @@ def _load_folder(path: Path) -> Dataset:
     if any(path.glob("*.inter")):
         from pyro_cvae.data.atomic import load_atomic
 
-        return load_atomic(path)
+        return load_atomic(path, ratings=ratings)
     raise InputError(
         "no data set in this folder",
         "it needs users.dat (CiteULike), a .inter file (RecBole) or dataset.json (saved by this program)",

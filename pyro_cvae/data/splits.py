@@ -246,9 +246,9 @@ def make_split(dataset: Dataset, options: Any) -> Split:
         split = by_time(dataset, options.test_fraction)
     elif options.split == "items":
         split = held_out_items(dataset, options.test_fraction, options.split_seed)
-    elif options.split != "per-user":
-        raise InputError(f"unknown split {options.split!r}", "use per-user, time or items")
-    elif dataset.interactions.complete:
+    elif options.split not in ("per-user", "cells"):
+        raise InputError(f"unknown split {options.split!r}", "use per-user, time, items or cells")
+    elif options.split == "cells" or dataset.interactions.complete:
         split = held_out_cells(dataset, options.test_fraction, options.split_seed)
     else:
         split = per_user(dataset, options.train_per_user, options.split_seed)
