@@ -83,7 +83,7 @@ def fit_and_report(options: Options) -> None:
     if run.out is None:
         run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{options.fit.mode}")
         options = replace(options, run=run)
-    dataset = load_dataset(data.data, data.items, ratings=data.ratings)
+    dataset = load_dataset(data.data, data.items, data.contents, ratings=data.ratings)
     split = make_split(dataset, data)
     began = time.monotonic()
     with progress(run.quiet) as on_step:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
 
 
@@ -56,6 +57,8 @@ class DataOptions:
     Parameters:
         data: A name (simulated, simulated-gaussian, citeulike-a, citeulike-t) or a path to a folder or a file.
         items: A table of items and their texts, where ``data`` is a table of interactions.
+        contents: Further contents of the items, each NAME[=[KIND:]PATH], with KIND words, tokens, images or vectors.
+            Without a path it is one that the data have: a column of the items' table, titles, title-tokens, tags.
         ratings: What the column ``rating`` of a table says (clicks: nothing, each pair is a 1; stars: the rating).
         split: How training and test are told apart (per-user, time, items, cells); ignored with ``train_file``.
         train_per_user: Training items per user (the paper's P) of a per-user split.
@@ -69,6 +72,7 @@ class DataOptions:
 
     data: str = "simulated"
     items: str | None = None
+    contents: tuple[str, ...] = ()
     ratings: str = "clicks"
     split: str = "per-user"
     train_per_user: int = 10
@@ -79,6 +83,7 @@ class DataOptions:
     scaling: str = "auto"
 
     def __post_init__(self) -> None:
+        parse_all(self.contents)
         _choice("ratings", self.ratings, ("clicks", "stars"))
         _choice("split", self.split, ("per-user", "time", "items", "cells"))
         _check(self.train_per_user >= 1, "train_per_user", self.train_per_user, "at least 1")

@@ -7,7 +7,7 @@ keeps nothing of size users x items. None has settings that were tuned on a test
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,21 +34,22 @@ def popularity(dataset: Dataset, split: Split) -> ScoreBlock:
     return lambda users: counts.expand(len(users), -1)
 
 
-def tfidf(dataset: Dataset, split: Split) -> ScoreBlock:
+def tfidf(dataset: Dataset, split: Split, contents: Sequence[str] = ()) -> ScoreBlock:
     """Cosine of the item's tf-idf vector and the user's: s_ij = x_j . sum of x_k over the user's training items k.
 
     x_k is the unit vector of (1 + ln count) * smoothed idf (``ContentScaling`` ``tfidf``); dividing by the norm of the
-    user's sum would not change the ranking of a user.
+    user's sum would not change the ranking of a user. ``contents`` names the word contents that are compared, side by
+    side; by default the text, or where there is none all others of that kind.
     """
     import torch
 
-    words = _tfidf(dataset)
+    words = _tfidf(dataset, contents)
     profiles = (_positive(split) @ words).tocsr()
     by_word = words.T.tocsr()
     return lambda users: torch.from_numpy((profiles[users] @ by_word).toarray())
 
 
-def svd(dataset: Dataset, split: Split, n_dimensions: int, seed: int = 0) -> ScoreBlock:
+def svd(dataset: Dataset, split: Split, n_dimensions: int, seed: int = 0, contents: Sequence[str] = ()) -> ScoreBlock:
     """The cosine of :func:`tfidf` after a truncated SVD of the tf-idf matrix to ``n_dimensions`` (Deerwester, 1990).
 
     The vectors U S are scaled to unit length, items without words to zero. The SVD is randomised (Halko, Martinsson and
@@ -58,15 +59,15 @@ def svd(dataset: Dataset, split: Split, n_dimensions: int, seed: int = 0) -> Sco
     """
     import torch
 
-    vectors = _svd_vectors(dataset, n_dimensions, seed)
+    vectors = _svd_vectors(dataset, n_dimensions, seed, contents)
     items, profiles = torch.from_numpy(vectors), torch.from_numpy(_positive(split) @ vectors)
     return lambda users: profiles[torch.from_numpy(users)] @ items.T
 
 
-def _svd_vectors(dataset: Dataset, n_dimensions: int, seed: int) -> np.ndarray:
+def _svd_vectors(dataset: Dataset, n_dimensions: int, seed: int, contents: Sequence[str]) -> np.ndarray:
     from sklearn.utils.extmath import randomized_svd
 
-    words = _tfidf(dataset)
+    words = _tfidf(dataset, contents)
     n_dimensions = min(n_dimensions, *words.shape)
     left, singular, _ = randomized_svd(words, n_dimensions, n_iter=2, random_state=seed)
     # Directions without variance (rank below n_dimensions) are rounding noise, which a unit length would blow up.
@@ -75,7 +76,14 @@ def _svd_vectors(dataset: Dataset, n_dimensions: int, seed: int) -> np.ndarray:
     return np.where(norms > 1e-6, vectors / np.maximum(norms, 1e-6), 0.0).astype(np.float32)
 
 
-def svd_prior(dataset: Dataset, split: Split, n_dimensions: int = 300, sweeps: int = 10, seed: int = 0) -> ScoreBlock:
+def svd_prior(
+    dataset: Dataset,
+    split: Split,
+    n_dimensions: int = 300,
+    sweeps: int = 10,
+    seed: int = 0,
+    contents: Sequence[str] = (),
+) -> ScoreBlock:
     """The vectors of :func:`svd` held as z under the closed form of ``inference.coordinate --mode map``, no network.
 
     What a learned encoder has to be better than. a = 1, b = 0.01, lambda_v = 1 and lambda_u = 10, or 30 where users
@@ -87,7 +95,7 @@ def svd_prior(dataset: Dataset, split: Split, n_dimensions: int = 300, sweeps: i
     from models.observations import RatingColumns
 
     a, b, lambda_u, lambda_v = 1.0, 0.01, 10.0 if np.median(split.train.user_counts) > 1 else 30.0, 1.0
-    z = torch.from_numpy(_svd_vectors(dataset, n_dimensions, seed))
+    z = torch.from_numpy(_svd_vectors(dataset, n_dimensions, seed, contents))
     columns = RatingColumns.from_interactions(split.train.select(split.train.positive), a)
     items, users = Cells.of_items(columns, b), Cells.of_users(columns, b)
     u, v = Rows(z[:0]), Rows(z)
@@ -173,10 +181,20 @@ def _positive(split: Split) -> Any:
     return pairs_matrix(split.train.select(split.train.positive))
 
 
-def _tfidf(dataset: Dataset) -> Any:
-    from pyro_cvae.data.content import ContentScaling
+def _tfidf(dataset: Dataset, contents: Sequence[str]) -> Any:
+    """Unit rows of tf-idf over the words of these contents side by side, sparse float32 (n_items, n_words)."""
+    import scipy.sparse as sp
 
-    counts = dataset.content.counts
-    if not counts.nnz:
+    from pyro_cvae.data.content import Content, ContentScaling
+    from pyro_cvae.data.contents import pick
+
+    chosen = {name: pick(dataset.contents, name) for name in contents}
+    for name, content in chosen.items():
+        if not isinstance(content, Content):
+            raise InputError(f"the content {name} is {content.kind}, not words", "compare contents of words")
+    words = {name: content for name, content in dataset.contents.items() if isinstance(content, Content)}
+    counts = [words[name].counts for name in chosen or (["text"] if dataset.content.counts.nnz else words)]
+    if not any(part.nnz for part in counts):
         raise InputError("the items have no words to compare", "leave the rivals tfidf and svd out")
-    return ContentScaling.fit(counts, "tfidf").transform(counts)
+    joined = counts[0] if len(counts) == 1 else sp.hstack(counts, "csr")
+    return ContentScaling.fit(joined, "tfidf").transform(joined)

@@ -8,11 +8,13 @@ log; without ``rating`` every listed pair counts as chosen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pyro_cvae.data import files
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.frames import Table, build
+from pyro_cvae.data.sources import Source
 from pyro_cvae.errors import InputError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -25,10 +27,12 @@ def load_atomic(
     n_words: int = 8000,
     unknown: str = "error",
     ratings: str = "clicks",
+    contents: Sequence[Source] = (),
 ) -> Dataset:
     """A data set from a folder with one ``.inter`` file, or from that file; ``.item`` beside it, or ``items``.
 
-    Raises InputError, with file and line, for anything malformed; policies as in ``frames.from_frames``.
+    Raises InputError, with file and line, for anything malformed; policies as in ``frames.from_frames``, and
+    ``contents`` as in ``frames.load_tables``.
     """
     path = Path(path)
     if path.is_dir():
@@ -48,8 +52,9 @@ def load_atomic(
     columns["text"] = [" ".join(parts) for parts in zip(*rest, strict=True)] if rest else [""] * len(table.lines or ())
     if titles:
         columns["title"] = table.columns[titles[0]]
+    columns |= {s.name: table.columns[s.name] for s in contents if s.path is None and s.name in table.columns}
     texts = Table(columns, path=item_path, lines=table.lines, typed=False)
-    return build(pairs, texts, path.stem, n_words, unknown, ratings)
+    return build(pairs, texts, path.stem, n_words, unknown, ratings, contents)
 
 
 def _read(path: Path) -> tuple[Table, dict[str, str]]:

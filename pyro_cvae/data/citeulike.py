@@ -1,8 +1,10 @@
-"""CiteULike folders: ``users.dat``, ``mult.dat``, ``vocabulary.dat`` and, if there, ``titles.txt``.
+"""CiteULike folders: ``users.dat``, ``mult.dat``, ``vocabulary.dat`` and, if there, ``titles.txt`` and tags.
 
 Formats (Wang, Chen and Li, IJCAI 2013): row u of ``users.dat`` is ``n i1 ... in``, the items of user u; row j of
 ``mult.dat`` is ``n w1:c1 ... wn:cn``, word w occurs c times in item j; row w of ``vocabulary.dat`` is word w, to be
-split on newlines only and not stripped, since some words are or hold Unicode blanks. Numbers count from 0.
+split on newlines only and not stripped, since some words are or hold Unicode blanks. Row t of ``tags.dat`` is tag t;
+row j of ``item-tag.dat`` (citeulike-a) is ``n t1 ... tn``, the tags of item j, and row t of ``tag-item.dat``
+(citeulike-t) the other way round, the items of tag t. Numbers count from 0.
 """
 
 from __future__ import annotations
@@ -64,11 +66,39 @@ def load_citeulike(folder: files.PathLike) -> Dataset:
     )
 
 
-def read_lists(path: files.PathLike, n_items: int, n_rows: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def read_tags(folder: files.PathLike, n_items: int, least: int = 5) -> Content:
+    """The tags of the items as words, each 0 or 1: those on ``least`` items or more, sparse (n_items, n_tags).
+
+    An item without any tag at all has no such content; one with rare tags only has it, with none of these.
+    """
+    folder = files.need_folder(folder)
+    names = read_vocabulary(folder / "tags.dat")
+    if (folder / "item-tag.dat").exists():
+        starts, tags = read_lists(folder / "item-tag.dat", len(names), n_items, ("item", "tag"))
+        items = np.repeat(np.arange(n_items), np.diff(starts))
+    elif (folder / "tag-item.dat").exists():
+        starts, items = read_lists(folder / "tag-item.dat", n_items, len(names), ("tag", "item"))
+        tags = np.repeat(np.arange(len(names)), np.diff(starts))
+    else:
+        raise InputError("no such file", "get item-tag.dat or tag-item.dat", path=folder / "item-tag.dat")
+    counts = sp.csr_matrix((np.ones(len(tags)), (items, tags)), shape=(n_items, len(names)))
+    kept = np.flatnonzero(np.bincount(tags, minlength=len(names)) >= least)
+    if not len(kept):
+        raise InputError(f"no tag is on {least} items or more", "leave the content tags out", path=folder / "tags.dat")
+    given = np.diff(counts.indptr) > 0
+    content = Content(counts[:, kept], tuple(names[tag] for tag in kept), None, None if given.all() else given)
+    rare = int((content.empty & given).sum())
+    log.info("tags on %d items or more: %d of %d; %d items have other tags only", least, len(kept), len(names), rare)
+    return content
+
+
+def read_lists(
+    path: files.PathLike, n_items: int, n_rows: int | None = None, what: tuple[str, str] = ("user", "item")
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows ``n i1 ... in`` as (starts (n_rows + 1,), items (n_pairs,)), items in the order of the file.
 
     Raises InputError for a malformed row, a count that lies, an id outside 0..n_items - 1, a repeated id, or, where
-    ``n_rows`` is given, another number of rows.
+    ``n_rows`` is given, another number of rows. ``what`` says what a row and a number are.
     """
     lines = files.read_lines(path)
     numbers: list[int] = []
@@ -77,12 +107,11 @@ def read_lists(path: files.PathLike, n_items: int, n_rows: int | None = None) ->
             raise _malformed_row(path, line, text, r"[0-9]{1,18}", "whole numbers of 0 or more, with blanks between")
         numbers += map(int, text.split())
     starts, values = _split_rows(path, lines, np.array(numbers, np.int64), 1)
-    _check_range(path, starts, values, n_items, "item")
-    _check_repeats(path, starts, values, "item")
+    _check_range(path, starts, values, n_items, what[1])
+    _check_repeats(path, starts, values, what[1])
     if n_rows is not None and len(lines) != n_rows:
-        raise InputError(
-            f"has {len(lines)} rows, but the data has {n_rows} users", "use the file of these data", path=path
-        )
+        problem = f"has {len(lines)} rows, but the data has {n_rows} {what[0]}s"
+        raise InputError(problem, "use the file of these data", path=path)
     return starts, values
 
 

@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import scipy.sparse as sp
 
-from pyro_cvae.data.content import Content, check_given
+from pyro_cvae.data.content import Content, TextVectorizer, check_given
 from pyro_cvae.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -228,6 +229,17 @@ def pick(contents: dict[str, AnyContent], name: str) -> AnyContent:
     return contents[name]
 
 
+def of_texts(kind: str, texts: Sequence[str | None]) -> Content | Tokens:
+    """Texts as ``words`` or ``tokens``; where one is ``None`` or blank, the item lacks the content."""
+    if kind == "tokens":
+        return Tokens.fit(texts)
+    documents = [text or "" for text in texts]
+    given = np.array([is_text(text) for text in texts], bool)
+    vectorizer = TextVectorizer.fit([text for text, there in zip(documents, given, strict=True) if there])
+    counts = vectorizer.counts(documents)
+    return Content(counts, vectorizer.vocabulary, vectorizer, None if given.all() else given)
+
+
 def words_of(text: str | None) -> list[str]:
     """The words of a text as :class:`Tokens` has them; ``None`` has none."""
     return _WORDS(text.lower()) if text else []
@@ -284,10 +296,6 @@ def parts_of(content: AnyContent) -> dict[str, Any]:
 
 def of_parts(kind: str, parts: dict[str, Any]) -> AnyContent:
     """The content of this kind whose :func:`parts_of` these are; InputError or KeyError if they are damaged."""
-    import scipy.sparse as sp
-
-    from pyro_cvae.data.content import TextVectorizer
-
     if kind in ("vectors", "images"):
         return {"vectors": Vectors, "images": Images}[kind](parts["values"], parts["present"])
     if kind == "tokens":

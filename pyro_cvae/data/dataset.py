@@ -16,11 +16,11 @@ from pyro_cvae.data import files
 from pyro_cvae.data.content import Content, TextVectorizer
 from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, describe, of_parts, parts_of
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.sources import check_name
 from pyro_cvae.errors import InputError
 
 SCHEMA = 1
 SCHEMA_OF_OTHERS = 2  # with contents that a reader of the first schema would not see
-_CONTENT_NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*").fullmatch
 _INTEGER = re.compile("0|-?[1-9][0-9]{0,17}").fullmatch
 
 
@@ -69,7 +69,7 @@ class Dataset:
                 raise InputError(f"{len(self.titles)} titles for {self.n_items} items", "give one for each item")
         object.__setattr__(self, "others", dict(self.others))
         for name, content in self.others.items():
-            check_content_name(name)
+            check_name(name)
             if not isinstance(content, Content | Vectors | Tokens):
                 raise InputError(f"the content {name} is a {type(content).__name__}", "use Vectors, Images or Tokens")
             if content.n_items != self.n_items:
@@ -240,13 +240,6 @@ class Dataset:
         return dataset
 
 
-def check_content_name(name: str) -> None:
-    """Raise InputError unless a further content may be called so: letters, digits, ``_``, ``-``, not ``text``."""
-    if name == "text" or not (isinstance(name, str) and _CONTENT_NAME(name)):
-        remedy = "use letters, digits, _ and -, a letter first; text is the items' own"
-        raise InputError(f"a content cannot be called {name!r}", remedy)
-
-
 def _save_content(folder: Path, name: str, content: AnyContent) -> dict[str, Any]:
     """Write the arrays of a content; what JSON holds is returned."""
     parts = parts_of(content)
@@ -258,7 +251,7 @@ def _save_content(folder: Path, name: str, content: AnyContent) -> dict[str, Any
 
 
 def _load_content(folder: Path, name: str, facts: dict[str, Any]) -> AnyContent:
-    check_content_name(name)  # before it is part of a path
+    check_name(name)  # before it is part of a path
     parts = facts | files.read_arrays(folder / f"content-{name}.safetensors")
     if facts["kind"] in ("vectors", "images"):
         parts["values"] = files.read_npy(folder / f"content-{name}.npy")

@@ -20,12 +20,13 @@ PathLike = str | os.PathLike[str]
 
 def read_bytes(path: PathLike) -> bytes:
     """The bytes of a file; raises InputError if it is missing, a folder or unreadable."""
-    with _readable(path):
+    with readable(path):
         return Path(path).read_bytes()
 
 
 @contextmanager
-def _readable(path: PathLike) -> Iterator[None]:
+def readable(path: PathLike) -> Iterator[None]:
+    """Turn what goes wrong while opening a file into an InputError: missing, a folder, unreadable."""
     try:
         yield
     except FileNotFoundError:
@@ -167,7 +168,7 @@ def read_npy(path: PathLike, remedy: str = _RESTORE) -> np.ndarray:
     Raises InputError if the file is missing, damaged, cut short, or holds anything but plain numbers.
     """
     path = Path(path)
-    with _readable(path), open(path, "rb") as stream:
+    with readable(path), open(path, "rb") as stream:
         try:
             version = np.lib.format.read_magic(stream)
             if version not in ((1, 0), (2, 0)):

@@ -21,8 +21,10 @@ import numpy as np
 
 from pyro_cvae.data import files
 from pyro_cvae.data.content import Content, TextVectorizer
+from pyro_cvae.data.contents import AnyContent, of_texts
 from pyro_cvae.data.dataset import Dataset, spells_integer, typed_ids
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.sources import Source
 from pyro_cvae.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 PAIRS = {"user": ("user", "user_id"), "item": ("item", "item_id"), "weight": ("weight",), "time": ("time", "timestamp")}
 STARS = PAIRS | {"rating": ("rating",)}
 ITEMS = {"item": ("item", "item_id"), "text": ("text",), "title": ("title",)}
+_A_WEIGHT = "a number of 0 or more"
 
 
 @dataclass(frozen=True)
@@ -115,12 +118,16 @@ def load_tables(
     n_words: int = 8000,
     unknown: str = "error",
     ratings: str = "clicks",
+    contents: Sequence[Source] = (),
 ) -> Dataset:
-    """A data set from files of the two tables of :func:`from_frames`, each ``.csv`` or ``.parquet``."""
+    """A data set from files of the two tables of :func:`from_frames`, each ``.csv`` or ``.parquet``.
+
+    Of ``contents`` those without a path that are columns of the items become further contents.
+    """
     pairs = read_table(path)
     if items is None:
         raise InputError("a table of interactions needs a table of items", "add --items FILE", path=path)
-    return build(pairs, read_table(items), Path(path).stem, n_words, unknown, ratings)
+    return build(pairs, read_table(items), Path(path).stem, n_words, unknown, ratings, contents)
 
 
 def read_table(path: files.PathLike) -> Table:
@@ -144,19 +151,27 @@ def read_table(path: files.PathLike) -> Table:
 def read_items(path: files.PathLike) -> tuple[list[Any], list[str], list[str] | None]:
     """Ids, texts and, if there, titles of a file of items as :func:`load_tables` takes it; raises InputError."""
     table = read_table(path).pick(ITEMS, ("item", "text"))
-    (ids,) = _ids("item", table)
-    return ids, _texts(table, "text"), _texts(table, "title") if "title" in table.columns else None
+    (ids,) = ids_of("item", table)
+    return ids, texts_of(table, "text"), texts_of(table, "title") if "title" in table.columns else None
 
 
 def read_pairs(path: files.PathLike) -> tuple[list[Any], list[Any], np.ndarray | None]:
     """Users, items and, if there, weights of a file of pairs as :func:`load_tables` takes it; raises InputError."""
     table = read_table(path).pick(PAIRS, ("user", "item"))
-    ((users,), (items,)) = _ids("user", table), _ids("item", table)
-    return users, items, _numbers(table, "weight", _weight)
+    ((users,), (items,)) = ids_of("user", table), ids_of("item", table)
+    return users, items, numbers_of(table, "weight", _weight, _A_WEIGHT)
 
 
-def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str, ratings: str = "clicks") -> Dataset:
-    """The data set of two tables; see :func:`from_frames`."""
+def build(
+    pairs: Table,
+    items: Table,
+    name: str,
+    n_words: int,
+    unknown: str,
+    ratings: str = "clicks",
+    contents: Sequence[Source] = (),
+) -> Dataset:
+    """The data set of two tables; see :func:`from_frames` and :func:`load_tables`."""
     if unknown not in ("error", "drop"):
         raise InputError(f"unknown policy {unknown!r} for pairs of unknown items", "use error or drop")
     if ratings not in ("clicks", "stars"):
@@ -165,17 +180,18 @@ def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str, rat
         pairs = pairs.pick(STARS, ("user", "item", "rating"))
     else:
         pairs = pairs.pick(PAIRS, ("user", "item"))
-    items = items.pick(ITEMS, ("item", "text"))
-    given_items, item_ids = _ids("item", pairs, items)
-    (given_users,) = _ids("user", pairs)
+    own = [source for source in contents if source.path is None and source.name in items.columns]
+    items = items.pick({**{source.name: (source.name,) for source in own}, **ITEMS}, ("item", "text"))
+    given_items, item_ids = ids_of("item", pairs, items)
+    (given_users,) = ids_of("user", pairs)
     row_of: dict[Any, int] = {}
     for row, key in enumerate(item_ids):
         if row_of.setdefault(key, row) != row:
             raise items.error(f"item {key!r} is there more than once", "give each item one row", row)
     item_rows = np.array([row_of.get(key, -1) for key in given_items], np.int64)
-    weights = _numbers(pairs, "weight", _weight)
-    times = _numbers(pairs, "time", _seconds)
-    stars = _numbers(pairs, "rating", _plain_number)
+    weights = numbers_of(pairs, "weight", _weight, _A_WEIGHT)
+    times = numbers_of(pairs, "time", _seconds, "a number or a date like 2026-11-23T09:30:00")
+    stars = numbers_of(pairs, "rating", plain_number, "a finite number")
     known = item_rows >= 0
     if not known.all() and unknown == "error":
         row = int(np.argmin(known))
@@ -196,8 +212,8 @@ def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str, rat
         confidences=None if weights is None else weights[known],
         times=None if times is None else times[known],
     )
-    titles = _texts(items, "title") if "title" in items.columns else None
-    texts = _texts(items, "text")
+    titles = texts_of(items, "title") if "title" in items.columns else None
+    texts = texts_of(items, "text")
     documents = texts if titles is None else [f"{title}\n{text}" for title, text in zip(titles, texts, strict=True)]
     try:
         vectorizer = TextVectorizer.fit(documents, n_words)
@@ -211,7 +227,16 @@ def build(pairs: Table, items: Table, name: str, n_words: int, unknown: str, rat
         typed_ids(user_ids, "user_ids"),
         typed_ids(item_ids, "item_ids"),
         None if titles is None else np.array(titles, object),
+        others={source.name: _column(items, source) for source in own},
     )
+
+
+def _column(items: Table, source: Source) -> AnyContent:
+    """A column of the table of items as a content; an item whose cell is blank lacks it."""
+    try:
+        return of_texts(source.kind or "words", texts_of(items, source.name))
+    except InputError as error:
+        raise InputError(f"{source.name}: {error.problem}", error.remedy, path=error.path or items.path) from None
 
 
 def _as_table(frame: Any, label: str) -> Table:
@@ -268,7 +293,7 @@ def missing(value: Any) -> bool:
     return value == "" if isinstance(value, str) else isinstance(value, float | np.floating) and math.isnan(value)
 
 
-def _ids(column: str, *tables: Table) -> list[list[Any]]:
+def ids_of(column: str, *tables: Table) -> list[list[Any]]:
     """One column of ids of one or two tables, all whole numbers or all text."""
     kinds = set()
     for table in tables:
@@ -306,8 +331,8 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_)
 
 
-def _numbers(table: Table, column: str, parse: Callable[[Any], float | None]) -> np.ndarray | None:
-    """A column of finite numbers, float64, or ``None`` where there is no such column."""
+def numbers_of(table: Table, column: str, parse: Callable[[Any], float | None], expected: str) -> np.ndarray | None:
+    """A column of finite numbers, float64, or ``None`` where there is no such column; InputError naming the row."""
     if column not in table.columns:
         return None
     numbers = []
@@ -315,22 +340,18 @@ def _numbers(table: Table, column: str, parse: Callable[[Any], float | None]) ->
         number = None if missing(value) else parse(value)
         if number is None or not math.isfinite(number):
             shown = "is missing" if missing(value) else f"{value!r} cannot be used"
-            expected = {
-                "weight": "a number of 0 or more",
-                "time": "a number or a date like 2026-11-23T09:30:00",
-                "rating": "a finite number",
-            }[column]
             raise table.error(f"the {column} {shown}", f"give {expected}", row)
         numbers.append(number)
     return np.array(numbers, np.float64)
 
 
 def _weight(value: Any) -> float | None:
-    number = _plain_number(value)
+    number = plain_number(value)
     return None if number is None or number < 0 else number
 
 
-def _plain_number(value: Any) -> float | None:
+def plain_number(value: Any) -> float | None:
+    """A cell as a number, or ``None``."""
     if isinstance(value, str) and "_" in value:  # float() takes 1_000
         return None
     try:
@@ -340,7 +361,7 @@ def _plain_number(value: Any) -> float | None:
 
 
 def _seconds(value: Any) -> float | None:
-    number = _plain_number(value)
+    number = plain_number(value)
     if number is not None:
         return number
     try:
@@ -354,7 +375,7 @@ def _seconds(value: Any) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
 
 
-def _texts(table: Table, column: str) -> list[str]:
+def texts_of(table: Table, column: str) -> list[str]:
     """A column of texts; a missing one is empty."""
     texts = []
     for row, value in enumerate(table.columns[column]):

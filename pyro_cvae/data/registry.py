@@ -9,11 +9,13 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.files import PathLike, read_bytes
+from pyro_cvae.data.sources import Source, parse_all
 from pyro_cvae.errors import InputError, MachineError
 
 log = logging.getLogger(__name__)
@@ -54,15 +56,36 @@ REMOTE: dict[str, tuple[RemoteFile, ...]] = {
     ),
 }
 
+TAGS: dict[str, tuple[RemoteFile, ...]] = {
+    "citeulike-t": (
+        RemoteFile("tags.dat", _T + "tags.dat", "903eb3fcb0118a9caa1d36ccd27579ebceacd237"),
+        RemoteFile("tag-item.dat", _T + "tag-item.dat", "017f7e39c6d48a231a9a71c2e55c91624e6ec624"),
+    ),
+    "citeulike-a": (
+        RemoteFile("tags.dat", _A + "tags.dat", "231dccc10c3b5ecb421e028528072b652c67aa04"),
+        RemoteFile("item-tag.dat", _A + "item-tag.dat", "f9e559356b1a84ba3c709a7cb4bc87fea2dad459"),
+    ),
+}
+"""Files that only the content ``tags`` needs."""
+
 NAMES = ("simulated", "simulated-gaussian", *REMOTE)
 
 
-def load_dataset(name_or_path: PathLike, items: PathLike | None = None, *, ratings: str = "clicks") -> Dataset:
+def load_dataset(
+    name_or_path: PathLike,
+    items: PathLike | None = None,
+    contents: Iterable[str] = (),
+    *,
+    ratings: str = "clicks",
+) -> Dataset:
     """The data set of a name (one of ``NAMES``), a folder or a file.
 
     Parameters:
         name_or_path: What it is.
         items: The table of items, where that is a table of interactions.
+        contents: Further contents of the items, each ``NAME[=[KIND:]PATH]``
+            (:class:`~pyro_cvae.data.sources.Source`). Without a path it is what the data have themselves: a column of
+            the table of items, ``titles`` and ``title-tokens`` where there are titles, ``tags`` of CiteULike.
         ratings: ``clicks``: every pair of a table or ``.inter`` file is a 1; ``stars``: its column ``rating`` is R_ij.
             Saved data and simulations have the ratings that they have; they, too, must not be all 1 for ``stars``.
 
@@ -70,13 +93,18 @@ def load_dataset(name_or_path: PathLike, items: PathLike | None = None, *, ratin
     interactions (CSV, Parquet), with ``items`` the table of items, or a RecBole ``.inter`` file. Raises InputError
     with the remedy for anything else, and MachineError where a download fails.
     """
-    dataset = _load(os.fspath(name_or_path), items, ratings)
+    sources = parse_all(contents)
+    dataset = _load(os.fspath(name_or_path), items, sources, ratings)
     if ratings == "stars" and (dataset.interactions.ratings[dataset.interactions.observed] == 1).all():
         raise InputError(f"the ratings of {dataset.name} are all 1: they are clicks", "leave --ratings stars out")
-    return dataset
+    if not sources:
+        return dataset
+    from pyro_cvae.data.readers import with_contents
+
+    return with_contents(dataset, sources)
 
 
-def _load(name: str, items: PathLike | None, ratings: str) -> Dataset:
+def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: str) -> Dataset:
     if items is not None and (name in NAMES or Path(name).is_dir()):
         raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
     if name == "simulated":
@@ -88,39 +116,54 @@ def _load(name: str, items: PathLike | None, ratings: str) -> Dataset:
 
         return simulated_gaussian()
     if name in REMOTE:
-        from pyro_cvae.data.citeulike import load_citeulike
-
-        return load_citeulike(fetch(name))
+        return _load_citeulike(fetch(name, tags=_asks_tags(contents)), contents)
     path = Path(name)
     if path.is_dir():
-        return _load_folder(path, ratings)
+        return _load_folder(path, contents, ratings)
     if path.suffix == ".inter":
         from pyro_cvae.data.atomic import load_atomic
 
-        return load_atomic(path, items, ratings=ratings)
+        return load_atomic(path, items, ratings=ratings, contents=contents)
     if path.exists() or path.suffix in (".csv", ".parquet"):
         from pyro_cvae.data.frames import load_tables
 
-        return load_tables(path, items, ratings=ratings)
+        return load_tables(path, items, ratings=ratings, contents=contents)
     raise InputError("no such data set", f"use one of {', '.join(NAMES)}, or the path of a folder or file", path=path)
 
 
-def _load_folder(path: Path, ratings: str) -> Dataset:
+def _load_folder(path: Path, contents: tuple[Source, ...], ratings: str) -> Dataset:
     if (path / "dataset.json").exists():
         return Dataset.load(path)
     if (path / "users.dat").exists():
-        from pyro_cvae.data.citeulike import load_citeulike
-
-        return load_citeulike(path)
+        return _load_citeulike(path, contents)
     if any(path.glob("*.inter")):
         from pyro_cvae.data.atomic import load_atomic
 
-        return load_atomic(path, ratings=ratings)
+        return load_atomic(path, ratings=ratings, contents=contents)
     raise InputError(
         "no data set in this folder",
         "it needs users.dat (CiteULike), a .inter file (RecBole) or dataset.json (saved by this program)",
         path=path,
     )
+
+
+def _load_citeulike(folder: Path, contents: tuple[Source, ...]) -> Dataset:
+    from pyro_cvae.data.citeulike import load_citeulike, read_tags
+
+    dataset = load_citeulike(folder)
+    if not _asks_tags(contents):
+        return dataset
+    return replace(dataset, others={"tags": read_tags(folder, dataset.n_items)})
+
+
+def _asks_tags(contents: tuple[Source, ...]) -> bool:
+    """Whether the tags of CiteULike are asked for; InputError for another kind than words."""
+    for source in contents:
+        if source.name == "tags" and source.path is None:
+            if source.kind == "tokens":
+                raise InputError("--contents tags=tokens:, but tags have no order", "write tags")
+            return True
+    return False
 
 
 def cache_folder() -> Path:
@@ -137,15 +180,17 @@ def git_blob_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def fetch(name: str) -> Path:
+def fetch(name: str, *, tags: bool = False) -> Path:
     """The folder in the cache that holds the files of ``name``, downloading those that are not there.
+
+    The files of the tags are among them only where ``tags`` asks for them.
 
     Every file is checked against its git blob sha1, cached ones too, and moved into place only when it is right.
     ``PYRO_CVAE_MIRROR`` replaces https://raw.githubusercontent.com as the start of the addresses. Raises InputError
     for wrong bytes, MachineError where there is no network or the cache cannot be written.
     """
     folder = cache_folder() / name
-    for remote in REMOTE[name]:
+    for remote in REMOTE[name] + (TAGS[name] if tags else ()):
         path = folder / remote.name
         if path.exists():
             if git_blob_sha1(read_bytes(path)) != remote.sha1:

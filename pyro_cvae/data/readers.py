@@ -1,0 +1,254 @@
+"""Further contents of the items of a data set, from files keyed by item id or from what the data set has itself.
+
+An item that a file does not name lacks that content. Nothing is resized, cut short or unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_cvae.data import files, frames
+from pyro_cvae.data.content import Content
+from pyro_cvae.data.contents import AnyContent, Images, Tokens, Vectors, describe, of_texts, spread_mask
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.sources import TEXT_KINDS, Source
+from pyro_cvae.errors import InputError
+
+log = logging.getLogger(__name__)
+
+PICTURES = (".png", ".jpg", ".jpeg")
+_MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
+_LARGEST_FOLDER = 4 * 2**30
+_AS_ARRAY = "save it again: np.save of numbers (n_items, ...), or np.savez of ids and values"
+
+
+def with_contents(dataset: Dataset, sources: Iterable[Source], unknown: str = "error") -> Dataset:
+    """The data set with these contents besides those that it has; each is told in the log.
+
+    Parameters:
+        dataset: What names and orders the items.
+        sources: See :class:`~pyro_cvae.data.sources.Source`; one without a path is a content that the data set has
+            already, or ``titles`` (word counts) or ``title-tokens`` (sequences) where it has titles.
+        unknown: What to do with a row or file of an item that is not in the data set: ``"error"``, or ``"drop"`` and
+            count in the log.
+
+    Raises InputError, with the file and where there is one the line, for what cannot be used.
+    """
+    if unknown not in ("error", "drop"):
+        raise InputError(f"unknown policy {unknown!r} for contents of unknown items", "use error or drop")
+    others = dict(dataset.others)
+    for source in sources:
+        if source.path is not None:
+            if source.name in others:
+                raise InputError(f"the data set has a content {source.name} already", "give it another name")
+            others[source.name] = read_content(dataset, source, unknown)
+        elif source.name not in others:
+            others[source.name] = _of_titles(dataset, source)
+        log.info("content %s: %s", source.name, describe(others[source.name]))
+    return dataclasses.replace(dataset, others=others)
+
+
+def read_content(dataset: Dataset, source: Source, unknown: str = "error") -> AnyContent:
+    """The content that a file or folder has of the items of ``dataset``; see :func:`with_contents`.
+
+    A folder holds pictures (PNG, JPEG) named by item id; a ``.npy`` array has its rows in the order of the items; an
+    ``.npz`` file has ``ids`` and ``values``; a table (CSV, Parquet) has a column ``item`` and ``text``, or numbers.
+    """
+    assert source.path is not None
+    path = Path(source.path)
+    items = _Items(dataset, path, unknown)
+    ending = path.suffix.lower()
+    expected: tuple[str, ...]
+    if path.is_dir():
+        kind, expected = source.kind or "images", ("images",)
+    elif ending in (".npy", ".npz"):
+        values, ids = (files.read_npy(path, _AS_ARRAY), None) if ending == ".npy" else _read_npz(path)
+        kind, expected = source.kind or ("vectors" if values.ndim == 2 else "images"), ("vectors", "images")
+    else:
+        kind, expected = source.kind or "words", (*TEXT_KINDS, "vectors")
+    if kind not in expected:
+        raise InputError(f"cannot be read as {kind}", f"it can hold {' or '.join(expected)}", path=path)
+    if path.is_dir():
+        return _read_pictures(items)
+    if ending in (".npy", ".npz"):
+        return _of_array(items, kind, values, ids)
+    table = frames.read_table(path)
+    return _numbers_of_table(items, table) if kind == "vectors" else _texts_of_table(items, table, kind)
+
+
+def _of_titles(dataset: Dataset, source: Source) -> AnyContent:
+    kinds = {"titles": source.kind or "words", "title-tokens": "tokens"}
+    offered = list(dataset.others) + (list(kinds) if dataset.titles is not None else [])
+    if source.name not in offered:
+        raise InputError(
+            f"--contents {source.name}: {dataset.name} has no content of that name",
+            f"it offers {', '.join(offered) or 'none'}; a file is given as {source.name}=PATH",
+        )
+    assert dataset.titles is not None
+    return of_texts(kinds[source.name], dataset.titles.tolist())
+
+
+class _Items:
+    """Item ids of one file to rows, each once, by the policy for unknown ones."""
+
+    def __init__(self, dataset: Dataset, path: Path, unknown: str) -> None:
+        self.dataset, self.path, self.unknown, self.n_items = dataset, path, unknown, dataset.n_items
+
+    def rows(self, ids: Sequence[Any], places: Sequence[InputError | Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the known ids, int64, and which these are, bool (n_ids,); ``places`` say how to name one."""
+        rows = self.dataset.item_rows(ids, unknown="prior")
+        known = rows >= 0
+        if not known.all() and self.unknown == "error":
+            at = int(np.argmin(known))
+            raise self._error(f"item {ids[at]!r} is not in the data set", "leave it out, or add the item", places[at])
+        if not known.all():
+            log.warning("%s: %d contents of unknown items dropped", self.path, int((~known).sum()))
+        if not known.any():
+            raise InputError("holds no item of the data set", "check that both use the same ids", path=self.path)
+        order = np.argsort(rows, kind="stable")
+        again = order[1:][(np.diff(rows[order]) == 0) & (rows[order][1:] >= 0)]
+        if len(again):
+            at = int(again.min())
+            raise self._error(f"item {ids[at]!r} is there more than once", "give each item one", places[at])
+        return rows[known], known
+
+    def _error(self, problem: str, remedy: str, place: Any) -> InputError:
+        if isinstance(place, Path):
+            return InputError(problem, remedy, path=place)
+        if isinstance(place, int):
+            return InputError(problem, remedy, path=self.path, line=place)
+        return InputError(f"{place}{problem}", remedy, path=self.path)
+
+
+def _item_ids(table: frames.Table) -> list[Any]:
+    """The ids of a table; those of a text file are text, which also finds items whose ids are whole numbers."""
+    (ids,) = frames.ids_of("item", table)
+    return ids if table.typed else list(table.columns["item"])
+
+
+def _places(table: frames.Table) -> list[Any]:
+    rows = range(len(next(iter(table.columns.values()))))
+    return list(table.lines) if table.lines is not None else [f"row {row + 1}: " for row in rows]
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """``values`` and ``ids`` of an ``.npz`` file."""
+    with files.readable(path):
+        path.open("rb").close()
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            values, ids = archive["values"], archive["ids"]
+    except KeyError:
+        raise InputError("does not hold ids and values", _AS_ARRAY, path=path) from None
+    except Exception:  # what a damaged archive is taken for, and fails as, has no end
+        problem = "is damaged, or holds objects, not numbers and text"
+        raise InputError(problem, "save ids as text: np.array(ids, str)", path=path) from None
+    if ids.ndim != 1 or values.ndim < 1 or len(ids) != len(values):
+        raise InputError(f"has {ids.shape} ids for {values.shape} values", "give one id for each row", path=path)
+    if ids.dtype.kind not in "iuU":
+        raise InputError(f"has ids of type {ids.dtype}", "give whole numbers or text", path=path)
+    return values, ids
+
+
+def _of_array(items: _Items, kind: str, values: np.ndarray, ids: np.ndarray | None) -> Vectors:
+    if kind == "images" and values.ndim == 3:
+        values = values[:, None]
+    try:
+        content = {"vectors": Vectors, "images": Images}[kind](values, np.ones(len(values), bool))
+    except InputError as error:
+        raise InputError(error.problem, error.remedy, path=items.path) from None
+    if ids is None:
+        if content.n_items != items.n_items:
+            problem = f"has {content.n_items} rows, the data set {items.n_items} items"
+            raise InputError(problem, "give one for each item, in their order, or an .npz with ids", path=items.path)
+        return content
+    rows, known = items.rows(ids.tolist(), [f"ids[{at}]: " for at in range(len(ids))])
+    return (content if known.all() else content.select(known)).spread(rows, items.n_items)
+
+
+def _texts_of_table(items: _Items, table: frames.Table, kind: str) -> Content | Tokens:
+    table = table.pick({"item": frames.ITEMS["item"], "text": ("text",)}, ("item", "text"))
+    ids = _item_ids(table)
+    rows, known = items.rows(ids, _places(table))
+    texts: list[str | None] = [None] * items.n_items
+    for row, text in zip(rows, np.array(frames.texts_of(table, "text"), object)[known], strict=True):
+        texts[row] = text
+    try:
+        return of_texts(kind, texts)
+    except InputError as error:
+        raise InputError(error.problem, error.remedy, path=items.path) from None
+
+
+def _numbers_of_table(items: _Items, table: frames.Table) -> Vectors:
+    names = [name for name in table.columns if name not in frames.ITEMS["item"]]
+    if not names:
+        raise InputError("has no column of numbers", "give one besides the item's id", path=items.path)
+    table = table.pick({"item": frames.ITEMS["item"]} | {name: (name,) for name in names}, ("item",))
+    ids = _item_ids(table)
+    columns = [frames.numbers_of(table, name, frames.plain_number, "a finite number") for name in names]
+    rows, known = items.rows(ids, _places(table))
+    values = np.stack([column for column in columns if column is not None], 1).astype(np.float32)
+    return _of_array_rows(items, values[known], rows)
+
+
+def _of_array_rows(items: _Items, values: np.ndarray, rows: np.ndarray) -> Vectors:
+    try:
+        return Vectors(values, np.ones(len(values), bool)).spread(rows, items.n_items)
+    except InputError as error:  # a float64 that is no float32
+        raise InputError(error.problem, error.remedy, path=items.path) from None
+
+
+def _read_pictures(items: _Items) -> Images:
+    """A folder of pictures, one file an item, all of one size and number of channels."""
+    found = sorted(path for path in items.path.iterdir() if path.is_file())
+    pictures = [path for path in found if path.suffix.lower() in PICTURES]
+    if not pictures:
+        raise InputError("has no PNG or JPEG file", "name each picture by its item's id", path=items.path)
+    if left := [path.name for path in found if path not in pictures]:
+        log.warning("%s: files left out: %s", items.path, ", ".join(left[:5]) + " ..." * (len(left) > 5))
+    rows, known = items.rows([path.stem for path in pictures], pictures)
+    kept = [path for path, keep in zip(pictures, known, strict=True) if keep]
+    values = None
+    for row, path in zip(rows, kept, strict=True):
+        picture = _read_picture(path)
+        if values is None:
+            first, size = path, items.n_items * picture.nbytes
+            if size > _LARGEST_FOLDER:
+                problem = f"pictures of shape {picture.shape} for {items.n_items} items take {size / 2**30:.0f} GiB"
+                raise InputError(problem, "make them smaller, or save one .npy array, which is mapped", path=path)
+            values = np.zeros((items.n_items, *picture.shape), np.uint8)
+        if picture.shape != values.shape[1:]:
+            problem = f"has {_shape(picture.shape)}, but {first.name} has {_shape(values.shape[1:])}"
+            raise InputError(problem, "make all pictures of one size and mode; none is resized here", path=path)
+        values[row] = picture
+    assert values is not None
+    return Images(values, spread_mask(np.ones(len(rows), bool), rows, items.n_items))
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    """The pixels of a PNG or JPEG file, uint8 (n_channels, height, width); palettes are looked up, bits 0 or 255."""
+    from PIL import Image
+
+    with files.readable(path):
+        path.open("rb").close()
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            mode = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB"}.get(image.mode, image.mode)
+            pixels = np.asarray(image.convert(mode) if mode != image.mode else image)
+    except Exception as error:  # Pillow's decoders raise nearly anything
+        text = " ".join(str(error).split())
+        raise InputError(f"is no readable PNG or JPEG file ({text})", "restore it", path=path) from None
+    if mode not in _MODES:
+        raise InputError(f"is of mode {mode}", f"save it with 8 bits, as one of {', '.join(_MODES)}", path=path)
+    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    channels, height, width = shape
+    return f"{width} x {height} pixels of {channels} channel{'s' * (channels > 1)}"
