@@ -44,12 +44,14 @@ def load_atomic(
     item_path = path.with_suffix(".item") if items is None else Path(items)
     table, types = _read(item_path)
     sequences = [name for name, kind in types.items() if kind == "token_seq"]
-    if not sequences:
+    if not sequences and not contents:
         raise InputError("has no token_seq column", "add the text of the items", path=item_path, line=1)
     titles = [name for name in sequences if "title" in name.lower()][:1]
     columns = {name: values for name, values in table.columns.items() if name not in sequences}
     rest = [table.columns[name] for name in sequences if name not in titles]
-    columns["text"] = [" ".join(parts) for parts in zip(*rest, strict=True)] if rest else [""] * len(table.lines or ())
+    if sequences:
+        n_rows = len(table.lines or ())
+        columns["text"] = [" ".join(parts) for parts in zip(*rest, strict=True)] if rest else [""] * n_rows
     if titles:
         columns["title"] = table.columns[titles[0]]
     columns |= {s.name: table.columns[s.name] for s in contents if s.path is None and s.name in table.columns}

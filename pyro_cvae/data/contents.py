@@ -51,7 +51,7 @@ class Vectors:
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         if values.ndim != 2 or not values.shape[1]:
             raise InputError(f"vectors have shape {values.shape}", "give an array (n_items, n_features)")
-        return values.astype(np.float32, copy=False)  # a mapped float32 array stays mapped
+        return float32(values)
 
     def _check_values(self) -> None:
         for rows in blocks(self.values):
@@ -113,7 +113,7 @@ class Images(Vectors):
             raise InputError(shape, "give (n_items, n_channels, height, width): np.moveaxis(images, -1, 1)")
         if values.dtype.kind != "f" and values.dtype != np.uint8:
             raise InputError(f"images are of type {values.dtype}", "give uint8 from 0 to 255 or float32 from 0 to 1")
-        return values if values.dtype == np.uint8 else values.astype(np.float32, copy=False)
+        return values if values.dtype == np.uint8 else float32(values)
 
     def _faults(self, part: np.ndarray) -> Iterator[tuple[np.ndarray, str, str]]:
         if part.dtype != np.uint8:
@@ -248,6 +248,12 @@ def words_of(text: str | None) -> list[str]:
 def is_text(text: str | None) -> bool:
     """Whether there is anything in it but blanks."""
     return bool(text and text.strip())
+
+
+def float32(values: np.ndarray) -> np.ndarray:
+    """The same numbers, infinite where they are too large; an array that is float32 already stays mapped."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32, copy=False)
 
 
 def blocks(values: np.ndarray) -> Iterator[slice]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from pyro_cvae.data import files
 from pyro_cvae.data.content import Content, TextVectorizer
@@ -122,7 +123,8 @@ def load_tables(
 ) -> Dataset:
     """A data set from files of the two tables of :func:`from_frames`, each ``.csv`` or ``.parquet``.
 
-    Of ``contents`` those without a path that are columns of the items become further contents.
+    Of ``contents`` those without a path that are columns of the items become further contents. Where there are any
+    contents, the items need no column ``text``.
     """
     pairs = read_table(path)
     if items is None:
@@ -181,7 +183,9 @@ def build(
     else:
         pairs = pairs.pick(PAIRS, ("user", "item"))
     own = [source for source in contents if source.path is None and source.name in items.columns]
-    items = items.pick({**{source.name: (source.name,) for source in own}, **ITEMS}, ("item", "text"))
+    items = items.pick(
+        {**{source.name: (source.name,) for source in own}, **ITEMS}, ("item",) if contents else ("item", "text")
+    )
     given_items, item_ids = ids_of("item", pairs, items)
     (given_users,) = ids_of("user", pairs)
     row_of: dict[Any, int] = {}
@@ -213,22 +217,28 @@ def build(
         times=None if times is None else times[known],
     )
     titles = texts_of(items, "title") if "title" in items.columns else None
+    return Dataset(
+        name,
+        interactions,
+        _text(items, titles, n_words),
+        typed_ids(user_ids, "user_ids"),
+        typed_ids(item_ids, "item_ids"),
+        None if titles is None else np.array(titles, object),
+        others={source.name: _column(items, source) for source in own},
+    )
+
+
+def _text(items: Table, titles: list[str] | None, n_words: int) -> Content:
+    """Counts of the words of title and text together; none at all where there is no column of texts."""
+    if "text" not in items.columns:
+        return Content(sp.csr_matrix((len(items.columns["item"]), 0)))
     texts = texts_of(items, "text")
     documents = texts if titles is None else [f"{title}\n{text}" for title, text in zip(titles, texts, strict=True)]
     try:
         vectorizer = TextVectorizer.fit(documents, n_words)
     except InputError as error:
         raise items.error(error.problem, error.remedy) from None
-    content = Content(vectorizer.counts(documents), vectorizer.vocabulary, vectorizer)
-    return Dataset(
-        name,
-        interactions,
-        content,
-        typed_ids(user_ids, "user_ids"),
-        typed_ids(item_ids, "item_ids"),
-        None if titles is None else np.array(titles, object),
-        others={source.name: _column(items, source) for source in own},
-    )
+    return Content(vectorizer.counts(documents), vectorizer.vocabulary, vectorizer)
 
 
 def _column(items: Table, source: Source) -> AnyContent:

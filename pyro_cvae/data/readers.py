@@ -6,6 +6,7 @@ An item that a file does not name lacks that content. Nothing is resized, cut sh
 from __future__ import annotations
 
 import dataclasses
+import io
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 
 from pyro_cvae.data import files, frames
 from pyro_cvae.data.content import Content
-from pyro_cvae.data.contents import AnyContent, Images, Tokens, Vectors, describe, of_texts, spread_mask
+from pyro_cvae.data.contents import AnyContent, Images, Tokens, Vectors, describe, float32, of_texts, spread_mask
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.sources import TEXT_KINDS, Source
 from pyro_cvae.errors import InputError
@@ -65,6 +66,8 @@ def read_content(dataset: Dataset, source: Source, unknown: str = "error") -> An
     items = _Items(dataset, path, unknown)
     ending = path.suffix.lower()
     expected: tuple[str, ...]
+    if source.kind == "images" and ending not in (".npy", ".npz"):
+        files.need_folder(path)
     if path.is_dir():
         kind, expected = source.kind or "images", ("images",)
     elif ending in (".npy", ".npz"):
@@ -139,10 +142,9 @@ def _places(table: frames.Table) -> list[Any]:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """``values`` and ``ids`` of an ``.npz`` file."""
-    with files.readable(path):
-        path.open("rb").close()
+    raw = io.BytesIO(files.read_bytes(path))
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(raw, allow_pickle=False) as archive:
             values, ids = archive["values"], archive["ids"]
     except KeyError:
         raise InputError("does not hold ids and values", _AS_ARRAY, path=path) from None
@@ -193,7 +195,7 @@ def _numbers_of_table(items: _Items, table: frames.Table) -> Vectors:
     ids = _item_ids(table)
     columns = [frames.numbers_of(table, name, frames.plain_number, "a finite number") for name in names]
     rows, known = items.rows(ids, _places(table))
-    values = np.stack([column for column in columns if column is not None], 1).astype(np.float32)
+    values = float32(np.stack([column for column in columns if column is not None], 1))
     return _of_array_rows(items, values[known], rows)
 
 
@@ -235,10 +237,9 @@ def _read_picture(path: Path) -> np.ndarray:
     """The pixels of a PNG or JPEG file, uint8 (n_channels, height, width); palettes are looked up, bits 0 or 255."""
     from PIL import Image
 
-    with files.readable(path):
-        path.open("rb").close()
+    raw = io.BytesIO(files.read_bytes(path))
     try:
-        with Image.open(path, formats=("PNG", "JPEG")) as image:
+        with Image.open(raw, formats=("PNG", "JPEG")) as image:
             mode = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB"}.get(image.mode, image.mode)
             pixels = np.asarray(image.convert(mode) if mode != image.mode else image)
     except Exception as error:  # Pillow's decoders raise nearly anything
