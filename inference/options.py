@@ -153,6 +153,8 @@ class ModelOptions:
         _choice("activation", self.activation, ("sigmoid", "tanh", "relu", "softplus"))
         _check(0 <= self.radius < math.inf, "radius", self.radius, "a finite number, 0 or more")
         _choice("encoder_input", self.encoder_input, ("tfidf", "same"))
+        if not {".", ":"} & set(self.rating_likelihood):
+            _choice("rating_likelihood", self.rating_likelihood, (*RATINGS, "the path of a class"))
         _choice("biases", self.biases, ("auto", "on", "off"))
         own = self.rating_facts
         if self.biases == "auto":
