@@ -75,8 +75,8 @@ class BernoulliBound(Bernoulli):
         self.log_xi = nn.Parameter(torch.zeros(0))
 
     def prepare(self, n_users: int) -> None:
-        """A xi for every user, 1 to begin with."""
-        self.log_xi = nn.Parameter(torch.zeros(n_users))
+        """A xi for every user, 1 to begin with, where there are zeros."""
+        self.log_xi = nn.Parameter(torch.zeros(n_users if self.zeros else 0))
 
     @property
     def background(self) -> float:
@@ -105,9 +105,12 @@ class BernoulliBound(Bernoulli):
         return curvature, F.logsigmoid(xi) - xi / 2 + curvature * xi.square()
 
     def site(self, columns: RatingColumns, second: Tensor | None = None) -> GaussianSite:
-        """The bound's Gaussian factors; without ``second`` stored cells take the xi of their user."""
+        """The bound's Gaussian factors; without ``second`` stored cells take the xi of their user, or 1."""
         xi = self.log_xi.detach().exp()
-        own = xi[columns.users] if second is None else best_xi(second)
+        if second is None:
+            own = xi[columns.users] if self.zeros else torch.ones_like(columns.ratings)
+        else:
+            own = best_xi(second)
         there = columns.confidences > 0
         precision = torch.where(there, 2 * slope(own), 0.0)
         shift = torch.where(there, columns.ratings - 0.5, 0.0).to(precision.dtype)

@@ -1,0 +1,422 @@
+"""The conformance kit's half for ratings: does a ratings likelihood of one's own keep its contract?
+
+    from models.testing import check_rating_likelihood
+    check_rating_likelihood(MyLikelihood, zeros=False)
+
+As for contents it works in float64 and by second computations: every cell by itself, sums over supports, draws.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Distribution, constraints
+
+from models.observations import RatingColumns
+from models.ratings import Moments, RatingLikelihood
+from models.ratings.confidence_normal import gaussian_factors
+from pyro_cvae.errors import InputError
+
+N_USERS, N_ITEMS, N_FACTORS = 6, 7, 3
+N_DRAWS = 20_000
+FAILURE_RATE = 1e-4
+"""Probability, over seeds, that a right likelihood fails one of the comparisons with draws; the seed is fixed."""
+CANDIDATES = (-1.0, 0.5, 7.25)
+LARGEST_COUNT = 400
+
+
+def check_rating_likelihood(likelihood: type[RatingLikelihood], /, *, seed: int = 0, **arguments: Any) -> None:
+    """Raise AssertionError unless a ratings likelihood class, built with ``arguments``, keeps its contract.
+
+    - cells: :meth:`cell` is one distribution a score; it sums or integrates to one; ``log_prob`` is its log density;
+      ``check`` takes what it draws and refuses what is outside its support; missing cells may hold anything;
+    - columns: ``distribution`` is the product over all users, cells that are not stored being zeros (or missing without
+      ``zeros``), missing ones and items without a column left out; with its gradient in u and v; minibatches are parts
+      of the whole, and a Pyro plate scales them; zeros subsampled by users are unbiased over all subsets;
+    - draws have the mean and variance of the cells (two-sided, at most ``FAILURE_RATE`` false alarms over seeds);
+    - expectation: ``expected_log_prob``, where it is given, is that of draws of u and v (not above it for a bound), and
+      at points, with ``constant``, is log p itself;
+    - closed form: where ``conjugate``, the gradient of ``expected_log_prob`` in v is that of :meth:`site`'s Gaussian;
+    - predictions: ``predict`` has the mean and standard deviation of draws of s and then R;
+    - parameters: gradients reach them; saved and loaded it is the same; float32 stays float32.
+    """
+    if not (isinstance(likelihood, type) and issubclass(likelihood, RatingLikelihood)):
+        _fail(str(likelihood), "this is no class of ratings likelihoods", "derive it from RatingLikelihood")
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.random.fork_rng(devices=()), pyro.validation_enabled(False):
+            torch.manual_seed(seed)
+            _Kit(likelihood, arguments).run()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _fail(name: str, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
+    raise AssertionError(f"{name}: {problem}; {remedy}") from cause
+
+
+class _Kit:
+    """One likelihood with random parameters, and columns drawn from it: stored cells, missing ones, an empty item."""
+
+    def __init__(self, cls: type[RatingLikelihood], arguments: dict[str, Any]) -> None:
+        self.cls, self.arguments, self.name = cls, arguments, cls.__name__
+        self.likelihood = self.make()
+        with torch.no_grad():
+            for parameter in self.likelihood.parameters():
+                parameter.add_(0.3 * torch.randn_like(parameter))
+        self.u, self.v = 0.8 * torch.randn(N_USERS, N_FACTORS), 0.8 * torch.randn(N_ITEMS, N_FACTORS)
+
+    def run(self) -> None:
+        """All checks, from the ones that others rely on to the subtle ones."""
+        self.cells()
+        self.normaliser()
+        self.columns = self.drawn_columns()
+        self.support()
+        self.product()
+        self.minibatches()
+        self.plates()
+        self.subsampled()
+        self.moments_of_draws()
+        self.expectation()
+        self.closed_form()
+        self.predictions()
+        self.parameters()
+        self.single_precision()
+
+    def make(self) -> RatingLikelihood:
+        try:
+            made = self.cls(**self.arguments)
+        except TypeError as error:
+            self.fail(f"cannot be built ({error})", "define cell and give the constructor's arguments")
+        made.prepare(N_USERS)
+        return made.double()
+
+    def fail(self, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
+        _fail(self.name, problem, remedy, cause)
+
+    def require(self, ok: bool | Tensor, problem: str, remedy: str) -> None:
+        if not bool(ok):
+            self.fail(problem, remedy)
+
+    def close(self, found: Tensor, wanted: Tensor, problem: str, remedy: str, tolerance: float = 1e-9) -> None:
+        if found.shape != wanted.shape:
+            self.fail(f"{problem} (shape {tuple(found.shape)}, not {tuple(wanted.shape)})", remedy)
+        if not torch.allclose(found, wanted, rtol=tolerance, atol=tolerance):
+            worst = float((found - wanted).detach().abs().max())
+            self.fail(f"{problem} (by up to {worst:.3g})", remedy)
+
+    def cell(self, score: Tensor, confidence: Tensor | None = None) -> Distribution:
+        given = torch.full_like(score, self.likelihood.default_confidence) if confidence is None else confidence
+        try:
+            return self.likelihood.cell(score, given)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            problem = f"cell fails on scores of shape {tuple(score.shape)} ({type(error).__name__}: {error})"
+            self.fail(problem, "work elementwise, whatever the shape", error)
+
+    # --- the checks --------------------------------------------------------------------------------------------------
+
+    def cells(self) -> None:
+        for shape in ((5,), (3, 4)):
+            score = torch.randn(shape)
+            found = self.cell(score)
+            shapes = tuple(found.batch_shape), tuple(found.event_shape)
+            self.require(
+                shapes == (shape, ()),
+                f"cell has batch and event shapes {shapes[0]} and {shapes[1]} for scores of shape {shape}",
+                "give every score one distribution, without .to_event",
+            )
+            drawn, confidence = found.sample(), torch.full(shape, self.likelihood.default_confidence)
+            ours = self.likelihood.log_prob(score, drawn, confidence)
+            self.close(
+                ours, found.log_prob(drawn), "log_prob is not that of cell", "leave log_prob out, or mend its formula"
+            )
+
+    def normaliser(self) -> None:
+        score = torch.tensor([-1.2, 0.3, 1.5])
+        dist = self.cell(score)
+        support = dist.support
+        if bool(support.is_discrete):
+            rows = torch.arange(LARGEST_COUNT + 1.0)[:, None].expand(-1, 3)
+            rows = rows[support.check(rows).all(-1)]
+            mass = self.density(score, rows).sum(0)
+        elif support is constraints.real:
+            sd, mean = dist.stddev.detach(), dist.mean.detach()
+            axis = torch.linspace(-14, 14, 4001)[:, None]
+            mass = self.density(score, mean + sd * axis).sum(0) * sd * (axis[1] - axis[0])
+        else:
+            return
+        self.require(
+            ((mass - 1).abs() < 1e-6).all(),
+            f"p(R | s) sums to {float(mass[(mass - 1).abs().argmax()]):.6g} over its support, not to 1",
+            "add the normaliser to log_prob and to cell",
+        )
+
+    def density(self, score: Tensor, ratings: Tensor) -> Tensor:
+        with torch.no_grad():
+            many = score.expand_as(ratings)
+            return self.likelihood.log_prob(
+                many, ratings, torch.full_like(many, self.likelihood.default_confidence)
+            ).exp()
+
+    def drawn_columns(self) -> RatingColumns:
+        stored = torch.rand(N_ITEMS, N_USERS) < 0.5
+        stored[0, :2], observed = True, torch.ones(N_ITEMS, dtype=torch.bool)
+        stored[2], observed[2] = False, False
+        items, users = stored.nonzero(as_tuple=True)
+        indptr = torch.cat([torch.zeros(1, dtype=torch.int64), stored.sum(1).cumsum(0)])
+        confidence = self.likelihood.default_confidence * (0.5 + torch.rand(len(users)))
+        ratings = self.cell((self.u[users] * self.v[items]).sum(-1), confidence).sample()
+        confidence[::4], ratings[::4] = 0.0, 0.0
+        return RatingColumns(indptr, users, ratings, confidence, observed, N_USERS)
+
+    def takes(self, columns: RatingColumns) -> bool:
+        try:
+            self.likelihood.check(columns)
+        except InputError:
+            return False
+        except Exception as error:
+            problem = f"check raises {type(error).__name__} ({error})"
+            self.fail(problem, "raise pyro_cvae.errors.InputError(problem, remedy) for what is outside", error)
+        return True
+
+    def with_ratings(self, ratings: Tensor) -> RatingColumns:
+        c = self.columns
+        return RatingColumns(c.indptr, c.users, ratings, c.confidences, c.observed, c.n_users)
+
+    def support(self) -> None:
+        there = self.columns.confidences > 0
+        if not self.takes(self.columns):
+            self.fail("check refuses what cell draws", "let check take exactly the support of cell")
+        support = self.cell(torch.zeros(1)).support
+        first = int(there.nonzero()[0])
+        for value in CANDIDATES:
+            inside = bool(support.check(torch.tensor([value])))
+            ratings = self.columns.ratings.clone()
+            ratings[first] = value
+            if self.takes(self.with_ratings(ratings)) > inside:
+                self.fail(f"check takes a rating of {value:g}, which cell cannot draw", "refuse it with InputError")
+            missing = torch.where(there, self.columns.ratings, value)
+            self.require(
+                self.takes(self.with_ratings(missing)),
+                f"check refuses a missing cell (confidence 0) that holds {value:g}",
+                "look at cells with a confidence above 0 alone",
+            )
+        start = self.likelihood.initial_mean(self.columns)
+        self.require(math.isfinite(start), f"initial_mean is {start}", "give a finite score")
+
+    def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> TorchDistribution:
+        return self.likelihood.eval().distribution(u, v, columns)
+
+    def by_hand(self, u: Tensor, v: Tensor) -> Tensor:
+        """Log p of every column, cell by cell, (..., n_items); ``u`` and ``v`` may be many draws, (n_draws, ...)."""
+        likelihood, c = self.likelihood, self.columns
+        ratings, confidences = c.dense(likelihood.background if likelihood.zeros else 0.0)
+        there = confidences > 0
+        score = v @ u.mT
+        confidences = torch.where(there, confidences, 1.0).expand_as(score)
+        cells = self.cell(score, confidences).log_prob(torch.where(there, ratings, 0.0).expand_as(score))
+        return torch.where(there, cells, 0.0).sum(-1)
+
+    def product(self) -> None:
+        u, v = self.u.clone().requires_grad_(), self.v.clone().requires_grad_()
+        found, wanted = self.distribution(u, v, self.columns).log_prob(self.columns), self.by_hand(u, v)
+        remedy = "leave distribution out, or look at zeros, missing cells (confidence 0) and items without a column"
+        self.close(found, wanted, "log p of the columns is not the product of their cells", remedy)
+        weights = torch.arange(1.0, N_ITEMS + 1)
+        ours, theirs = (torch.autograd.grad((value * weights).sum(), (u, v)) for value in (found, wanted))
+        for one, other in zip(ours, theirs, strict=True):
+            self.close(one, other, "the gradient of log p of the columns is not that of their cells", remedy, 1e-8)
+
+    def minibatches(self) -> None:
+        whole = self.distribution(self.u, self.v, self.columns).log_prob(self.columns)
+        for rows in (torch.tensor([1]), torch.tensor([0, 2, 5])):
+            part = self.columns.select(rows)
+            found = self.distribution(self.u, self.v[rows], part).log_prob(part)
+            problem = f"columns of items {rows.tolist()} alone have another log p than within all items"
+            self.close(found, whole[rows], problem, "let no item depend on another")
+
+    def plates(self) -> None:
+        rows, n_items = torch.tensor([1, 3, 4]), 4 * N_ITEMS
+        part = self.columns.select(rows)
+
+        def model() -> None:
+            with pyro.plate("items", n_items, subsample=rows):
+                pyro.sample("R", self.distribution(self.u, self.v[rows], part), obs=part)
+
+        trace = poutine.trace(model).get_trace()
+        trace.compute_log_prob()
+        wanted = self.by_hand(self.u, self.v)[rows].sum() * (n_items / len(rows))
+        problem = "a Pyro plate does not scale it from a minibatch to all items"
+        self.close(trace.nodes["R"]["log_prob_sum"], wanted, problem, "leave scales to the plate")
+
+    def subsampled(self) -> None:
+        if not self.likelihood.subsample:
+            return
+        exact = self.by_hand(self.u, self.v)
+        self.likelihood.subsample, before = 2, self.likelihood.subsample
+        values = []
+        for drawn in itertools.combinations(range(N_USERS), 2):
+            with _users_drawn(drawn):
+                distribution = self.likelihood.train().distribution(self.u, self.v, self.columns)
+                values.append(distribution.log_prob(self.columns))
+        self.likelihood.subsample = before
+        problem = "the mean of log p over all subsets of 2 users is not log p"
+        remedy = "weigh zeros of drawn users by n_users / n_drawn and stored cells by 1"
+        self.close(torch.stack(values).mean(0), exact, problem, remedy)
+
+    def moments_of_draws(self) -> None:
+        rows = torch.arange(3)
+        c = self.columns.select(rows)
+        wide = c.select(rows.repeat(2000))
+        with torch.no_grad():
+            drawn = self.distribution(self.u, self.v[rows].repeat(2000, 1), wide).sample()
+        if not isinstance(drawn, RatingColumns):
+            self.fail(f"columns are drawn as {type(drawn).__name__}", "give RatingColumns")
+        background = self.likelihood.background if self.likelihood.zeros else 0.0
+        _, confidences = c.dense(background)
+        there = confidences > 0
+        dist = self.cell(self.v[rows] @ self.u.mT, torch.where(there, confidences, 1.0))
+        x = drawn.dense(0.0)[0].view(2000, 3, N_USERS)
+        mean, variance = dist.mean.detach(), dist.variance.detach()
+        bound = _quantile(2 * int(there.sum()))
+        for what, values, wanted in (("mean", x, mean), ("variance", (x - mean).square(), variance)):
+            spread = values.std(0) / math.sqrt(len(x))
+            off = ((values.mean(0) - wanted).abs() / spread.clamp(min=1e-12))[there]
+            self.require(
+                (off < bound).all(),
+                f"the {what} of {len(x)} drawn columns is {float(off.max()):.1f} standard errors off that of cell, above "
+                f"{bound:.1f}",
+                "leave distribution out, or draw each cell from its own score and confidence",
+            )
+
+    def moments(self, spread: float) -> Moments:
+        generator = torch.Generator().manual_seed(1)
+        u_var, v_var = (spread * torch.rand(x.shape, generator=generator) + 0.01 for x in (self.u, self.v))
+        return Moments(self.u, u_var, self.v, v_var)
+
+    def expectation(self) -> None:
+        likelihood, c = self.likelihood, self.columns
+        moments = self.moments(0.3)
+        with torch.no_grad():
+            expected = likelihood.expected_log_prob(moments, c)
+            if expected is None:
+                return
+            constant = likelihood.constant(c)
+            points = likelihood.expected_log_prob(Moments(self.u, None, self.v, None), c)
+            assert points is not None and moments.u_var is not None and moments.v_var is not None
+            exact = self.by_hand(self.u, self.v)
+            if likelihood.exact:
+                remedy = "let constant and expected_log_prob add up to log p"
+                self.close(points + constant, exact, "at points expected_log_prob is not log p", remedy)
+            elif not bool((points + constant <= exact + 1e-9).all()):
+                self.fail("at points the bound is above log p", "it must be a lower bound, or set exact = True")
+            u = moments.u + moments.u_var.sqrt() * torch.randn(N_DRAWS, *moments.u.shape)
+            v = moments.v + moments.v_var.sqrt() * torch.randn(N_DRAWS, *moments.v.shape)
+            values = self.by_hand(u, v)
+        off = (expected + constant - values.mean(0)) / (values.std(0) / math.sqrt(len(values))).clamp(min=1e-12)
+        bound = _quantile(N_ITEMS)
+        wrong = off.abs() >= bound if likelihood.exact else off >= bound
+        if bool(wrong.any()):
+            which = float(off[wrong][0])
+            what = "off" if likelihood.exact else "above"
+            self.fail(
+                f"expected_log_prob is {which:.1f} standard errors {what} the mean over draws of u and v",
+                "count the variances of u and v and of their product, or return None",
+            )
+
+    def closed_form(self) -> None:
+        likelihood, c = self.likelihood, self.columns
+        if not likelihood.conjugate:
+            return
+        moments = self.moments(0.3)
+        v = moments.v.clone().requires_grad_()
+        given = Moments(moments.u, moments.u_var, v, moments.v_var)
+        expected = likelihood.expected_log_prob(given, c)
+        if expected is None:
+            self.fail("it is conjugate without expected_log_prob", "define it: closed forms report it")
+        assert expected is not None
+        (slope,) = torch.autograd.grad(expected.sum(), v)
+        with torch.no_grad():
+            score, variance = moments.scores(c.users, c.items)
+            try:
+                site = likelihood.site(c, score.square() + variance)
+            except NotImplementedError as error:
+                self.fail("it is conjugate without a site", "define site, or leave conjugate at False", error)
+            precision, shift = gaussian_factors(site, moments.u, moments.u_var, c)
+            wanted = shift - (precision @ moments.v[..., None]).squeeze(-1)
+        problem = "the gradient of expected_log_prob in v is not that of site's Gaussian"
+        self.close(slope, wanted, problem, "check precisions, shifts and what zeros have of both", 1e-8)
+
+    def predictions(self) -> None:
+        mean, variance = torch.tensor([-0.6, 0.4, 0.9]), torch.tensor([0.05, 0.2, 0.4])
+        with torch.no_grad():
+            found, sd = self.likelihood.predict(mean, variance)
+            s = mean + variance.sqrt() * torch.randn(N_DRAWS, 3)
+            drawn = self.cell(s).sample()
+        bound = _quantile(6)
+        for what, ours, values in (("mean", found, drawn), ("variance", sd**2, (drawn - found).square())):
+            off = (ours - values.mean(0)).abs() / (values.std(0) / math.sqrt(N_DRAWS))
+            self.require(
+                (off < bound).all(),
+                f"the {what} that predict gives is {float(off.max()):.1f} standard errors off that of draws",
+                "leave predict out, or count both the spread of s and that of R given s",
+            )
+
+    def parameters(self) -> None:
+        likelihood = self.likelihood
+        for name, value in vars(likelihood).items():
+            if isinstance(value, Tensor) and value.requires_grad:
+                self.fail(f"{name} is a plain tensor, which no optimiser and no run knows", "make it an nn.Parameter")
+        own = {name: p for name, p in likelihood.named_parameters() if p.requires_grad and p.numel()}
+        expected = likelihood.expected_log_prob(self.moments(0.3), self.columns)
+        value = expected if expected is not None else self.by_hand(self.u, self.v)
+        found: Any = [None] * len(own)
+        if own and value.requires_grad:
+            found = torch.autograd.grad(value.sum(), list(own.values()), allow_unused=True)
+        for name, gradient in zip(own, found, strict=True):
+            if gradient is None or not bool(gradient.any()):
+                self.fail(f"no gradient reaches its parameter {name}", "use it without .detach() or .item(), or drop it")
+        other = self.make()
+        with torch.no_grad():  # a run folder holds the named parameters
+            for (_, new), (_, old) in zip(other.named_parameters(), likelihood.named_parameters(), strict=True):
+                new.copy_(old)
+        kept, self.likelihood = self.likelihood, other
+        again = self.by_hand(self.u, self.v)
+        self.likelihood = kept
+        remedy = "keep what is learned in nn.Parameter and the rest in the constructor's arguments"
+        same = torch.equal(again, self.by_hand(self.u, self.v))
+        self.require(same, "a copy with its arguments and parameters is another", remedy)
+
+    def single_precision(self) -> None:
+        wanted = self.distribution(self.u, self.v, self.columns).log_prob(self.columns)
+        self.likelihood.float()
+        u, v, columns = self.u.float(), self.v.float(), self.columns.to(dtype=torch.float32)
+        found = self.distribution(u, v, columns).log_prob(columns)
+        problem = f"log p of float32 factors has the type {found.dtype}"
+        self.require(found.dtype == torch.float32, problem, "make new tensors with zeros_like or new_zeros")
+        self.close(found.double(), wanted, "log p in float32 is far from float64", "sum in a stable order", 1e-3)
+
+
+def _quantile(n_compared: int) -> float:
+    return -float(torch.special.ndtri(torch.tensor(FAILURE_RATE / (2 * n_compared))))
+
+
+@contextmanager
+def _users_drawn(drawn: tuple[int, ...]) -> Iterator[None]:
+    """Have ``torch.randperm`` begin with these."""
+    before = torch.randperm
+    torch.randperm = lambda n, **_: torch.tensor([*drawn, *(i for i in range(n) if i not in drawn)])
+    try:
+        yield
+    finally:
+        torch.randperm = before
