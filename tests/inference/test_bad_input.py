@@ -1,13 +1,16 @@
 """Malformed inputs through the real commands: exit code 2, one line that names place and remedy, nothing destroyed."""
 
 import importlib
+import io
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import inference
 from inference.fit_command import run_fit
@@ -17,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAIRS = "user,item,weight\n" + "".join(f"u{u},i{(u + j) % 9},1\n" for u in range(1, 6) for j in (1, 2, 3, 5))
 WORDS = ("comet nebula", "sail mast", "oven pastry")
 ITEMS = "item,text\n" + "".join(f"i{j},{WORDS[j % 3]} {WORDS[j % 2]} comet\n" for j in range(9))
+STARS = "user,item,rating\n" + "".join(f"u{u},i{u},{u - 1.5}\n" for u in range(1, 6))
 USERS, MULT, VOCABULARY = "2 0 2\n2 1 2\n", "1 0:1\n2 0:1 1:2\n2 1:3 0:1\n", "alpha\nbeta\n"
 SMALL = ("--factors", "2", "--hidden", "3", "--pretrain-epochs", "1", "--epochs", "1", "--train-per-user", "2")
 TABLES = ("--data", "pairs.csv", "--items", "items.csv")
@@ -30,6 +34,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("good")
     write(folder, {"pairs.csv": PAIRS, "items.csv": ITEMS, "one.txt": "i1\n", "a_plugin_of_none.py": PLUGIN})
     write(folder, {"citeulike/users.dat": USERS, "citeulike/mult.dat": MULT, "citeulike/vocabulary.dat": VOCABULARY})
+    save_contents(folder)
     whole = ["inference.svi", *TABLES, *SMALL]
     before = os.getcwd(), sys.argv
     os.chdir(folder)
@@ -42,6 +47,15 @@ def finished(tmp_path_factory):
         os.chdir(before[0])
         sys.argv = before[1]
     return folder
+
+
+def save_contents(folder):
+    """``saved``, a data set with vectors p."""
+    from pyro_cvae.data.registry import load_dataset
+
+    (folder / "p.npy").write_bytes(npy(np.ones((9, 2))))
+    load_dataset(folder / "pairs.csv", folder / "items.csv", [f"p={folder / 'p.npy'}"]).save(folder / "saved")
+    (folder / "p.npy").unlink()
 
 
 def stop_after_two_epochs():
@@ -119,6 +133,19 @@ def closed(*argv, files=None, place="", words=""):
     return ("coordinate", (*TABLES, *SMALL, "--out", "old", "--overwrite", *argv), files or {}, place, words)
 
 
+def npy(*values, **named):
+    """The bytes of a ``.npy`` file, or with names of an ``.npz`` file."""
+    stream = io.BytesIO()
+    np.savez(stream, **named) if named else np.save(stream, *values)
+    return stream.getvalue()
+
+
+def png(height, width):
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(height * width, dtype=np.uint8).reshape(height, width)).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def resume(*argv, files=None, place="", words=""):
     options = (*TABLES, *SMALL, "--epochs", "2", "--checkpoint-seconds", "0", "--out", "half", "--resume")
     return ("svi", (*options, *argv), files or {}, place, words)
@@ -152,6 +179,71 @@ CASES = {
     "no parquet": svi("--data", "p.parquet", files={"p.parquet": PAIRS}, place="p.parquet:", words="not a readable"),
     "no items": ("svi", ("--data", "pairs.csv", "--out", "old", "--overwrite"), {}, "pairs.csv:", "--items FILE"),
     "all missing": svi(files={"pairs.csv": PAIRS.replace(",1\n", ",0\n")}, words="training set is empty"),
+    "no rating": svi("--ratings", "stars", place="pairs.csv:", words="has no column rating"),
+    "NaN rating": svi(
+        "--ratings", "stars", files={"pairs.csv": STARS.replace("2.5", "nan")}, place="pairs.csv:5:", words="'nan'"
+    ),
+    "blank rating": svi(
+        "--ratings", "stars", files={"pairs.csv": STARS.replace("2.5", "")}, place="pairs.csv:5:", words="missing"
+    ),
+    "moons": svi("--ratings", "moons", words="--ratings is 'moons', but it must be one of clicks, stars"),
+    "no stars": cite("--ratings", "stars", words="are all 1: they are clicks; leave --ratings stars out"),
+    # contents
+    "unknown kind": svi("--contents", "p=sound:p.npy", words="there is no kind 'sound'"),
+    "no path": svi("--contents", "p=images:", words="images need a path"),
+    "content twice": svi("--contents", "p=p.npy", "p=q.npy", words="--contents has p twice"),
+    "content called text": svi("--contents", "text=p.npy", words="cannot be called 'text'"),
+    "content that is not there": svi("--contents", "tags", words="pairs has no content of that name"),
+    "CiteULike without tags": cite("--contents", "tags", place="tags.dat:", words="no such file"),
+    "CiteULike without titles": cite("--contents", "title-tokens", words="no content of that name; it offers none"),
+    "truncated array": svi(
+        "--contents", "p=p.npy", files={"p.npy": npy(np.ones((9, 2)))[:-1]}, place="p.npy:", words="cut short"
+    ),
+    "array of objects": svi(
+        "--contents", "p=p.npy", files={"p.npy": npy(np.array([[None, 1]] * 9))}, place="p.npy:", words="type object"
+    ),
+    "NaN vectors": svi(
+        "--contents", "p=p.npy", files={"p.npy": npy(np.full((9, 2), np.nan))}, place="p.npy:", words="not finite"
+    ),
+    "vectors of other items": svi(
+        "--contents", "p=p.npy", files={"p.npy": npy(np.ones((8, 2)))}, place="p.npy:", words="has 8 rows"
+    ),
+    "pixels out of range": svi(
+        "--contents", "p=p.npy", files={"p.npy": npy(np.full((9, 4, 4), 2.0))}, place="p.npy:", words="above 1"
+    ),
+    "ids twice": svi(
+        "--contents",
+        "p=p.npz",
+        files={"p.npz": npy(ids=["i1", "i2", "i1"], values=np.ones((3, 2)))},
+        place="p.npz:",
+        words="ids[2]: item 'i1' is there more than once",
+    ),
+    "content of an unknown item": svi(
+        "--contents", "p=p.csv", files={"p.csv": "item,text\ni1,sail\ni77,mast\n"}, place="p.csv:3:", words="'i77'"
+    ),
+    "missing folder": svi("--contents", "p=images:pictures", place="pictures:", words="no such folder"),
+    "missing file": svi("--contents", "p=pictures", place="pictures:", words="no such file"),
+    "folder without pictures": svi("--contents", "p=p", files={"p": {}}, place="p:", words="has no PNG or JPEG"),
+    "ragged pictures": svi(
+        "--contents",
+        "p=p",
+        files={"p/i1.png": png(8, 8), "p/i2.png": png(8, 8), "p/i3.png": png(8, 9)},
+        place="p/i3.png:",
+        words="has 9 x 8 pixels of 1 channel, but i1.png has 8 x 8",
+    ),
+    "corrupt PNG": svi(
+        "--contents", "p=p", files={"p/i1.png": png(8, 8)[:-30]}, place="p/i1.png:", words="no readable PNG"
+    ),
+    "picture of an unknown item": svi(
+        "--contents", "p=p", files={"p/i77.png": png(8, 8)}, place="p/i77.png:", words="'i77' is not in the data set"
+    ),
+    "damaged content of a run": (
+        "svi",
+        ("--data", "saved", *SMALL, "--out", "old", "--overwrite"),
+        {"saved/content-p.npy": flipped},
+        "content-p.npy:",
+        "damaged",
+    ),
     # CiteULike
     "counts lie": cite(files={"citeulike/users.dat": "2 0 2\n3 1\n"}, place="users.dat:2:", words="says 3 entries"),
     "id out of range": cite(files={"citeulike/users.dat": "1 7\n1 1\n"}, place="users.dat:1:", words="use 0 to 2"),
@@ -276,7 +368,14 @@ def test_in_one_line_and_nothing_destroyed(case, work, monkeypatch, capsys):
 
 def test_the_good_inputs_are_good(work, monkeypatch, capsys):
     """The cases above fail for their own reasons: what they are made from works."""
-    for command, argv, *_ in (svi(), closed(), resume(), ask("--user", "u1"), test_of("old"), cite()):
+    write(work, {"stars.csv": STARS, "p/i1.png": png(8, 8), "p.npy": npy(np.ones((9, 2))), "p/i3.png": png(8, 8)})
+    write(work, {"p.npz": npy(ids=["i1", "i2"], values=np.ones((2, 2))), "p.csv": "item,text\ni1,sail\n"})
+    contents = ("--contents", "a=p", "b=p.npy", "c=p.npz", "d=p.csv", "e=tokens:p.csv")
+    stars = svi("--data", "stars.csv", "--ratings", "stars", "--train-per-user", "1")
+    saved = svi("--data", "saved", *contents)
+    saved = (saved[0], tuple(word for word in saved[1] if word not in ("--items", "items.csv")))
+    good = (svi(), svi(*contents), stars, saved, closed(), resume(), ask("--user", "u1"), test_of("old"), cite())
+    for command, argv, *_ in good:
         assert run_in_process(command, argv, monkeypatch) == 0, capsys.readouterr().err
         capsys.readouterr()
     assert (work / "half").is_dir() and not (work / "half.partial").exists()

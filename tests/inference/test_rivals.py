@@ -13,8 +13,9 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.metrics.pairwise import cosine_similarity
 
 from inference.evaluate import evaluate
-from inference.rivals import RIVALS, als_factors, rival, svd, svd_prior
+from inference.rivals import RIVALS, als_factors, rival, svd, svd_prior, tfidf
 from pyro_cvae.data.content import Content
+from pyro_cvae.data.contents import Vectors
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.registry import load_dataset
@@ -59,6 +60,36 @@ def test_tfidf_is_the_sum_of_cosines_with_the_training_items(data):
     scores = RIVALS["tfidf"](*data)(np.arange(20))
     np.testing.assert_allclose(scores, cosines(*data), rtol=1e-5, atol=1e-6)
     assert not scores[:, 4].any()  # an item without words
+
+
+def test_without_a_text_the_other_words_are_compared_side_by_side(data):
+    dataset, split = data
+    text = dataset.content
+    left, right = (Content(text.counts[:, part]) for part in (slice(0, 12), slice(12, None)))
+    none = Content(scipy.sparse.csr_matrix((15, 0)))
+    vectors = Vectors(np.ones((15, 2), np.float32), np.ones(15, bool))
+    both = dataclasses.replace(dataset, content=none, others={"left": left, "v": vectors, "right": right})
+    expected = cosines(dataset, split)
+    everybody = np.arange(20)
+    np.testing.assert_allclose(tfidf(both, split)(everybody), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(svd(both, split, 200)(everybody), expected, rtol=1e-4, atol=1e-5)
+    one = tfidf(both, split, contents=("right",))(everybody)
+    np.testing.assert_allclose(one, cosines(dataclasses.replace(dataset, content=right), split), rtol=1e-5, atol=1e-6)
+    beside = dataclasses.replace(dataset, others={"left": left})
+    np.testing.assert_array_equal(tfidf(beside, split)(everybody), tfidf(dataset, split)(everybody))
+    twice = tfidf(beside, split, contents=("text", "left"))(everybody)
+    joined = dataclasses.replace(dataset, content=Content(scipy.sparse.hstack([text.counts, left.counts], "csr")))
+    np.testing.assert_allclose(twice, cosines(joined, split), rtol=1e-5, atol=1e-6)
+    prior = svd_prior(beside, split, 4, 2, contents=("left",))(everybody)
+    alone = svd_prior(dataclasses.replace(dataset, content=left), split, 4, 2)(everybody)
+    torch.testing.assert_close(prior, alone)
+    with pytest.raises(InputError, match="the content v is vectors, not words"):
+        tfidf(both, split, contents=("v",))
+    with pytest.raises(InputError, match="no content called 'text'; use left, v, right"):
+        tfidf(both, split, contents=("text",))
+    for name in ("tfidf", "svd-50", "svd-300-prior"):
+        with pytest.raises(InputError, match="no words to compare"):
+            rival(name)(dataclasses.replace(both, others={"v": vectors}), split)
 
 
 def test_an_svd_of_full_rank_changes_no_cosine(data):

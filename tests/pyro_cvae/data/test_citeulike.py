@@ -2,14 +2,23 @@
 
 import itertools
 import logging
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyro_cvae.data.citeulike import count_title_words, load_citeulike, read_counts, read_lists, read_vocabulary
+from pyro_cvae.data.citeulike import (
+    count_title_words,
+    load_citeulike,
+    read_counts,
+    read_lists,
+    read_tags,
+    read_vocabulary,
+)
 from pyro_cvae.data.registry import load_dataset
+from pyro_cvae.errors import InputError
 
 USERS = "2 0 2\n0 \n3 2\t1   0"  # no newline at the end, a user without items, unsorted, tabs
 MULT = "2 3:1 0:12\n0\n1 1:2\n"
@@ -48,6 +57,73 @@ def test_without_mult_dat_the_titles_are_counted_and_the_log_says_so(folder, cap
         data = load_citeulike(folder)
     assert data.content.counts.toarray().tolist() == [[1, 2, 1], [0, 0, 0], [0, 0, 2]]
     assert "no mult.dat" in caplog.text and "titles.txt" in caplog.text
+
+
+TAGS = {
+    "item-tag.dat": "2 1 0\n0 \n1 2",  # of each item its tags (citeulike-a)
+    "tag-item.dat": "1 0\n1 0\n1 2\n",  # of each tag its items (citeulike-t)
+}
+
+
+@pytest.mark.parametrize("name", TAGS)
+def test_tags_are_read_either_way_round(name, folder, caplog):
+    (folder / "tags.dat").write_text("war\nlove\nrare ones\n")
+    (folder / name).write_text(TAGS[name])
+    tags = read_tags(folder, 3, least=1)
+    assert tags.vocabulary == ("war", "love", "rare ones")
+    assert tags.counts.toarray().tolist() == [[1, 1, 0], [0, 0, 0], [0, 0, 1]]
+    assert tags.present.tolist() == [True, False, True]  # the second has no tag at all
+
+
+def test_tags_on_few_items_are_left_out_and_counted(folder, caplog):
+    (folder / "tags.dat").write_text("war\nlove\nrare\n")
+    (folder / "tag-item.dat").write_text("2 0 1\n1 2\n2 1 0\n")
+    with caplog.at_level(logging.INFO):
+        tags = read_tags(folder, 3, least=2)
+    assert tags.vocabulary == ("war", "rare")
+    assert tags.counts.toarray().tolist() == [[1, 1], [1, 1], [0, 0]]
+    assert tags.given is None  # the third has a tag, of which nothing is left
+    assert "tags on 2 items or more: 2 of 3; 1 items have other tags only" in caplog.text
+    with pytest.raises(InputError, match="no tag is on 3 items or more"):
+        read_tags(folder, 3, least=3)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "item-tag.dat: no such file; get item-tag.dat or tag-item.dat"),
+        ({"tags.dat": None}, "tags.dat: no such file"),
+        ({"item-tag.dat": "1 3\n0\n0\n"}, "item-tag.dat:1: tag 3 does not exist; use 0 to 2"),
+        ({"item-tag.dat": "0\n0\n"}, "item-tag.dat: has 2 rows, but the data has 3 items"),
+        ({"item-tag.dat": "2 1 1\n0\n0\n"}, "item-tag.dat:1: tag 1 is there more than once"),
+        ({"tag-item.dat": "1 3\n0\n0\n"}, "tag-item.dat:1: item 3 does not exist; use 0 to 2"),
+        ({"tag-item.dat": "0\n0\n"}, "tag-item.dat: has 2 rows, but the data has 3 tags"),
+    ],
+)
+def test_malformed_tags(files, words, folder):
+    for name, text in ({"tags.dat": "war\nlove\nrare\n"} | files).items():
+        if text is not None:
+            (folder / name).write_text(text)
+    with pytest.raises(InputError, match=re.escape(words)):
+        load_dataset(folder, contents=["tags"])
+
+
+def test_tags_and_titles_are_contents_only_when_asked_for(folder):
+    (folder / "titles.txt").write_text("The comet\n\nThe sail")
+    (folder / "tags.dat").write_text("war\n")
+    (folder / "tag-item.dat").write_text("3 0 1 2\n")
+    bare = load_citeulike(folder)
+    assert not bare.others and load_dataset(folder).fingerprint() == bare.fingerprint()
+    data = load_dataset(folder, contents=["titles", "title-tokens"])
+    assert data.others["titles"].counts.toarray().tolist() == [[1, 0], [0, 0], [0, 1]]
+    assert data.others["title-tokens"].present.tolist() == [True, False, True]
+    with pytest.raises(InputError, match="no tag is on 5"):
+        load_dataset(folder, contents=["tags"])
+    with pytest.raises(InputError, match="tags have no order"):
+        load_dataset(folder, contents=["tags=tokens:"])
+    (folder / "titles.txt").unlink()
+    with pytest.raises(InputError, match="has no content of that name; it offers none"):
+        load_dataset(folder, contents=["titles"])
 
 
 def test_title_words_are_counted_once_for_each_time():

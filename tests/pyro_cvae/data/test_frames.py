@@ -67,6 +67,53 @@ def test_atomic_files_give_the_same_data_set_but_for_the_types_of_ids(tmp_path):
     assert load_dataset(tmp_path / "d.inter", tmp_path / "d.item").name == "d"
 
 
+STARS = PAIRS | {"rating": [4.5, -1, 0]}
+
+
+def test_ratings_are_read_where_stars_are_asked_for(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        assert from_frames(STARS, ITEMS).fingerprint() == expected().fingerprint()
+    assert "columns left out: rating" in caplog.text
+    data = from_frames(STARS, ITEMS, ratings="stars")
+    assert data.interactions.ratings.tolist() == [-1, 4.5, 0]
+    assert data.interactions.confidences.tolist() == [0.25, 1, 0]
+    pd.DataFrame(STARS).to_csv(tmp_path / "p.csv", index=False)
+    pd.DataFrame(ITEMS).to_csv(tmp_path / "i.csv", index=False)
+    assert load_dataset(tmp_path / "p.csv", tmp_path / "i.csv", ratings="stars").fingerprint() == data.fingerprint()
+    assert load_dataset(tmp_path / "p.csv", tmp_path / "i.csv").fingerprint() == expected().fingerprint()
+    data.save(tmp_path / "saved")
+    for ratings in ("clicks", "stars"):
+        assert load_dataset(tmp_path / "saved", ratings=ratings).fingerprint() == data.fingerprint()
+
+
+def test_ratings_of_atomic_files(tmp_path):
+    (tmp_path / "d.inter").write_text("user_id:token\titem_id:token\trating:float\n1\t10\t3.5\n2\t7\t2\n")
+    (tmp_path / "d.item").write_text("item_id:token\ttitle:token_seq\n10\tcomet sky\n7\tsail\n")
+    assert load_dataset(tmp_path).interactions.ratings.tolist() == [1, 1]
+    for path in (tmp_path, tmp_path / "d.inter"):
+        assert load_dataset(path, ratings="stars").interactions.ratings.tolist() == [3.5, 2]
+    (tmp_path / "d.inter").write_text("user_id:token\titem_id:token\trating:float\n1\t10\t3.5\n2\t7\t\n")
+    with pytest.raises(InputError, match=r"d\.inter:3: the rating is missing; give a finite number"):
+        load_dataset(tmp_path, ratings="stars")
+
+
+@pytest.mark.parametrize("value", [None, np.nan, np.inf, -np.inf, "5_0", "good", pd.NA])
+def test_a_rating_that_is_no_number(value):
+    with pytest.raises(InputError, match="interactions: row 2: the rating"):
+        from_frames(PAIRS | {"rating": [1, value, 3]}, ITEMS, ratings="stars")
+
+
+def test_stars_where_there_are_none(tmp_path):
+    with pytest.raises(InputError, match="has no column rating"):
+        from_frames(PAIRS, ITEMS, ratings="stars")
+    with pytest.raises(InputError, match="use clicks or stars"):
+        from_frames(PAIRS, ITEMS, ratings="moons")
+    with pytest.raises(InputError, match="ratings of simulated are all 1: they are clicks"):
+        load_dataset("simulated", ratings="stars")
+    gaussian = load_dataset("simulated-gaussian", ratings="stars")
+    assert gaussian.fingerprint() == load_dataset("simulated-gaussian").fingerprint()
+
+
 def test_columns_that_are_left_out_are_named_in_the_log(caplog):
     with caplog.at_level(logging.WARNING):
         from_frames(PAIRS | {"wieght": [1, 2, 3]}, ITEMS)

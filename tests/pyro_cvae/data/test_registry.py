@@ -59,6 +59,26 @@ def test_a_name_is_downloaded_once_and_then_read_from_the_cache(served, tmp_path
     assert len(served.requests) == len(FILES)
 
 
+def test_files_of_the_tags_are_downloaded_only_when_asked_for(served, tmp_path, monkeypatch):
+    remotes = []
+    for name, content in {"tags.dat": b"war\nlove\n", "tag-item.dat": b"2 0 2\n1 2\n"}.items():
+        (served.source / name).write_bytes(content)
+        remotes.append(RemoteFile(name, f"{served.source.relative_to(served.folder)}/{name}", git_blob_sha1(content)))
+    monkeypatch.setitem(registry.TAGS, "citeulike-t", tuple(remotes))
+    assert not load_dataset("citeulike-t").others
+    assert not any("tag" in path.rsplit("/", 1)[1] for path in served.requests)
+    with pytest.raises(InputError, match="no tag is on 5 items or more"):
+        load_dataset("citeulike-t", contents=["tags"])
+    assert sum("tag" in path.rsplit("/", 1)[1] for path in served.requests) == 2
+
+
+def test_the_published_tags_have_names_of_their_own():
+    assert registry.TAGS.keys() == registry.REMOTE.keys()
+    for name, remotes in registry.TAGS.items():
+        assert not {r.name for r in remotes} & {r.name for r in registry.REMOTE[name]}
+        assert all(len(r.sha1) == 40 and r.source.endswith(f"/{r.name}") for r in remotes)
+
+
 def test_a_download_that_was_cut_off_goes_on_with_the_files_that_are_missing(served, tmp_path):
     mult = served.source / "mult.dat"
     mult.rename(mult.with_suffix(".away"))

@@ -1,5 +1,6 @@
 """Splits: every pair in one part, the stated rules, seeds, round trips."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -215,6 +216,24 @@ def test_make_split_holds_out_cells_where_every_cell_is_stored():
     split = splits.make_split(data, options())
     assert split.protocol == {"kind": "cells", "test_fraction": 0.2, "seed": 5}
     assert (len(split.train), len(split.test)) == (2400, 480)
+
+
+def test_a_split_by_cells_of_stars_leaves_no_zero_where_a_rating_is_held_out():
+    data = dense()
+    stars = np.random.default_rng(1).integers(1, 6, len(data.interactions)).astype(float)
+    data = replace(data, interactions=replace(data.interactions, ratings=stars))
+    split = splits.make_split(data, options(split="cells", test_fraction=0.1, validation=0.25))
+    n = len(stars)
+    assert len(split.train) == n and len(split.test) == round(0.1 * n)
+    held = np.isin(split.train.keys, np.concatenate([split.test.keys, split.validation.keys]))
+    assert not split.train.observed[held].any() and split.train.observed[~held].all()
+    assert not split.train.ratings[held].any()
+    np.testing.assert_array_equal(split.train.ratings[~held], stars[~held])
+    for part in (split.test, split.validation):
+        np.testing.assert_array_equal(part.ratings, stars[np.isin(data.interactions.keys, part.keys)])
+    assert not np.isin(split.test.keys, split.validation.keys).any()
+    assert abs(len(split.validation) / (0.9 * n) - 0.25) < 0.02
+    assert split.train.user_counts.min() >= 1
 
 
 @pytest.mark.parametrize("n", [1, 4])
