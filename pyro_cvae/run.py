@@ -12,8 +12,8 @@ A fit in progress lives in ``<out>.partial/``; ``<out>/`` appears only when it i
 
 Three rules make it safe. A file is written under a temporary name, synced to disk and renamed: no file under its
 final name is ever half written. ``<out>.partial`` becomes ``<out>`` by a rename, so that a process killed at any moment
-leaves the old run or the new one, never a mixture. Nothing is pickled: tensors are safetensors, the rest JSON, CSV and
-Parquet, so that opening a run cannot execute anything.
+leaves the old run or the new one, never a mixture. Nothing is pickled: tensors are safetensors, images and vectors of
+the items plain ``.npy`` arrays, the rest JSON, CSV and Parquet, so that opening a run cannot execute anything.
 """
 
 from __future__ import annotations

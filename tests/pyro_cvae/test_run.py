@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -25,7 +26,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyro_cvae import run as run_module
+from pyro_cvae.data import files
 from pyro_cvae.data.content import Content
+from pyro_cvae.data.contents import Images, Tokens
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.splits import Split
@@ -1037,6 +1040,46 @@ def test_a_run_without_users_holds_nothing_of_them(out: Path, data: tuple[Datase
     assert again.items().fingerprint() == items.fingerprint()
     with pytest.raises(InputError, match="exists"):
         export_without_users(run, out.parent / "copy")
+
+
+def test_contents_of_every_kind_are_held_checked_and_exported(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_MAPPED_BYTES", 0)
+    present = np.array([True, True, False, True])
+    pixels = np.arange(4 * 6, dtype=np.uint8).reshape(4, 1, 2, 3) * present[:, None, None, None]
+    others = {"pixels": Images(pixels, present), "title-tokens": Tokens.fit(["a sky", "a sea", "", "a sea"])}
+    pairs = Interactions.from_arrays([0, 1, 1], [0, 2, 3], n_users=2, n_items=4)
+    content = Content(sp.csr_matrix((4, 0)))
+    dataset = Dataset("d", pairs, content, ["ann-user", "bob-user"], [1, 2, 3, 4], others=others)
+    config = run_config("svi", {}, dataset=dataset)
+    writer = RunWriter.start(out, config, dataset)
+    writer.close()
+    RunWriter.resume(out, run_config("svi", {}, dataset=dataset)).close()
+    changed = dataclasses.replace(dataset, others={"pixels": others["pixels"]})
+    with pytest.raises(InputError, match="data have changed"):
+        RunWriter.resume(out, run_config("svi", {}, dataset=changed))
+    writer = RunWriter.resume(out, config)
+    assert writer.dataset().fingerprint() == dataset.fingerprint()
+    writer.save_tensors("posterior", {"v_loc": torch.zeros(4, 2)})
+    run = open_run(writer.finish())
+    assert run.dataset().fingerprint() == dataset.fingerprint() == run.config["fingerprints"]["data"]
+    assert isinstance(run.dataset().others["pixels"].values, np.memmap)
+    assert {f"data/dataset/content-{name}" for name in ("pixels.npy", "pixels.safetensors")} < set(run.files)
+
+    copy = export_without_users(run, out.parent / "copy")
+    items = copy.items()
+    assert items.n_users == 0 and list(items.others) == list(others)
+    np.testing.assert_array_equal(items.others["pixels"].values, pixels)
+    assert items.others["title-tokens"].of(["sea"]).tokens.tolist() == [others["title-tokens"].vocabulary.index("sea")]
+    mapped = run.dataset().others["pixels"].values
+    shutil.rmtree(run.path)
+    np.testing.assert_array_equal(mapped, pixels)  # a run that is replaced stays readable for who has it open
+
+    array = copy.path / "data" / "dataset" / "content-pixels.npy"
+    raw = bytearray(array.read_bytes())
+    raw[-1] ^= 1
+    array.write_bytes(raw)
+    with pytest.raises(InputError, match=r"content-pixels\.npy: is damaged"):
+        open_run(copy.path)
 
 
 def test_a_failed_export_leaves_nothing(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import logging
 import re
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -292,6 +293,21 @@ def test_a_stored_name_cannot_lead_out_of_the_folder(tmp_path):
     path.write_text(path.read_text("utf-8").replace('"pixels"', '"../pixels"'), "utf-8")
     with pytest.raises(InputError, match=r"cannot be called '[.][.]/pixels'"):
         Dataset.load(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_large_array_is_checked_and_fingerprinted_without_being_read_whole(tmp_path):
+    values = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", np.float32, (4, 2**24))  # 256 MiB
+    values[3, -1] = 1
+    del values
+    tracemalloc.start()
+    data = dataset(big=Vectors(files.read_npy(tmp_path / "big.npy"), np.array([False, True, False, True])))
+    data.save(tmp_path / "saved")
+    again = Dataset.load(tmp_path / "saved")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert isinstance(again.others["big"].values, np.memmap) and again.others["big"].values[3, -1] == 1
+    assert peak < 2**27, f"{peak / 2**20:.0f} MiB"
 
 
 @given(

@@ -1,13 +1,15 @@
 """The CiteULike data themselves: counts that their description states, the authors' splits, and speed."""
 
 import os
+import re
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pyro_cvae.data import registry, splits
+from pyro_cvae.data import files, registry, splits
 from pyro_cvae.data.citeulike import read_counts, read_lists
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
@@ -43,6 +45,30 @@ def test_interactions_of_citeulike_t(citeulike_t):
     assert (users.min(), np.median(users), users.max()) == (3, 7, 1995)
     assert ((items > 0).sum(), (items == 0).sum()) == (25_584, 391)
     assert (np.median(items[items > 0]), items.max()) == (3, 488)
+
+
+def test_tags_of_citeulike_t(folder):
+    tags = load_dataset(folder / "citeulike-t", contents=["tags"]).others["tags"]
+    assert (tags.n_features, int(tags.counts.sum()), tags.counts.max()) == (8311, tags.counts.nnz, 1)
+    assert tags.present.all()
+    row = files.read_lines(folder / "citeulike-t" / "tag-item.dat")[
+        files.read_lines(folder / "citeulike-t" / "tags.dat").index(tags.vocabulary[7])
+    ]
+    assert np.flatnonzero(tags.counts[:, 7].toarray()).tolist() == sorted(map(int, row.split()[1:]))
+
+
+def test_tags_and_titles_of_citeulike_a(folder, citeulike_a):
+    data = load_dataset(folder / "citeulike-a", contents=["tags", "titles", "title-tokens"])
+    tags, titles, tokens = data.others.values()
+    assert (tags.n_features, tags.counts.nnz, tags.counts.max()) == (7386, 181_665, 1)
+    assert (int((~tags.present).sum()), int(tags.empty.sum())) == (3461, 3579)
+    assert titles.present.all() and titles.n_features == 8000
+    words = [re.findall(r"\w+", title.lower()) for title in data.titles]
+    assert tokens.lengths.tolist() == [len(row) for row in words] and tokens.n_features == 8001
+    flat = [word for row in words for word in row]
+    known = set(tokens.vocabulary)
+    assert [tokens.vocabulary[t] for t in tokens.tokens] == [w if w in known else "<unknown>" for w in flat]
+    assert replace(data, others={}).fingerprint() == citeulike_a.fingerprint()
 
 
 def test_content_of_citeulike_t(citeulike_t):
@@ -111,7 +137,7 @@ def test_part_of_the_counts_of_citeulike_a(folder):
 
 def test_the_hashes_of_downloads_are_those_of_the_files(folder):
     for name, remotes in registry.REMOTE.items():
-        for remote in remotes:
+        for remote in remotes + registry.TAGS[name]:
             path = folder / name / remote.name
             if path.exists():  # citeulike-a's mult.dat may not be there
                 assert git_blob_sha1(path.read_bytes()) == remote.sha1, path
