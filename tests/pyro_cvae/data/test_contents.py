@@ -203,7 +203,10 @@ def test_round_trip_is_exact_and_large_arrays_stay_on_disk(mapped, tmp_path, mon
         assert isinstance(again.others[name].values, np.memmap) == mapped
     again.save(tmp_path)  # in place of the files that are mapped
     assert Dataset.load(tmp_path).fingerprint() == data.fingerprint()
-    np.testing.assert_array_equal(again.others["pixels"].values, images().values)
+    other = replace(data, others=data.others | {"z": vectors(values=((5, 5), (0, 0), (5, 5), (5, 5)))})
+    other.save(tmp_path)
+    np.testing.assert_array_equal(again.others["z"].values, vectors().values)
+    assert Dataset.load(tmp_path).fingerprint() == other.fingerprint()
 
 
 def test_contents_give_what_the_items_have_by_name():

@@ -123,6 +123,8 @@ def test_ids_of_text_that_look_like_numbers_stay_text(tmp_path):
     data = from_frames({"user": [1], "item": ["7"]}, {"item": ["7", "07", "x"], "text": ["comet", "", ""]})
     (tmp_path / "v.csv").write_text("item,p\n07,1\n7,2\n")
     assert read(data, tmp_path / "v.csv", "vectors").values.tolist() == [[2], [1], [0]]
+    (tmp_path / "v.csv").write_text("item,p\n7,2\n")
+    assert read(data, tmp_path / "v.csv", "vectors").values.tolist() == [[2], [0], [0]]
 
 
 def save(name, values):
