@@ -216,10 +216,11 @@ def _fit_facts(fit: Fit, run: Run) -> dict[str, str]:
 
 def _data_facts(fit: Fit) -> dict[str, Any]:
     dataset, split = fit.dataset, fit.split
-    facts = {name: value for name, value in dataset.describe().items() if name != "name"}
+    shown = {str: "{}", int: "{:,}", float: "{:.3g}"}
+    facts = {name: shown[type(value)].format(value) for name, value in dataset.describe().items() if name != "name"}
     return {
         "name": dataset.name,
-        "data": {name: f"{value:,}" if isinstance(value, int) else f"{value:.3g}" for name, value in facts.items()},
+        "data": facts,
         "split": {name: f"{value:,}" if isinstance(value, int) else value for name, value in split.describe().items()},
         "fingerprints": {"data": dataset.fingerprint(), "split": split.fingerprint()},
     }

@@ -169,7 +169,7 @@ class Dataset:
             "empty documents": int(self.content.empty.sum()),
             "users without items": int((pairs.user_counts == 0).sum()),
             "items without users": int((pairs.item_counts == 0).sum()),
-            **{name: describe(content) for name, content in self.others.items()},
+            **{f"content {name}": describe(content) for name, content in self.others.items()},
         }
 
     def save(self, folder: files.PathLike) -> None:

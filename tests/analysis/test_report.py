@@ -1,5 +1,6 @@
 """The report: what it says against a second computation, that it is safe to open, and how a browser shows it."""
 
+import dataclasses
 import html
 import itertools
 import re
@@ -31,6 +32,7 @@ from inference.commands import parse
 from inference.evaluate import evaluate
 from inference.options import Options
 from inference.posterior import content_diagnostics
+from pyro_cvae.data.contents import Vectors
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.errors import InputError, run_command
 from pyro_cvae.run import open_run
@@ -46,7 +48,7 @@ def make_dataset():
     rng = np.random.default_rng(0)
     counts = rng.integers(6, 15, N_USERS)
     pairs = [(u, j) for u in range(N_USERS) for j in rng.choice(N_ITEMS - 8, counts[u], replace=False)]
-    return from_frames(
+    dataset = from_frames(
         {"user": [f'u"><b>{u}' for u, _ in pairs], "item": [f"item&{j}" for _, j in pairs]},
         {
             "item": [f"item&{j}" for j in range(N_ITEMS)],
@@ -55,6 +57,8 @@ def make_dataset():
         },
         name="small <i>data</i> $x_1$",
     )
+    shapes = Vectors(rng.random((N_ITEMS, 2)), np.ones(N_ITEMS, bool))
+    return dataclasses.replace(dataset, others={"shapes": shapes})
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +157,10 @@ def test_titles_ids_and_names_are_shown_as_text(page):
     assert "<i>data</i> $x_1$" in parsed.text
     assert 'u"><b>' in parsed.text and "item&" in parsed.text
     assert "49" not in re.findall(r"onerror=alert\(2\)> (\S+)", parsed.text)
+
+
+def test_the_contents_of_the_items_are_told(page):
+    assert f"content shapes vectors, 2, of {N_ITEMS} of {N_ITEMS} items" in page[0].text
 
 
 def test_ids_are_unique_and_headings_are_in_order(page):

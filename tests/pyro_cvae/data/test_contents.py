@@ -216,10 +216,10 @@ def test_contents_give_what_the_items_have_by_name():
     with pytest.raises(InputError, match="no content called 'text'; use pixels, tags"):
         pick(data.contents, "text")
     facts = data.describe()
-    assert facts["pixels"] == "images, 1 x 2 x 3, of 3 of 4 items"
-    assert facts["tags"] == "words, 3 entries of 3, of 3 of 4 items"
-    assert facts["title-tokens"] == "tokens, 8 of a vocabulary of 6, of 2 of 4 items"
-    assert describe(vectors()) == facts["sentences"] == "vectors, 2, of 3 of 4 items"
+    assert facts["content pixels"] == "images, 1 x 2 x 3, of 3 of 4 items"
+    assert facts["content tags"] == "words, 3 entries of 3, of 3 of 4 items"
+    assert facts["content title-tokens"] == "tokens, 8 of a vocabulary of 6, of 2 of 4 items"
+    assert describe(vectors()) == facts["content sentences"] == "vectors, 2, of 3 of 4 items"
     assert "sentences=Vectors(4 items, 2)" in repr(data) and "\n" not in repr(data)
 
 
