@@ -130,7 +130,7 @@ def _report(fitted: Fit, seconds: float) -> None:
     table = Table("what", "value", title=title, title_justify="left")
     table.add_row(
         "users, items, training pairs",
-        f"{fitted.dataset.n_users:,}, {fitted.dataset.n_items:,}, {len(fitted.split.train):,}",
+        f"{fitted.dataset.n_users:,}, {fitted.dataset.n_items:,}, {int(fitted.split.train.observed.sum()):,}",
     )
     if last:
         label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * fitted.model.content.pseudo
