@@ -3,6 +3,7 @@
     from models.testing import check_likelihood
     check_likelihood(MyLikelihood, rate=3)
 
+for contents, and ``check_rating_likelihood`` for ratings (:mod:`models.testing_ratings`).
 It works in float64 at random parameters of a small decoder, by second computations: the likelihood's own dense
 distribution, sums over whole supports, draws. Each failure is an AssertionError that names the mistake and its remedy.
 """
@@ -23,7 +24,10 @@ from torch.distributions import Distribution, constraints
 from models.contents import ContentDistribution, ContentLikelihood
 from models.networks.mlp import MLPDecoder
 from models.observations import SparseRows
+from models.testing_ratings import check_rating_likelihood
 from pyro_cvae.errors import InputError
+
+__all__ = ["check_likelihood", "check_rating_likelihood"]
 
 Params = dict[str, Tensor]
 

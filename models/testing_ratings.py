@@ -385,7 +385,9 @@ class _Kit:
             found = torch.autograd.grad(value.sum(), list(own.values()), allow_unused=True)
         for name, gradient in zip(own, found, strict=True):
             if gradient is None or not bool(gradient.any()):
-                self.fail(f"no gradient reaches its parameter {name}", "use it without .detach() or .item(), or drop it")
+                self.fail(
+                    f"no gradient reaches its parameter {name}", "use it without .detach() or .item(), or drop it"
+                )
         other = self.make()
         with torch.no_grad():  # a run folder holds the named parameters
             for (_, new), (_, old) in zip(other.named_parameters(), likelihood.named_parameters(), strict=True):
