@@ -450,9 +450,15 @@ def _text_checks(fit: Fit, source: str, n_texts: int, draws: int, seed: int) -> 
     import torch
 
     from analysis.posterior import spread_rows
+    from models.build import contents_of
     from models.observations import SparseRows
+    from pyro_cvae.data.content import Content
 
-    counts = fit.dataset.content.counts
+    of_contents, _, several = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
+    content_of_fit = next(iter(of_contents.values()))
+    if several or not isinstance(content_of_fit, Content):  # these figures are of words
+        return
+    counts = content_of_fit.counts
     full = np.flatnonzero(np.diff(counts.indptr))
     items = full[spread_rows(np.diff(counts.indptr)[full], n_texts)]
     dtype = fit.posterior.z_loc.dtype
@@ -463,7 +469,8 @@ def _text_checks(fit: Fit, source: str, n_texts: int, draws: int, seed: int) -> 
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         for draw, z in enumerate(_z_draws(chosen, source, draws, seed)):
-            text = fit.model.content.sample(fit.model.decoder(z), content)
+            text = fit.model.decoder.draw(fit.model.content, z, content)
+            assert isinstance(text, SparseRows)
             whole = whole and bool((text.values == text.values.round()).all() and (text.values >= 0).all())
             words[draw], alone[draw], largest[draw] = _word_statistics(text)
     same = np.ones(draws)

@@ -175,6 +175,7 @@ class _ModelOptions:
     lambda_w, lambda_r, b, lambda_b, biases = 1.0, 1.0, 0.0, 1.0, "off"
     rating_likelihood: ClassVar[str] = "confidence-normal"
     rating_likelihood_args: ClassVar[dict[str, Any]] = {}
+    network = "auto"
 
     def __init__(self, prior: Prior) -> None:
         self.factors, self.a = prior.n_factors, prior.a

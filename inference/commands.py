@@ -21,6 +21,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from inference import presets
+from inference.compatibility import PRODUCT
 from pyro_cvae.errors import InputError
 
 PLUGINS = {
@@ -511,12 +512,34 @@ def _plugin_arguments(
     is_path = isinstance(chosen, str) and ("." in chosen or ":" in chosen)
     if not arguments and not is_path:
         return {}
+    if chosen == PRODUCT:
+        return _part_arguments(field, arguments)
     module = PLUGINS[field].partition(":")[0]
     if is_path:
         cls = load_class(field, chosen)
     else:
         cls = _own_class(field, module, chosen)
 
+    return _class_arguments(cls, flag, arguments)
+
+
+def _part_arguments(field: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a product, each a name or class path, and ``part.argument``, checked by that part's class."""
+    flag = "--" + field.replace("_", "-")
+    found = {name: value for name, value in arguments.items() if "." not in name}
+    for part in dict.fromkeys(name.partition(".")[0] for name in arguments if "." in name):
+        if part not in found:
+            raise InputError(f"{flag}.{part} has arguments but no likelihood", f"give {flag}.{part} a name too")
+        own = {key.partition(".")[2]: value for key, value in arguments.items() if key.startswith(part + ".")}
+        chosen = found[part]
+        is_path = "." in chosen or ":" in chosen
+        cls = load_class(field, chosen) if is_path else _own_class(field, PLUGINS[field].partition(":")[0], chosen)
+        found |= {f"{part}.{key}": value for key, value in _class_arguments(cls, f"{flag}.{part}", own).items()}
+    return found
+
+
+def _class_arguments(cls: type, flag: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as the types that the constructor of ``cls`` names."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
@@ -526,7 +549,7 @@ def _plugin_arguments(
         if name not in takes:
             raise InputError(f"unknown option {flag}.{name}", f"{cls.__name__} takes {', '.join(takes) or 'none'}")
     try:
-        parsed = parser.parse_object(arguments)
+        parsed = parser.parse_object(dict(arguments))
     except argparse.ArgumentError as error:
         message = str(error)
         if found := re.match(r"the following arguments are required: (.*)", message):

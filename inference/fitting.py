@@ -26,9 +26,9 @@ from inference.options import METHODS, CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.ranking import credible_interval
 from inference.svi import SVI
-from models.build import content_likelihood, make_model, observe, rating_likelihood
+from models.build import content_likelihood, forms_of, make_model, new_rows, observe, rating_likelihood
+from models.contents.making import described
 from models.cvae import CVAE
-from models.observations import SparseRows
 from models.ratings import RatingLikelihood
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 PRETRAINING = (
     *("scaling", "factors", "content_likelihood", "content_likelihood_args", "hidden", "activation", "radius", "tied"),
-    *("encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size", "pretrain_learning_rate", "kl_weight"),
-    *("kl_warmup", "word_dropout", "start", "seed", "device", "dtype"),
+    *("content", "network", "encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size", "pretrain_learning_rate", "kl_weight"),
+    *("kl_warmup", "word_dropout", "part_dropout", "start", "seed", "device", "dtype"),
     *("rating_likelihood", "rating_likelihood_args", "biases"),
 )
 """Options on which the networks after pre-training depend."""
@@ -73,17 +73,21 @@ class Fit:
             f"{type(self).__name__}({self.dataset.name}: {self.posterior.kind}, {self.options.model.factors} factors)"
         )
 
-    def encode(self, counts: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of v of items that were not in the fit, from their word counts.
+    def encode(self, content: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of v of items that were not in the fit, from their content.
 
-        Such an item is N(mu(x), sigma(x)^2 + 1/lambda_v). Shapes: ``counts`` sparse (n_new, n_features); result
-        (n_new, n_factors) each.
+        Such an item is N(mu(x), sigma(x)^2 + 1/lambda_v). ``content`` are word counts, sparse (n_new, n_features), or a
+        content of the kind that the fit is of (Content, Vectors, Images, Tokens); where it is of several, a dictionary
+        of these by name, a part left out being one that none of them has. Result (n_new, n_factors) each.
         """
-        dtype = self.posterior.z_loc.dtype
-        inputs = SparseRows.from_csr(self.scalings["inputs"].transform(counts), dtype)
-        with torch.no_grad():
-            loc, scale = self.model.encoder(inputs)
+        loc, scale = self.encode_content(content)
         return loc, (scale.square() + 1 / self.posterior.lambda_v).sqrt()
+
+    def encode_content(self, content: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and standard deviation of q(z|x) of such items, (n_new, n_factors) each."""
+        inputs = new_rows(self.model, self.dataset, self.options.model.content, content, self.scalings)
+        with torch.no_grad():
+            return self.model.encoder(inputs.to(dtype=self.posterior.z_loc.dtype))
 
     def predict(self, users: Iterable[Any], items: Iterable[Any], level: float = 0.9) -> pd.DataFrame:
         """New ratings of pairs of external ids: columns user, item, mean, sd, low, high.
@@ -125,10 +129,15 @@ def fit(
     Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``method`` "svi" (gradients),
     "coordinate" (closed form) or "mcmc" (draws, of small data), ``mode`` "map" or "bayes", ``preset`` settings of the
     package (``--preset``), ``out`` a run folder to be written, ``on_step`` called after each epoch, ``options`` any
-    flag of the command line, with underscores; they win over the preset. Raises InputError.
+    flag of the command line, with underscores; they win over the preset. ``content_likelihood`` may be a class or an
+    instance too, of which class and constructor's arguments count. Raises InputError.
     """
     if preset is not None:
         options = read_preset(preset, Options.classes(method), tuple(METHODS.values()), options)
+    likelihood = options.get("content_likelihood")
+    if likelihood is not None and not isinstance(likelihood, str):
+        name, arguments = described(likelihood)
+        options |= {"content_likelihood": name, "content_likelihood_args": arguments}
     chosen = Options.of(method, mode=mode, out=None if out is None else os.fspath(out), **options)
     return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step)
 
@@ -153,9 +162,9 @@ def fit_with(
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
 
     def make() -> CVAE:
-        sizes = (dataset.n_users, dataset.n_items, observations.content.n_columns)
         fresh = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
-        return make_model(*sizes, fresh, options.model)
+        form, parts = forms_of(dataset, fresh, options.model.content)
+        return make_model(dataset.n_users, dataset.n_items, form, parts, options.model)
 
     inference: Inference[Any] = ALGORITHMS[options.method_name](make, observations, options)
     config = run_config(
@@ -288,7 +297,8 @@ def load(path: str | os.PathLike[str] | Run) -> Fit:
     dataset, split, tensors = run.dataset(), run.split(), run.tensors("posterior")
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
     with torch.random.fork_rng(devices=()):  # the random start is overwritten below
-        model = make_model(dataset.n_users, dataset.n_items, dataset.n_features, likelihood, options.model)
+        form, likelihood = forms_of(dataset, likelihood, options.model.content)
+        model = make_model(dataset.n_users, dataset.n_items, form, likelihood, options.model)
     model = model.to(getattr(torch, options.fit.dtype))
     for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
         setattr(model, name, value)

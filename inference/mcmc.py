@@ -86,10 +86,10 @@ class MCMC(NetworkFit[State]):
 
     def _check_memory(self) -> None:
         method, model, columns = self._method, self.options.model, self.observations.columns
-        n_users, (n_items, n_features) = columns.n_users, self.observations.content.shape
+        n_users, n_items, content = columns.n_users, self.observations.n_items, self.observations.content
         stored = 2 * method.draws * (n_users + 2 * n_items) * model.factors  # once more when they become a posterior
-        at_work = 6 * n_items * n_features + 6 * (n_users + n_items) * model.factors**2
-        size = self.observations.content.values.element_size()
+        at_work = 6 * content.n_outputs + 6 * (n_users + n_items) * model.factors**2
+        size = torch.empty(0, dtype=getattr(torch, self.options.fit.dtype)).element_size()
         needed = method.chains * (stored + at_work) * size / 2**30
         if needed > method.max_memory:
             raise InputError(
@@ -145,7 +145,7 @@ class MCMC(NetworkFit[State]):
 
     def _prepare(self, state: State) -> None:
         """What the networks, which are held, say of every sweep: the contents of all chains, variances of q(z|x)."""
-        items = torch.arange(self.observations.n_items, device=self.observations.content.indptr.device)
+        items = torch.arange(self.observations.n_items, device=self.observations.content.device)
         self.catalogue = self.observations.batch(items)
         self.copies = copies(self.catalogue, self._method.chains)
         self.content_precision = encode(state.model, self.observations)[1].square().reciprocal()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import pyro
 import torch
@@ -20,9 +20,10 @@ from inference.base import Inference, Snapshot
 from inference.elbo import NamedELBO
 from inference.guides import AmortizedContent
 from inference.options import Options
-from models.build import start_alive
 from models.cvae import CVAE
-from models.observations import Batch, Observations, SparseRows
+from models.observations import Batch, Observations
+from models.rows import PartRows, SparseRows, TokenRows
+from models.starting import start_alive
 
 
 @dataclass
@@ -130,13 +131,14 @@ class NetworkFit(Inference[State]):
         return fit.kl_weight * min(1.0, (state.epoch + into) / fit.kl_warmup)
 
     def _drop_words(self, batch: Batch) -> Batch:
-        rate = self.options.fit.word_dropout
-        if not rate:
-            return batch
-        inputs = batch.inputs
-        kept = (torch.rand_like(inputs.values) >= rate) / (1 - rate)
-        dropped = SparseRows(inputs.indptr, inputs.columns, inputs.values * kept, inputs.n_columns)
-        return Batch(batch.items, batch.content, dropped, batch.columns)
+        """The minibatch with words hidden from the encoder, tokens from the decoder, and parts from the encoder."""
+        words, parts = self.options.fit.word_dropout, self.options.fit.part_dropout
+        content, inputs = batch.content, batch.inputs
+        if parts and isinstance(inputs, PartRows):
+            inputs = drop_parts(inputs, parts)
+        if words:
+            content, inputs = hide_tokens(content, words), drop_words(inputs, words)
+        return replace(batch, content=content, inputs=inputs)
 
     def snapshot(self, state: State) -> Snapshot:
         """Parameters of model and guide, the optimiser's moments, the epoch."""
@@ -162,6 +164,29 @@ class NetworkFit(Inference[State]):
                 saved["state"].setdefault(int(index), {})[moment] = tensor
         state.optimizer.load_state_dict(saved)
         return state
+
+
+def drop_words(inputs: Any, rate: float) -> Any:
+    """Encoder inputs with each word dropped with probability ``rate`` and the rest scaled up."""
+    if isinstance(inputs, PartRows):
+        return replace(inputs, parts={name: drop_words(part, rate) for name, part in inputs.parts.items()})
+    if not isinstance(inputs, SparseRows):
+        return inputs
+    kept = (torch.rand_like(inputs.values) >= rate) / (1 - rate)
+    return SparseRows(inputs.indptr, inputs.columns, inputs.values * kept, inputs.n_columns)
+
+
+def hide_tokens(content: Any, rate: float) -> Any:
+    """The same content, of whose tokens the decoder is told each with probability 1 - ``rate``."""
+    if isinstance(content, PartRows):
+        return replace(content, parts={name: hide_tokens(part, rate) for name, part in content.parts.items()})
+    return content.masked(rate) if isinstance(content, TokenRows) else content
+
+
+def drop_parts(inputs: PartRows, rate: float) -> PartRows:
+    """The same without a share ``rate`` of the parts, each dropped by itself, so that some items have none left."""
+    kept = {name: torch.rand(len(inputs), device=inputs.device) >= rate for name in inputs.parts}
+    return inputs.only(kept)
 
 
 def adam(
@@ -194,6 +219,6 @@ def _parameters(state: NetworkState) -> list[tuple[str, nn.Parameter]]:
 @torch.no_grad()
 def encode(model: CVAE, observations: Observations, block: int = 4096) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of q(z_j | x_j) of all items, (n_items, n_factors)."""
-    rows = torch.arange(observations.n_items, device=observations.content.indptr.device)
+    rows = torch.arange(observations.n_items, device=observations.content.device)
     parts = [model.encoder(observations.inputs.select(part)) for part in rows.split(block)]
     return torch.cat([loc for loc, _ in parts]), torch.cat([scale for _, scale in parts])

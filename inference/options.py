@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from inference.compatibility import check_content
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
 
@@ -100,8 +101,10 @@ class ModelOptions:
     Parameters:
         factors: Number of latent factors K.
         content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, categorical, poisson,
-            negative-binomial, normal, or the path of a class.
+            negative-binomial, normal, product (of several contents), or the path of a class.
         content_likelihood_args: Arguments of that class.
+        content: Which of the items' contents it is of; by default their text, or the only one.
+        network: Encoder and decoder (auto, mlp); auto takes what suits each content.
         hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
         activation: Of the hidden layers (sigmoid, tanh, relu, softplus).
         radius: Length that the encoder's means have; 0 leaves it free.
@@ -127,6 +130,8 @@ class ModelOptions:
     factors: int = 50
     content_likelihood: str = "multinomial"
     content_likelihood_args: dict[str, Any] = field(default_factory=dict)
+    content: str = ""
+    network: str = "auto"
     hidden: tuple[int, ...] = (200, 100)
     activation: str = "sigmoid"
     radius: float = 0.0
@@ -190,6 +195,7 @@ class FitOptions:
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
         kl_warmup: Epochs of pre-training over which that weight rises from 0.
         word_dropout: Share of the encoder's input words dropped at random while training.
+        part_dropout: Share of the parts of a product hidden from the encoder at random while training.
         validate_every: Epochs between looks at the validation recall, where there is a validation part.
         patience: Looks without a better validation recall after which the fit stops; 0 never stops early.
         seed: Of everything random in the fit.
@@ -209,6 +215,7 @@ class FitOptions:
     kl_weight: float = 1.0
     kl_warmup: int = 0
     word_dropout: float = 0.0
+    part_dropout: float = 0.0
     validate_every: int = 5
     patience: int = 0
     seed: int = 0
@@ -228,7 +235,8 @@ class FitOptions:
         _check(0 < rate < math.inf, "pretrain_learning_rate", rate, "a finite number above 0")
         _check(0 <= self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a finite number, 0 or more")
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
-        _check(0 <= self.word_dropout < 1, "word_dropout", self.word_dropout, "at least 0 and below 1")
+        for name in ("word_dropout", "part_dropout"):
+            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
         _check(self.kl_warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs")
         _check(self.seed < 2**63, "seed", self.seed, "below 2^63")
         _check(bool(re.fullmatch(r"cpu|cuda(:\d+)?", self.device)), "device", self.device, "cpu, cuda or cuda:N")
@@ -344,6 +352,9 @@ class Options:
     run: RunOptions
 
     def __post_init__(self) -> None:
+        model = self.model
+        likelihood = model.content_likelihood, model.content_likelihood_args
+        check_content(*likelihood, model.content, model.network, self.fit.start)
         centred = self.model.parametrization == "centred"
         self._check_ratings()
         _check(centred or self.fit.guide != "structured", "guide", self.fit.guide, "mean-field when non-centred")

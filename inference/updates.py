@@ -34,7 +34,8 @@ from inference.fitting import Fit
 from inference.half_steps import Cells, Rows
 from inference.posterior import Posterior
 from inference.sides import stored_scores, update_users, zero_scores
-from models.observations import RatingColumns, SparseRows
+from models.build import contents_of
+from models.observations import RatingColumns
 from models.ratings.bernoulli import BernoulliBound
 from pyro_cvae.data.content import Content, TextVectorizer
 from pyro_cvae.data.dataset import Dataset, spells_integer, typed_ids
@@ -130,9 +131,10 @@ def add_items(
     Parameters: ``ids`` external ids that the fit does not have; ``texts`` are counted by the fit's vocabulary (with
     ``titles``, whose words count too, as in a fit from tables); ``counts`` (n_new, n_features) in their place. Raises
     InputError where an id is taken or of the wrong type, where the fit has no vocabulary and ``counts`` are needed, and
-    for the stored draws of inference.mcmc.
+    for the stored draws of inference.mcmc, and where the fit is of other contents than a text that every item has.
     """
     _refuse_draws(fit)
+    _refuse_other_contents(fit)
     dataset, new = fit.dataset, list(ids)
     if (texts is None) == (counts is None):
         raise InputError("new items need either texts or word counts", "give one of them")
@@ -171,7 +173,7 @@ def add_items(
     }
     return _updated(
         fit,
-        posterior=_with_items(fit.posterior, *_encoded(fit, added.counts)),
+        posterior=_with_items(fit.posterior, *fit.encode_content(added)),
         dataset=extended,
         split=replace(split, **parts),
         folded_in=folded_in(fit),
@@ -322,14 +324,6 @@ def _vectorizer(content: Content) -> TextVectorizer:
     return TextVectorizer(content.vocabulary)
 
 
-def _encoded(fit: Fit, counts: sp.csr_matrix) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of q(z|x), (n_new, n_factors) each."""
-    inputs = SparseRows.from_csr(fit.scalings["inputs"].transform(counts), fit.posterior.z_loc.dtype)
-    with torch.no_grad():
-        loc, scale = fit.model.encoder(inputs)
-    return loc, scale
-
-
 def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor) -> Posterior:
     """The posterior with items added after its own, v ~ N(loc, scale^2 + 1/lambda_v), biases at their prior."""
     around = posterior.around(loc)
@@ -361,6 +355,13 @@ def _refuse_draws(fit: Fit) -> None:
     if isinstance(fit.posterior, Draws):
         problem = "stored draws of inference.mcmc have no closed form for users or items that were not in the fit"
         raise InputError(problem, "fit again with them, or with inference.coordinate")
+
+
+def _refuse_other_contents(fit: Fit) -> None:
+    chosen, _, several = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
+    if several or list(chosen) != ["text"]:
+        problem = f"items are added from their texts, and the fit is of {', '.join(chosen)}"
+        raise InputError(problem, "use Fit.encode for what their contents say, or fit again with them")
 
 
 def _updated(fit: Fit, **changes: Any) -> UpdatedFit:

@@ -38,9 +38,9 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from models.contents import ContentDistribution, ContentLikelihood, SubsampledContent
+from models.contents import ContentLikelihood
 from models.networks import Decoder, Encoder
-from models.observations import Batch, SparseRows
+from models.observations import Batch
 from models.ratings import RatingLikelihood
 
 pyro.settings.set(module_local_params=True)  # parameters live in their modules: two models in one notebook are two
@@ -158,16 +158,9 @@ class CVAE(PyroModule):
     def _content(self, batch: Batch) -> Tensor:
         with poutine.scale(scale=self.lambda_r):
             z = pyro.sample("z", dist.Normal(self._zeros(self.n_factors), 1.0).to_event(1))
-            pyro.sample("x", self._text(z, batch.content), obs=batch.content)
+            x = self.content.conditional(self.decoder, z, batch.content, sampled=self.training)
+            pyro.sample("x", x, obs=batch.content)
         return z
-
-    def _text(self, z: Tensor, content: SparseRows) -> ContentDistribution | SubsampledContent:
-        """p(x | z); in training mode from words drawn for this step, where the likelihood says so."""
-        n_drawn, n_features = self.content.subsample, content.n_columns
-        if self.training and 0 < n_drawn < n_features:
-            columns = torch.randperm(n_features, device=z.device)[:n_drawn]
-            return SubsampledContent(self.content, self.decoder, z, columns, n_features)
-        return ContentDistribution(self.content, self.decoder(z), content)
 
     def _zeros(self, n: int) -> Tensor:
         return next(self.decoder.parameters()).new_zeros(n)

@@ -9,14 +9,14 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 
 from models.cvae import CVAE
-from models.observations import Batch, RatingColumns, SparseRows
+from models.observations import Batch, DenseRows, RatingColumns, SparseRows
 
 
 class DenseSites(Messenger):
     """The same story with dense values at its two observed sites, for Pyro's tracers, which follow tensors only."""
 
     def _pyro_sample(self, msg: Any) -> None:
-        if isinstance(msg["value"], SparseRows):
+        if isinstance(msg["value"], SparseRows | DenseRows):
             msg["fn"], msg["value"] = msg["fn"].dense(), msg["value"].dense()
         elif isinstance(msg["value"], RatingColumns):
             msg["fn"], msg["value"] = msg["fn"].dense(), msg["value"].dense(0.0)[0]

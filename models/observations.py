@@ -1,4 +1,4 @@
-"""What the model is conditioned on: sparse content rows, sparse rating columns, and minibatches of items of both.
+"""What the model is conditioned on: rows of content, sparse rating columns, and minibatches of items of both.
 
 Nothing here is of size users x items or items x words: entries are stored, the rest is background.
 """
@@ -10,84 +10,24 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
+from models.rows import AnyRows, DenseRows, Form, Forms, NumberRows, PartRows, SparseRows, TokenRows, segments
 from pyro_cvae.data.interactions import Interactions
 
-
-def _segments(indptr: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Row pointers of the chosen ``rows`` of a ragged array, and the positions of their entries."""
-    lengths = indptr[rows + 1] - indptr[rows]
-    pointers = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    shift = torch.repeat_interleave(indptr[rows] - pointers[:-1], lengths)
-    return pointers, torch.arange(int(pointers[-1]), device=indptr.device) + shift
-
-
-@dataclass(frozen=True, eq=False)
-class SparseRows:
-    """Content of items as compressed sparse rows: entries ``values`` at words ``columns``, zero elsewhere.
-
-    Shapes: ``indptr`` (n_rows + 1,), ``columns`` and ``values`` (n_entries,).
-    """
-
-    indptr: Tensor
-    columns: Tensor
-    values: Tensor
-    n_columns: int
-
-    @classmethod
-    def from_csr(cls, matrix: sparse.csr_matrix, dtype: torch.dtype = torch.float32) -> SparseRows:
-        """Take over a scipy matrix (n_rows, n_columns)."""
-        matrix = sparse.csr_matrix(matrix)
-        return cls(
-            torch.as_tensor(matrix.indptr.astype(np.int64)),
-            torch.as_tensor(matrix.indices.astype(np.int64)),
-            torch.as_tensor(matrix.data).to(dtype),
-            matrix.shape[1],
-        )
-
-    @classmethod
-    def from_dense(cls, dense: Tensor) -> SparseRows:
-        """The non-zero entries of a small dense block (n_rows, n_columns)."""
-        rows, columns = dense.nonzero(as_tuple=True)
-        indptr = torch.zeros(len(dense) + 1, dtype=torch.int64, device=dense.device)
-        indptr[1:] = torch.bincount(rows, minlength=len(dense)).cumsum(0)
-        return cls(indptr, columns, dense[rows, columns], dense.shape[1])
-
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
-
-    @property
-    def shape(self) -> torch.Size:
-        """(n_rows, n_columns), as Pyro's trace printers ask for it."""
-        return torch.Size((len(self), self.n_columns))
-
-    @property
-    def rows(self) -> Tensor:
-        """The row of each entry, (n_entries,)."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.indptr.device), self.indptr.diff())
-
-    @property
-    def totals(self) -> Tensor:
-        """Sum of each row, (n_rows,)."""
-        return self.values.new_zeros(len(self)).index_add(0, self.rows, self.values)
-
-    def select(self, rows: Tensor) -> SparseRows:
-        """The chosen rows, in the order given."""
-        indptr, at = _segments(self.indptr, rows)
-        return SparseRows(indptr, self.columns[at], self.values[at], self.n_columns)
-
-    def dense(self) -> Tensor:
-        """The rows as a dense block (n_rows, n_columns): for minibatches and tests."""
-        block = self.values.new_zeros(len(self), self.n_columns)
-        block[self.rows, self.columns] = self.values
-        return block
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> SparseRows:
-        """The same on another device or with values of another type."""
-        indptr, columns = self.indptr.to(device), self.columns.to(device)
-        return SparseRows(indptr, columns, self.values.to(device, dtype), self.n_columns)
+__all__ = [
+    "AnyRows",
+    "Batch",
+    "DenseRows",
+    "Form",
+    "Forms",
+    "NumberRows",
+    "Observations",
+    "PartRows",
+    "RatingColumns",
+    "SparseRows",
+    "TokenRows",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +82,7 @@ class RatingColumns:
 
     def select(self, items: Tensor) -> RatingColumns:
         """The columns of the chosen items, in the order given."""
-        indptr, at = _segments(self.indptr, items)
+        indptr, at = segments(self.indptr, items)
         return RatingColumns(
             indptr, self.users[at], self.ratings[at], self.confidences[at], self.observed[items], self.n_users
         )
@@ -167,8 +107,8 @@ class Batch:
     """A minibatch of items: their rows in the catalogue (ascending), content, encoder inputs and rating columns."""
 
     items: Tensor
-    content: SparseRows
-    inputs: SparseRows
+    content: AnyRows
+    inputs: AnyRows
     columns: RatingColumns
 
 
@@ -176,12 +116,12 @@ class Batch:
 class Observations:
     """All content and all ratings of a fit, and the minibatches of items cut from them.
 
-    ``content`` is x, what the likelihood scores; ``inputs`` is what the encoder reads: the same words, perhaps weighted
+    ``content`` is x, what the likelihood scores; ``inputs`` is what the encoder reads: the same, words perhaps weighted
     otherwise (q(z|x) may read any function of x).
     """
 
-    content: SparseRows
-    inputs: SparseRows
+    content: AnyRows
+    inputs: AnyRows
     columns: RatingColumns
 
     @property
@@ -207,5 +147,5 @@ class Observations:
         """Minibatches that visit every item once, of equal size up to one item, from torch's random state."""
         order = torch.randperm(self.n_items) if shuffle else torch.arange(self.n_items)
         n_batches = max(1, -(-self.n_items // batch_size))
-        for items in order.to(self.content.indptr.device).tensor_split(n_batches):
+        for items in order.to(self.content.device).tensor_split(n_batches):
             yield self.batch(items)

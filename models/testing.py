@@ -23,7 +23,7 @@ from torch.distributions import Distribution, constraints
 
 from models.contents import ContentDistribution, ContentLikelihood
 from models.networks.mlp import MLPDecoder
-from models.observations import SparseRows
+from models.rows import SparseRows
 from models.testing_ratings import check_rating_likelihood
 from pyro_cvae.errors import InputError
 
@@ -253,7 +253,7 @@ class _Kit:
 
         def model() -> None:
             with pyro.plate("items", n_items, subsample=rows):
-                pyro.sample("x", ContentDistribution(self.likelihood, params, obs), obs=obs)
+                pyro.sample("x", ContentDistribution(self.likelihood, self.decoder, self.z[rows], obs), obs=obs)
 
         site = poutine.trace(model).get_trace()
         site.compute_log_prob()

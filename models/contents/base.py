@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from models.networks.base import Decoder
-from models.observations import SparseRows
+from models.rows import AnyRows, NumberRows, SparseRows
 from pyro_cvae.errors import InputError
 
 Params = dict[str, Tensor]
@@ -21,14 +22,17 @@ class ContentLikelihood(nn.Module, ABC):
     """p(x_j | parameters of item j): what a decoder's heads mean.
 
     Subclasses state ``param_names`` (what the heads produce, each (n_items, n_features)) and
-    :meth:`distribution`. ``default_scaling`` is how word counts become x; ``pseudo`` marks likelihoods without a
+    :meth:`distribution`. ``reads`` are the kinds of content it is a density of, by default all rows of numbers;
+    ``default_scaling`` is how word counts become x; ``pseudo`` marks likelihoods without a
     normaliser on their support, whose objective is no evidence bound and is labelled so. ``subsample`` > 0 is the
     number of features drawn at random for a training step, where :meth:`log_prob_sampled` exists; 0 takes all;
     ``unbiased`` says that the mean of this estimate over all such draws is log p(x). What is learned besides the
     networks is an ``nn.Parameter`` of the likelihood: it is fitted and saved with them.
     """
 
+    reads: ClassVar[tuple[str, ...]] = ("words", "vectors", "images")
     param_names: ClassVar[tuple[str, ...]]
+    made_with: dict[str, Any]
     default_scaling: ClassVar[str] = "none"
     pseudo: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
@@ -38,11 +42,17 @@ class ContentLikelihood(nn.Module, ABC):
     def distribution(self, **params: Tensor) -> Distribution:
         """p(x | params) with batch shape (n_items,) and event shape (n_features,)."""
 
-    def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Remember the constructor's arguments, by which a run folder makes the same likelihood again."""
+        made = super().__new__(cls)
+        made.__dict__["made_with"] = _bound(cls, args, kwargs)
+        return made
+
+    def log_prob(self, obs: Any, params: Params) -> Tensor:
         """Log p(x_j | params_j) in nats, (n_items,). The default makes the minibatch's block dense."""
         return self.distribution(**params).log_prob(obs.dense())
 
-    def log_prob_sampled(self, obs: SparseRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+    def log_prob_sampled(self, obs: NumberRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
         """An estimate of :meth:`log_prob`, (n_items,), from features drawn at random without replacement.
 
         ``stored`` are the parameters at the stored entries of ``obs``, each (n_entries,); ``drawn`` those of the drawn
@@ -50,16 +60,37 @@ class ContentLikelihood(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot subsample its features")
 
-    def check(self, obs: SparseRows) -> None:
+    def check(self, obs: Any) -> None:
         """Raise InputError if a value of the content is outside the support."""
 
     def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
         """Output biases of the heads at which the likelihood's mean is ``mean`` (n_features,); zero by default."""
         return {}
 
-    def sample(self, params: dict[str, Tensor], like: SparseRows) -> SparseRows:
+    def sample(self, params: Params, like: Any) -> AnyRows:
         """A draw for a minibatch; ``like`` gives what is not drawn (a text's length)."""
         return SparseRows.from_dense(self.distribution(**params).sample())
+
+    def conditional(self, decoder: Decoder, z: Tensor, content: Any, sampled: bool) -> TorchDistribution:
+        """p(x | z) as the Pyro program has it; with ``sampled`` from ``subsample`` drawn features, where it is set."""
+        if sampled and 0 < self.subsample < content.n_columns:
+            columns = torch.randperm(content.n_columns, device=z.device)[: self.subsample]
+            return SubsampledContent(self, decoder, z, columns, content.n_columns)
+        return ContentDistribution(self, decoder, z, content)
+
+
+def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a constructor by name, those of ``**`` among them."""
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        found = dict(signature.bind(None, *args, **kwargs).arguments)
+    except TypeError:  # the constructor says it better; a copy comes by here without arguments
+        return {}
+    found.pop(next(iter(signature.parameters)), None)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found |= found.pop(name, {})
+    return found
 
 
 def at_least_zero(subsample: int) -> int:
@@ -70,23 +101,27 @@ def at_least_zero(subsample: int) -> int:
     return subsample
 
 
-def whole_counts(obs: SparseRows, name: str) -> None:
+def whole_counts(obs: NumberRows, name: str) -> None:
     """Raise InputError unless every value is a whole number, 0 or more; ``name`` is the likelihood's."""
     if not bool(((obs.values >= 0) & (obs.values == obs.values.round())).all()):
         raise InputError(f"{name} content must be whole counts", "use --scaling none or binary")
 
 
 class ContentDistribution(TorchDistribution):
-    """A content likelihood over sparse rows: batch shape (n_items,), event shape (n_features,), values SparseRows."""
+    """p(x | z) of a content: batch shape (n_items,), event shape (n_features,), values rows of content.
+
+    ``like`` gives what is not drawn (a text's length). The decoder is asked for the likelihood's parameters with the
+    content that is observed in hand (:meth:`~models.networks.base.Decoder.given`), so that it may predict a sequence
+    token by token.
+    """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     has_rsample = False
 
-    def __init__(self, likelihood: ContentLikelihood, params: dict[str, Tensor], like: SparseRows) -> None:
-        self.likelihood, self.params, self.like = likelihood, params, like
-        n_items, n_features = next(iter(params.values())).shape
-        super().__init__(torch.Size([n_items]), torch.Size([n_features]), validate_args=False)
+    def __init__(self, likelihood: ContentLikelihood, decoder: Decoder, z: Tensor, like: AnyRows) -> None:
+        self.likelihood, self.decoder, self.z, self.like = likelihood, decoder, z, like
+        super().__init__(torch.Size(z.shape[:1]), torch.Size(like.shape[1:]), validate_args=False)
 
     def expand(self, batch_shape: torch.Size, _instance: object = None) -> ContentDistribution:
         """Itself: a row of content belongs to one item, so only its own batch shape is possible."""
@@ -94,19 +129,19 @@ class ContentDistribution(TorchDistribution):
             raise ValueError(f"content of batch shape {tuple(self.batch_shape)} cannot expand to {batch_shape}")
         return self
 
-    def log_prob(self, value: SparseRows) -> Tensor:
+    def log_prob(self, value: AnyRows) -> Tensor:
         """Log p(x_j | z_j) in nats, (n_items,)."""
-        return self.likelihood.log_prob(value, self.params)
+        return self.likelihood.log_prob(value, self.decoder.given(self.z, value))
 
     def dense(self) -> Distribution:
         """The same over dense rows, for a few items."""
-        return self.likelihood.distribution(**self.params)
+        return self.likelihood.distribution(**self.decoder(self.z))
 
-    def sample(self, sample_shape: tuple[int, ...] = ()) -> SparseRows:
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> AnyRows:
         """A draw of the minibatch's content."""
         if len(sample_shape):
             raise NotImplementedError("draw content one sample at a time")
-        return self.likelihood.sample(self.params, self.like)
+        return self.decoder.draw(self.likelihood, self.z, self.like)
 
 
 class SubsampledContent(TorchDistribution):
@@ -125,11 +160,11 @@ class SubsampledContent(TorchDistribution):
 
     expand = ContentDistribution.expand
 
-    def log_prob(self, value: SparseRows) -> Tensor:
+    def log_prob(self, value: NumberRows) -> Tensor:
         """The estimate of log p(x_j | z_j) in nats, (n_items,)."""
         stored, drawn = self.decoder.at(self.z, value.rows, value.columns, self.columns)
         return self.likelihood.log_prob_sampled(value, stored, drawn, value.n_columns)
 
-    def sample(self, sample_shape: tuple[int, ...] = ()) -> SparseRows:
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> NumberRows:
         """Not possible from a part of the features."""
         raise NotImplementedError("content cannot be drawn from a part of its features; call model.eval() first")

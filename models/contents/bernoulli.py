@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.contents.base import ContentLikelihood, Params, at_least_zero
-from models.observations import SparseRows
+from models.rows import NumberRows
 from pyro_cvae.errors import InputError
 
 
@@ -49,16 +49,16 @@ class Bernoulli(ContentLikelihood):
         """Independent Bernoullis over the words."""
         return dist.Bernoulli(logits=params["logits"]).to_event(1)
 
-    def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
+    def log_prob(self, obs: NumberRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | l_j) in nats, (n_items,)."""
         return _BernoulliLogProb.apply(params["logits"], obs.rows, obs.columns, obs.values)
 
-    def log_prob_sampled(self, obs: SparseRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+    def log_prob_sampled(self, obs: NumberRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
         """The sum of softplus over all words by V / n times that over the drawn ones: unbiased."""
         total = F.softplus(drawn["logits"]).sum(-1) * (-n_features / drawn["logits"].shape[1])
         return total.index_add(0, obs.rows, obs.values * stored["logits"])
 
-    def check(self, obs: SparseRows) -> None:
+    def check(self, obs: NumberRows) -> None:
         """Every value must be 0 or 1."""
         if not bool(((obs.values == 0) | (obs.values == 1)).all()):
             raise InputError(
@@ -80,7 +80,7 @@ class PseudoBernoulli(Bernoulli):
     default_scaling: ClassVar[str] = "word-max"
     pseudo: ClassVar[bool] = True
 
-    def check(self, obs: SparseRows) -> None:
+    def check(self, obs: NumberRows) -> None:
         """Every value must lie in [0, 1]."""
         if not bool(((obs.values >= 0) & (obs.values <= 1)).all()):
             raise InputError("pseudo-Bernoulli content must lie in [0, 1]", "use --scaling word-max or row-max")

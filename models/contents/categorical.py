@@ -9,7 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from models.contents.multinomial import Multinomial
-from models.observations import SparseRows
+from models.rows import NumberRows, SparseRows
 from pyro_cvae.errors import InputError
 
 
@@ -22,7 +22,7 @@ class Categorical(Multinomial):
 
     default_scaling: ClassVar[str] = "binary"
 
-    def check(self, obs: SparseRows) -> None:
+    def check(self, obs: NumberRows) -> None:
         """Every item must have a single 1, or nothing."""
         present = obs.values != 0
         counts = torch.bincount(obs.rows[present], minlength=len(obs))
@@ -32,7 +32,7 @@ class Categorical(Multinomial):
                 "use --scaling binary if only values differ, or --content-likelihood multinomial or bernoulli",
             )
 
-    def sample(self, params: dict[str, Tensor], like: SparseRows) -> SparseRows:
+    def sample(self, params: dict[str, Tensor], like: NumberRows) -> SparseRows:
         """A category for each item that has one in ``like``."""
         drawn = dist.OneHotCategorical(logits=params["logits"]).sample() * (like.totals > 0)[:, None]
         return SparseRows.from_dense(drawn)

@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from models.contents.base import ContentLikelihood, Params, at_least_zero, whole_counts
-from models.observations import SparseRows
+from models.rows import NumberRows, SparseRows
 from pyro_cvae.errors import InputError
 
 
@@ -54,11 +54,11 @@ class Multinomial(ContentLikelihood):
         """One word of the text: texts of different lengths are drawn by :meth:`sample`."""
         return dist.Multinomial(total_count=1, logits=params["logits"], validate_args=False)
 
-    def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
+    def log_prob(self, obs: NumberRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | n_j, l_j) in nats, (n_items,)."""
         return self._coefficient(obs) + _MultinomialLogProb.apply(params["logits"], obs.rows, obs.columns, obs.values)
 
-    def log_prob_sampled(self, obs: SparseRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+    def log_prob_sampled(self, obs: NumberRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
         """The normaliser's sum from the drawn words alone: sum_w exp(l_w) by V / n sum over drawn exp(l_w).
 
         This sum is unbiased, its log is too small by about half its relative variance, so that the estimate of
@@ -68,19 +68,19 @@ class Multinomial(ContentLikelihood):
         cells = obs.values * stored["logits"]
         return self._coefficient(obs).index_add(0, obs.rows, cells) - obs.totals * norm
 
-    def check(self, obs: SparseRows) -> None:
+    def check(self, obs: NumberRows) -> None:
         """Every value must be a whole number, 0 or more."""
         whole_counts(obs, "multinomial")
 
     @staticmethod
-    def _coefficient(obs: SparseRows) -> Tensor:
+    def _coefficient(obs: NumberRows) -> Tensor:
         return torch.lgamma(obs.totals + 1).index_add(0, obs.rows, -torch.lgamma(obs.values + 1))
 
     def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
         """The log frequency of each word."""
         return {"logits": torch.log(mean.clamp(min=1e-8) / mean.sum().clamp(min=1e-8))}
 
-    def sample(self, params: dict[str, Tensor], like: SparseRows) -> SparseRows:
+    def sample(self, params: dict[str, Tensor], like: NumberRows) -> SparseRows:
         """Texts of the same lengths as ``like``, word by word."""
         lengths = like.totals.round().long()
         longest = max(1, int(lengths.max())) if len(lengths) else 1
@@ -101,7 +101,7 @@ class PseudoMultinomial(Multinomial):
     default_scaling: ClassVar[str] = "tfidf-counts"
     pseudo: ClassVar[bool] = True
 
-    def check(self, obs: SparseRows) -> None:
+    def check(self, obs: NumberRows) -> None:
         """Every value must be 0 or more."""
         if not bool((obs.values >= 0).all()):
             raise InputError("pseudo-multinomial content must be 0 or more", "use --scaling tfidf-counts or none")

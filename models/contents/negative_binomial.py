@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.contents.base import ContentLikelihood, Params, at_least_zero, whole_counts
-from models.observations import SparseRows
+from models.rows import NumberRows
 from pyro_cvae.errors import InputError
 
 
@@ -39,26 +39,26 @@ class NegativeBinomial(ContentLikelihood):
         r = (-self.log_dispersion).exp().expand_as(log_mean)
         return dist.NegativeBinomial(r, logits=log_mean + self.log_dispersion).to_event(1)
 
-    def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
+    def log_prob(self, obs: NumberRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | l_j) in nats, (n_items,)."""
         log_mean = params["log_mean"]
         zeros = F.softplus(log_mean + self.log_dispersion).sum(-1)
         return self._of(obs, log_mean[obs.rows, obs.columns], zeros)
 
-    def log_prob_sampled(self, obs: SparseRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+    def log_prob_sampled(self, obs: NumberRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
         """The sum of softplus over all words by V / n times that over the drawn ones: unbiased."""
         log_mean = drawn["log_mean"]
         zeros = F.softplus(log_mean + self.log_dispersion).sum(-1) * (n_features / log_mean.shape[1])
         return self._of(obs, stored["log_mean"], zeros)
 
-    def _of(self, obs: SparseRows, stored: Tensor, zeros: Tensor) -> Tensor:
+    def _of(self, obs: NumberRows, stored: Tensor, zeros: Tensor) -> Tensor:
         x, r = obs.values, (-self.log_dispersion).exp()
         # In float32 the difference of two log Gammas is lost where r is large, that is near the Poisson.
         coefficient = torch.lgamma(x.double() + r.double()) - torch.lgamma(r.double())
         present = coefficient.to(stored) - torch.lgamma(x + 1) + x * F.logsigmoid(stored + self.log_dispersion)
         return (-r * zeros).index_add(0, obs.rows, present)
 
-    def check(self, obs: SparseRows) -> None:
+    def check(self, obs: NumberRows) -> None:
         """Every value must be a whole number, 0 or more."""
         whole_counts(obs, "negative binomial")
 

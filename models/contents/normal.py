@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from models.contents.base import ContentLikelihood
-from models.observations import SparseRows
+from models.rows import NumberRows
 from pyro_cvae.errors import InputError
 
 
@@ -40,7 +40,7 @@ class Normal(ContentLikelihood):
         """Independent Normals over the features."""
         return dist.Normal(params["loc"], self.lambda_x**-0.5).to_event(1)
 
-    def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
+    def log_prob(self, obs: NumberRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | m_j) in nats, (n_items,)."""
         loc = params["loc"]
         at = loc[obs.rows, obs.columns]

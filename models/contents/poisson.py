@@ -9,7 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor
 
 from models.contents.base import ContentLikelihood, Params, at_least_zero, whole_counts
-from models.observations import SparseRows
+from models.rows import NumberRows
 
 
 class Poisson(ContentLikelihood):
@@ -29,21 +29,21 @@ class Poisson(ContentLikelihood):
         """Independent Poissons over the words."""
         return dist.Poisson(params["log_rate"].exp()).to_event(1)
 
-    def log_prob(self, obs: SparseRows, params: dict[str, Tensor]) -> Tensor:
+    def log_prob(self, obs: NumberRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | l_j) in nats, (n_items,)."""
         log_rate = params["log_rate"]
         return self._of(obs, log_rate[obs.rows, obs.columns], log_rate.exp().sum(-1))
 
-    def log_prob_sampled(self, obs: SparseRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+    def log_prob_sampled(self, obs: NumberRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
         """The sum of rates over all words by V / n times that over the drawn ones: unbiased."""
         log_rate = drawn["log_rate"]
         return self._of(obs, stored["log_rate"], log_rate.exp().sum(-1) * (n_features / log_rate.shape[1]))
 
     @staticmethod
-    def _of(obs: SparseRows, stored: Tensor, rates: Tensor) -> Tensor:
+    def _of(obs: NumberRows, stored: Tensor, rates: Tensor) -> Tensor:
         return (-rates).index_add(0, obs.rows, obs.values * stored - torch.lgamma(obs.values + 1))
 
-    def check(self, obs: SparseRows) -> None:
+    def check(self, obs: NumberRows) -> None:
         """Every value must be a whole number, 0 or more."""
         whole_counts(obs, "Poisson")
 

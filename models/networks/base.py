@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from models.observations import SparseRows
+from models.rows import AnyRows
+
+if TYPE_CHECKING:
+    from models.contents.base import ContentLikelihood
 
 
 class Encoder(nn.Module, ABC):
-    """The amortised posterior q(z_j | x_j) = N(mu(x_j), diag(sigma(x_j)^2)) (paper, section 2.1)."""
+    """The amortised posterior q(z_j | x_j) = N(mu(x_j), diag(sigma(x_j)^2)) (paper, section 2.1).
+
+    ``reads`` are the kinds of content that it can read.
+    """
+
+    reads: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def forward(self, content: SparseRows) -> tuple[Tensor, Tensor]:
+    def forward(self, content: Any) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
 
 
@@ -23,6 +32,17 @@ class Decoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, z: Tensor, columns: Tensor | None = None) -> dict[str, Tensor]:
         """One tensor (n_items, n_features) per name of the likelihood; with ``columns``, of those features only."""
+
+    def given(self, z: Tensor, content: AnyRows) -> dict[str, Tensor]:
+        """Parameters for the content that is observed: those of :meth:`forward`, which do not depend on it.
+
+        Override it where a part of x is predicted from another, as a token from those before it.
+        """
+        return self(z)
+
+    def draw(self, likelihood: ContentLikelihood, z: Tensor, like: AnyRows) -> AnyRows:
+        """A draw of p(x | z); ``like`` gives what is not drawn (a text's length)."""
+        return likelihood.sample(self(z), like)
 
     def at(
         self, z: Tensor, rows: Tensor, columns: Tensor, drawn: Tensor

@@ -1,22 +1,32 @@
-"""Multi-layer perceptrons for bags of words: x -> 200 -> 100 -> (mu, sigma) and z -> 100 -> 200 -> x, tied or not.
+"""Multi-layer perceptrons of words, vectors and images: x -> 200 -> 100 -> (mu, sigma), z -> 100 -> 200 -> x.
 
-The first layer of the encoder is a sum of embeddings over the words present, so that x is never made dense.
+The first layer of the encoder is a sum of embeddings over the words present, so that these are never made dense.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.base import Decoder, Encoder
-from models.observations import SparseRows
+from models.rows import Form, NumberRows
 from pyro_cvae.errors import InputError
 
+READS = ("words", "vectors", "images")
+"""Kinds of content that these networks read."""
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu, "softplus": F.softplus}
+
+
+def pair(form: Form, heads: Sequence[str], o: Any) -> tuple[MLPEncoder, MLPDecoder]:
+    """Both networks for content of this form by the model's options ``o``, at a random start."""
+    encoder = MLPEncoder(form.n_features, o.factors, o.hidden, o.activation, o.radius)
+    tied_to = encoder if o.tied else None
+    return encoder, MLPDecoder(form.n_features, o.factors, o.hidden, o.activation, heads, tied_to)
 
 
 def _activation(name: str):  # type: ignore[no-untyped-def]
@@ -33,6 +43,8 @@ class MLPEncoder(Encoder):
     above 0 every mu has this length: mu = radius (h W + b) / |h W + b|, so that what a text says is a direction, and a
     short text is no nearer to 0 than a long one.
     """
+
+    reads = READS
 
     def __init__(
         self,
@@ -56,18 +68,14 @@ class MLPEncoder(Encoder):
             nn.init.xavier_uniform_(head.weight)
             nn.init.zeros_(head.bias)
 
-    def hidden(self, content: SparseRows) -> Tensor:
+    def hidden(self, content: NumberRows) -> Tensor:
         """The last hidden layer, (n_items, hidden[-1])."""
-        table = self.weights[0]
-        h = F.embedding_bag(
-            content.columns, table, content.indptr[:-1], mode="sum", per_sample_weights=content.values.to(table.dtype)
-        )
-        h = self.activation(h + self.biases[0])
+        h = self.activation(content.bag(self.weights[0]) + self.biases[0])
         for weight, bias in zip(list(self.weights)[1:], list(self.biases)[1:], strict=True):
             h = self.activation(h @ weight + bias)
         return h
 
-    def forward(self, content: SparseRows) -> tuple[Tensor, Tensor]:
+    def forward(self, content: NumberRows) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
         h = self.hidden(content)
         loc = self.loc(h)

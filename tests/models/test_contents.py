@@ -7,8 +7,11 @@ import torch
 
 from models.build import content_likelihood
 from models.contents import NAMES, ContentLikelihood
-from models.observations import SparseRows
+from models.rows import DenseRows, SparseRows
 from pyro_cvae.errors import InputError
+
+OF_NUMBERS = [name for name in NAMES if name not in ("product", "tokens")]
+"""The likelihoods of rows of numbers."""
 
 
 def content(name, n_items=5, n_words=8):
@@ -46,7 +49,7 @@ def reference(name, likelihood, param, x):
     return dense.log_prob(x).sum(-1)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_NUMBERS)
 def test_log_prob_equals_the_dense_distribution(name):
     arguments = {"normal": {"lambda_x": 2.5}, "negative-binomial": {"dispersion": 0.3}}
     likelihood = content_likelihood(name, arguments.get(name, {})).double()
@@ -63,6 +66,30 @@ def test_log_prob_equals_the_dense_distribution(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_dense_rows_are_the_sparse_rows_with_their_zeros(name):
+    likelihood = content_likelihood(name, {}).double()
+    x = content(name)
+    sparse, dense = SparseRows.from_dense(x), DenseRows(x, dtype=torch.float64)
+    for rows in (dense, dense.select(torch.tensor([3, 0]))):
+        likelihood.check(rows)
+    (param_name,) = likelihood.param_names
+    param = torch.randn(x.shape, dtype=torch.float64, requires_grad=True)
+    found, wanted = (likelihood.log_prob(rows, {param_name: param}) for rows in (dense, sparse))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    weights = torch.arange(1.0, 6.0, dtype=torch.float64)
+    for leaf in (param, *likelihood.parameters()):
+        ours, theirs = (torch.autograd.grad((v * weights).sum(), leaf, retain_graph=True)[0] for v in (found, wanted))
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    if type(likelihood).log_prob_sampled is not ContentLikelihood.log_prob_sampled:
+        drawn = {param_name: param[:, [1, 4, 6]]}
+        ours, theirs = (
+            likelihood.log_prob_sampled(rows, {param_name: param[rows.rows, rows.columns]}, drawn, 8)
+            for rows in (dense, sparse)
+        )
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_negative_binomial_of_hardly_any_dispersion_is_the_poisson(dtype):
     """In float32 as well, where the difference of two log Gammas of 1e7 has no digit left."""
@@ -74,7 +101,7 @@ def test_a_negative_binomial_of_hardly_any_dispersion_is_the_poisson(dtype):
     torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OF_NUMBERS)
 def test_initial_bias_gives_the_mean(name):
     likelihood = content_likelihood(name, {})
     mean = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64)
@@ -122,19 +149,22 @@ def test_multinomial_draws_have_their_probabilities(failure_rate):
 
 
 def test_only_pseudo_likelihoods_say_so():
-    assert [name for name in NAMES if content_likelihood(name, {}).pseudo] == ["pseudo-bernoulli", "pseudo-multinomial"]
+    assert [name for name in OF_NUMBERS if content_likelihood(name, {}).pseudo] == [
+        "pseudo-bernoulli",
+        "pseudo-multinomial",
+    ]
 
 
 def test_the_scaling_that_each_likelihood_takes_by_itself():
     expected = {"bernoulli": "binary", "pseudo-bernoulli": "word-max", "multinomial": "none", "normal": "tfidf"}
     expected |= {"pseudo-multinomial": "tfidf-counts", "categorical": "binary"}
     expected |= {"poisson": "none", "negative-binomial": "none"}
-    assert {name: content_likelihood(name, {}).default_scaling for name in NAMES} == expected
+    assert {name: content_likelihood(name, {}).default_scaling for name in OF_NUMBERS} == expected
 
 
 # --- from a part of the features -------------------------------------------------------------------------------------
 
-SUBSAMPLED = [name for name in NAMES if name != "normal"]
+SUBSAMPLED = [name for name in OF_NUMBERS if name != "normal"]
 MULTINOMIAL = ["multinomial", "pseudo-multinomial"]
 ADDITIVE = ["bernoulli", "pseudo-bernoulli", "poisson", "negative-binomial"]
 

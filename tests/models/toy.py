@@ -15,7 +15,7 @@ class ToyOptions:
 
     factors, hidden, activation, tied = N_FACTORS, (6, 5), "sigmoid", True
     lambda_u, lambda_v, lambda_r, lambda_w = 0.8, 3.0, 1.0, 0.5
-    a, b, parametrization, radius = 2.0, 0.05, "centred", 0.0
+    a, b, parametrization, radius, network = 2.0, 0.05, "centred", 0.0, "auto"
     rating_likelihood, rating_likelihood_args, biases, lambda_b = "confidence-normal", {}, "off", 1.5
 
     def __init__(self, **changes: object) -> None:

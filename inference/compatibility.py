@@ -1,0 +1,67 @@
+"""What goes with what, by names alone, so that a combination that cannot work is refused before torch is imported.
+
+The classes say the same of themselves (``reads``); a test holds this table to them. Classes of one's own are checked by
+theirs, once they are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyro_cvae.errors import InputError
+
+NUMBERS = ("words", "vectors", "images")
+"""Kinds of content that are rows of numbers."""
+CONTENT_LIKELIHOODS = {
+    "multinomial": NUMBERS,
+    "pseudo-multinomial": NUMBERS,
+    "bernoulli": NUMBERS,
+    "pseudo-bernoulli": NUMBERS,
+    "categorical": NUMBERS,
+    "poisson": NUMBERS,
+    "negative-binomial": NUMBERS,
+    "normal": NUMBERS,
+    "product": NUMBERS,
+}
+"""The package's likelihoods of content, and the kinds that each is a density of; of product see its parts."""
+NETWORKS = {"mlp": NUMBERS}
+"""The package's networks, and the kinds that each reads."""
+PRODUCT = "product"
+"""The likelihood of several contents: its arguments are its parts."""
+
+
+def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, network: str, start: str) -> None:
+    """InputError unless likelihoods, network and start of the content go together, as far as their names tell."""
+    if network != "auto" and network not in NETWORKS:
+        raise InputError(f"--network is {network!r}, but it must be one of auto, {', '.join(NETWORKS)}")
+    parts = {likelihood: likelihood}
+    if likelihood == PRODUCT:
+        parts = {name: value for name, value in arguments.items() if "." not in name}
+        if not parts:
+            raise InputError(
+                "--content-likelihood is 'product', but it has no parts",
+                "give each content its likelihood, as in --content-likelihood.tags bernoulli",
+            )
+        if content:
+            raise InputError(f"--content is {content!r}, but the parts of a product name its contents", "leave it out")
+    kinds = [kind for value in parts.values() for kind in _kinds(value)]
+    if network != "auto" and kinds and not set(kinds) & set(NETWORKS[network]):
+        able = [name for name, reads in NETWORKS.items() if set(reads) & set(kinds)]
+        raise InputError(
+            f"--network is {network!r}, which does not read {', '.join(dict.fromkeys(kinds))}",
+            f"use auto or {', '.join(able)}",
+        )
+    for name, value in parts.items() if start == "svd" else ():
+        needed = _kinds(value)
+        if needed and ((network != "auto" and network != "mlp") or not set(needed) & set(NETWORKS["mlp"])):
+            raise InputError(f"--start is 'svd', which only mlp networks know, and {name} has another", "use whitened")
+
+
+def _kinds(likelihood: Any) -> tuple[str, ...]:
+    """The kinds of a likelihood that is named; none are known of a class of one's own."""
+    if isinstance(likelihood, str) and likelihood not in CONTENT_LIKELIHOODS and not {".", ":"} & set(likelihood):
+        raise InputError(
+            f"unknown content likelihood {likelihood!r}", "use a class path or " + ", ".join(CONTENT_LIKELIHOODS)
+        )
+    return CONTENT_LIKELIHOODS.get(likelihood, ()) if isinstance(likelihood, str) else ()

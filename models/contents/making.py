@@ -1,0 +1,42 @@
+"""Likelihoods by name, class path or instance."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models import contents
+from models.contents.base import ContentLikelihood
+from models.making import class_of, made
+from pyro_cvae.errors import InputError
+
+
+def content_class(name: str) -> type[ContentLikelihood]:
+    """The package's own likelihood of that name, or the class of a path ``module.Class``; InputError if unknown."""
+    return class_of(contents.NAMES, name, ContentLikelihood, "content")
+
+
+def content_likelihood(name: str, arguments: dict[str, Any]) -> ContentLikelihood:
+    """An instance of :func:`content_class`, made with these arguments; InputError where it does not take them."""
+    return made(contents.NAMES, name, arguments, ContentLikelihood, "content")
+
+
+def described(likelihood: ContentLikelihood | type[ContentLikelihood]) -> tuple[str, dict[str, Any]]:
+    """Name or class path and arguments that make the same likelihood again, from an instance or a class.
+
+    What an instance has learned is not kept. Raises InputError for a class inside a function, which no path names.
+    """
+    cls = likelihood if isinstance(likelihood, type) else type(likelihood)
+    if not issubclass(cls, ContentLikelihood):
+        raise InputError(f"{cls.__name__} is no ContentLikelihood", "derive it from models.contents.ContentLikelihood")
+    if "<locals>" in cls.__qualname__:
+        raise InputError(f"the class {cls.__name__} is defined inside a function", "define it in a module")
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    name = next((own for own, where in contents.NAMES.items() if where.replace(":", ".") == path), path)
+    arguments: dict[str, Any] = {}
+    for key, value in ({} if isinstance(likelihood, type) else likelihood.made_with).items():
+        if isinstance(value, ContentLikelihood):
+            arguments[key], own = described(value)
+            arguments |= {f"{key}.{argument}": given for argument, given in own.items()}
+        else:
+            arguments[key] = value
+    return name, arguments

@@ -1,0 +1,86 @@
+"""Networks of several contents at once: a product of experts inwards, one decoder a content outwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from models.networks.base import Decoder, Encoder
+from models.rows import AnyRows, PartRows
+
+if TYPE_CHECKING:
+    from models.contents.base import ContentLikelihood
+
+
+class ProductEncoder(Encoder):
+    """q(z | x) proportional to N(z; 0, I) prod over the parts m that are there of N(z; mu_m, diag(sigma_m^2)).
+
+    Precision 1 + sum_m sigma_m^-2, mean (sum_m mu_m sigma_m^-2) / precision: the prior itself where nothing is there.
+    Source: Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, NeurIPS 2018.
+    """
+
+    def __init__(self, experts: Mapping[str, Encoder], n_factors: int) -> None:
+        super().__init__()
+        self.experts = nn.ModuleDict(experts)
+        self.n_factors = n_factors
+
+    @property
+    def reads(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Kinds of content of the experts."""
+        return tuple(dict.fromkeys(kind for expert in self.experts.values() for kind in expert.reads))  # type: ignore
+
+    def forward(self, content: PartRows) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
+        parameter = next(self.parameters())
+        precision = parameter.new_ones(len(content), self.n_factors)
+        shift = torch.zeros_like(precision)
+        for name, expert in self.experts.items():
+            items = content.items(name)
+            if not len(items):
+                continue
+            loc, scale = expert(content.parts[name])
+            weight = scale.square().reciprocal()
+            precision = precision.index_add(0, items, weight)
+            shift = shift.index_add(0, items, weight * loc)
+        return shift / precision, precision.rsqrt()
+
+
+class ProductDecoder(Decoder):
+    """One decoder for each content, from the same z; heads are ``name.head``."""
+
+    def __init__(self, decoders: Mapping[str, Decoder]) -> None:
+        super().__init__()
+        self.decoders = nn.ModuleDict(decoders)
+
+    def part(self, name: str) -> Decoder:
+        """The decoder of one content."""
+        return self.decoders[name]  # type: ignore[return-value]
+
+    def forward(self, z: Tensor, columns: Tensor | None = None) -> dict[str, Tensor]:
+        """Parameters of all parts for all items, whether they have them or not."""
+        if columns is not None:
+            raise NotImplementedError("features of several contents have no common numbers; ask a part")
+        return {
+            f"{name}.{head}": value for name, decoder in self.decoders.items() for head, value in decoder(z).items()
+        }
+
+    def given(self, z: Tensor, content: AnyRows) -> dict[str, Tensor]:
+        """Parameters of each part for the items that have it, (n_present, ...)."""
+        assert isinstance(content, PartRows)
+        return {
+            f"{name}.{head}": value
+            for name in self.decoders
+            for head, value in self.part(name).given(z[content.items(name)], content.parts[name]).items()
+        }
+
+    def draw(self, likelihood: ContentLikelihood, z: Tensor, like: AnyRows) -> AnyRows:
+        """A draw of the parts that are there in ``like``."""
+        assert isinstance(like, PartRows)
+        own: Any = likelihood
+        parts: dict[str, Any] = {
+            name: self.part(name).draw(part, z[like.items(name)], like.parts[name]) for name, part in own.each()
+        }
+        return PartRows(parts, like.present)

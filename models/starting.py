@@ -1,0 +1,156 @@
+"""Networks started from the data, so that the posterior of the content does not collapse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.contents.base import ContentLikelihood
+from models.contents.product import Product
+from models.cvae import CVAE
+from models.networks import Decoder, Encoder
+from models.networks.mlp import MLPDecoder, MLPEncoder
+from models.networks.product import ProductDecoder, ProductEncoder
+from models.observations import Observations
+from models.rows import DenseRows, NumberRows, SparseRows
+
+
+@torch.no_grad()
+def start_alive(model: CVAE, observations: Observations, start: str = "whitened", sample: int = 4096) -> None:
+    """Start encoder and decoder from the data, each part of a product from its own.
+
+    ``start`` is "whitened" or, where all networks are multi-layer perceptrons, "svd"; see :func:`start_mlp`. Networks
+    of other kinds have ways of their own. ``sample`` items are looked at where not all are needed.
+    """
+    content, inputs = observations.content, observations.inputs
+    if not isinstance(model.encoder, ProductEncoder):
+        _start(model.encoder, model.decoder, model.content, content, inputs, start, sample)
+        return
+    assert isinstance(model.decoder, ProductDecoder) and isinstance(model.content, Product)
+    for name, part in model.content.each():
+        networks: tuple[Any, Any] = model.encoder.experts[name], model.decoder.part(name)
+        _start(*networks, part, content.parts[name], inputs.parts[name], start, sample)  # type: ignore[union-attr]
+
+
+def _start(
+    encoder: Encoder,
+    decoder: Decoder,
+    likelihood: ContentLikelihood,
+    content: Any,
+    inputs: Any,
+    start: str,
+    sample: int,
+) -> None:
+    if isinstance(encoder, MLPEncoder) and isinstance(decoder, MLPDecoder):
+        start_mlp(encoder, decoder, likelihood, content, inputs, start, sample)
+
+
+def start_mlp(
+    encoder: MLPEncoder,
+    decoder: MLPDecoder,
+    likelihood: ContentLikelihood,
+    content: NumberRows,
+    inputs: NumberRows,
+    start: str,
+    sample: int,
+) -> None:
+    """Start the networks from the data, layer by layer, so that the content posterior does not collapse.
+
+    From a random start the ELBO of a sparse bag of words falls into the optimum that ignores z within a few epochs,
+    whatever the step or the warm-up. Here the first layer holds the leading right singular vectors of the encoder's
+    input, sigma starts at 1/2 and the decoder at the words' frequencies. Of the layers behind,
+
+    - "whitened": mix them at random; every pre-activation, and mu itself, has mean 0 and variance 1 over a sample of
+      items (layer-sequential unit variance: Mishkin and Matas, ICLR 2016): for narrow layers;
+    - "svd": hand the singular vectors on as they are, at one common scale, small enough for the activations to be
+      nearly linear: mu starts as the truncated SVD of the content, the decoder as half of its inverse (at full scale
+      the content's likelihood is fitted first, and its posterior means rank worse). For layers as wide as mu.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    as_is = start == "svd"
+    mix = nn.init.eye_ if as_is else nn.init.orthogonal_
+    hidden, outer = (0.25, 0.5) if as_is else (None, None)
+    rest = float(encoder.activation(torch.zeros(()))) if as_is else 0.0
+    rows = torch.randperm(len(inputs), device="cpu")[:sample].to(inputs.device).sort().values
+    sampled = inputs.select(rows)
+    table = encoder.weights[0]
+    n_components = min(table.shape[1], min(inputs.shape) - 1)
+    seed = int(torch.randint(2**31 - 1, ()))
+    matrix = _matrix(inputs if isinstance(inputs, SparseRows) else sampled)
+    # Few power iterations: as features, a less exact SVD ranks better (figures in inference/rivals.py, svd).
+    _, _, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
+    table[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
+    h = sampled.bag(table)
+    h = encoder.activation(_standardize(h, table, encoder.biases[0], hidden))
+    for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
+        mix(weight)
+        h = encoder.activation(_standardize(h @ weight, weight, bias, hidden, rest=rest))
+    loc = mix(torch.empty_like(encoder.loc.weight.mT))
+    _standardize(h @ loc, loc, encoder.loc.bias, outer, rest=rest)
+    encoder.loc.weight.copy_(loc.mT)
+    encoder.log_variance.weight.zero_()
+    encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
+
+    z = torch.randn(len(rows), decoder.inner.in_features).to(table)
+    inner = mix(torch.empty_like(decoder.inner.weight.mT))
+    tied = {id(weight) for weight in encoder.weights}
+    if as_is:
+        for head in decoder.heads:
+            if id(decoder.outputs[head]) not in tied:
+                decoder.outputs[head].zero_()[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
+        hidden = 0.5 / float(decoder.outputs[decoder.heads[0]][:, :n_components].norm(dim=0).mean())
+    h = decoder.activation(_standardize(z @ inner, inner, decoder.inner.bias, hidden))
+    decoder.inner.weight.copy_(inner.mT)
+    for weight, bias in zip(reversed(list(decoder.weights)), reversed(list(decoder.biases)), strict=True):
+        free = id(weight) not in tied
+        h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, hidden, scale=free, rest=rest))
+    for head, begin in likelihood.initial_bias(_mean(content)).items():
+        if not as_is and id(decoder.outputs[head]) not in tied:
+            decoder.outputs[head].copy_(table)
+        begin = begin.to(table) - decoder.outputs[head] @ h.mean(0)
+        decoder.output_biases[head].copy_(begin)
+
+
+def _standardize(
+    pre: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    gain: float | None = None,
+    scale: bool = True,
+    rest: float = 0.0,
+) -> Tensor:
+    """Pre-activations of mean 0 and variance 1, by scaling ``weight``'s columns and setting ``bias``.
+
+    With a ``gain``, all columns are scaled alike, to this mean standard deviation, and ``bias`` takes out only what the
+    layer below sends at rest, ``rest`` from each unit.
+    """
+    spread = torch.ones_like(bias)
+    if scale:
+        spread = pre.std(0).clamp(min=1e-6)
+        if gain is not None:
+            spread = (spread.square().mean().sqrt() / gain).expand_as(bias)
+        weight.div_(spread)
+    pre = pre / spread
+    bias.copy_(-pre.mean(0) if gain is None else -rest * weight.sum(0))
+    return pre + bias
+
+
+def _mean(rows: NumberRows, at_once: int = 4096) -> Tensor:
+    """Mean of each feature over the items, each word given a tenth of a count more, (n_features,)."""
+    if isinstance(rows, SparseRows):
+        total = rows.values.new_full((rows.n_columns,), 0.1).index_add(0, rows.columns, rows.values)
+        return total / len(rows)
+    parts = torch.arange(len(rows)).split(at_once)
+    return torch.stack([rows.select(part).dense().sum(0) for part in parts]).sum(0) / len(rows)
+
+
+def _matrix(rows: NumberRows) -> Any:
+    if isinstance(rows, DenseRows):
+        return rows.dense().cpu().double().numpy()
+    from scipy import sparse
+
+    parts = (rows.values.cpu().double().numpy(), rows.columns.cpu().numpy(), rows.indptr.cpu().numpy())
+    return sparse.csr_matrix(parts, shape=tuple(rows.shape))
