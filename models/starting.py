@@ -81,8 +81,10 @@ def start_mlp(
     seed = int(torch.randint(2**31 - 1, ()))
     matrix = _matrix(inputs if isinstance(inputs, SparseRows) else sampled)
     # Few power iterations: as features, a less exact SVD ranks better (figures in inference/rivals.py, svd).
-    _, _, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
+    _, singular, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
     table[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
+    outward = table * 0.0
+    outward[:, :n_components] = table[:, :n_components] * torch.as_tensor(singular.copy()).to(table)
     h = sampled.bag(table)
     h = encoder.activation(_standardize(h, table, encoder.biases[0], hidden))
     for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
@@ -108,7 +110,10 @@ def start_mlp(
         free = id(weight) not in tied
         h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, hidden, scale=free, rest=rest))
     for head, begin in likelihood.initial_bias(_mean(content)).items():
-        if not as_is and id(decoder.outputs[head]) not in tied:
+        if isinstance(inputs, DenseRows):  # half as wide as the content, in the directions in which it varies most
+            outward = outward * (0.5 * sampled.dense().std(0).norm() / (h @ outward.mT).std(0).norm())
+            decoder.outputs[head].copy_(outward)
+        elif not as_is and id(decoder.outputs[head]) not in tied:
             decoder.outputs[head].copy_(table)
         begin = begin.to(table) - decoder.outputs[head] @ h.mean(0)
         decoder.output_biases[head].copy_(begin)

@@ -23,9 +23,12 @@ ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu,
 
 
 def pair(form: Form, heads: Sequence[str], o: Any) -> tuple[MLPEncoder, MLPDecoder]:
-    """Both networks for content of this form by the model's options ``o``, at a random start."""
+    """Both networks for content of this form by the model's options ``o``, at a random start.
+
+    Only those of words may be tied: a first layer that whitens dense numbers is no use the other way round.
+    """
     encoder = MLPEncoder(form.n_features, o.factors, o.hidden, o.activation, o.radius)
-    tied_to = encoder if o.tied else None
+    tied_to = encoder if o.tied and form.kind == "words" else None
     return encoder, MLPDecoder(form.n_features, o.factors, o.hidden, o.activation, heads, tied_to)
 
 
