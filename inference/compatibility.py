@@ -22,10 +22,11 @@ CONTENT_LIKELIHOODS = {
     "poisson": NUMBERS,
     "negative-binomial": NUMBERS,
     "normal": NUMBERS,
-    "product": NUMBERS,
+    "tokens": ("tokens",),
+    "product": (*NUMBERS, "tokens"),
 }
 """The package's likelihoods of content, and the kinds that each is a density of; of product see its parts."""
-NETWORKS = {"mlp": NUMBERS}
+NETWORKS = {"mlp": NUMBERS, "recurrent": ("tokens",)}
 """The package's networks, and the kinds that each reads."""
 PRODUCT = "product"
 """The likelihood of several contents: its arguments are its parts."""

@@ -295,13 +295,43 @@ class TokenRows:
         hidden = torch.rand(len(self.tokens), device=self.device) < rate
         return replace(self, told=self.tokens.masked_fill(hidden, MASKED))
 
-    def counts(self) -> SparseRows:
+    def ended(self) -> TokenRows:
+        """The sequences with an end behind each, a token of its own, number ``n_tokens``."""
+        last = self.indptr[1:] + torch.arange(len(self), device=self.device)
+        return self._with(last, self.tokens, self.n_tokens + 1)
+
+    def begun(self) -> TokenRows:
+        """What a decoder reads to predict :meth:`ended`: a beginning, ``n_tokens``, and the tokens as it is told them.
+
+        Those that it is not told are ``n_tokens + 1``.
+        """
+        told = self.tokens if self.told is None else self.told
+        first = self.indptr[:-1] + torch.arange(len(self), device=self.device)
+        return self._with(first, torch.where(told == MASKED, self.n_tokens + 1, told), self.n_tokens + 2)
+
+    def _with(self, places: Tensor, tokens: Tensor, n_tokens: int) -> TokenRows:
+        """One token more in each sequence, at these places of the result: the number after the vocabulary."""
+        indptr = self.indptr + torch.arange(len(self) + 1, device=self.device)
+        more = tokens.new_full((len(tokens) + len(self),), self.n_tokens)
+        old = torch.ones_like(more, dtype=torch.bool)
+        old[places] = False
+        more[old] = tokens
+        return TokenRows(indptr, more, n_tokens)
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """The sequences side by side, 0 behind their ends, and where a token is, both (n_rows, longest)."""
+        lengths = self.lengths
+        longest = int(lengths.max()) if len(self) else 0
+        there = torch.arange(longest, device=self.device) < lengths[:, None]
+        return self.tokens.new_zeros(there.shape).masked_scatter(there, self.tokens), there
+
+    def counts(self, dtype: torch.dtype = torch.float32) -> SparseRows:
         """How often each token occurs in each sequence."""
         cells, counts = torch.unique(self.rows * self.n_tokens + self.tokens, return_counts=True)
         rows = torch.div(cells, self.n_tokens, rounding_mode="floor")
         indptr = torch.zeros(len(self) + 1, dtype=torch.int64, device=self.device)
         indptr[1:] = torch.bincount(rows, minlength=len(self)).cumsum(0)
-        return SparseRows(indptr, cells % self.n_tokens, counts.to(torch.get_default_dtype()), self.n_tokens)
+        return SparseRows(indptr, cells % self.n_tokens, counts.to(dtype), self.n_tokens)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> TokenRows:
         """The same on another device; tokens are whole numbers whatever the type."""

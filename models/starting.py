@@ -13,6 +13,7 @@ from models.cvae import CVAE
 from models.networks import Decoder, Encoder
 from models.networks.mlp import MLPDecoder, MLPEncoder
 from models.networks.product import ProductDecoder, ProductEncoder
+from models.networks.recurrent import RecurrentDecoder, RecurrentEncoder, start_recurrent
 from models.observations import Observations
 from models.rows import DenseRows, NumberRows, SparseRows
 
@@ -45,6 +46,8 @@ def _start(
 ) -> None:
     if isinstance(encoder, MLPEncoder) and isinstance(decoder, MLPDecoder):
         start_mlp(encoder, decoder, likelihood, content, inputs, start, sample)
+    elif isinstance(encoder, RecurrentEncoder) and isinstance(decoder, RecurrentDecoder):
+        start_recurrent(encoder, decoder, likelihood, content, sample)
 
 
 def start_mlp(

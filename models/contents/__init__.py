@@ -11,6 +11,7 @@ NAMES = {
     "poisson": "models.contents.poisson:Poisson",
     "negative-binomial": "models.contents.negative_binomial:NegativeBinomial",
     "normal": "models.contents.normal:Normal",
+    "tokens": "models.contents.tokens:Tokens",
     "product": "models.contents.product:Product",
 }
 """The package's own likelihoods: name on the command line, and where its class is."""
