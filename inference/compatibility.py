@@ -26,7 +26,7 @@ CONTENT_LIKELIHOODS = {
     "product": (*NUMBERS, "tokens"),
 }
 """The package's likelihoods of content, and the kinds that each is a density of; of product see its parts."""
-NETWORKS = {"mlp": NUMBERS, "recurrent": ("tokens",)}
+NETWORKS = {"mlp": NUMBERS, "convolutional": ("images",), "recurrent": ("tokens",)}
 """The package's networks, and the kinds that each reads."""
 PRODUCT = "product"
 """The likelihood of several contents: its arguments are its parts."""

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRETRAINING = (
-    *("scaling", "factors", "content_likelihood", "content_likelihood_args", "hidden", "activation", "radius", "tied"),
-    *("content", "network", "encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size", "pretrain_learning_rate", "kl_weight"),
-    *("kl_warmup", "word_dropout", "part_dropout", "start", "seed", "device", "dtype"),
-    *("rating_likelihood", "rating_likelihood_args", "biases"),
+    *("scaling", "factors", "content_likelihood", "content_likelihood_args", "content", "network", "hidden"),
+    *("activation", "radius", "tied", "encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size"),
+    *("pretrain_learning_rate", "kl_weight", "kl_warmup", "word_dropout", "part_dropout", "start", "seed"),
+    *("device", "dtype", "rating_likelihood", "rating_likelihood_args", "biases"),
 )
 """Options on which the networks after pre-training depend."""
 Keep = Callable[[dict[str, torch.Tensor], dict[str, Any]], None]

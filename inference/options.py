@@ -101,14 +101,14 @@ class ModelOptions:
     Parameters:
         factors: Number of latent factors K.
         content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, categorical, poisson,
-            negative-binomial, normal, product (of several contents), or the path of a class.
+            negative-binomial, normal, tokens, product (of several contents), or the path of a class.
         content_likelihood_args: Arguments of that class.
         content: Which of the items' contents it is of; by default their text, or the only one.
-        network: Encoder and decoder (auto, mlp); auto takes what suits each content.
+        network: Encoder and decoder (auto, mlp, convolutional, recurrent); auto takes what suits each content.
         hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
         activation: Of the hidden layers (sigmoid, tanh, relu, softplus).
         radius: Length that the encoder's means have; 0 leaves it free.
-        tied: Share the layers' matrices between encoder and decoder.
+        tied: Share the layers' matrices between encoder and decoder (of words and tokens).
         encoder_input: What the encoder reads: the words weighted by tfidf, or the same content as the likelihood.
         rating_likelihood: p(R|U,V): confidence-normal (the paper's), normal (stars), bernoulli (clicks),
             bernoulli-bound (clicks, with closed forms), poisson (counts), or the path of a class.

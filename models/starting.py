@@ -11,6 +11,7 @@ from models.contents.base import ContentLikelihood
 from models.contents.product import Product
 from models.cvae import CVAE
 from models.networks import Decoder, Encoder
+from models.networks.convolutional import ConvolutionalDecoder, ConvolutionalEncoder, start_convolutional
 from models.networks.mlp import MLPDecoder, MLPEncoder
 from models.networks.product import ProductDecoder, ProductEncoder
 from models.networks.recurrent import RecurrentDecoder, RecurrentEncoder, start_recurrent
@@ -44,10 +45,16 @@ def _start(
     start: str,
     sample: int,
 ) -> None:
+    if isinstance(inputs, DenseRows):
+        chosen = torch.randperm(len(inputs))[:sample].sort().values
+        likelihood.start(float(content.select(chosen).dense().var(0).mean()))
     if isinstance(encoder, MLPEncoder) and isinstance(decoder, MLPDecoder):
         start_mlp(encoder, decoder, likelihood, content, inputs, start, sample)
     elif isinstance(encoder, RecurrentEncoder) and isinstance(decoder, RecurrentDecoder):
         start_recurrent(encoder, decoder, likelihood, content, sample)
+    elif isinstance(encoder, ConvolutionalEncoder) and isinstance(decoder, ConvolutionalDecoder):
+        chosen = torch.randperm(len(inputs))[: sample // 4].sort().values
+        start_convolutional(encoder, decoder, likelihood, inputs.select(chosen), _mean(content))
 
 
 def start_mlp(

@@ -63,6 +63,9 @@ class ContentLikelihood(nn.Module, ABC):
     def check(self, obs: Any) -> None:
         """Raise InputError if a value of the content is outside the support."""
 
+    def start(self, variance: float) -> None:
+        """Take what is learned from vectors or images whose features have this mean variance; by default nothing."""
+
     def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
         """Output biases of the heads at which the likelihood's mean is ``mean`` (n_features,); zero by default."""
         return {}
@@ -101,10 +104,16 @@ def at_least_zero(subsample: int) -> int:
     return subsample
 
 
+def of_scaling(obs: NumberRows, words: str, numbers: str) -> str:
+    """A remedy for values outside the support: by scaling, which only words have, or by another likelihood."""
+    return words if isinstance(obs, SparseRows) else f"use --content-likelihood {numbers}"
+
+
 def whole_counts(obs: NumberRows, name: str) -> None:
     """Raise InputError unless every value is a whole number, 0 or more; ``name`` is the likelihood's."""
     if not bool(((obs.values >= 0) & (obs.values == obs.values.round())).all()):
-        raise InputError(f"{name} content must be whole counts", "use --scaling none or binary")
+        remedy = of_scaling(obs, "use --scaling none or binary", "normal")
+        raise InputError(f"{name} content must be whole counts", remedy)
 
 
 class ContentDistribution(TorchDistribution):

@@ -9,7 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.contents.base import ContentLikelihood, Params, at_least_zero
+from models.contents.base import ContentLikelihood, Params, at_least_zero, of_scaling
 from models.rows import NumberRows
 from pyro_cvae.errors import InputError
 
@@ -61,10 +61,9 @@ class Bernoulli(ContentLikelihood):
     def check(self, obs: NumberRows) -> None:
         """Every value must be 0 or 1."""
         if not bool(((obs.values == 0) | (obs.values == 1)).all()):
-            raise InputError(
-                "Bernoulli content must be 0 or 1",
-                "use --scaling binary, or --content-likelihood pseudo-bernoulli for values between 0 and 1",
-            )
+            words = "use --scaling binary, or --content-likelihood pseudo-bernoulli for values between 0 and 1"
+            remedy = of_scaling(obs, words, "pseudo-bernoulli for grey values between 0 and 1, or normal")
+            raise InputError("Bernoulli content must be 0 or 1", remedy)
 
     def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
         """The logit of each word's mean."""
@@ -83,4 +82,5 @@ class PseudoBernoulli(Bernoulli):
     def check(self, obs: NumberRows) -> None:
         """Every value must lie in [0, 1]."""
         if not bool(((obs.values >= 0) & (obs.values <= 1)).all()):
-            raise InputError("pseudo-Bernoulli content must lie in [0, 1]", "use --scaling word-max or row-max")
+            remedy = of_scaling(obs, "use --scaling word-max or row-max", "normal")
+            raise InputError("pseudo-Bernoulli content must lie in [0, 1]", remedy)

@@ -8,6 +8,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
+from models.contents.base import of_scaling
 from models.contents.multinomial import Multinomial
 from models.rows import NumberRows, SparseRows
 from pyro_cvae.errors import InputError
@@ -27,10 +28,9 @@ class Categorical(Multinomial):
         present = obs.values != 0
         counts = torch.bincount(obs.rows[present], minlength=len(obs))
         if not bool((obs.values[present] == 1).all()) or bool((counts > 1).any()):
-            raise InputError(
-                "categorical content must be one feature an item, with the value 1",
-                "use --scaling binary if only values differ, or --content-likelihood multinomial or bernoulli",
-            )
+            words = "use --scaling binary if only values differ, or --content-likelihood multinomial or bernoulli"
+            remedy = of_scaling(obs, words, "normal")
+            raise InputError("categorical content must be one feature an item, with the value 1", remedy)
 
     def sample(self, params: dict[str, Tensor], like: NumberRows) -> SparseRows:
         """A category for each item that has one in ``like``."""

@@ -9,7 +9,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor
 
-from models.contents.base import ContentLikelihood, Params, at_least_zero, whole_counts
+from models.contents.base import ContentLikelihood, Params, at_least_zero, of_scaling, whole_counts
 from models.rows import NumberRows, SparseRows
 from pyro_cvae.errors import InputError
 
@@ -104,4 +104,5 @@ class PseudoMultinomial(Multinomial):
     def check(self, obs: NumberRows) -> None:
         """Every value must be 0 or more."""
         if not bool((obs.values >= 0).all()):
-            raise InputError("pseudo-multinomial content must be 0 or more", "use --scaling tfidf-counts or none")
+            remedy = of_scaling(obs, "use --scaling tfidf-counts or none", "normal")
+            raise InputError("pseudo-multinomial content must be 0 or more", remedy)

@@ -18,14 +18,18 @@ class Normal(ContentLikelihood):
     """x_jw ~ N(m_jw, 1 / lambda_x) with the precision ``lambda_x`` (paper, section 2.1), which is held or ``learned``.
 
     With E = sum over stored of [(x - m)^2 - m^2] + sum_w m_w^2 the zeros of a sparse x need no dense copy of it:
-    log p(x | m) = n_features/2 log(lambda_x / 2 pi) - lambda_x/2 E. Where it is learned, ``lambda_x`` is its start.
+    log p(x | m) = n_features/2 log(lambda_x / 2 pi) - lambda_x/2 E. It is 1 where it is left out. Where it is learned,
+    ``lambda_x`` is its start; left out it starts, of vectors and images, at the inverse of their mean variance: from 1,
+    small numbers are noise, and their posterior collapses before the precision has risen.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("loc",)
     default_scaling: ClassVar[str] = "tfidf"
 
-    def __init__(self, lambda_x: float = 1.0, learned: bool = False) -> None:
+    def __init__(self, lambda_x: float | None = None, learned: bool = False) -> None:
         super().__init__()
+        self._given = lambda_x is not None
+        lambda_x = 1.0 if lambda_x is None else lambda_x
         if not 0 < lambda_x < math.inf:
             raise InputError(f"lambda_x = {lambda_x:g} is no precision", "use a number above 0")
         self._known = float(lambda_x)
@@ -47,6 +51,12 @@ class Normal(ContentLikelihood):
         square = loc.square().sum(-1).index_add(0, obs.rows, obs.values * (obs.values - 2 * at))
         log_lambda_x = math.log(self._known) if self.log_lambda_x is None else self.log_lambda_x
         return 0.5 * (loc.shape[1] * (log_lambda_x - math.log(2 * math.pi)) - self.lambda_x * square)
+
+    def start(self, variance: float) -> None:
+        """A learned precision that was not given starts at 1 / ``variance``, the mean variance of the features."""
+        if self.log_lambda_x is not None and not self._given and variance > 0:
+            with torch.no_grad():
+                self.log_lambda_x.fill_(-math.log(variance))
 
     def initial_bias(self, mean: Tensor) -> dict[str, Tensor]:
         """The mean itself."""

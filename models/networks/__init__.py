@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NAMES = {
     "mlp": "models.networks.mlp",
+    "convolutional": "models.networks.convolutional",
     "recurrent": "models.networks.recurrent",
 }
 """The package's pairs: name on the command line, and the module whose ``pair`` makes one.

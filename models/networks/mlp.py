@@ -5,7 +5,7 @@ The first layer of the encoder is a sum of embeddings over the words present, so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +32,8 @@ def pair(form: Form, heads: Sequence[str], o: Any) -> tuple[MLPEncoder, MLPDecod
     return encoder, MLPDecoder(form.n_features, o.factors, o.hidden, o.activation, heads, tied_to)
 
 
-def _activation(name: str):  # type: ignore[no-untyped-def]
+def activation_of(name: str) -> Callable[[Tensor], Tensor]:
+    """The function of that name; InputError if there is none."""
     if name not in ACTIVATIONS:
         raise InputError(f"unknown activation {name!r}", "use one of " + ", ".join(ACTIVATIONS))
     return ACTIVATIONS[name]
@@ -60,7 +61,7 @@ class MLPEncoder(Encoder):
         super().__init__()
         self.radius = radius
         widths = [n_features, *hidden]
-        self.activation = _activation(activation)
+        self.activation = activation_of(activation)
         self.weights = nn.ParameterList(
             nn.init.xavier_uniform_(torch.empty(inputs, outputs)) for inputs, outputs in pairwise(widths)
         )
@@ -106,7 +107,7 @@ class MLPDecoder(Decoder):
     ) -> None:
         super().__init__()
         widths = [n_features, *hidden]
-        self.activation = _activation(activation)
+        self.activation = activation_of(activation)
         self.inner = nn.Linear(n_factors, widths[-1])
         nn.init.xavier_uniform_(self.inner.weight)
         nn.init.zeros_(self.inner.bias)
