@@ -37,6 +37,8 @@ class NetworkState:
     joint: bool
 
 
+TOKEN_DROPOUT = 0.5
+"""Share of the tokens that a recurrent decoder is not told while it is trained, by default (docs/contents.md)."""
 State = TypeVar("State", bound=NetworkState)
 
 
@@ -132,12 +134,15 @@ class NetworkFit(Inference[State]):
 
     def _drop_words(self, batch: Batch) -> Batch:
         """The minibatch with words hidden from the encoder, tokens from the decoder, and parts from the encoder."""
-        words, parts = self.options.fit.word_dropout, self.options.fit.part_dropout
+        rate, parts = self.options.fit.word_dropout, self.options.fit.part_dropout
+        words, tokens = (0.0, TOKEN_DROPOUT) if rate is None else (rate, rate)
         content, inputs = batch.content, batch.inputs
         if parts and isinstance(inputs, PartRows):
             inputs = drop_parts(inputs, parts)
         if words:
-            content, inputs = hide_tokens(content, words), drop_words(inputs, words)
+            inputs = drop_words(inputs, words)
+        if tokens:
+            content = hide_tokens(content, tokens)
         return replace(batch, content=content, inputs=inputs)
 
     def snapshot(self, state: State) -> Snapshot:

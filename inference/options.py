@@ -194,7 +194,8 @@ class FitOptions:
         learning_rate: Adam's step of the networks in joint training; 0 holds them.
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
         kl_warmup: Epochs of pre-training over which that weight rises from 0.
-        word_dropout: Share of the encoder's input words dropped at random while training.
+        word_dropout: Share of the encoder's input words dropped at random while training, and of the tokens that a
+            recurrent decoder is told; by default none of the first and half of the second.
         part_dropout: Share of the parts of a product hidden from the encoder at random while training.
         validate_every: Epochs between looks at the validation recall, where there is a validation part.
         patience: Looks without a better validation recall after which the fit stops; 0 never stops early.
@@ -214,7 +215,7 @@ class FitOptions:
     learning_rate: float = 0.003
     kl_weight: float = 1.0
     kl_warmup: int = 0
-    word_dropout: float = 0.0
+    word_dropout: float | None = None
     part_dropout: float = 0.0
     validate_every: int = 5
     patience: int = 0
@@ -236,7 +237,7 @@ class FitOptions:
         _check(0 <= self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a finite number, 0 or more")
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
         for name in ("word_dropout", "part_dropout"):
-            _check(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+            _check(0 <= (getattr(self, name) or 0) < 1, name, getattr(self, name), "at least 0 and below 1")
         _check(self.kl_warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs")
         _check(self.seed < 2**63, "seed", self.seed, "below 2^63")
         _check(bool(re.fullmatch(r"cpu|cuda(:\d+)?", self.device)), "device", self.device, "cpu, cuda or cuda:N")

@@ -22,8 +22,10 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from models.contents import ContentDistribution, ContentLikelihood
+from models.contents.product import Product
 from models.networks.mlp import MLPDecoder
 from models.rows import SparseRows
+from models.testing_contents import ProductKit, SequenceKit
 from models.testing_ratings import check_rating_likelihood
 from pyro_cvae.errors import InputError
 
@@ -58,7 +60,9 @@ def check_likelihood(likelihood: type[ContentLikelihood], /, *, seed: int = 0, *
       subsets its mean is, or its error falls with their size where ``unbiased`` is False;
     - saved and loaded: the constructor's arguments and the parameters are all there is to know.
 
-    Content of another shape than rows of numbers, and what a fit is worth, are not tested.
+    Of a likelihood of tokens, teacher forcing is held to one token at a time, the masses of all sequences sum to one,
+    and frequencies of draws are compared; of a product, its value is held to its parts one by one, of which some items
+    lack some. What a fit is worth is not tested.
     """
     if not (isinstance(likelihood, type) and issubclass(likelihood, ContentLikelihood)):
         _fail(str(likelihood), "this is no class of content likelihoods", "derive it from ContentLikelihood")
@@ -67,7 +71,12 @@ def check_likelihood(likelihood: type[ContentLikelihood], /, *, seed: int = 0, *
         torch.set_default_dtype(torch.float64)
         with torch.random.fork_rng(devices=()), pyro.validation_enabled(False):
             torch.manual_seed(seed)
-            _Kit(likelihood, arguments).run()
+            if issubclass(likelihood, Product):
+                ProductKit(likelihood, arguments).run()
+            elif "tokens" in likelihood.reads:
+                SequenceKit(likelihood, arguments).run()
+            else:
+                _Kit(likelihood, arguments).run()
     finally:
         torch.set_default_dtype(before)
 

@@ -11,14 +11,16 @@ from scipy.sparse import csr_matrix
 from torch import nn
 
 import inference
-from models.build import content_likelihood
 from models.contents import NAMES, ContentLikelihood
 from models.contents.bernoulli import Bernoulli
 from models.contents.categorical import Categorical
+from models.contents.making import content_class
 from models.contents.multinomial import Multinomial
 from models.contents.negative_binomial import NegativeBinomial
 from models.contents.normal import Normal
 from models.contents.poisson import Poisson
+from models.contents.product import Product
+from models.contents.tokens import Tokens
 from models.testing import check_likelihood
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.simulated import simulated
@@ -30,22 +32,30 @@ ARGUMENTS = {
     "negative-binomial": [{"dispersion": 0.2}, {"dispersion": 4.0, "subsample": 2}],
     "normal": [{"lambda_x": 2.5}, {"lambda_x": 0.4, "learned": True}],
     "poisson": [{"subsample": 2}],
+    "product": [
+        {"tags": "bernoulli"},
+        {"titles": "tokens", "tags": "bernoulli", "vectors": "normal", "vectors.learned": True},
+        {"a": "negative-binomial", "b": "pseudo-bernoulli"},
+    ],
 }
 """Arguments besides none with which the package's own are checked."""
-OF_NUMBERS = [name for name in NAMES if name not in ("product", "tokens")]
-CASES = [(name, arguments) for name in OF_NUMBERS for arguments in ({}, *ARGUMENTS.get(name, []))]
+CASES = [
+    (name, arguments)
+    for name in NAMES
+    for arguments in (*(({},) if name != "product" else ()), *ARGUMENTS.get(name, []))
+]
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_the_packages_own_likelihoods_conform(name, arguments):
-    check_likelihood(type(content_likelihood(name, arguments)), **arguments)
+    check_likelihood(content_class(name), **arguments)
 
 
 @pytest.mark.statistical
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_the_packages_own_likelihoods_conform_at_other_seeds(name, arguments, seed):
-    check_likelihood(type(content_likelihood(name, arguments)), seed=seed, **arguments)
+    check_likelihood(content_class(name), seed=seed, **arguments)
 
 
 def test_nothing_is_left_of_a_check():
@@ -275,7 +285,74 @@ class BiasOfNobody(Poisson):
         return {"logits": mean}
 
 
+class WithoutEnd(Tokens):
+    """The end is not scored, so that lengths have no probability."""
+
+    def log_prob(self, obs, params):
+        ended = obs.ended()
+        at = params["logits"].log_softmax(-1).gather(-1, ended.tokens[:, None]).squeeze(-1)
+        at = torch.where(ended.tokens == obs.n_tokens, 0.0, at)
+        return at.new_zeros(len(obs)).index_add(0, ended.rows, at)
+
+
+class OnePlaceOff(Tokens):
+    """Each token is scored by the parameters of the place behind it."""
+
+    def log_prob(self, obs, params):
+        return super().log_prob(obs, {"logits": params["logits"].roll(-1, 0)})
+
+
+class UnnormalisedTokens(Tokens):
+    """Logits are taken for logarithms of probabilities, in both."""
+
+    def log_prob(self, obs, params):
+        ended = obs.ended()
+        at = params["logits"].gather(-1, ended.tokens[:, None]).squeeze(-1)
+        return at.new_zeros(len(obs)).index_add(0, ended.rows, at)
+
+    def distribution(self, **params):
+        class Raw(dist.Categorical):
+            def log_prob(self, value):
+                return params["logits"].gather(-1, value[:, None]).squeeze(-1)
+
+        return Raw(logits=params["logits"])
+
+
+class DrawsTooOften(Tokens):
+    """Draws of another temperature than the density."""
+
+    def draw_next(self, params):
+        return super().draw_next({"logits": 1.3 * params["logits"]})
+
+
+class CountsMissingParts(Product):
+    """A part that is not there is scored as if it were the mean of the others."""
+
+    def log_prob(self, obs, params):
+        found = super().log_prob(obs, params)
+        return torch.where(found == 0, found.mean(), found)
+
+
+class ForgetsAPart(Product):
+    """Only the first part is scored."""
+
+    def log_prob(self, obs, params):
+        name, part = self.each()[0]
+        own = {key.removeprefix(f"{name}."): value for key, value in params.items() if key.startswith(f"{name}.")}
+        found = part.log_prob(obs.parts[name], own)
+        return found.new_zeros(len(obs)).index_add(0, obs.items(name), found)
+
+
+TWO = {"tags": "bernoulli", "titles": "tokens"}
+OF_PARTS = {CountsMissingParts: TWO, ForgetsAPart: TWO}
+"""Arguments of the planted mistakes that have some."""
 MISTAKES = {
+    WithoutEnd: "log_prob is not the sum over tokens, and the end, of distribution's log_prob",
+    OnePlaceOff: "log_prob of a minibatch of 1 is not that of the same items",
+    UnnormalisedTokens: r"p\(x\) sums to .* over all sequences, not to 1; add the normaliser",
+    DrawsTooOften: "the frequencies of 20000 drawn sequences are .* standard errors off .* let draw_next draw from",
+    CountsMissingParts: "log_prob of a minibatch of 1 is not that of the same items",
+    ForgetsAPart: "log_prob is not the sum over the parts that are there",
     ForgottenFactorial: "log_prob is not distribution's log_prob .* a term of the normaliser .* may be forgotten",
     ForgottenTwice: r"p\(x\) sums to .* over its support, not to 1; add the normaliser",
     ForgottenTwoPi: r"p\(x\) sums to 6\.28319 over its support, not to 1; add the normaliser",
@@ -310,7 +387,7 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda cls: cls.__name__)
 def test_a_planted_mistake_is_named_with_its_remedy(mistake):
     with pytest.raises(AssertionError, match=f"^{mistake.__name__}: .*{MISTAKES[mistake]}"):
-        check_likelihood(mistake)
+        check_likelihood(mistake, **OF_PARTS.get(mistake, {}))
 
 
 @pytest.mark.parametrize(
