@@ -284,7 +284,7 @@ def _help(option: _Option, default: Any) -> str:
     text = option.help
     if option.name in PLUGINS:
         text += f" {option.flag}.ARG VALUE gives its constructor an argument."
-    return text if default in (MISSING, None, ()) else f"{text} (default: {_plain(default)})"
+    return text if default in (MISSING, None, (), "") else f"{text} (default: {_plain(default)})"
 
 
 def _metavar(option: _Option) -> str:

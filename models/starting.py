@@ -16,7 +16,7 @@ from models.networks.mlp import MLPDecoder, MLPEncoder
 from models.networks.product import ProductDecoder, ProductEncoder
 from models.networks.recurrent import RecurrentDecoder, RecurrentEncoder, start_recurrent
 from models.observations import Observations
-from models.rows import DenseRows, NumberRows, SparseRows
+from models.rows import DenseRows, NumberRows, PartRows, SparseRows
 
 
 @torch.no_grad()
@@ -34,6 +34,33 @@ def start_alive(model: CVAE, observations: Observations, start: str = "whitened"
     for name, part in model.content.each():
         networks: tuple[Any, Any] = model.encoder.experts[name], model.decoder.part(name)
         _start(*networks, part, content.parts[name], inputs.parts[name], start, sample)  # type: ignore[union-attr]
+    align(model.encoder, inputs)  # type: ignore[arg-type]
+
+
+def align(encoder: ProductEncoder, inputs: PartRows, block: int = 4096) -> None:
+    """Turn the means of each expert to those of the experts before it, over the items that have both.
+
+    What an expert says of a content it says in axes of its own. The rotation is the orthogonal Procrustes solution
+    (Schoenemann, Psychometrika 1966); without an item that has both there is none.
+    """
+    total, there = None, None
+    for name, expert in encoder.experts.items():
+        own: Any = expert
+        part, items = inputs.parts[name], inputs.items(name)
+        chunks = torch.arange(len(part), device=part.device).split(block)
+        found = torch.cat([own(part.select(chunk))[0] for chunk in chunks if len(chunk)] or [own.loc.bias[None][:0]])
+        loc = found.new_zeros(len(inputs), encoder.n_factors).index_copy(0, items, found)
+        if total is None or there is None:
+            total, there = loc, inputs.present[name]
+            continue
+        both = there & inputs.present[name]
+        if bool(both.any()):
+            left, _, right = torch.linalg.svd(total[both].mT @ loc[both])
+            turn = left @ right
+            own.loc.weight.copy_(turn @ own.loc.weight)
+            own.loc.bias.copy_(turn @ own.loc.bias)
+            loc = loc @ turn.mT
+        total, there = total + loc, there | inputs.present[name]
 
 
 def _start(

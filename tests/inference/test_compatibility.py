@@ -1,0 +1,98 @@
+"""The table of what goes with what, held to the classes, and refusals that come before torch does."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inference import compatibility
+from inference.options import Options
+from models import contents, networks
+from models.contents.making import content_class
+from models.networks import Decoder, Encoder
+from pyro_cvae.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_table_says_of_likelihoods_what_their_classes_say():
+    assert compatibility.CONTENT_LIKELIHOODS.keys() == contents.NAMES.keys()
+    for name, kinds in compatibility.CONTENT_LIKELIHOODS.items():
+        if name != compatibility.PRODUCT:
+            assert content_class(name).reads == kinds
+    assert set(compatibility.CONTENT_LIKELIHOODS[compatibility.PRODUCT]) == {"words", "vectors", "images", "tokens"}
+
+
+def test_the_table_says_of_networks_what_their_modules_and_encoders_say():
+    assert compatibility.NETWORKS.keys() == networks.NAMES.keys()
+    for name, kinds in compatibility.NETWORKS.items():
+        module = importlib.import_module(networks.NAMES[name])
+        assert module.READS == kinds == networks.reads(name)
+        classes = [cls for cls in vars(module).values() if isinstance(cls, type) and cls.__module__ == module.__name__]
+        assert [cls.reads for cls in classes if issubclass(cls, Encoder)] == [kinds]
+        assert sum(issubclass(cls, Decoder) for cls in classes) == 1
+
+
+PARTS = {"titles": "tokens", "tags": "bernoulli"}
+REFUSED = [
+    ({"network": "transformer"}, "--network is 'transformer', but it must be one of auto, mlp, "),
+    ({"content_likelihood": "tokens", "network": "mlp"}, "'mlp', which does not read tokens; use auto or recurrent"),
+    ({"network": "recurrent"}, "'recurrent', which does not read words, vectors, images; use auto or mlp, convolut"),
+    ({"content_likelihood": "tokens", "start": "svd"}, "--start is 'svd', which only mlp networks know, and tokens"),
+    ({"network": "convolutional", "start": "svd"}, "--start is 'svd', which only mlp networks know"),
+    ({"content_likelihood": "product", "content_likelihood_args": PARTS, "start": "svd"}, "and titles has another"),
+    ({"content_likelihood": "product"}, "'product', but it has no parts; give each content its likelihood"),
+    (
+        {"content_likelihood": "product", "content_likelihood_args": PARTS, "content": "tags"},
+        "--content is 'tags', but the parts of a product name its contents",
+    ),
+    (
+        {"content_likelihood": "product", "content_likelihood_args": PARTS | {"more": "nonsense"}},
+        "unknown content likelihood 'nonsense'; use a class path or multinomial, ",
+    ),
+    ({"content_likelihood": "nonsense"}, "unknown content likelihood 'nonsense'"),
+    ({"part_dropout": 1.0}, "--part-dropout is 1.0, but it must be at least 0 and below 1"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED)
+def test_what_cannot_work_is_refused_by_its_names(options, words):
+    with pytest.raises(InputError) as error:
+        Options.of("svi", **{"hidden": (200,)} | options)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"content_likelihood": "tokens", "network": "recurrent"},
+        {"content_likelihood": "tokens"},
+        {"content_likelihood": "normal", "network": "convolutional"},
+        {"content_likelihood": "product", "content_likelihood_args": PARTS, "network": "recurrent"},
+        {"content_likelihood": "my_module.Mine", "network": "recurrent"},
+    ],
+)
+def test_what_may_work_is_left_to_the_classes(options):
+    Options.of("svi", **options)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--content-likelihood", "tokens", "--network", "mlp"],
+        ["--content-likelihood", "product"],
+        ["--content-likelihood", "product", "--content-likelihood.titles", "tokens", "--network", "convolutional"],
+        ["--content-likelihood", "tokens", "--start", "svd"],
+    ],
+)
+def test_the_commands_refuse_it_in_one_line_without_torch(flags):
+    code = (
+        "import sys, runpy; sys.argv = ['svi', *sys.argv[1:]]\n"
+        "try: runpy.run_module('inference.svi', run_name='__main__')\n"
+        "except SystemExit as end: print('torch' in sys.modules); raise"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr.count("\n") == 1 and "use " in done.stderr or "give " in done.stderr

@@ -1,0 +1,276 @@
+"""Several contents at once: the product of experts, what a lacking part changes, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+import inference
+from inference.elbo import NamedELBO
+from inference.guides import AmortizedContent
+from inference.networks import drop_parts
+from models.build import make_model
+from models.contents.bernoulli import Bernoulli
+from models.contents.making import described
+from models.contents.normal import Normal
+from models.contents.product import Product
+from models.networks.base import Encoder
+from models.networks.product import ProductEncoder
+from models.observations import Batch
+from models.rows import DenseRows, PartRows, SparseRows
+from pyro_cvae.data.content import Content
+from pyro_cvae.data.contents import Vectors
+from pyro_cvae.data.simulated import simulated
+from pyro_cvae.data.splits import held_out_items
+from pyro_cvae.errors import InputError
+from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, ToyOptions, toy_columns, toy_observations
+
+
+class Reads(Encoder):
+    """An expert that gives what it reads: means and standard deviations side by side."""
+
+    reads = ("vectors",)
+
+    def __init__(self):
+        super().__init__()
+        self.one = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+
+    def forward(self, content):
+        return content.dense().chunk(2, -1)
+
+
+def test_the_product_of_experts_is_the_normalised_product_of_the_densities():
+    """One factor on a fine grid: N(z; 0, 1) times the density of each part that is there, its mean and variance."""
+    torch.manual_seed(0)
+    given = {name: torch.stack([torch.randn(4), 0.2 + torch.rand(4)], -1).double() for name in "abc"}
+    present = {"a": torch.tensor([1, 1, 0, 0]), "b": torch.tensor([1, 0, 1, 0]), "c": torch.tensor([1, 0, 0, 0])}
+    present = {name: there.bool() for name, there in present.items()}
+    parts = {name: DenseRows(value[present[name]], dtype=torch.float64) for name, value in given.items()}
+    encoder = ProductEncoder({name: Reads() for name in "abc"}, 1)
+    loc, scale = encoder(PartRows(parts, present))
+    grid = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
+    for item in range(4):
+        log_density = -0.5 * grid**2
+        for name in "abc":
+            if present[name][item]:
+                mean, sd = given[name][item]
+                log_density = log_density - 0.5 * ((grid - mean) / sd) ** 2
+        p = log_density.exp() / log_density.exp().sum()
+        mean = (p * grid).sum()
+        torch.testing.assert_close(loc[item, 0], mean, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(scale[item, 0] ** 2, (p * (grid - mean) ** 2).sum(), rtol=1e-8, atol=0)
+    assert (loc[3].item(), scale[3].item()) == (0.0, 1.0), "where nothing is there it is the prior exactly"
+
+
+def toy(**likelihoods):
+    """A model of words and tags in float64, and contents of which items lack some; item 1 has none."""
+    likelihood = Product(**likelihoods)
+    words = toy_observations().content
+    tags = SparseRows.from_dense((torch.rand(N_ITEMS, 6) < 0.4).double())
+    every = {"words": words, "tags": tags}
+    torch.manual_seed(0)
+    present = {name: torch.arange(N_ITEMS) % 3 != shift for shift, name in enumerate(likelihoods)}
+    present = {name: there & (torch.arange(N_ITEMS) != 1) for name, there in present.items()}
+    parts = {name: every[name].select(there.nonzero().squeeze(-1)) for name, there in present.items()}
+    rows = PartRows(parts, present)
+    torch.manual_seed(0)
+    model = make_model(N_USERS, N_ITEMS, rows.form, likelihood, ToyOptions(tied=False)).double()
+    return model, rows
+
+
+def terms(model, rows):
+    """Parts of the bound of the content alone, at a fixed draw of z."""
+    torch.manual_seed(3)
+    batch = Batch(torch.arange(N_ITEMS), rows, rows, toy_columns())
+    return NamedELBO().content_terms(model, guide_of(model), batch)
+
+
+def guide_of(model):
+    import pyro
+    from pyro.infer.autoguide import AutoGuideList
+
+    plates = lambda batch: [pyro.plate("items", N_ITEMS, subsample=batch.items)]  # noqa: E731
+    guide = AutoGuideList(model.content_only, create_plates=plates)
+    guide.append(AmortizedContent(model))
+    return guide
+
+
+def test_a_part_that_nobody_has_is_a_model_without_it():
+    model, rows = toy(words="multinomial", tags="bernoulli")
+    nobody = rows.only({"words": torch.ones(N_ITEMS, dtype=torch.bool), "tags": torch.zeros(N_ITEMS, dtype=torch.bool)})
+    with_both = terms(model, nobody)
+    alone, alone_rows = toy(words="multinomial")
+    alone_rows = PartRows({"words": nobody.parts["words"]}, {"words": nobody.present["words"]})
+    own = {name: value for name, value in model.state_dict().items() if "tags" not in name}
+    alone.load_state_dict(own)
+    without = terms(alone, alone_rows)
+    for name in ("content", "kl_z"):
+        torch.testing.assert_close(with_both[name], without[name], rtol=1e-12, atol=1e-12)
+    assert abs(float(terms(model, rows)["content"].detach() - with_both["content"].detach())) > 1
+
+
+def test_an_item_that_has_nothing_adds_nothing():
+    model, rows = toy(words="multinomial", tags="bernoulli")
+    loc, scale = model.encoder(rows)
+    assert not loc[1].any() and bool((scale[1] == 1).all()) and bool((scale[0] < 1).all())
+    z = torch.randn(N_ITEMS, N_FACTORS, dtype=torch.float64)
+    assert model.content.conditional(model.decoder, z, rows, sampled=False).log_prob(rows)[1] == 0
+
+
+def test_drawn_features_of_a_part_are_drawn_in_training_alone():
+    model, rows = toy(words="multinomial", tags=Bernoulli(subsample=2))
+    z = torch.randn(N_ITEMS, N_FACTORS, dtype=torch.float64)
+    exact = model.content.conditional(model.decoder, z, rows, sampled=False).log_prob(rows)
+    torch.testing.assert_close(exact, model.content.log_prob(rows, model.decoder.given(z, rows)), rtol=1e-12, atol=0)
+    estimates = torch.stack(
+        [model.content.conditional(model.decoder, z, rows, sampled=True).log_prob(rows) for _ in range(4000)]
+    )
+    has_tags = rows.present["tags"]
+    assert not torch.equal(estimates[0], estimates[1]) and torch.equal(estimates[0][~has_tags], exact[~has_tags])
+    off = (estimates.mean(0) - exact)[has_tags].abs() / (estimates.std(0)[has_tags] / 4000**0.5)
+    assert off.max() < 4.5
+
+
+def test_parts_are_hidden_from_the_encoder_at_the_rate_that_is_asked():
+    many = torch.ones(20_000, dtype=torch.bool)
+    rows = PartRows({name: DenseRows(torch.zeros(20_000, 1)) for name in "ab"}, {"a": many, "b": many.clone()})
+    found = drop_parts(rows, 0.3)
+    shares = [float(there.double().mean()) for there in found.present.values()]
+    assert all(abs(share - 0.7) < 4 * (0.21 / 20_000) ** 0.5 for share in shares)
+    both = float((found.present["a"] & found.present["b"]).double().mean())
+    assert abs(both - 0.49) < 4 * (0.49 * 0.51 / 20_000) ** 0.5, "the parts are not dropped apart"
+    assert [len(part) for part in found.parts.values()] == [int(there.sum()) for there in found.present.values()]
+
+
+def test_experts_start_turned_to_one_another(monkeypatch):
+    """Two contents that say the same: from the start their means agree, which without the turn they do not."""
+    from models import starting
+    from models.observations import Observations
+
+    torch.manual_seed(0)
+    z = torch.randn(300, 3, dtype=torch.float64)
+    views = {name: DenseRows(z @ torch.randn(3, 8, dtype=torch.float64), dtype=torch.float64) for name in "ab"}
+    every = torch.ones(300, dtype=torch.bool)
+    rows = PartRows(views, {"a": every, "b": every})
+    likelihood = Product(a="normal", b="normal")
+    model = make_model(N_USERS, 300, rows.form, likelihood, ToyOptions(hidden=(9,), activation="tanh")).double()
+
+    def agreement():
+        with torch.no_grad():
+            one, two = (model.encoder.experts[name](views[name])[0] for name in "ab")
+        return float(torch.nn.functional.cosine_similarity(one, two).mean())
+
+    with monkeypatch.context() as patched:
+        patched.setattr(starting, "align", lambda *given: None)
+        starting.start_alive(model, Observations(rows, rows, toy_columns()))
+    apart = agreement()
+    with torch.no_grad():
+        starting.align(model.encoder, rows)
+    assert agreement() > 0.65 > 0.4 > apart
+
+
+# --- how it is made --------------------------------------------------------------------------------------------------
+
+
+def test_parts_by_name_path_and_instance_are_described_so_that_they_can_be_made_again():
+    made = Product(vec=Normal(2.0, learned=True), tags="models.contents.bernoulli:Bernoulli", words="poisson")
+    assert [type(part).__name__ for _, part in made.each()] == ["Normal", "Bernoulli", "Poisson"]
+    assert made.param_names == ("vec.loc", "tags.logits", "words.log_rate")
+    name, arguments = described(made)
+    assert name == "product" and arguments == {
+        "vec": "normal",
+        "vec.lambda_x": 2.0,
+        "vec.learned": True,
+        "tags": "models.contents.bernoulli:Bernoulli",
+        "words": "poisson",
+    }
+    again = Product(**arguments)
+    assert dict(again.parts["vec"].named_parameters()).keys() == {"log_lambda_x"}
+    assert Product(a="bernoulli", b="pseudo-bernoulli").pseudo and not made.pseudo
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({}, "product has no parts"),
+        ({"tags.subsample": 3}, "an argument of 'tags', which is no part"),
+        ({"tags": "nonsense"}, "unknown content likelihood 'nonsense'"),
+        ({"tags": "bernoulli", "tags.rate": 3}, "bernoulli: "),
+        ({"tags": Product(a="bernoulli")}, "the part tags of the product is a product itself"),
+    ],
+)
+def test_what_is_no_product(parts, words):
+    with pytest.raises(InputError, match=words):
+        Product(**parts)
+
+
+# --- fits ------------------------------------------------------------------------------------------------------------
+
+SMALL = {"factors": 3, "hidden": (20,), "a": 1.0, "b": 0.01, "lambda_u": 1.0, "lambda_v": 10.0, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Items whose z is told by vectors and tags, each of which two thirds of them have, and some none."""
+    found = simulated(n_users=100, n_items=400, n_words=60, n_factors=3, clicks_per_user=50.0)
+    rng, z = np.random.default_rng(0), found.truth["z"]
+    vectors = (z @ rng.standard_normal((3, 12)) + 0.3 * rng.standard_normal((400, 12))).astype(np.float32)
+    p = 1 / (1 + np.exp(-2 * (z @ rng.standard_normal((3, 40)))))
+    first, second = rng.random(400) < 0.67, rng.random(400) < 0.67
+    vectors[~first] = 0
+    tags = sparse.csr_matrix(((rng.random(p.shape) < p) & second[:, None]).astype(float))
+    return dataclasses.replace(found, others={"vectors": Vectors(vectors, first), "tags": Content(tags, given=second)})
+
+
+def cold_correlation(fit, dataset):
+    """Of scores and true scores over held-out items, mean over users."""
+    cold = np.setdiff1d(np.arange(dataset.n_items), fit.split.train.items)
+    found, true = fit.posterior.score_block(np.arange(dataset.n_users)).double().numpy(), dataset.truth["scores"]
+    return np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(found[:, cold], true[:, cold], strict=True)])
+
+
+PARTS = {"vectors": "normal", "vectors.learned": True, "tags": "bernoulli"}
+
+
+@pytest.mark.parametrize("mode", ["map", "bayes"])
+def test_each_item_is_told_by_what_it_has(dataset, mode, tmp_path):
+    """Held-out items rank better by two contents together, of which they have one, both or none, than by one alone."""
+    split = held_out_items(dataset, 0.25, 0)
+    chosen = {"method": "coordinate", "mode": mode, **SMALL, "pretrain_epochs": 50, "epochs": 5}
+    fit = inference.fit(
+        dataset, split, content_likelihood="product", content_likelihood_args=PARTS, out=tmp_path / "run", **chosen
+    )
+    both = cold_correlation(fit, dataset)
+    alone = inference.fit(dataset, split, content="tags", content_likelihood="bernoulli", **chosen)
+    assert type(alone.model.content) is Product, "a content that items lack is a product of one part"
+    one = cold_correlation(alone, dataset)
+    assert both > 0.65 and both > one + 0.05 and one > 0.4
+    again = inference.load(tmp_path / "run")
+    for name, value in fit.model.named_parameters():
+        assert torch.equal(dict(again.model.named_parameters())[name], value)
+    assert again.scalings.keys() == {"tags.content", "tags.inputs"}
+    rows = np.flatnonzero(dataset.others["vectors"].present & ~dataset.others["tags"].present)[:4]
+    new = {"vectors": Vectors(dataset.others["vectors"].values[rows], np.ones(4, bool))}
+    loc, scale = again.encode(new)
+    torch.testing.assert_close(loc, fit.posterior.z_loc[rows], rtol=1e-4, atol=1e-5)
+    nothing = Content(sparse.csr_matrix((2, 40)), given=np.zeros(2, bool))
+    loc, scale = again.encode({"tags": nothing})
+    assert not loc.any()
+    torch.testing.assert_close(scale, torch.full_like(scale, (1 + 1 / again.posterior.lambda_v) ** 0.5))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"content": "vectors", "content_likelihood": "tokens"}, "Tokens is no likelihood of vectors"),
+        ({"content": "sounds"}, "no content called 'sounds'"),
+        ({"content_likelihood": Product(sounds="bernoulli")}, "no content called 'sounds'"),
+        ({"content_likelihood": Product(tags="bernoulli"), "content": "vectors"}, "leave it out"),
+        ({"content": "vectors", "content_likelihood": "bernoulli"}, "vectors: Bernoulli content must be 0 or 1"),
+    ],
+)
+def test_contents_that_do_not_fit_are_refused(dataset, options, words):
+    with pytest.raises(InputError, match=words):
+        inference.fit(dataset, **SMALL, **options)
