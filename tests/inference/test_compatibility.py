@@ -95,4 +95,4 @@ def test_the_commands_refuse_it_in_one_line_without_torch(flags):
     )
     done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout) == (2, "False\n")
-    assert done.stderr.count("\n") == 1 and "use " in done.stderr or "give " in done.stderr
+    assert (done.stderr.count("\n") == 1 and "use " in done.stderr) or "give " in done.stderr
