@@ -16,7 +16,7 @@ from models.contents import NAMES
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "likelihoods.md").read_text(encoding="utf-8")
 
-NOT_OF_WORDS = ("product",)
+NOT_OF_WORDS = ("product", "tokens")
 """Likelihoods whose content is not scaled, or by its parts."""
 
 

@@ -106,6 +106,7 @@ def test_a_draw_of_nobody_and_of_the_hopeless(monkeypatch):
 
 @pytest.mark.realdata
 @pytest.mark.slow
+@pytest.mark.usefixtures("threads")
 def test_the_latent_of_real_titles_stays_alive_and_without_the_start_it_dies(data_folder, monkeypatch):
     """Titles of citeulike-a, a third of them, four epochs: KL and mutual information of titles that were held out."""
     from inference import networks as fitting
@@ -117,8 +118,9 @@ def test_the_latent_of_real_titles_stays_alive_and_without_the_start_it_dies(dat
     from pyro_cvae.data.contents import Tokens as TokensContent
     from pyro_cvae.data.interactions import Interactions
 
+    torch.set_num_threads(1)
     lines = (data_folder / "citeulike-a" / "titles.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-    rows = rows_of(TokensContent.of(lines[::3]), None)
+    rows = rows_of(TokensContent.fit(lines[::3]), None)
     held, train = rows.select(torch.arange(500)), rows.select(torch.arange(500, len(rows)))
     pairs = Interactions.from_arrays(np.zeros(2, int), np.arange(2), n_users=1, n_items=len(train))
     observations = Observations(train, train, RatingColumns.from_interactions(pairs, 1.0))
