@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from inference.compatibility import check_content
@@ -56,11 +56,13 @@ class DataOptions:
     """What is fitted: the data, and how it is split into training and test.
 
     Parameters:
-        data: A name (simulated, simulated-gaussian, citeulike-a, citeulike-t) or a path to a folder or a file.
+        data: A name (simulated, simulated-gaussian, simulated-stars, citeulike-a, citeulike-t) or a path to a folder or
+            a file.
         items: A table of items and their texts, where ``data`` is a table of interactions.
         contents: Further contents of the items, each NAME[=[KIND:]PATH], with KIND words, tokens, images or vectors.
             Without a path it is one that the data have: a column of the items' table, titles, title-tokens, tags.
-        ratings: What the column ``rating`` of a table says (clicks: nothing, each pair is a 1; stars: the rating).
+        ratings: What the column ``rating`` of a table says (clicks: nothing, each pair is a 1; stars: the rating; auto:
+            stars for the rating likelihood normal, else clicks).
         split: How training and test are told apart (per-user, time, items, cells); ignored with ``train_file``.
         train_per_user: Training items per user (the paper's P) of a per-user split.
         train_file: A file of training rows in CiteULike's format; all other pairs are test.
@@ -74,7 +76,7 @@ class DataOptions:
     data: str = "simulated"
     items: str | None = None
     contents: tuple[str, ...] = ()
-    ratings: str = "clicks"
+    ratings: str = "auto"
     split: str = "per-user"
     train_per_user: int = 10
     train_file: str | None = None
@@ -85,7 +87,7 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         parse_all(self.contents)
-        _choice("ratings", self.ratings, ("clicks", "stars"))
+        _choice("ratings", self.ratings, ("auto", "clicks", "stars"))
         _choice("split", self.split, ("per-user", "time", "items", "cells"))
         _check(self.train_per_user >= 1, "train_per_user", self.train_per_user, "at least 1")
         _check(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "0 or more and below 2^32")
@@ -358,6 +360,9 @@ class Options:
         check_content(*likelihood, model.content, model.network, self.fit.start)
         centred = self.model.parametrization == "centred"
         self._check_ratings()
+        if self.data.ratings == "auto":
+            meant = "stars" if self.model.rating_facts.explicit else "clicks"
+            object.__setattr__(self, "data", replace(self.data, ratings=meant))
         _check(centred or self.fit.guide != "structured", "guide", self.fit.guide, "mean-field when non-centred")
         wide = self.fit.start != "svd" or min(self.model.hidden) >= self.model.factors
         _check(wide, "start", "svd", f"whitened where a layer is narrower than the {self.model.factors} factors")

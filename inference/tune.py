@@ -452,7 +452,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pyro_cvae.data.splits import make_split
 
     logging.basicConfig(format="%(message)s")
-    dataset = load_dataset(data.data, data.items, data.contents, ratings=data.ratings)
+    dataset = load_dataset(data.data, data.items, data.contents, ratings=base.data.ratings)
     split = make_split(dataset, data)
     with open_study(path, identity_of(tune, base, dataset, split)) as study:
         try:

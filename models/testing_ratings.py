@@ -144,7 +144,7 @@ class _Kit:
     def normaliser(self) -> None:
         score = torch.tensor([-1.2, 0.3, 1.5])
         dist = self.cell(score)
-        support = dist.support
+        support: Any = dist.support
         if bool(support.is_discrete):
             rows = torch.arange(LARGEST_COUNT + 1.0)[:, None].expand(-1, 3)
             rows = rows[support.check(rows).all(-1)]
@@ -197,7 +197,7 @@ class _Kit:
         there = self.columns.confidences > 0
         if not self.takes(self.columns):
             self.fail("check refuses what cell draws", "let check take exactly the support of cell")
-        support = self.cell(torch.zeros(1)).support
+        support: Any = self.cell(torch.zeros(1)).support
         first = int(there.nonzero()[0])
         for value in CANDIDATES:
             inside = bool(support.check(torch.tensor([value])))
@@ -294,8 +294,8 @@ class _Kit:
             off = ((values.mean(0) - wanted).abs() / spread.clamp(min=1e-12))[there]
             self.require(
                 (off < bound).all(),
-                f"the {what} of {len(x)} drawn columns is {float(off.max()):.1f} standard errors off that of cell, above "
-                f"{bound:.1f}",
+                f"the {what} of {len(x)} drawn columns is {float(off.max()):.1f} standard errors off that of cell, "
+                f"above {bound:.1f}",
                 "leave distribution out, or draw each cell from its own score and confidence",
             )
 

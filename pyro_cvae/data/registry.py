@@ -68,7 +68,7 @@ TAGS: dict[str, tuple[RemoteFile, ...]] = {
 }
 """Files that only the content ``tags`` needs."""
 
-NAMES = ("simulated", "simulated-gaussian", *REMOTE)
+NAMES = ("simulated", "simulated-gaussian", "simulated-stars", *REMOTE)
 
 
 def load_dataset(
@@ -115,6 +115,10 @@ def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratin
         from pyro_cvae.data.simulated import simulated_gaussian
 
         return simulated_gaussian()
+    if name == "simulated-stars":
+        from pyro_cvae.data.simulated import simulated_stars
+
+        return simulated_stars()
     if name in REMOTE:
         return _load_citeulike(fetch(name, tags=_asks_tags(contents)), contents)
     path = Path(name)

@@ -103,6 +103,40 @@ def simulated_gaussian(
     return _dataset("simulated-gaussian", pairs, content, titles, truth)
 
 
+def simulated_stars(
+    seed: int = 0,
+    *,
+    n_users: int = 300,
+    n_items: int = 400,
+    n_words: int = 300,
+    n_factors: int = 5,
+    lambda_u: float = 20.0,
+    lambda_v: float = 10.0,
+    lambda_b: float = 4.0,
+    mean: float = 3.5,
+    tau: float = 2.0,
+    exposure: float = 0.1,
+    words_per_item: float = 60.0,
+) -> Dataset:
+    """Explicit ratings R_ij ~ N(s_ij, 1 / tau) with s_ij = u_i . v_j + b_i + c_j, of cells chosen by chance.
+
+    Biases of users are b_i ~ N(0, 1 / lambda_b), of items c_j ~ N(mean, 1 / lambda_b). Ratings are real numbers around
+    ``mean``, as the model has them, not rounded to stars. Each cell is rated with probability ``exposure``. ``truth``
+    has u, v, z as in :func:`simulated`, scores s, user_bias, item_bias, lambda_u, lambda_v, and a = tau.
+    """
+    rng = np.random.default_rng(seed)
+    truth = _factors(rng, n_users, n_items, n_factors, lambda_u, lambda_v)
+    truth["user_bias"] = rng.standard_normal(n_users) / np.sqrt(lambda_b)
+    truth["item_bias"] = mean + rng.standard_normal(n_items) / np.sqrt(lambda_b)
+    truth["scores"] = truth["scores"] + truth["user_bias"][:, None] + truth["item_bias"]
+    truth["a"] = np.array(tau)
+    content, titles = _texts(rng, truth["z"], n_words, words_per_item)
+    users, items = np.nonzero(rng.random((n_users, n_items)) < exposure)
+    ratings = truth["scores"][users, items] + rng.standard_normal(len(users)) / np.sqrt(tau)
+    pairs = Interactions.from_arrays(users, items, n_users=n_users, n_items=n_items, ratings=ratings)
+    return _dataset("simulated-stars", pairs, content, titles, truth)
+
+
 def _factors(
     rng: np.random.Generator, n_users: int, n_items: int, n_factors: int, lambda_u: float, lambda_v: float
 ) -> dict[str, np.ndarray]:

@@ -81,6 +81,11 @@ def test_no_sweep_lowers_the_objective(name, family, unrated):
     assert found[-1] - found[0] > 0.1
 
 
+def xi_of(likelihood):
+    """xi of every user's zeros, (n_users,); anything where there are none."""
+    return likelihood.log_xi.detach().exp() if likelihood.zeros else torch.ones(N_USERS).double()
+
+
 def dense_moments(coordinate, state):
     """E[s], E[s^2] of all cells (n_items, n_users), from dense covariances of rows that biases are a part of."""
     model, posterior = state.model, coordinate.posterior(state)
@@ -108,7 +113,7 @@ def test_the_ratings_part_is_that_of_all_cells_by_hand(name, family, unrated):
     if isinstance(likelihood, BernoulliBound):
         stored = torch.zeros(N_ITEMS, N_USERS, dtype=torch.bool)
         stored[columns.items, columns.users] = True
-        xi = torch.where(stored, second.sqrt(), likelihood.log_xi.detach().exp())
+        xi = torch.where(stored, second.sqrt(), xi_of(likelihood))
         cells = F.logsigmoid(xi) + (ratings - 0.5) * mean - xi / 2 - slope(xi) * (second - xi.square())
         expected = cells[confidences > 0].sum()
     else:
@@ -163,7 +168,7 @@ def test_nothing_near_the_end_is_better(name, family):
             if isinstance(likelihood, BernoulliBound):
                 stored = torch.zeros_like(there)
                 stored[columns.items, columns.users] = True
-                xi = torch.where(stored, second.sqrt(), likelihood.log_xi.exp())
+                xi = torch.where(stored, second.sqrt(), xi_of(likelihood))
                 cells = F.logsigmoid(xi) + (ratings - 0.5) * mean - xi / 2 - slope(xi) * (second - xi.square())
             else:
                 c = getattr(likelihood, "tau", torch.ones(())) * confidences
