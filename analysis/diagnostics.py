@@ -5,8 +5,8 @@ r"""Is the fit sound? Traces, content, Pareto k, predictive checks: ``python -m 
 - :func:`pareto_k`: how far q(u_i) is from what the items say about the user, for each user.
 - :func:`predictive_checks`: discrepancies of the data beside those of data drawn from posterior or prior.
 
-C depends on R in the paper (a where R = 1), so that nothing here draws a whole data set from nothing: the exposure,
-which cells are stored and with what confidence, is given and kept, and ratings, real numbers, are drawn given it.
+C depends on R in the paper (a where R = 1), so that its ratings, real numbers, are drawn given the exposure: which
+cells are stored, with what confidence. Of clicks and counts whose zeros are data whole rows of users are drawn.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from inference.fitting import Fit
+    from pyro_cvae.data.content import Content
 
 BACKGROUND_OF_A_USER = 50
 FLOATS_AT_ONCE = 2**24
@@ -51,7 +52,8 @@ def traces(fit: Fit) -> Any:
     objective = fit.options.objective
     phases = list(dict.fromkeys(table["phase"]))
     panels = [(f"{_called(fit)} ({phase})", table[objective].where(table["phase"] == phase)) for phase in phases]
-    panels += [(_term(name), table[name]) for name in table.columns if name in SIGNS and table[name].notna().any()]
+    shown = [name for name in table.columns if name in SIGNS or str(name).startswith("validation_")]
+    panels += [(_term(name), table[name]) for name in shown if table[name].notna().any()]
     n_columns = 3
     drawn, axes = figure(n_columns, -(-len(panels) // n_columns), width=3.9, height=2.5)
     for panel, (title, values) in zip(axes.flat, panels, strict=False):
@@ -88,6 +90,8 @@ def _term(name: str) -> str:
         "weights": "log p(theta)",
         "penalty": "encoder's penalty",
         "precisions": "log p of precisions",
+        "validation_recall": "validation recall@300",
+        "validation_rmse": "validation RMSE",
     }
     return words.get(name, name)
 
@@ -140,6 +144,11 @@ def pareto_k(
     is the effective share of the draws, ``kl`` the mean of minus the log ratio, an estimate in nats of
     E_q(V) KL(q(u_i) || p(u_i | R_i, V)). If V is a point and q(u_i) has a full covariance all ratios are 1 and k is
     -inf. Nothing is said of q(V) itself, or of all latents together: with millions of them that k is always bad.
+    u_i has the user's bias in it, if there is one.
+
+    Where the ratings are not Normal p(R_i | V) is not known, and V is held at its mean: the target is
+    p(u_i | R_i, E[V]), and ``kl`` comes from ratios that are divided by their own mean, so that it is low where k is
+    bad.
 
     ``users`` are rows; by default ``n_users`` evenly over their numbers of ratings. Raises InputError for a posterior
     that has no density: a point, or the draws of MCMC. Sources: Yao et al., Yes, but did it work? Evaluating
@@ -183,38 +192,48 @@ def _need_density(fit: Fit) -> None:
 def log_ratios(fit: Fit, users: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Log p(u_i | R_i, V) - log q(u_i) in nats of draws from q, (n_draws, n_users), in float64; see :func:`pareto_k`.
 
-    The background costs no pass over all pairs: with G = sum_j v_j v_j' the precision of p(u_i | R_i, V) is
-    lambda_u I + b G + sum over stored cells of (c - b) v_j v_j'.
+    Of Normal ratings the background costs no pass over all pairs: with x_j = (v_j, 1) where there are biases, otherwise
+    v_j, and c_j the item's bias, the precision of p(u_i | R_i, V) is lambda_u I + b G + sum over stored cells of
+    (c - b) x_j x_j', with G = sum_j x_j x_j', and the ratings are R - c_j.
     """
     import numpy as np
     import torch
 
     from analysis.posterior import UserRows, draw_blocks
 
-    posterior, cells = fit.posterior, UserRows.of(fit, users)
-    n_factors = posterior.u_loc.shape[1]
-    loc = posterior.mean("u")[torch.as_tensor(users)].double()
-    tril = torch.linalg.cholesky(posterior.covariance("u", torch.as_tensor(users)).double())
-    at_once = max(1, FLOATS_AT_ONCE // ((2 * len(users) + 1) * n_factors**2))
+    posterior, model, cells = fit.posterior, fit.model, UserRows.of(fit, users)
+    loc, tril = _own_normal(fit, users)
+    if not cells.gaussian:
+        return _ratios_at_mean(fit, cells, users, loc, tril, draws, seed)
+    width = model.width
+    at_once = max(1, FLOATS_AT_ONCE // ((2 * len(users) + 1) * width**2))
     parts = []
     for number, start in enumerate(range(0, draws, at_once)):
         n = min(at_once, draws - start)
-        precision = (fit.model.lambda_u * torch.eye(n_factors, dtype=torch.float64)).repeat(n, len(users), 1, 1)
-        gram = torch.zeros(n, n_factors, n_factors, dtype=torch.float64)
-        shift = torch.zeros(n, len(users), n_factors, dtype=torch.float64)
+        precision = (model.lambda_u * torch.eye(width, dtype=torch.float64)).repeat(n, len(users), 1, 1)
+        gram, pull = torch.zeros(n, width, width, dtype=torch.float64), torch.zeros(n, 1, width, dtype=torch.float64)
+        shift = torch.zeros(n, len(users), width, dtype=torch.float64)
         u = torch.zeros_like(shift)
         own = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
         for block, some, drawn in draw_blocks(posterior, users, cells.items, n, own):
-            u[some] = drawn["u"].double()
-            gram[some] += (drawn["v"].mT @ drawn["v"]).double()
+            u[some] = drawn["u"][..., :width].double()
+            x, bias = drawn["v"][..., :width], None
+            gram[some] += (x.mT @ x).double()
+            if model.mean is not None:
+                bias = model.kappa_v * drawn["v"][..., -1]
+                pull[some] += (bias[:, None] @ x).double()
             user, item, rating, confidence = cells.cells(block, torch.float64)
-            step = max(1, FLOATS_AT_ONCE // (4 * n_factors**2 * (some.stop - some.start)))
+            step = max(1, FLOATS_AT_ONCE // (4 * width**2 * (some.stop - some.start)))
             for part in torch.arange(len(user)).split(step):
-                v = drawn["v"][:, item[part]].double()
-                weighted = (confidence[part] - cells.b)[:, None] * v
-                precision[some].index_add_(1, user[part], weighted[..., :, None] * v[..., None, :])
-                shift[some].index_add_(1, user[part], (confidence * rating)[part, None] * v)
+                here = x[:, item[part]].double()
+                excess = confidence[part] - cells.b
+                precision[some].index_add_(1, user[part], (excess[:, None] * here)[..., :, None] * here[..., None, :])
+                target = confidence[part] * rating[part]
+                if bias is not None:
+                    target = target - excess * bias[:, item[part]].double()
+                shift[some].index_add_(1, user[part], target[..., None] * here)
         precision += cells.b * gram[:, None]
+        shift -= cells.b * pull
         factor = torch.linalg.cholesky(precision)
         mean = torch.cholesky_solve(shift[..., None], factor).squeeze(-1)
         away = (factor.mT @ (u - mean)[..., None]).squeeze(-1)
@@ -223,6 +242,33 @@ def log_ratios(fit: Fit, users: np.ndarray, draws: int, seed: int) -> np.ndarray
         own_density = -tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * inside.square().sum(-1)
         parts.append(target - own_density)
     return torch.cat(parts).numpy()
+
+
+def _own_normal(fit: Fit, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Means (n_users, width) and Cholesky factors of q(u_i), with the bias, without what has no variance."""
+    import torch
+
+    rows = torch.as_tensor(users)
+    loc = fit.model.own("u", fit.posterior.mean("u")[rows]).double()
+    return loc, torch.linalg.cholesky(fit.model.own("u", fit.posterior.covariance("u", rows)).double())
+
+
+def _ratios_at_mean(
+    fit: Fit, cells: Any, users: np.ndarray, loc: torch.Tensor, tril: torch.Tensor, draws: int, seed: int
+) -> np.ndarray:
+    """The same of any likelihood with V at its mean, over their own mean, (n_draws, n_users)."""
+    import torch
+
+    model, width = fit.model, loc.shape[1]
+    noise = torch.randn((draws, *loc.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    u = loc + torch.einsum("rkl,nrl->nrk", tril, noise)
+    rows = model.of_users(u.flatten(0, 1)).view(draws, len(users), -1)
+    v = fit.posterior.mean("v")[torch.as_tensor(cells.items)].double()[None].expand(draws, -1, -1)
+    target = cells.log_prob(slice(0, len(cells.items)), rows, v) - 0.5 * model.lambda_u * u.square().sum(-1)
+    target = target + 0.5 * width * math.log(model.lambda_u)
+    own = -tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * noise.square().sum(-1)
+    ratios = target - own
+    return (ratios - ratios.logsumexp(0) + math.log(draws)).numpy()
 
 
 def plot_pareto_k(table: pd.DataFrame, limit: float = 0.7) -> Any:
@@ -284,9 +330,11 @@ def predictive_checks(
     """Checks of ratings and texts against what the model would have given, ``source`` "posterior" or "prior".
 
     Of ``n_users`` users (evenly over their numbers of ratings) the stored cells, their held-out pairs and some cells
-    that are neither; of ``n_texts`` items (evenly over theirs) the texts. A drawn R_ij is N(u_i.v_j, 1 / C_ij) with the
-    exposure of the data, a drawn text has the length of its own. Of MCMC no more draws are taken than are stored.
-    Raises InputError for the posterior of a point; its prior can be asked for.
+    that are neither; of ``n_texts`` items (evenly over theirs) the texts. A drawn R_ij comes from the run's likelihood,
+    for the paper N(u_i.v_j, 1 / C_ij), with the exposure of the data. Where zeros are part of the data, as of Bernoulli
+    and Poisson, whole rows of users are drawn, since "stored" then is a value, not an exposure. A drawn text has the
+    length of its own; contents other than words have no check. Of MCMC no more draws are taken than are stored. Raises
+    InputError for the posterior of a point; its prior can be asked for.
     """
     if source not in ("posterior", "prior"):
         raise InputError(f"{source!r} is no source of draws", "use posterior or prior")
@@ -301,8 +349,9 @@ def predictive_checks(
 def _rating_checks(fit: Fit, source: str, n_users: int, draws: int, seed: int) -> Iterator[Check]:
     import numpy as np
 
-    from analysis.posterior import Cells, held_out_cells, pairs_by_kind, seen_cells, spread_rows
+    from analysis.posterior import Cells, held_out_cells, noise_precision, pairs_by_kind, seen_cells, spread_rows
 
+    likelihood = fit.model.ratings
     rng = np.random.default_rng((seed, 2))
     users = spread_rows(fit.dataset.interactions.user_counts, n_users)
     kinds = pairs_by_kind(fit, users, BACKGROUND_OF_A_USER, seed)
@@ -310,11 +359,48 @@ def _rating_checks(fit: Fit, source: str, n_users: int, draws: int, seed: int) -
     held_out, neither = held_out_cells(fit, *kinds["test"]), Cells(*kinds["neither"], *np.zeros((2, 0)))
     asked = (stored, background, held_out, neither)
     scores = _scores(fit, source, [(cells.users, cells.items) for cells in asked], draws, seed)
+    if likelihood.zeros and noise_precision(likelihood) is None:
+        yield from _whole_row_checks(fit, source, users, draws, seed)
+    else:
+        yield from _stored_checks(fit, stored, background, scores, rng)
+    if not len(held_out) or source == "prior":
+        return
+    if fit.split.train.complete or likelihood.explicit:
+        drawn, mean, variance = _drawn(fit, held_out, scores[2], rng)
+        expected, spread = mean.mean(0), (mean.var(0) + variance.mean(0)) ** 0.5
+        yield Check(
+            "squares of held-out ratings",
+            "Sum over held-out cells of (R - E R)^2 / var(R), for Normals E u.v and var(u.v) + 1/C; small p: the "
+            "intervals are too narrow.",
+            (((held_out.ratings - expected) / spread) ** 2).sum() * np.ones(draws),
+            (((drawn - expected) / spread) ** 2).sum(1),
+        )
+    elif len(neither):
+        yield _rank_check(fit, held_out, neither, scores[2], scores[3], rng)
 
-    s, sd = scores[0], stored.confidences**-0.5
-    drawn = s + rng.standard_normal(s.shape) * sd
+
+def _drawn(fit: Fit, cells: Any, scores: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    """Drawn ratings of cells given their scores, with E[R | s] and var(R | s), (n_draws, n_cells) each."""
+    import torch
+
+    from analysis.posterior import draw_ratings
+
+    score = torch.as_tensor(scores)
+    drawn = draw_ratings(fit.model.ratings, scores, cells.confidences, int(rng.integers(2**62)))
+    with torch.no_grad():
+        cell = fit.model.ratings.cell(score, torch.as_tensor(cells.confidences).to(score).expand_as(score))
+        return drawn, cell.mean.numpy(), cell.variance.numpy()
+
+
+def _stored_checks(
+    fit: Fit, stored: Any, background: Any, scores: list[np.ndarray], rng: np.random.Generator
+) -> Iterator[Check]:
+    """Of ratings whose exposure is given: stored cells, and cells that are not stored where they are zeros."""
+    import numpy as np
+
+    drawn, mean, variance = _drawn(fit, stored, scores[0], rng)
     means, drawn_means = _by_user(stored.ratings[None], stored.users), _by_user(drawn, stored.users)
-    same = np.ones(draws)
+    same = np.ones(len(drawn))
     yield Check(
         "mean of stored ratings",
         "Mean over users of the mean of their stored R; a click is a 1, and shrinkage draws less.",
@@ -329,36 +415,67 @@ def _rating_checks(fit: Fit, source: str, n_users: int, draws: int, seed: int) -
     )
     yield Check(
         "squares of stored ratings",
-        "Sum of C (R - u.v)^2 over stored cells, of the data and of drawn ratings; small p: they are fitted badly.",
-        (((stored.ratings - s) / sd) ** 2).sum(1),
-        (((drawn - s) / sd) ** 2).sum(1),
+        "Sum over stored cells of (R - E R)^2 / var(R) given u.v, for Normals C (R - u.v)^2, of the data and of drawn "
+        "ratings; small p: they are fitted badly.",
+        ((stored.ratings - mean) ** 2 / variance).sum(1),
+        ((drawn - mean) ** 2 / variance).sum(1),
     )
     if len(background):
-        s, sd = scores[1], background.confidences**-0.5
+        drawn, mean, variance = _drawn(fit, background, scores[1], rng)
         yield Check(
             "squares of zeros",
             "The same of cells that are not stored, R = 0; p near 1: exact zeros are no draws of a Normal.",
-            ((s / sd) ** 2).sum(1),
-            rng.chisquare(len(background), draws),
+            (mean**2 / variance).sum(1),
+            ((drawn - mean) ** 2 / variance).sum(1),
         )
-    if not len(held_out) or source == "prior":
-        return
-    if fit.split.train.complete:
-        s, sd = scores[2], held_out.confidences**-0.5
-        drawn, scale = s + rng.standard_normal(s.shape) * sd, (s.var(0) + sd**2) ** 0.5
-        yield Check(
-            "squares of held-out ratings",
-            "Sum over held-out cells of (R - E u.v)^2 / (var(u.v) + 1/C); small p: the intervals are too narrow.",
-            (((held_out.ratings - s.mean(0)) / scale) ** 2).sum() * same,
-            (((drawn - s.mean(0)) / scale) ** 2).sum(1),
-        )
-    elif len(neither):
-        yield _rank_check(fit, held_out, neither, scores[2], scores[3], rng)
+
+
+def _whole_row_checks(fit: Fit, source: str, users: np.ndarray, draws: int, seed: int) -> Iterator[Check]:
+    """Of whole rows R_i, zeros and all: totals of users and of items."""
+    import numpy as np
+    import torch
+
+    from analysis.posterior import UserRows, draw_blocks, draw_ratings, prior_blocks
+
+    rows, rng = UserRows.of(fit, users), np.random.default_rng((seed, 3))
+    n_users, n_items = len(users), len(rows.items)
+    of_user, of_item = np.zeros((draws, n_users)), np.zeros((draws, n_items))
+    if source == "posterior":
+        stream = draw_blocks(fit.posterior, users, rows.items, draws, seed)
+    else:
+        stream = prior_blocks(fit.model, n_users, n_items, draws, seed, fit.posterior.u_loc.dtype)
+    for block, some, drawn in stream:
+        user, item, _, confidence = rows.cells(block, torch.float64)
+        missing, (u, v) = confidence == 0, (drawn[name] for name in "uv")
+        step = max(1, FLOATS_AT_ONCE // max(1, 4 * n_users * v.shape[1]))
+        for start in range(0, len(u), step):
+            score = (u[start : start + step] @ v[start : start + step].mT).numpy()
+            given = np.full(score.shape[-1], rows.b)
+            ratings = draw_ratings(fit.model.ratings, score, given, int(rng.integers(2**62)))
+            ratings[:, user[missing].numpy(), item[missing].numpy()] = 0
+            at = slice(some.start + start, some.start + start + len(score))
+            of_user[at] += ratings.sum(2)
+            of_item[at, block] += ratings.sum(1)
+    rating = np.where(rows.confidence > 0, rows.rating, 0.0)
+    data_of_user = np.bincount(rows.user, rating, n_users)
+    data_of_item = np.bincount(rows.item, rating, n_items)
+    same = np.ones(draws)
+    mean = "Mean over users of the sum of their R over all items, zeros and all; small p: the model draws too few."
+    yield Check("ratings of a user", mean, data_of_user.mean() * same, of_user.mean(1))
+    spread = "Standard deviation over users of that sum: are some as active as they are?"
+    yield Check("spread between users", spread, data_of_user.std() * same, of_user.std(1))
+    spread = "Standard deviation over items of the sum of R over these users: are some as popular as they are?"
+    yield Check("spread between items", spread, data_of_item.std() * same, of_item.std(1))
 
 
 def _rank_check(fit: Fit, held_out: Any, neither: Any, positive: Any, other: Any, rng: np.random.Generator) -> Check:
-    """AUC of held-out items under drawn scores, beside that of items chosen by the drawn ratings."""
+    """AUC of held-out items under drawn scores, beside that of items chosen by the drawn ratings.
+
+    Clicks and counts tie: of these as many items are chosen one after the other with odds exp(u.v), by Gumbel noise.
+    """
     import numpy as np
+
+    from analysis.posterior import noise_precision
 
     users = np.concatenate([held_out.users, neither.users])
     both = np.isin(users, np.intersect1d(held_out.users, neither.users))
@@ -367,7 +484,10 @@ def _rank_check(fit: Fit, held_out: Any, neither: Any, positive: Any, other: Any
     _, place, counts = np.unique(users, return_inverse=True, return_counts=True)
     n_chosen = np.bincount(place, chosen)
     start = np.cumsum(counts) - counts
-    ratings = scores + rng.standard_normal(scores.shape) * fit.options.model.a**-0.5
+    if noise_precision(fit.model.ratings) is None:
+        ratings = scores + rng.gumbel(size=scores.shape)
+    else:
+        ratings = scores + rng.standard_normal(scores.shape) * fit.model.ratings.default_confidence**-0.5
     observed, replicated = np.empty(len(scores)), np.empty(len(scores))
     for draw, (score, rating) in enumerate(zip(scores, ratings, strict=True)):
         rank = _ranks(score, place, start)
@@ -378,7 +498,8 @@ def _rank_check(fit: Fit, held_out: Any, neither: Any, positive: Any, other: Any
     return Check(
         "rank of held-out items (AUC)",
         "Chance that a held-out item has a higher u.v than one that is neither; drawn: that of as many items chosen by "
-        "their drawn R of precision a, how well the model believes that it ranks; p near 1: it believes too much.",
+        "their drawn R (of precision a, or of odds exp(u.v)), how well the model believes that it ranks; p near 1: it "
+        "believes too much.",
         observed,
         replicated,
     )
@@ -405,19 +526,18 @@ def _by_user(values: np.ndarray, users: np.ndarray) -> np.ndarray:
 def _scores(
     fit: Fit, source: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: int, seed: int
 ) -> list[np.ndarray]:
-    """Joint draws of u.v of several sets of pairs, (n_draws, n_pairs) each in float64."""
+    """Joint draws of the scores of several sets of pairs, (n_draws, n_pairs) each in float64."""
     import numpy as np
 
-    from analysis.posterior import draw_blocks
+    from analysis.posterior import draw_blocks, prior_blocks
 
     users, user_at = np.unique(np.concatenate([u for u, _ in pairs]), return_inverse=True)
     items, item_at = np.unique(np.concatenate([i for _, i in pairs]), return_inverse=True)
     found = np.empty((draws, len(user_at)))
-    stream: Iterator[tuple[slice, slice, dict[str, torch.Tensor]]]
     if source == "posterior":
         stream = draw_blocks(fit.posterior, users, items, draws, seed)
     else:
-        stream = _prior_blocks(fit, len(users), len(items), draws, seed)
+        stream = prior_blocks(fit.model, len(users), len(items), draws, seed, fit.posterior.u_loc.dtype)
     for block, some, drawn in stream:
         inside = np.flatnonzero((item_at >= block.start) & (item_at < block.stop))
         step = max(1, FLOATS_AT_ONCE // (2 * drawn["u"].shape[0] * drawn["u"].shape[2]))
@@ -427,38 +547,17 @@ def _scores(
     return np.split(found, np.cumsum([len(u) for u, _ in pairs])[:-1], axis=1)
 
 
-def _prior_blocks(
-    fit: Fit, n_users: int, n_items: int, draws: int, seed: int
-) -> Iterator[tuple[slice, slice, dict[str, torch.Tensor]]]:
-    """Draws of u and v from the prior, all rows in parts of the draws."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    n_factors = fit.posterior.u_loc.shape[1]
-    step = max(1, FLOATS_AT_ONCE // (n_factors * (n_users + n_items)))
-    sd_u, sd_v = fit.model.lambda_u**-0.5, (1 + 1 / fit.model.lambda_v) ** 0.5
-    for start in range(0, draws, step):
-        n = min(step, draws - start)
-        u, v = (
-            sd * torch.randn(n, rows, n_factors, generator=generator) for sd, rows in ((sd_u, n_users), (sd_v, n_items))
-        )
-        yield slice(0, n_items), slice(start, start + n), {"u": u, "v": v}
-
-
 def _text_checks(fit: Fit, source: str, n_texts: int, draws: int, seed: int) -> Iterator[Check]:
     import numpy as np
     import torch
 
     from analysis.posterior import spread_rows
-    from models.build import contents_of
     from models.observations import SparseRows
-    from pyro_cvae.data.content import Content
 
-    of_contents, _, several = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
-    content_of_fit = next(iter(of_contents.values()))
-    if several or not isinstance(content_of_fit, Content):  # these figures are of words
+    known = _words(fit)
+    if known is None:
         return
-    counts = content_of_fit.counts
+    counts = known.counts
     full = np.flatnonzero(np.diff(counts.indptr))
     items = full[spread_rows(np.diff(counts.indptr)[full], n_texts)]
     dtype = fit.posterior.z_loc.dtype
@@ -490,6 +589,16 @@ def _text_checks(fit: Fit, source: str, n_texts: int, draws: int, seed: int) -> 
         of_data[2] * same,
         largest,
     )
+
+
+def _words(fit: Fit) -> Content | None:
+    """The word counts that the fit's content is, ``None`` where it is of another kind or of several contents."""
+    from models.build import contents_of
+    from pyro_cvae.data.content import Content
+
+    contents, _, several = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
+    content = next(iter(contents.values()))
+    return None if several or not isinstance(content, Content) else content
 
 
 def _z_draws(chosen: Any, source: str, draws: int, seed: int) -> Iterator[torch.Tensor]:
@@ -580,6 +689,7 @@ def diagnose(
     import numpy as np
     import pandas as pd
 
+    from analysis.posterior import noise_precision
     from inference.posterior import content_diagnostics
 
     rows: list[tuple[str, str, str]] = []
@@ -592,6 +702,11 @@ def diagnose(
             note = "with a content likelihood without a normaliser: no bound on any evidence"
         rows.append((_called(fit), f"{last[name]:,.1f} nats", note))
         figures["traces"] = traces(fit)
+    if fit.model.ratings.explicit and (tau := noise_precision(fit.model.ratings)) is not None:
+        rows.append(("noise of a rating", f"{tau**-0.5:.3f}", "standard deviation, in units of the ratings"))
+    for side, (loc, _) in fit.posterior.biases().items():
+        note = "mean and standard deviation over them" + ", the global mean included" * (side == "item")
+        rows.append((f"{side} biases", f"{float(loc.mean()):.3f}, {float(loc.std(correction=0)):.3f}", note))
     _, figures["content"] = content_units(fit)
     content = content_diagnostics(fit.posterior.z_loc, fit.posterior.z_scale, seed=seed)
     n_items, n_factors = fit.posterior.z_loc.shape
@@ -619,11 +734,12 @@ def diagnose(
         limit = good_k(draws)
         figures["pareto-k"] = plot_pareto_k(table, limit)
         good = (table["k"] < limit).mean()
+        given = "at its mean" if noise_precision(fit.model.ratings) is None else "drawn from q"
         rows += [
             (
                 f"Pareto k below {limit:.2f}",
                 f"{good:.0%} of {len(table)} users",
-                "q(u) against p(u | R, V), V drawn from q",
+                "q(u) against p(u | R, V), V " + given,
             ),
             ("KL(q(u) || p(u | R, V))", f"{table['kl'].median():.2f} nats", "median over the same users"),
         ]
@@ -638,6 +754,8 @@ def diagnose(
             (f"{source}: {check.name}", str(check), check.meaning if source == "posterior" or table is None else "")
             for check in checks[source]
         ]
+    if _words(fit) is None:
+        rows.append(("texts", "-", "this content is no table of word counts, and only those have predictive checks"))
     return Diagnosis(pd.DataFrame(rows, columns=["what", "value", "note"]), table, checks, figures)
 
 

@@ -3,8 +3,8 @@ r"""A posterior as ArviZ data: ``python -m analysis.posterior RUN --out FILE.nc`
 From a fit, or the folder of one, come joint draws of some users and items, of the scores u.v of pairs and of their
 ratings, with log-likelihoods, prior, data and history, named by the data's own ids. :data:`GROUPS` says what is where.
 
-C depends on R in the paper (a where R = 1), so that R alone has no generative model. All draws of R here are draws
-given C: the exposure is that of the data, and a drawn rating is a real number, no zero or one.
+R is drawn by the run's own likelihood of ratings, given which cells there are and with what confidence. The paper's is
+no generative model of clicks, because C depends on R in it (a where R = 1): what it draws are real numbers, no clicks.
 """
 
 from __future__ import annotations
@@ -26,16 +26,20 @@ if TYPE_CHECKING:
 
     from inference.fitting import Fit
     from inference.posterior import Posterior
+    from models.cvae import CVAE
+    from models.ratings import RatingLikelihood
     from pyro_cvae.data.interactions import Interactions
 
 GROUPS = {
-    "posterior": "u (user), v, v_dagger and z (item), by factor; score u.v (pair)",
+    "posterior": "u (user), v, v_dagger and z (item), by factor; score (pair), u.v and biases; with biases "
+    "also user_bias and item_bias, which has the global mean in it",
     "prior": "the same before any data: rotation leaves it as it is, so only norms and scores mean something",
     "posterior_predictive": "R of the cells that the fit saw (cell), given their confidences",
     "prior_predictive": "the same from the prior",
     "log_likelihood": "R (cell), log p(R_ij | u_i, v_j); where asked for R_user (user), log p(R_i | u_i, V), all items",
     "observed_data": "R (cell) as the fit saw it: a cell that is not stored is 0",
-    "constant_data": "user, item, part of pairs; confidence of cells, if they are stored; training counts; precisions",
+    "constant_data": "user, item, part of pairs; confidence of cells, if they are stored; training counts; precisions, "
+    "of which tau is that of the noise of explicit ratings, and the prior mean of the items' biases",
     "predictions": "R of pairs of the test part (held_out), given the confidence that a stored rating has",
     "predictions_constant_data": "R (held_out), the rating that came, its confidence, user and item",
     "sample_stats": "lp, the log joint density of each draw: of MCMC only",
@@ -88,9 +92,10 @@ def draw_blocks(
 ) -> Iterator[tuple[slice, slice, dict[str, torch.Tensor]]]:
     """Joint draws of u of some users with v and z of many items, in parts that take little memory.
 
-    Yields (which of ``items``, which draws, {"u", "v", "z"}), each (n_draws, n_rows, n_factors); the u of a draw are
-    the same in every block of items. Of a variational posterior, whose rows are independent, each block of items has a
-    stream of its own, and the first is that of ``posterior.sample``. Of MCMC they are the stored draws in their order,
+    Yields (which of ``items``, which draws, {"u", "v", "z"}), each (n_draws, n_rows, n_factors), u and v with the
+    coordinates of biases (:class:`inference.posterior.Posterior`); a draw has the same u in every block of items.
+    Of a variational posterior, whose rows are independent, each block of items has a stream of its own, and the first
+    is that of ``posterior.sample``. Of MCMC they are the stored draws in their order,
     evenly thinned to ``n``.
     """
     import numpy as np
@@ -124,6 +129,31 @@ def draw_blocks(
             first = draws.stop
 
 
+def prior_blocks(
+    model: CVAE, n_users: int, n_items: int, n: int, seed: int, dtype: torch.dtype, n_pairs: int = 0
+) -> Iterator[tuple[slice, slice, dict[str, torch.Tensor]]]:
+    """The same from the prior, all items in each part; ``n_pairs`` are as many rows more to be kept in memory."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    step = max(1, FLOATS_AT_ONCE // (model.width * (n_users + 2 * n_items + 2 * n_pairs)))
+
+    def noise(rows: int, width: int, precision: float, size: int) -> torch.Tensor:
+        return precision**-0.5 * torch.randn(size * rows, width, generator=generator, dtype=dtype)
+
+    for start in range(0, n, step):
+        size = min(step, n - start)
+        with torch.no_grad():
+            u, z = noise(n_users, model.width, model.lambda_u, size), noise(n_items, model.n_factors, 1.0, size)
+            v = model.prior_of_items(z) + noise(n_items, model.width, model.lambda_v, size)
+            drawn = {"u": model.of_users(u), "v": model.of_items(v), "z": z}
+        yield (
+            slice(0, n_items),
+            slice(start, start + size),
+            {name: rows.view(size, -1, rows.shape[1]) for name, rows in drawn.items()},
+        )
+
+
 def _thinned(n_stored: int, n: int) -> np.ndarray:
     """``n`` of ``n_stored`` draws of a chain, evenly, in their order."""
     import numpy as np
@@ -133,12 +163,24 @@ def _thinned(n_stored: int, n: int) -> np.ndarray:
     return np.linspace(0, n_stored - 1, n).round().astype(np.int64)
 
 
+def noise_precision(likelihood: RatingLikelihood) -> float | None:
+    """What confidences are multiplied by to be the precisions of Normal ratings; ``None`` of other likelihoods."""
+    from models.ratings.confidence_normal import ConfidenceNormal
+    from models.ratings.normal import Normal
+
+    if type(likelihood) is Normal:
+        return float(likelihood.tau.detach())
+    return 1.0 if type(likelihood) is ConfidenceNormal else None
+
+
 @dataclass(frozen=True, eq=False)
 class UserRows:
     """The rating rows R_i of some users, over all items that have a column: stored cells on a background of zeros.
 
     Shapes: ``items`` (n_observed,) rows of the catalogue, ascending; of each stored cell ``user``, its place among the
     users, ``item``, its place among ``items``, ``rating`` and ``confidence`` (n_stored,), in the order of the items.
+    Of Normal ratings, ``gaussian``, the confidences are the precisions, and ``b`` is that of a zero; of others ``b`` is
+    the confidence of a zero, and 0 where cells that are not stored are missing.
     """
 
     n_users: int
@@ -148,25 +190,78 @@ class UserRows:
     rating: np.ndarray
     confidence: np.ndarray
     b: float
+    likelihood: RatingLikelihood
+    gaussian: bool
 
     @classmethod
     def of(cls, fit: Fit, users: np.ndarray) -> UserRows:
         """The training rows of some users, given by row."""
         import numpy as np
 
-        train, model = fit.split.train, fit.options.model
+        train, likelihood = fit.split.train, fit.model.ratings
         stored = np.bincount(train.items, minlength=train.n_items) > 0
-        items = np.flatnonzero(stored) if model.unrated == "masked" else np.arange(train.n_items)
+        items = np.flatnonzero(stored) if fit.options.model.unrated == "masked" else np.arange(train.n_items)
         place = np.full(train.n_users, -1)
         place[users] = np.arange(len(users))
         mine = np.flatnonzero(place[train.users] >= 0)
         mine = mine[np.argsort(train.items[mine], kind="stable")]
         at = np.searchsorted(items, train.items[mine])
-        confidences = _confidences(train, model.a)[mine]
-        return cls(len(users), items, place[train.users[mine]], at, train.ratings[mine], confidences, model.b)
+        factor = noise_precision(likelihood)
+        times = 1.0 if factor is None else factor
+        return cls(
+            len(users),
+            items,
+            place[train.users[mine]],
+            at,
+            train.ratings[mine],
+            times * _confidences(train, likelihood)[mine],
+            times * _of_zeros(likelihood),
+            likelihood,
+            factor is not None,
+        )
+
+    def constant(self) -> np.ndarray:
+        """The part of log p(R_i | u_i, V) that no latent changes, (n_users,); see :meth:`log_prob`."""
+        import numpy as np
+
+        return self.log_normalizer() if self.gaussian else np.zeros(self.n_users)
+
+    def log_prob(self, block: slice, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """What a block of ``items`` adds to log p(R_i | u_i, V), (n_draws, n_users), in nats and float64.
+
+        Shapes: ``u`` (n_draws, n_users, n_factors), ``v`` (n_draws, n_block, n_factors), with the biases' coordinates.
+        """
+        return -self.half_square(block, u, v) if self.gaussian else self._all_cells(block, u, v)
+
+    def _all_cells(self, block: slice, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The sum over all cells of the block, zeros and stored ones, a few draws at a time."""
+        import torch
+
+        user, item, rating, confidence = self.cells(block, u.dtype)
+        there = confidence > 0
+        rating, confidence = torch.where(there, rating, 0.0), torch.where(there, confidence, 1.0)
+        parts = []
+        step = max(1, FLOATS_AT_ONCE // max(1, self.n_users * v.shape[1]))
+        with torch.no_grad():
+            for start in range(0, len(u), step):
+                score = u[start : start + step] @ v[start : start + step].mT
+                own = score[:, user, item]
+                added = self.likelihood.log_prob(own, rating.expand_as(own), confidence.expand_as(own))
+                added = torch.where(there, added, 0.0).double()
+                total = score.new_zeros(score.shape[:2], dtype=torch.float64)
+                if self.b > 0:
+                    total += self._zeros(score).double().sum(-1)
+                    added -= self._zeros(own).double()
+                parts.append(total.index_add_(1, user, added))
+        return torch.cat(parts)
+
+    def _zeros(self, score: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return self.likelihood.log_prob(score, torch.zeros_like(score), torch.full_like(score, self.b))
 
     def log_normalizer(self) -> np.ndarray:
-        """sum_j 1/2 log(C_ij / 2 pi) over the cells that are there, in nats, (n_users,)."""
+        """sum_j 1/2 log(C_ij / 2 pi) over the cells that are there, of Normal ratings, in nats, (n_users,)."""
         import numpy as np
 
         there = self.confidence > 0
@@ -203,12 +298,38 @@ class UserRows:
         return user, item, rating, confidence
 
 
-def _confidences(pairs: Interactions, a: float) -> np.ndarray:
-    """C of each stored pair, ``a`` where it states none, (n_pairs,)."""
+def _confidences(pairs: Interactions, likelihood: RatingLikelihood) -> np.ndarray:
+    """C of each stored pair, the likelihood's default where it states none, (n_pairs,)."""
     import numpy as np
 
-    given = pairs.confidences
-    return np.full(len(pairs), a) if given is None else np.where(np.isnan(given), a, given)
+    given, default = pairs.confidences, likelihood.default_confidence
+    return np.full(len(pairs), default) if given is None else np.where(np.isnan(given), default, given)
+
+
+def _of_zeros(likelihood: RatingLikelihood) -> float:
+    """Confidence of a cell that is not stored, 0 where it is missing."""
+    return likelihood.background if likelihood.zeros else 0.0
+
+
+def draw_ratings(likelihood: RatingLikelihood, scores: np.ndarray, confidences: np.ndarray, seed: int) -> np.ndarray:
+    """R_ij ~ p(R_ij | s_ij), ``confidences`` (n_cells,) given; ``scores`` and result (n_draws, n_cells)."""
+    import torch
+
+    score = torch.as_tensor(scores)
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        torch.manual_seed(seed)
+        cell = likelihood.cell(score, torch.as_tensor(confidences).to(score).expand_as(score))
+        return cell.sample().to(score).numpy()
+
+
+def _log_prob(likelihood: RatingLikelihood, cells: Cells, scores: np.ndarray) -> np.ndarray:
+    """Log p(R_ij | s_ij) in nats, float64 (n_draws, n_cells)."""
+    import torch
+
+    score = torch.as_tensor(scores).double()
+    with torch.no_grad():
+        given = (torch.as_tensor(part).double().expand_as(score) for part in (cells.ratings, cells.confidences))
+        return likelihood.log_prob(score, *given).numpy()
 
 
 # --- which users, items and pairs ------------------------------------------------------------------------------------
@@ -273,27 +394,28 @@ class Cells:
 def seen_cells(fit: Fit, users: np.ndarray, items: np.ndarray) -> Cells:
     """Those of the pairs that have a factor in the fit's likelihood, with R and C as it saw them.
 
-    A pair that is not stored in training is a zero of precision b, be it a test pair or not; a missing one
-    (confidence 0) and one of an item without a column have no factor.
+    A pair that is not stored in training is a zero, of precision b in the paper, be it a test pair or not, or missing,
+    by the likelihood; a missing one (confidence 0) and one of an item without a column have no factor.
     """
     import numpy as np
 
-    train, model = fit.split.train, fit.options.model
+    train, likelihood = fit.split.train, fit.model.ratings
     at, stored = _found(train, users, items)
     columns = np.bincount(train.items, minlength=train.n_items) > 0
-    has_column = columns[items] if model.unrated == "masked" else np.ones(len(items), bool)
+    has_column = columns[items] if fit.options.model.unrated == "masked" else np.ones(len(items), bool)
     ratings = np.where(stored, train.ratings[at], 0.0)
-    confidences = np.where(stored, _confidences(train, model.a)[at], model.b)
+    confidences = np.where(stored, _confidences(train, likelihood)[at], _of_zeros(likelihood))
     there = has_column & (confidences > 0)
     return Cells(users[there], items[there], ratings[there], confidences[there])
 
 
 def held_out_cells(fit: Fit, users: np.ndarray, items: np.ndarray) -> Cells:
-    """Those of the pairs that are in the test part, with the rating that came; C is ``a`` where none is stated."""
+    """Those of the pairs that are in the test part, with the rating that came; a C not stated is the default."""
     test = fit.split.test
     at, stored = _found(test, users, items)
+    confidences = _confidences(test, fit.model.ratings)
+    stored &= confidences[at] > 0 if len(test) else False
     at = at[stored]
-    confidences = _confidences(test, fit.options.model.a)
     return Cells(users[stored], items[stored], test.ratings[at], confidences[at])
 
 
@@ -362,26 +484,30 @@ def to_datatree(
     asked = _Asked(fit, user_rows, item_rows, pair_users, pair_items)
     asked.need_memory(draws, prior, user_log_likelihood, max_memory)
 
-    values = {"posterior": asked.posterior(draws, seed, user_log_likelihood)}
+    values = {"posterior": asked.draws("posterior", draws, seed, user_log_likelihood)}
     log_likelihood = {name: values["posterior"].pop(name) for name in ("R_user",) if name in values["posterior"]}
-    rng = np.random.default_rng((seed, 1))
+    likelihood = fit.model.ratings
+    seeds = iter(np.random.SeedSequence((seed, 1)).generate_state(4, np.uint64) >> 1)
+
+    def ratings(source: str, cells: Cells) -> dict[str, np.ndarray]:
+        scores = values[source]["score"][:, asked.pair_of(cells)]
+        return {"R": draw_ratings(likelihood, scores, cells.confidences, int(next(seeds)))}
+
     if len(asked.seen):
         scores = values["posterior"]["score"][:, asked.pair_of(asked.seen)]
-        values["posterior_predictive"] = {"R": _ratings(scores, asked.seen, rng)}
-        log_likelihood["R"] = _log_normal(asked.seen, scores)
+        values["posterior_predictive"] = ratings("posterior", asked.seen)
+        log_likelihood["R"] = _log_prob(likelihood, asked.seen, scores)
         values["observed_data"] = {"R": asked.seen.ratings}
     if log_likelihood:
         values["log_likelihood"] = log_likelihood
     if len(asked.held_out):
-        scores = values["posterior"]["score"][:, asked.pair_of(asked.held_out)]
-        values["predictions"] = {"R": _ratings(scores, asked.held_out, rng)}
+        values["predictions"] = ratings("posterior", asked.held_out)
         given = {"R": asked.held_out.ratings, "confidence": asked.held_out.confidences}
         values["predictions_constant_data"] = given | asked.ends("held_out")
     if prior:
-        values["prior"] = asked.prior(draws, rng)
+        values["prior"] = asked.draws("prior", draws, int(next(seeds)))
         if len(asked.seen):
-            scores = values["prior"]["score"][:, asked.pair_of(asked.seen)]
-            values["prior_predictive"] = {"R": _ratings(scores, asked.seen, rng)}
+            values["prior_predictive"] = ratings("prior", asked.seen)
     if hasattr(posterior, "log_joint"):
         kept = _thinned(len(posterior.log_joint) // n_chains, draws // n_chains)
         lp = np.asarray(posterior.log_joint).reshape(n_chains, -1)[:, kept]
@@ -395,20 +521,6 @@ def _unique(rows: np.ndarray) -> np.ndarray:
     import numpy as np
 
     return rows[np.sort(np.unique(rows, return_index=True)[1])]
-
-
-def _ratings(scores: np.ndarray, cells: Cells, rng: np.random.Generator) -> np.ndarray:
-    """R_ij ~ N(u_i.v_j, 1 / C_ij), the exposure C given; shapes (n_draws, n_cells)."""
-    noise = rng.standard_normal(scores.shape, dtype=scores.dtype)
-    return scores + noise * (cells.confidences**-0.5).astype(scores.dtype)
-
-
-def _log_normal(cells: Cells, scores: np.ndarray) -> np.ndarray:
-    """Log N(R_ij; u_i.v_j, 1 / C_ij) in nats, (n_draws, n_cells)."""
-    import numpy as np
-
-    away = cells.ratings - scores
-    return 0.5 * (np.log(cells.confidences / (2 * np.pi)) - cells.confidences * away**2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -443,7 +555,8 @@ class _Asked:
     def need_memory(self, draws: int, prior: bool, by_user: bool, max_memory: float) -> None:
         """Raise InputError, naming the size, where the arrays would take more than ``max_memory`` GiB."""
         loc = self.fit.posterior.u_loc
-        latent = loc.shape[1] * (len(self.users) + 3 * len(self.items))
+        n_factors, biases = self.fit.posterior.n_factors, int(self.fit.model.mean is not None)
+        latent = (n_factors + biases) * len(self.users) + (3 * n_factors + biases) * len(self.items)
         drawn = (latent + len(self.pair_users) + len(self.seen)) * (2 if prior else 1) + len(self.held_out)
         doubles = len(self.seen) + (len(self.users) if by_user else 0)
         needed = draws * (drawn * loc.element_size() + doubles * 8) / 2**30
@@ -455,58 +568,48 @@ class _Asked:
     def _empty(self, n: int) -> dict[str, np.ndarray]:
         import numpy as np
 
-        n_factors, dtype = self.fit.posterior.u_loc.shape[1], self.fit.posterior.u_loc.numpy().dtype
-        sizes = {"u": (len(self.users), n_factors), "v": (len(self.items), n_factors), "score": (len(self.pair_users),)}
-        return {name: np.empty((n, *size), dtype) for name, size in (sizes | {"z": sizes["v"]}).items()}
+        n_users, n_items, n_factors = len(self.users), len(self.items), self.fit.posterior.n_factors
+        sizes = {"u": (n_users, n_factors), "v": (n_items, n_factors), "z": (n_items, n_factors)}
+        sizes |= {"score": (len(self.pair_users),)}  # type: ignore[dict-item]
+        if self.fit.model.mean is not None:
+            sizes |= {"user_bias": (n_users,), "item_bias": (n_items,)}  # type: ignore[dict-item]
+        return {name: np.empty((n, *size), self.fit.posterior.u_loc.numpy().dtype) for name, size in sizes.items()}
 
-    def posterior(self, n: int, seed: int, user_log_likelihood: bool) -> dict[str, np.ndarray]:
-        """Draws of u, v, z, v_dagger and score, and of R_user = log p(R_i | u_i, V) where asked, (n, ...)."""
+    def draws(self, source: str, n: int, seed: int, user_log_likelihood: bool = False) -> dict[str, np.ndarray]:
+        """Draws from "posterior" or "prior" of u, v, z, v_dagger, biases and score, (n, ...).
+
+        And of R_user = log p(R_i | u_i, V) where asked.
+        """
         import numpy as np
 
+        model, posterior = self.fit.model, self.fit.posterior
         rows = UserRows.of(self.fit, self.users)
         wanted = [self.items, self.pair_items, *([rows.items] if user_log_likelihood else [])]
         users, items = np.unique(np.concatenate([self.users, self.pair_users])), np.unique(np.concatenate(wanted))
         own, of_pair = np.searchsorted(users, self.users), np.searchsorted(users, self.pair_users)
         at = [np.searchsorted(items, part) for part in wanted]
-        found = self._empty(n)
+        n_factors, found = posterior.n_factors, self._empty(n)
         if user_log_likelihood:
-            found["R_user"] = np.repeat(rows.log_normalizer()[None], n, axis=0)
-        for block, draws, drawn in draw_blocks(self.fit.posterior, users, items, n, seed):
+            found["R_user"] = np.repeat(rows.constant()[None], n, axis=0)
+        if source == "posterior":
+            stream = draw_blocks(posterior, users, items, n, seed)
+        else:
+            sizes, dtype = (len(users), len(items)), posterior.u_loc.dtype
+            stream = prior_blocks(model, *sizes, n, seed, dtype, len(self.pair_users))
+        for block, draws, drawn in stream:
             item, pair, *column = (np.flatnonzero((place >= block.start) & (place < block.stop)) for place in at)
-            found["u"][draws] = drawn["u"][:, own]
-            for name in "vz":
-                found[name][draws, item] = drawn[name][:, at[0][item] - block.start]
+            here = at[0][item] - block.start
+            found["u"][draws] = drawn["u"][:, own, :n_factors]
+            found["v"][draws, item], found["z"][draws, item] = drawn["v"][:, here, :n_factors], drawn["z"][:, here]
+            if "user_bias" in found:
+                found["user_bias"][draws] = model.kappa_u * drawn["u"][:, own, n_factors]
+                found["item_bias"][draws, item] = model.kappa_v * drawn["v"][:, here, n_factors + 1]
             u, v = drawn["u"][:, of_pair[pair]], drawn["v"][:, at[1][pair] - block.start]
             found["score"][draws, pair] = (u * v).sum(-1)
             if column and len(column[0]):
                 v = drawn["v"][:, at[2][column[0]] - block.start]
                 part = slice(column[0][0], column[0][-1] + 1)
-                found["R_user"][draws] -= rows.half_square(part, drawn["u"][:, own], v).numpy()
-        return found | {"v_dagger": found["v"] - found["z"]}
-
-    def prior(self, n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Draws of the same from the prior."""
-        import numpy as np
-
-        model, found = self.fit.model, self._empty(n)
-        users, of_pair = np.unique(np.concatenate([self.users, self.pair_users]), return_inverse=True)
-        items, pair_item = np.unique(np.concatenate([self.items, self.pair_items]), return_inverse=True)
-        n_users, n_items, dtype = len(self.users), len(self.items), found["u"].dtype
-        n_factors = found["u"].shape[-1]
-        step = max(1, FLOATS_AT_ONCE // (n_factors * (len(users) + 2 * len(items) + 2 * len(self.pair_users))))
-        for start in range(0, n, step):
-            draws = slice(start, min(start + step, n))
-
-            def rows(n_rows: int, precision: float, size: int = draws.stop - start) -> np.ndarray:
-                noise = rng.standard_normal((size, n_rows, n_factors), dtype=dtype)
-                return noise * dtype.type(precision**-0.5)
-
-            u, z = rows(len(users), model.lambda_u), rows(len(items), 1.0)
-            v = z + rows(len(items), model.lambda_v)
-            found["u"][draws], found["v"][draws], found["z"][draws] = (
-                *(u[:, of_pair[:n_users]], v[:, pair_item[:n_items]], z[:, pair_item[:n_items]]),
-            )
-            found["score"][draws] = (u[:, of_pair[n_users:]] * v[:, pair_item[n_items:]]).sum(-1)
+                found["R_user"][draws] += rows.log_prob(part, drawn["u"][:, own], v).numpy()
         return found | {"v_dagger": found["v"] - found["z"]}
 
     def constants(self) -> dict[str, Any]:
@@ -518,12 +621,12 @@ class _Asked:
 
         fit, model = self.fit, self.fit.model
         train = fit.split.train
-        given = {
-            "lambda_u": model.lambda_u,
-            "lambda_v": model.lambda_v,
-            "a": fit.options.model.a,
-            "b": fit.options.model.b,
-        }
+        given = {"lambda_u": model.lambda_u, "lambda_v": model.lambda_v}
+        given |= {"a": model.ratings.default_confidence, "b": _of_zeros(model.ratings)}
+        if model.ratings.explicit and (tau := noise_precision(model.ratings)) is not None:
+            given["tau"] = tau
+        if model.mean is not None:
+            given["global_mean"] = float(model.mean.detach())
         found: dict[str, Any] = {name: np.float64(value) for name, value in given.items()}
         found["n_ratings_of_user"] = train.user_counts[self.users]
         found["n_ratings_of_item"] = train.item_counts[self.items]
@@ -543,7 +646,7 @@ class _Asked:
 
         dataset, fit = self.fit.dataset, self.fit
         coords = {"user": _texts(dataset.user_ids[self.users]), "item": _texts(dataset.item_ids[self.items])}
-        coords |= {"factor": np.arange(fit.posterior.u_loc.shape[1])}
+        coords |= {"factor": np.arange(fit.posterior.n_factors)}
         for dim, users, items in self._places():
             ids = zip(dataset.user_ids[users].tolist(), dataset.item_ids[items].tolist(), strict=True)
             coords[dim] = np.array([f"{user}, {item}" for user, item in ids], np.str_)
@@ -599,7 +702,8 @@ class _Asked:
             "objective": options.objective,
             "tempered": int(options.tempered),
             "pseudo_likelihood": int(likelihood.pseudo),
-            "ratings": "R is drawn given C, the exposure of the data; it is a real number, no zero or one",
+            "rating_likelihood": options.model.rating_likelihood,
+            "ratings": "R is drawn given C, the exposure of the data; of a Normal it is a real number, no zero or one",
         }
 
 
@@ -609,6 +713,8 @@ DIMS: dict[str, list[str]] = {
     "v_dagger": ["item", "factor"],
     "z": ["item", "factor"],
     "score": ["pair"],
+    "user_bias": ["user"],
+    "item_bias": ["item"],
     "R": ["cell"],
     "R_user": ["user"],
     "confidence": ["cell"],
@@ -661,8 +767,9 @@ def to_inference_data(fit: Fit, *args: Any, **options: Any) -> Any:
 def pit(tree: Any) -> Any:
     """Where each held-out rating lies in its predictive draws, P(R_draw <= R), for ``plot_ecdf_pit``.
 
-    A ``DataTree`` with a group "pit", variable R (held_out): uniform if the fit is calibrated. Ratings that are all 1
-    because they were chosen to be so, clicks, are no draws of the model, and their PIT need not be uniform.
+    A ``DataTree`` with a group "pit", variable R (held_out): uniform if the fit is calibrated and R a real number;
+    clicks and counts equal many of their draws. Ratings that are all 1 because they were chosen to be so, clicks, are
+    no draws of the paper's model either.
     """
     import xarray as xr
 
