@@ -1,6 +1,7 @@
 """Fits of one data set and split side by side: ``python -m analysis.compare RUN RUN ... --out FOLDER``.
 
-How well each ranks, with intervals over users, and by how much it differs from the first run user by user; what the fit
+How well each ranks, or of explicit ratings how far its predictions are off, with intervals over users, and by how much
+it differs from the first run user by user; what the fit
 maximised and how long that took; how the posterior spread shrinks with the number of ratings; how stable the lists are,
 from run to run and from one posterior draw to the next. Any posterior that answers ``score_block``, ``score``,
 ``covariance``, ``select`` and ``draws`` can stand here; runs are opened one after the other, scores come in blocks.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
     from inference.evaluate import Evaluation
+    from inference.explicit import Predict, RatingEvaluation
     from inference.fitting import Fit
     from inference.posterior import Posterior
     from pyro_cvae.data.splits import Split
@@ -55,7 +57,8 @@ class CompareOptions:
     Parameters:
         runs: Run folders of one data set and split; differences are taken to the first.
         out: A folder to be made, for the tables (CSV) and the figure (PNG).
-        rivals: Put popularity, TF-IDF cosine, truncated-SVD cosine and implicit's ALS beside them.
+        rivals: Put popularity, TF-IDF cosine, truncated-SVD cosine and implicit's ALS beside them, or of explicit
+            ratings their mean, and the mean with biases by ridge.
         cutoffs: The M of recall@M.
         resamples: Bootstrap samples of users.
         level: Level of the bootstrap intervals.
@@ -105,9 +108,11 @@ class Comparison:
     Parameters:
         title: Data, split and protocol in words.
         runs: A row a run: how it was fitted, ``objective`` (its name) and ``value`` in nats, ``tempered``, ``seconds``.
-        recall: A row for each model and metric: ``mean`` over users, bootstrap interval ``low`` to ``high``.
+        recall: A row for each model and metric: ``mean`` over users, bootstrap interval ``low`` to ``high``. Of
+            explicit ratings the metrics are ``rmse``, ``mae``, ``log_density`` and coverage, over pairs.
         differences: The same of the difference to the first run, user by user: ``mean``, its standard error ``se``,
-            ``low``, ``high``, shares of users ``better`` and ``worse``.
+            ``low``, ``high``, shares of users ``better`` and ``worse``. Of explicit ratings the difference of the
+            squared error (and others) over pairs, a user being better whose own mean is.
         shrinkage: :func:`shrinkage` of every run that has uncertainty, with ``artefact`` (:data:`ARTEFACT`).
         stability: Agreement of top lists (:func:`agreement`) of two models, or of two posterior draws of one model, or
             of its draws and its means.
@@ -123,8 +128,14 @@ class Comparison:
     shrinkage: pd.DataFrame
     stability: pd.DataFrame
     histories: dict[str, pd.DataFrame]
-    evaluations: dict[str, Evaluation]
+    evaluations: dict[str, Any]
     notes: tuple[str, ...]
+    explicit: bool = False
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Each frame, and the name of its file: what is called recall of rankings is errors of explicit ratings."""
+        return {name: "errors" if name == "recall" and self.explicit else name for name in FRAMES}
 
 
 # --- the comparison --------------------------------------------------------------------------------------------------
@@ -145,28 +156,41 @@ def compare(
     import torch
 
     from inference.evaluate import evaluate, pairs_matrix
+    from inference.explicit import evaluate_ratings, predictor
     from inference.fitting import load
-    from inference.rivals import RIVALS
+    from inference.rivals import RATING_RIVALS, RIVALS
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     opened = open_runs(options.runs)
     names = short_names(options.runs)
+    explicit = [predicts_ratings(run) for run in opened]
+    if len(set(explicit)) > 1:
+        odd = opened[explicit.index(not explicit[0])].path
+        problem = f"{'ranks, but ' if explicit[0] else 'predicts ratings, but '}{options.runs[0]} does not"
+        raise InputError(problem, "compare runs of explicit ratings with each other", path=odd)
     if rivals is None:
-        rivals = list(RIVALS) if options.rivals else []
+        rivals = () if not options.rivals else list(RATING_RIVALS) if explicit[0] else list(RIVALS)
+    elif explicit[0]:
+        rivals = list(RATING_RIVALS)
     n_models = len(names) + len(rivals)
     cutoffs = sorted(set(options.cutoffs))
 
-    evaluations: dict[str, Evaluation] = {}
+    evaluations: dict[str, Any] = {}
     lists: dict[str, torch.Tensor] = {}
     about, spreads, agreements, histories = [], [], [], {}
     notes: list[str] = []
     split: Any = None
     users, known = np.zeros(0, np.int64), None
 
-    def look(name: str, score_block: ScoreBlock) -> None:
+    def look(name: str, score_block: ScoreBlock | None, predict: Predict | None = None) -> None:
         nonlocal users, known
-        evaluations[name] = evaluate(score_block, split, cutoffs=cutoffs, block_size=options.block_size)
+        if predict is not None:
+            evaluations[name] = evaluate_ratings(predict, split)
+        elif score_block is not None:
+            evaluations[name] = evaluate(score_block, split, cutoffs=cutoffs, block_size=options.block_size)
+        if score_block is None:
+            return
         if known is None:
             users = some_users(evaluations[name], options.users, options.seed)
             parts = [part for part in (split.train, split.validation) if part is not None]
@@ -180,7 +204,7 @@ def compare(
         about.append({"model": name, **facts(fit, run)})
         histories[name] = _history(fit)
         try:
-            look(name, fit.posterior.score_block)
+            look(name, fit.posterior.score_block, predictor(fit) if explicit[0] else None)
         except InputError as error:
             raise InputError(error.problem, error.remedy, path=run.path) from None
         on_fit(name, fit)
@@ -201,7 +225,10 @@ def compare(
     for number, name in enumerate(rivals, len(names)):
         on_step(number, n_models, name)
         try:
-            look(name, RIVALS[name](dataset, split))
+            if explicit[0]:
+                look(name, None, RATING_RIVALS[name](dataset, split))
+            else:
+                look(name, RIVALS[name](dataset, split))
         except PyroCvaeError as error:
             notes.append(f"{name}: {error}.")
     on_step(n_models, n_models, "")
@@ -215,7 +242,8 @@ def compare(
     if plain := [str(table["model"].iloc[0]) for table in spreads if table["artefact"].any()]:
         notes.append(f"{', '.join(plain)}: {ARTEFACT}; --guide structured passes it on.")
     n_users = evaluations[names[0]].n_users_evaluated
-    title = f"{dataset.name}, {_split_words(split)}; corrected protocol, {n_users:,} users"
+    how = "test ratings" if explicit[0] else "corrected protocol"
+    title = f"{dataset.name}, {_split_words(split)}; {how}, {n_users:,} users"
     recall, differences = intervals(evaluations, options.resamples, options.level, options.seed)
     return Comparison(
         title,
@@ -227,7 +255,18 @@ def compare(
         histories,
         evaluations,
         tuple(notes + comparability(runs_frame)),
+        explicit[0],
     )
+
+
+def predicts_ratings(run: Run) -> bool:
+    """True for a run of explicit ratings, which are predicted as numbers."""
+    from types import SimpleNamespace
+
+    from models.build import rating_likelihood
+
+    defaults = {"rating_likelihood": "confidence-normal", "rating_likelihood_args": {}}
+    return rating_likelihood(SimpleNamespace(**defaults | run.config["options"])).explicit
 
 
 def open_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Run]:
@@ -264,7 +303,9 @@ def facts(fit: Fit, run: Run) -> dict[str, Any]:
         "method": run.config["command"],
         "mode": model.get("mode", ""),
         "posterior": fit.posterior.kind,
-        "factors": fit.posterior.u_loc.shape[1],
+        "factors": fit.posterior.n_factors,
+        "ratings": model.get("rating_likelihood", "confidence-normal"),
+        "biases": model.get("biases", "off"),
         "content": model.get("content_likelihood", ""),
         "scaling": model.get("scaling", ""),
         "unrated": model.get("unrated", ""),
@@ -282,7 +323,7 @@ def comparability(runs: pd.DataFrame) -> list[str]:
     """What forbids to compare objectives of these runs, in words; empty where nothing does."""
     notes = []
     for objective, group in runs.groupby("objective", sort=False):
-        differ = [name for name in ("content", "scaling", "unrated") if group[name].nunique() > 1]
+        differ = [name for name in ("ratings", "content", "scaling", "unrated") if group[name].nunique() > 1]
         label = OBJECTIVES.get(str(objective), str(objective))
         if differ:
             notes.append(f"The {label}s are of different things: the runs differ in {', '.join(differ)}.")
@@ -316,8 +357,12 @@ def _split_words(split: Split) -> str:
 # --- metrics over users ----------------------------------------------------------------------------------------------
 
 
-def bootstrap(values: np.ndarray, n: int = 2000, level: float = 0.95, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap(
+    values: np.ndarray, n: int = 2000, level: float = 0.95, seed: int = 0, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper end of the bootstrap percentile interval of the mean over users, one for each column.
+
+    With ``weights`` (n_users,), the numbers of pairs of each user, it is the mean over pairs.
 
     Users are drawn with replacement, ``n`` times; all columns see the same draws, so that a difference of columns is
     paired. Shapes: ``values`` (n_users, n_columns), result (n_columns,) each. Source: Efron and Tibshirani, An
@@ -329,40 +374,62 @@ def bootstrap(values: np.ndarray, n: int = 2000, level: float = 0.95, seed: int 
         size = min(256, n - start)
         drawn = rng.integers(n_users, size=(size, n_users)) + n_users * np.arange(size)[:, None]
         times = np.bincount(drawn.ravel(), minlength=size * n_users).reshape(size, n_users)
-        means.append(times @ values / n_users)
+        means.append(
+            times @ values / n_users if weights is None else times * weights @ values / (times @ weights)[:, None]
+        )
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return low, high
 
 
 def intervals(
-    evaluations: dict[str, Evaluation], n: int = 2000, level: float = 0.95, seed: int = 0
+    evaluations: dict[str, Any], n: int = 2000, level: float = 0.95, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means with bootstrap intervals, and differences to the first model, over headline users: two frames.
 
-    The standard error of a difference is that of a mean of paired differences, sd / sqrt(n_users).
+    The standard error of a difference is that of a mean of paired differences, sd / sqrt(n_users). Of explicit ratings
+    means are over pairs, users still being what is drawn; the standard error is that of the ratio of sums
+    (linearised: Cochran, Sampling Techniques, 1977, section 6.3).
     """
     import pandas as pd
 
+    from inference.explicit import RatingEvaluation
+
     first, *others = evaluations
-    values = {}
+    explicit = isinstance(evaluations[first], RatingEvaluation)
+    values, weights = {}, None
     for name, evaluation in evaluations.items():
         headline = evaluation.per_user[~evaluation.per_user["tuning"]]
         values[name] = headline[list(evaluation.metrics)].to_numpy(float)
+        if explicit:
+            weights = headline["n_test"].to_numpy(float)
     metrics = evaluations[first].metrics
     n_users, width = values[first].shape
     differences = {name: values[name] - values[first] for name in others}
-    low, high = bootstrap(np.hstack([*values.values(), *differences.values()]), n, level, seed)
+    low, high = bootstrap(np.hstack([*values.values(), *differences.values()]), n, level, seed, weights)
     ends = iter(zip(low.reshape(-1, width), high.reshape(-1, width), strict=True))
     means, paired = [], []
     for name, one in values.items():
-        columns = {"model": name, "metric": metrics, "mean": one.mean(0), "protocol": "corrected", "n_users": n_users}
+        protocol = evaluations[name].protocol
+        mean = np.average(one, axis=0, weights=weights)
+        columns = {"model": name, "metric": metrics, "mean": mean, "protocol": protocol, "n_users": n_users}
         means.append(pd.DataFrame(columns | dict(zip(("low", "high"), next(ends), strict=True))))
     for name, one in differences.items():
-        columns = {"model": name, "reference": first, "metric": metrics, "mean": one.mean(0)}
-        spread = {"se": one.std(0, ddof=1) / n_users**0.5} if n_users > 1 else {"se": np.nan}
-        shares = {"better": (one > 0).mean(0), "worse": (one < 0).mean(0), "n_users": n_users}
+        mean = np.average(one, axis=0, weights=weights)
+        columns = {"model": name, "reference": first, "metric": metrics, "mean": mean}
+        away = one - mean if weights is None else (one - mean) * weights[:, None] / weights.mean()
+        spread = {"se": (away**2).sum(0) ** 0.5 / ((n_users - 1) * n_users) ** 0.5 if n_users > 1 else np.nan}
+        sign = np.array([-1 if str(metric).endswith("error") else 1 for metric in metrics])
+        shares = {"better": (sign * one > 0).mean(0), "worse": (sign * one < 0).mean(0), "n_users": n_users}
         paired.append(pd.DataFrame(columns | spread | dict(zip(("low", "high"), next(ends), strict=True)) | shares))
-    return pd.concat(means, ignore_index=True), pd.concat(paired, ignore_index=True) if paired else pd.DataFrame()
+    found = pd.concat(means, ignore_index=True)
+    compared = pd.concat(paired, ignore_index=True) if paired else pd.DataFrame()
+    if explicit:
+        squares = found["metric"] == "squared_error"
+        found.loc[squares, ["mean", "low", "high"]] **= 0.5
+        found["metric"] = found["metric"].replace({"squared_error": "rmse", "absolute_error": "mae"})
+        if paired:
+            compared = compared[~compared["metric"].str.startswith("coverage")].reset_index(drop=True)
+    return found, compared
 
 
 # --- spread against the number of ratings ----------------------------------------------------------------------------
@@ -376,9 +443,9 @@ def ignores_content(posterior: Posterior) -> bool:
 def shrinkage(posterior: Posterior, ratings: np.ndarray, n_pairs: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Posterior standard deviations of v and of u.v by the number of ratings of the item, a row for each bin.
 
-    ``sd_v`` of an item is sqrt(tr cov(v_j) / n_factors); a bin has its median over items, with the 10 % and 90 %
-    quantiles. ``sd_score`` is that of u_i.v_j over ``n_pairs`` random users and items of the bin, and ``item_share``
-    the median of 1 - m_v' S_u m_v / var(u.v), the share of its variance that would go if v were known (only nearly so
+    ``sd_v`` of an item is sqrt(tr cov(v_j) / n_factors), biases apart; a bin has its median over items, with the 10 %
+    and 90 % quantiles. ``sd_score`` is that of u_i.v_j over ``n_pairs`` random users and items of the bin, and
+    ``item_share`` the median of 1 - m_v' S_u m_v / var(u.v), the share of its variance that would go if v were known (only nearly so
     of a chain's draws, in which u and v depend on one another). ``ratings`` (n_items,). Bins without an item have no
     row. Raises InputError for a point estimate.
     """
@@ -405,19 +472,19 @@ def shrinkage(posterior: Posterior, ratings: np.ndarray, n_pairs: int = 2000, se
 
 
 def item_sd(posterior: Posterior) -> np.ndarray:
-    """sqrt(tr cov(v_j) / n_factors) of each item, (n_items,), in blocks of items."""
+    """sqrt(tr cov(v_j) / n_factors) of each item, biases apart, (n_items,), in blocks of items."""
     import torch
 
-    n_items, n_factors = posterior.v_loc.shape
-    blocks = torch.arange(n_items).split(max(1, FLOATS_AT_ONCE // n_factors**2))
-    variance = [posterior.covariance("v", rows).diagonal(dim1=-2, dim2=-1).double().mean(-1) for rows in blocks]
-    return torch.cat(variance).sqrt().numpy()
+    n_items, width = posterior.v_loc.shape
+    blocks = torch.arange(n_items).split(max(1, FLOATS_AT_ONCE // width**2))
+    variance = [posterior.covariance("v", rows).diagonal(dim1=-2, dim2=-1).double() for rows in blocks]
+    return torch.cat(variance)[:, : posterior.n_factors].mean(-1).sqrt().numpy()
 
 
 # --- stability of lists ----------------------------------------------------------------------------------------------
 
 
-def some_users(evaluation: Evaluation, n: int, seed: int) -> np.ndarray:
+def some_users(evaluation: Evaluation | RatingEvaluation, n: int, seed: int) -> np.ndarray:
     """Rows of ``n`` headline users (all where there are no more), in ascending order."""
     rows = evaluation.per_user.loc[~evaluation.per_user["tuning"], "user"].to_numpy()
     return np.sort(np.random.default_rng(seed).permutation(rows)[:n])
@@ -514,18 +581,19 @@ def tables(comparison: Comparison) -> list[Any]:
     shown.append(made)
 
     metrics = list(comparison.recall["metric"].unique())
-    made = table("Mean over users, bootstrap interval", "model", *metrics)
+    made = table(f"Mean over {'ratings' if comparison.explicit else 'users'}, bootstrap interval", "model", *metrics)
     for model, group in comparison.recall.groupby("model", sort=False):
         cells = [f"{row.mean_:.4f}\n{row.low:.4f} to {row.high:.4f}" for row in _rows(group)]
         made.add_row(Text(str(model)), *cells)
     shown.append(made)
     if len(comparison.differences):
         reference = comparison.differences["reference"].iloc[0]
+        compared = comparison.differences if comparison.explicit else recalls(comparison.differences)
         made = table(
             f"Difference to {reference}, user by user: mean ± standard error, bootstrap interval, users better / worse",
-            *("model", *recalls(comparison.differences)["metric"].unique()),
+            *("model", *compared["metric"].unique()),
         )
-        for model, group in recalls(comparison.differences).groupby("model", sort=False):
+        for model, group in compared.groupby("model", sort=False):
             cells = [
                 f"{row.mean_:+.4f} ± {row.se:.4f}\n[{row.low:+.4f}, {row.high:+.4f}]\n"
                 f"{row.better:.0%} / {row.worse:.0%}"
@@ -583,9 +651,9 @@ def draw(comparison: Comparison) -> Any:
     """The figure: recall, differences, objectives (a panel for each name), spread, stability."""
     from analysis.plots import figure
 
-    panels: list[Callable[..., None]] = [draw_recall]
+    panels: list[Callable[..., None]] = [draw_errors if comparison.explicit else draw_recall]
     if len(comparison.differences):
-        panels.append(draw_differences)
+        panels.append(draw_error_differences if comparison.explicit else draw_differences)
     for objective in comparison.runs["objective"].unique():
         panels.append(partial(draw_objective, objective=objective))
     if len(comparison.shrinkage):
@@ -651,6 +719,32 @@ def draw_differences(axes: Any, comparison: Comparison) -> None:
     axes.legend(fontsize="small")
 
 
+def draw_errors(axes: Any, comparison: Comparison) -> None:
+    """RMSE of every model of explicit ratings, with intervals."""
+    _intervals(axes, comparison, comparison.recall[comparison.recall["metric"] == "rmse"])
+    axes.set(xlabel="RMSE of test ratings", title="Over ratings, bootstrap intervals over users")
+
+
+def draw_error_differences(axes: Any, comparison: Comparison) -> None:
+    """Differences of squared errors to the first run, with intervals."""
+    frame = comparison.differences[comparison.differences["metric"] == "squared_error"]
+    runs = list(comparison.runs["model"])
+    _intervals(axes, comparison, frame[frame["model"].isin(runs)] if len(runs) > 1 else frame)
+    axes.axvline(0, color="#222222", lw=1)
+    reference = _plain(comparison.differences["reference"].iloc[0])
+    axes.set(xlabel=f"squared error less that of {reference}", title="Paired differences, bootstrap intervals")
+
+
+def _intervals(axes: Any, comparison: Comparison, frame: pd.DataFrame) -> None:
+    """A line for each model, from above: mean and interval."""
+    style = _style(comparison)
+    for place, row in enumerate(_rows(frame)):
+        ends = [[row.mean_ - row.low], [row.high - row.mean_]]
+        axes.errorbar(row.mean_, -place, xerr=ends, fmt="o", ms=5, color=style[row.model]["color"])
+    axes.set_yticks(range(0, -len(frame), -1), [_plain(model) for model in frame["model"]])
+    axes.set_ylim(0.5 - len(frame), 0.5)
+
+
 def draw_objective(axes: Any, comparison: Comparison, objective: str) -> None:
     """The objective of this name, of the runs that maximised it, by the seconds of the fit."""
     style = _style(comparison)
@@ -686,7 +780,8 @@ def draw_shrinkage(axes: Any, comparison: Comparison, column: str, what: str) ->
 
 def draw_stability(axes: Any, comparison: Comparison) -> None:
     """Overlap of the lists of every two models; on the diagonal that of a model's own posterior draws."""
-    models = [name for name in comparison.recall["model"].unique()]
+    listed = {*comparison.stability["first"], *comparison.stability["second"]}
+    models = [name for name in comparison.recall["model"].unique() if name in listed]
     grid = np.full((len(models), len(models)), np.nan)
     for row in comparison.stability.to_dict("records"):
         i = models.index(row["first"])
@@ -748,8 +843,8 @@ def write(comparison: Comparison, folder: Path) -> None:
     """Write the frames as CSV files and the figure into a folder that exists."""
     from analysis.plots import save
 
-    for name in FRAMES:
-        getattr(comparison, name).to_csv(folder / f"{name}.csv", index=False)
+    for name, file in comparison.files.items():
+        getattr(comparison, name).to_csv(folder / f"{file}.csv", index=False)
     save(draw(comparison), folder / FIGURE)
 
 
@@ -773,8 +868,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     (options,) = parse(
         "python -m analysis.compare",
-        "Fits of one data set and split side by side: recall with intervals, differences user by user, objectives and "
-        "seconds, posterior spread by the number of ratings, stability of the lists.",
+        "Fits of one data set and split side by side: recall (of explicit ratings errors and coverage) with intervals, "
+        "differences user by user, objectives and seconds, posterior spread by the number of ratings, stability of the "
+        "lists.",
         (CompareOptions,),
         argv,
         positionals=("runs",),
@@ -785,7 +881,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     from rich.console import Console
 
-    with new_folder(options.out, options.overwrite, [*(f"{name}.csv" for name in FRAMES), FIGURE]) as folder:
+    with new_folder(
+        options.out, options.overwrite, [*(f"{name}.csv" for name in (*FRAMES, "errors")), FIGURE]
+    ) as folder:
         with progress() as on_step:
             comparison = compare(options, on_step)
         write(comparison, folder)

@@ -1,7 +1,8 @@
 """Metrics of a fitted model on the test part of a split, beside what a user would pick instead.
 
 ``evaluate`` asks for the scores of a block of users at a time and keeps a row of metrics a user; nothing of size
-users x items exists. ``python -m inference.evaluate RUN... --rivals`` prints a table for each data set and split.
+users x items exists. ``python -m inference.evaluate RUN... --rivals`` prints a table for each data set and split. Fits
+of explicit ratings are not ranked: their tables have errors and coverage (:mod:`inference.explicit`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from inference.explicit import RatingEvaluation
     from inference.posterior import Posterior
     from models.ratings import RatingLikelihood
     from pyro_cvae.data.dataset import Dataset
@@ -199,23 +201,12 @@ def rating_metrics(
     ``rmse`` and ``mae`` are in units of the ratings, ``log_density`` is the mean over pairs of log N(r; mean, sd^2) in
     nats, ``coverage@50`` and ``coverage@90`` are the shares of ratings within the central intervals.
     """
-    import torch
-
-    from inference.ranking import credible_interval
+    from inference.explicit import METRICS, pair_errors
 
     kept = test.select(test.observed)
     mean, sd = predict_ratings(posterior, likelihood, kept.users, kept.items, train)
-    rating = torch.as_tensor(kept.ratings)
-    away = rating - mean
-    found: dict[str, Any] = {
-        "rmse": float(away.square().mean().sqrt()),
-        "mae": float(away.abs().mean()),
-        "log_density": float(torch.distributions.Normal(mean, sd).log_prob(rating).mean()),
-    }
-    for level in (0.5, 0.9):
-        low, high = credible_interval(mean, sd, level)
-        found[f"coverage@{level * 100:.0f}"] = float(((rating >= low) & (rating <= high)).double().mean())
-    return found | {"n_ratings_evaluated": len(kept)}
+    means = [float(values.mean()) for values in pair_errors(kept.ratings, mean.numpy(), sd.numpy()).values()]
+    return dict(zip(METRICS, [means[0] ** 0.5, *means[1:]], strict=True)) | {"n_ratings_evaluated": len(kept)}
 
 
 def item_groups(train: Interactions) -> np.ndarray:
@@ -273,7 +264,8 @@ class EvaluateOptions:
 
     Parameters:
         runs: Run folders, as the fit commands leave them.
-        rivals: Put popularity, TF-IDF cosine, truncated-SVD cosine and implicit's ALS into the same table.
+        rivals: Put popularity, TF-IDF cosine, truncated-SVD cosine and implicit's ALS into the same table, of explicit
+            ratings their mean, and the mean with biases by ridge.
         protocol: corrected takes training items out of the ranking; paper leaves them in and counts them as hits.
         cutoffs: The M of recall@M.
         out: A .csv or .parquet file for the means, by model, users and group of items.
@@ -307,16 +299,20 @@ class EvaluateOptions:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Models on one split of one data set: ``rows`` are (name, evaluation), or (name, why there is none)."""
+    """Models on one split of one data set: ``rows`` are (name, evaluation), or (name, why there is none).
+
+    ``explicit`` says that they predict ratings, and do not rank.
+    """
 
     dataset: Dataset
     split: Split
-    rows: list[tuple[str, Evaluation | str]]
+    rows: list[tuple[str, Evaluation | RatingEvaluation | str]]
+    explicit: bool = False
 
     @property
-    def evaluations(self) -> list[tuple[str, Evaluation]]:
+    def evaluations(self) -> list[tuple[str, Any]]:
         """The rows that have an evaluation."""
-        return [(name, result) for name, result in self.rows if isinstance(result, Evaluation)]
+        return [(name, result) for name, result in self.rows if not isinstance(result, str)]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -325,7 +321,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     (options,) = parse(
         "python -m inference.evaluate",
-        "Ranking metrics of fitted models on the test part of their split, in one table for each data set and split.",
+        "Metrics of fitted models on the test part of their split, in one table for each data set and split: of their "
+        "rankings, or of explicit ratings errors and coverage.",
         (EvaluateOptions,),
         argv,
         positionals=("runs",),
@@ -340,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = wide if wide.is_terminal else Console(width=160)
     comparisons = compare(options)
     for comparison in comparisons:
-        for part in _report(comparison, options.protocol):
+        for part in _report_ratings(comparison) if comparison.explicit else _report(comparison, options.protocol):
             console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
     if options.out is not None:
         _write(_means_frame(comparisons), Path(options.out))
@@ -353,6 +350,8 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
     import torch
 
     import inference
+    from inference.explicit import evaluate_ratings, predictor
+    from inference.rivals import RATING_RIVALS, RIVALS
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -361,21 +360,26 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
         "protocol": options.protocol,
         "block_size": options.block_size,
     }
-    comparisons: dict[tuple[str, str], Comparison] = {}
+    comparisons: dict[tuple[str, str, bool], Comparison] = {}
     for path in options.runs:
         fit = inference.load(path)
-        key = fit.dataset.fingerprint(), fit.split.fingerprint()
-        comparison = comparisons.setdefault(key, Comparison(fit.dataset, fit.split, []))
+        key = fit.dataset.fingerprint(), fit.split.fingerprint(), fit.model.ratings.explicit
+        comparison = comparisons.setdefault(key, Comparison(fit.dataset, fit.split, [], key[-1]))
+        result: Evaluation | RatingEvaluation
         try:
-            result = evaluate(fit.posterior.score_block, fit.split, **asked)
+            if comparison.explicit:
+                result = evaluate_ratings(predictor(fit), fit.split)
+            else:
+                result = evaluate(fit.posterior.score_block, fit.split, **asked)
         except InputError as error:
             raise InputError(error.problem, error.remedy, path=path) from None
         comparison.rows.append((path, result))
     if options.rivals:
-        from inference.rivals import RIVALS
-
         for comparison in comparisons.values():
-            for name, factory in RIVALS.items():
+            for name, of_ratings in RATING_RIVALS.items() if comparison.explicit else ():
+                predict = of_ratings(comparison.dataset, comparison.split)
+                comparison.rows.append((name, evaluate_ratings(predict, comparison.split)))
+            for name, factory in () if comparison.explicit else RIVALS.items():
                 try:
                     score_block = factory(comparison.dataset, comparison.split)
                 except PyroCvaeError as error:
@@ -429,6 +433,48 @@ def _report(comparison: Comparison, protocol: str) -> list[Any]:
     ]
 
 
+def _report_ratings(comparison: Comparison) -> list[Any]:
+    """The same of explicit ratings: errors and coverage, over all items and over hot, warm and cold ones."""
+    from rich.table import Table
+    from rich.text import Text
+
+    dataset, (_, first) = comparison.dataset, comparison.evaluations[0]
+    where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
+    n_pairs = int(first.per_user.loc[~first.per_user["tuning"], "n_test"].sum())
+    title = f"{where}; split {_split_name(comparison.split)}; {n_pairs:,} test ratings"
+    head = {
+        "rmse": "RMSE",
+        "mae": "MAE",
+        "log_density": "log density",
+        "coverage@50": "in 50 %",
+        "coverage@90": "in 90 %",
+    }
+    means, groups = Table("model", *head.values()), Table("model", "items", "pairs", "users", *head.values())
+    for table in (means, groups):
+        for column in table.columns[1 if table is means else 2 :]:
+            column.justify = "right"
+    notes = []
+    for model, result in comparison.evaluations:
+        means.add_row(Text(model), *(f"{value:.4f}" for value in result.means().values()))
+        if result.per_user["tuning"].any():
+            means.add_row(Text(f"{model} *"), *(f"{value:.4f}" for value in result.all_user_means().values()))
+            notes = [f"* over all {len(result.per_user):,} users, those included on whom settings were chosen."]
+        for group, row in result.groups.iterrows():
+            counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
+            groups.add_row(Text(model), str(group), *counts, *(f"{row[name]:.4f}" for name in head))
+        groups.add_section()
+    return [
+        title,
+        means,
+        *notes,
+        "log density: mean over ratings of log N(rating; mean, sd^2), nats; in 90 %: share of ratings within that "
+        "central interval. A point estimate has the noise alone in its intervals.",
+        f"\n{title}; hot, warm and cold items",
+        groups,
+        "cold: no training rating; warm: up to the median number of ratings of rated items; hot: more.\n",
+    ]
+
+
 def _split_name(split: Split) -> str:
     """How a split was made, in words: ``per-user, train_per_user 10, seed 0``."""
     facts = {name: value for name, value in split.protocol.items() if name not in ("kind", "validation")}
@@ -452,17 +498,18 @@ def _means_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 "split_fingerprint": comparison.split.fingerprint(),
                 "protocol": result.protocol,
             }
-            counts = result.per_user.loc[~result.per_user["tuning"], "n_relevant"]
+            n_relevant = "n_test" if comparison.explicit else "n_relevant"
+            counts = result.per_user.loc[~result.per_user["tuning"], n_relevant]
             headline = {"users": "headline", "items": "all", "n_users": len(counts), "n_pairs": int(counts.sum())}
             rows.append(about | headline | result.means())
             if len(counts) < len(result.per_user):
-                n_pairs = int(result.per_user["n_relevant"].sum())
+                n_pairs = int(result.per_user[n_relevant].sum())
                 everybody = {"users": "all", "items": "all", "n_users": len(result.per_user), "n_pairs": n_pairs}
                 rows.append(about | everybody | result.all_user_means())
             for group, row in result.groups.iterrows():
                 counted = {"n_users": int(row["n_users"]), "n_pairs": int(row["n_pairs"])}
-                recalls = {str(name): value for name, value in row.items() if "recall@" in str(name)}
-                rows.append(about | {"users": "headline", "items": str(group)} | counted | recalls)
+                found = {str(name): value for name, value in row.items() if not str(name).startswith("n_")}
+                rows.append(about | {"users": "headline", "items": str(group)} | counted | found)
     return pd.DataFrame(rows)
 
 
@@ -479,7 +526,8 @@ def _per_user_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     if len({frame["user"].dtype.kind for frame in frames}) > 1:
         frames = [frame.assign(user=frame["user"].map(str)) for frame in frames]
     whole = pd.concat(frames, ignore_index=True)
-    return whole[["model", "protocol", *about, *(name for name in frames[0] if name in result.per_user)]]
+    first = ["model", "protocol", *about]
+    return whole[[*first, *(name for name in whole if name not in first)]]
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:

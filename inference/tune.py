@@ -1,5 +1,7 @@
 """Choosing settings by the validation recall: ``python -m inference.tune svi|coordinate --search NAME=LOW:HIGH ...``.
 
+Of explicit ratings the root mean square error on the validation part is what is made small.
+
 Each trial is a fit of the training ratings without their validation part; the test part is taken away before the first
 one. optuna's tree-structured Parzen estimator (Bergstra et al., *Algorithms for Hyper-Parameter Optimization*, NeurIPS
 2011) draws the settings. Every trial is stored as it ends, and its draw depends on the seed and the trials before it
@@ -32,7 +34,10 @@ if TYPE_CHECKING:
 
     OnStep = Callable[[int, int, dict[str, Any]], None]
 
-DESCRIPTION = "Search settings by the recall on the validation part of the training ratings; never looks at test pairs."
+DESCRIPTION = (
+    "Search settings by the recall on the validation part of the training ratings, or of explicit ratings by the RMSE; "
+    "never looks at test pairs."
+)
 EXAMPLES = (
     (
         "python -m inference.tune coordinate --search lambda_u=1:1000:log lambda_v=0.1:100:log --validation 0.2",
@@ -58,8 +63,10 @@ class TuneOptions:
         search: What is searched: name=low:high, name=low:high:log (whole numbers where the option is one), name=a,b,c.
         trials: Number of fits in all, those of an earlier call with the same storage among them.
         timeout: Minutes after which no further trial begins.
-        cutoffs: The M of recall@M on the validation part; with several, their mean is what counts.
-        pruning: Stop a trial whose validation recall is below the median of earlier ones at the same epoch.
+        cutoffs: The M of recall@M on the validation part; with several, their mean is what counts. Of explicit ratings
+            the RMSE counts, whatever they are.
+        pruning: Stop a trial whose validation recall is below the median of earlier ones at the same epoch, or RMSE
+            above it.
         out: The YAML file for the best settings; by default runs/tune-DATA-METHOD.yaml.
         storage: The SQLite file of all trials; by default beside the YAML file, with the suffix .db.
         quiet: No progress bar.
@@ -154,6 +161,9 @@ def dimensions(search: Sequence[str], base: Options) -> tuple[Dimension, ...]:
         option = option_of(classes, name)
         if option.owner is DataOptions and name != "scaling":
             raise InputError(f"--search has {name}, which says what is fitted, not how", f"give {option.flag} instead")
+        if name.startswith("rating_likelihood"):
+            problem = f"--search has {name}, with which precisions and biases have other defaults"
+            raise InputError(problem, "search with each by itself, given as an option")
         if not is_range:
             found.append(Dimension(name, choices={piece: read_value(classes, name, piece) for piece in pieces}))
             continue
@@ -198,8 +208,15 @@ def without_test(dataset: Dataset, split: Split) -> tuple[Dataset, Split]:
     return replace(dataset, interactions=split.train, truth=None), replace(split, test=nothing)
 
 
+def is_explicit(base: Options) -> bool:
+    """True where ratings are predicted as numbers, and their error counts."""
+    from models.build import rating_likelihood
+
+    return rating_likelihood(base.model).explicit
+
+
 @contextmanager
-def open_study(path: Path, identity: dict[str, Any]) -> Iterator[optuna.Study]:
+def open_study(path: Path, identity: dict[str, Any], direction: str = "maximize") -> Iterator[optuna.Study]:
     """The stored trials, or a new file for them; ``identity`` is what they were made with, as JSON.
 
     Raises InputError if the file is no such store, or if its trials were made with something else.
@@ -215,7 +232,7 @@ def open_study(path: Path, identity: dict[str, Any]) -> Iterator[optuna.Study]:
         storage = optuna.storages.RDBStorage(url)
         pruner = optuna.pruners.MedianPruner()
         study = optuna.create_study(
-            storage=storage, study_name="tune", direction="maximize", load_if_exists=True, pruner=pruner
+            storage=storage, study_name="tune", direction=direction, load_if_exists=True, pruner=pruner
         )
     except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
         reason = str(error.__cause__ or error).splitlines()[0]
@@ -261,7 +278,7 @@ def search(
     """Run trials until the study has ``tune.trials`` of them, or until the time is up; the first is ``base`` itself.
 
     A trial that fails for its settings (it diverges, or there is not enough memory) is stored as failed, with the
-    reason, and the search goes on. ``on_trial`` is called before each trial, ``on_step`` as in a fit. Raises
+    reason, and the search goes on. Of explicit ratings the study minimises. ``on_trial`` is called before each trial, ``on_step`` as in a fit. Raises
     InputError without a validation part.
     """
     import numpy as np
@@ -286,7 +303,7 @@ def search(
         trial = study.ask({one.name: one.distribution for one in space})
         try:
             chosen = settings(trial.params, space, base)
-            recalls = _recalls(trial, tune, chosen, dataset, split, on_step, pretrained)
+            recalls = _measured(trial, tune, chosen, dataset, split, on_step, pretrained)
         except optuna.TrialPruned:
             study.tell(trial, state=states.PRUNED)
         except (PyroCvaeError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError) as error:
@@ -300,7 +317,7 @@ def search(
             study.tell(trial, sum(recalls.values()) / len(recalls))
 
 
-def _recalls(
+def _measured(
     trial: optuna.Trial,
     tune: TuneOptions,
     options: Options,
@@ -309,25 +326,29 @@ def _recalls(
     on_step: OnStep,
     pretrained: Pretrained,
 ) -> dict[str, float]:
-    """recall@M of one fit on the validation part; raises TrialPruned out of the fit."""
+    """recall@M of one fit on the validation part, or the RMSE; raises TrialPruned out of the fit."""
     import optuna
 
-    from inference.evaluate import evaluate
+    from inference.evaluate import evaluate, root_mean_square_error
     from inference.fitting import fit_with
 
+    explicit = is_explicit(options)
+    watched = "validation_rmse" if explicit else "validation_recall"
     same = [old for old in finished(trial.study) if old.params == trial.params and "recalls" in old.user_attrs]
     if same:  # choices are few: a fit is not done twice
         return same[0].user_attrs["recalls"]
 
     def watch(step: int, n_steps: int, row: dict[str, Any]) -> None:
         on_step(step, n_steps, row)
-        if tune.pruning and step < n_steps and "validation_recall" in row:
-            trial.report(row["validation_recall"], step)
+        if tune.pruning and step < n_steps and watched in row:
+            trial.report(row[watched], step)
             if trial.should_prune():
                 raise optuna.TrialPruned
 
     posterior = fit_with(dataset, split, options, watch, pretrained).posterior
     assert split.validation is not None
+    if explicit:
+        return {"rmse": root_mean_square_error(posterior, split.validation, split.train)}
     as_test = replace(split, test=split.validation, validation=None, tuning_users=None)
     return evaluate(posterior.score_block, as_test, cutoffs=tune.cutoffs, ndcg_cutoffs=()).means()
 
@@ -350,7 +371,8 @@ def ranked(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     from optuna.trial import TrialState
 
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return sorted(complete, key=lambda trial: (-(trial.value or 0.0), trial.number))
+    sign = 1 if study.direction.name == "MINIMIZE" else -1
+    return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
 
 
 # --- what is left ----------------------------------------------------------------------------------------------------
@@ -454,7 +476,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     dataset = load_dataset(data.data, data.items, data.contents, ratings=base.data.ratings)
     split = make_split(dataset, data)
-    with open_study(path, identity_of(tune, base, dataset, split)) as study:
+    direction = "minimize" if is_explicit(base) else "maximize"
+    with open_study(path, identity_of(tune, base, dataset, split), direction) as study:
         try:
             with _progress(tune) as (on_trial, on_step):
                 search(study, tune, base, dataset, split, on_trial, on_step)
@@ -483,12 +506,13 @@ def _progress(tune: TuneOptions) -> Iterator[tuple[Callable[[optuna.Study], None
         fit = bar.add_task("fit", total=None, note="")
 
         def on_trial(study: optuna.Study) -> None:
-            best = f"best validation recall {ranked(study)[0].value:.4f}" if ranked(study) else ""
+            measure = "RMSE" if study.direction.name == "MINIMIZE" else "recall"
+            best = f"best validation {measure} {ranked(study)[0].value:.4f}" if ranked(study) else ""
             bar.update(trials, completed=len(finished(study)), note=best)
 
         def on_step(step: int, n_steps: int, row: dict[str, Any]) -> None:
-            recall = row.get("validation_recall")
-            note = "" if recall is None else f"validation recall {recall:.4f}"
+            looked = {"recall": row.get("validation_recall"), "RMSE": row.get("validation_rmse")}
+            note = "".join(f"validation {name} {value:.4f}" for name, value in looked.items() if value is not None)
             bar.update(fit, description=row["phase"], completed=step, total=n_steps, note=note)
 
         yield on_trial, on_step

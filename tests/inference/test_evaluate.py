@@ -184,7 +184,8 @@ def runs(monkeypatch):
 
     def fit(p):
         posterior = SimpleNamespace(score_block=fixed(generator.normal(size=(12, 10))))
-        return SimpleNamespace(dataset=dataset, split=splits[p], posterior=posterior)
+        model = SimpleNamespace(ratings=SimpleNamespace(explicit=False))
+        return SimpleNamespace(dataset=dataset, split=splits[p], posterior=posterior, model=model)
 
     fits = {"one [bold]": fit(2), "two": fit(2), "other": fit(1)}
     monkeypatch.setitem(vars(inference), "load", fits.__getitem__)
