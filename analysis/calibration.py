@@ -3,7 +3,8 @@ r"""Are the uncertainties right? ``python -m analysis.calibration RUN [RUN ...] 
 Three questions, each a function of a fit with a frozen result:
 
 - :func:`coverage`, where the truth is known (data drawn from the model): how often do intervals of u.v and of held-out
-  ratings hold the truth, and are the truth's places among the posterior's draws uniform?
+  ratings hold the truth, and are the truth's places among the posterior's draws uniform? Of explicit ratings the same
+  of the held-out ones, without a known truth.
 - :func:`reliability`, on clicks: is P(an item of the top list is a held-out positive) what happens? Scores become
   probabilities by a :class:`Recalibration` that is fitted on users who are then left out of every figure.
 - :func:`error_correlation`: are errors larger where the posterior standard deviation is, beyond what score and
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.coverage import LEVELS, Coverage, coverage, draw_coverage
 from analysis.error_correlation import ErrorCorrelation, error_correlation
-from analysis.over_users import Interval
+from analysis.over_users import Interval, predicts_ratings
 from analysis.recalibration import Recalibration
 from analysis.reliability import Reliability, draw_reliability, reliability
 from pyro_cvae.data import files
@@ -90,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     (options,) = parse(
         "python -m analysis.calibration",
-        "Interval coverage where the truth is known; on clicks, whether P(listed item is a held-out positive) comes "
-        "true and whether errors follow the posterior sd.",
+        "Interval coverage where the truth is known, and of explicit ratings; on clicks, whether P(listed item is a "
+        "held-out positive) comes true; whether errors follow the posterior sd.",
         (CalibrationOptions,),
         argv,
         positionals=("runs",),
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with _stderr_progress(Progress) as progress:
         for name, path in progress.track(_names(options.runs), description="runs"):
             fit = inference.load(path)
-            known = fit.dataset.truth is not None and "a" in fit.dataset.truth
+            known = predicts_ratings(fit) or (fit.dataset.truth is not None and "a" in fit.dataset.truth)
             try:
                 if known:
                     covered.append(coverage(fit, name, draws=options.draws, **seeds))

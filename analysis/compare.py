@@ -445,9 +445,9 @@ def shrinkage(posterior: Posterior, ratings: np.ndarray, n_pairs: int = 2000, se
 
     ``sd_v`` of an item is sqrt(tr cov(v_j) / n_factors), biases apart; a bin has its median over items, with the 10 %
     and 90 % quantiles. ``sd_score`` is that of u_i.v_j over ``n_pairs`` random users and items of the bin, and
-    ``item_share`` the median of 1 - m_v' S_u m_v / var(u.v), the share of its variance that would go if v were known (only nearly so
-    of a chain's draws, in which u and v depend on one another). ``ratings`` (n_items,). Bins without an item have no
-    row. Raises InputError for a point estimate.
+    ``item_share`` the median of 1 - m_v' S_u m_v / var(u.v), the share of its variance that would go if v were known
+    (only nearly so of a chain's draws, in which u and v depend on one another). ``ratings`` (n_items,). Bins without an
+    item have no row. Raises InputError for a point estimate.
     """
     import pandas as pd
     import torch

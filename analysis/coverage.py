@@ -1,4 +1,4 @@
-"""Interval coverage and PIT values where the truth is known: data drawn from the model itself."""
+"""Interval coverage and PIT values where the truth is known, data drawn from the model itself, and of stars."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.over_users import LEVEL, cell_groups
+from analysis.over_users import LEVEL, cell_groups, predicts_ratings
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,14 +47,14 @@ class Pit:
 
 @dataclass(frozen=True, eq=False)
 class Coverage:
-    """Interval coverage of one fit on held-out cells of data that were drawn from the model.
+    """Interval coverage of one fit on held-out cells of data that were drawn from the model, or of explicit ratings.
 
     Parameters:
         name: The run.
         kind: The posterior's kind; a "point" has no uncertainty, an empty ``table`` and no ``pits``.
         n_cells: Held-out cells looked at.
         n_draws: Draws of each score.
-        pits: By target, "true score" and "held-out rating".
+        pits: By target, "true score", where it is known, and "held-out rating".
         table: One row for each target and group of cells: ``target``, ``by`` (all, items, popularity, history),
             ``group``, ``n_cells``, then for each level ``covered@90``, ``low@90`` and ``high@90`` (what 95 % of fits
             with a right posterior would show), ``normal@90`` (by mean and sd in place of quantiles of draws), last
@@ -114,14 +114,22 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
 
     Intervals are quantiles of ``draws`` draws of u.v; those of a rating add a draw of the noise N(0, 1 / C_ij). Ratings
     are looked at where their precision is above the background's b, whose noise would cover anything. More than
-    ``max_cells`` held-out cells are thinned to a seeded sample. Of a point estimate nothing is asked. Raises
-    InputError where the data hold no truth, or clicks that are no draws of the model.
+    ``max_cells`` held-out cells are thinned to a seeded sample. Of a point estimate nothing is asked. Explicit ratings
+    need no known truth: all held-out ones are looked at, with the noise that was learned. Raises InputError where other
+    data hold no truth, or clicks that are no draws of the model.
     """
     import pandas as pd
     from scipy.stats import norm
 
-    truth, test = fit.dataset.truth, fit.split.test
-    if truth is None or "a" not in truth:
+    from analysis.posterior import noise_precision
+
+    truth, test, explicit = fit.dataset.truth, fit.split.test, predicts_ratings(fit)
+    if explicit:
+        test = test.select(test.observed)
+        truth = None if truth is None or "a" not in truth else truth
+        if noise_precision(fit.model.ratings) is None:
+            raise InputError("these explicit ratings have no Normal noise", "see the coverage of inference.evaluate")
+    elif truth is None or "a" not in truth:
         problem = (
             "the truth behind these data is not known" if truth is None else "these clicks are no draws of the model"
         )
@@ -134,15 +142,23 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
     if fit.posterior.is_point:
         return Coverage(name, fit.posterior.kind, len(cells), 0, {}, pd.DataFrame())
     confidences = np.full(len(test), np.nan) if test.confidences is None else test.confidences
-    precision = np.where(np.isnan(confidences), fit.options.model.a, confidences)[cells]
-    exposed, noise_sd = precision > fit.options.model.b, 1 / np.sqrt(precision)
+    if explicit:
+        precision = (noise_precision(fit.model.ratings) or 1.0) * np.where(np.isnan(confidences), 1.0, confidences)[
+            cells
+        ]
+        exposed = np.ones(len(cells), bool)
+    else:
+        precision = np.where(np.isnan(confidences), fit.options.model.a, confidences)[cells]
+        exposed = precision > fit.options.model.b
+    noise_sd = 1 / np.sqrt(precision)
     mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))
     sampled = fit.posterior.score_draws(users, items, draws, seed).numpy()
     groups = cell_groups(fit, users, items)
     rows, pits = [], {}
-    for target in ("true score", "held-out rating"):
-        true, total_sd = truth["scores"][users, items], sd
-        if target == "held-out rating":
+    for target in ("true score", "held-out rating")[truth is None :]:
+        if truth is not None and target == "true score":
+            true, total_sd = truth["scores"][users, items], sd
+        else:
             true, total_sd = test.ratings[cells], np.hypot(sd, noise_sd)
             sampled = sampled + noise_sd.astype(sampled.dtype) * rng.standard_normal(sampled.shape, sampled.dtype)
         bins = pit_bins(true, sampled, seed)
@@ -178,7 +194,8 @@ def draw_coverage(results: Sequence[Coverage]) -> Any:
             dots.axhline(100 * level, color="#222222", linewidth=0.8, linestyle=":")
         for index, (result, color) in enumerate(zip(results, colors([one.name for one in results]), strict=True)):
             if target not in result.pits:
-                dots.text(index, 65, "no uncertainty", rotation=90, ha="center", va="center", fontsize="small")
+                said = "no uncertainty" if result.kind == "point" else "truth not known"
+                dots.text(index, 65, said, rotation=90, ha="center", va="center", fontsize="small")
                 continue
             pit = result.pits[target]
             percent, shade = 100 * CURVE_LEVELS, {"color": color, "alpha": 0.08, "linewidth": 0}
@@ -199,6 +216,6 @@ def draw_coverage(results: Sequence[Coverage]) -> Any:
         dots.set_xlim(-0.6, len(results) - 0.4)
         dots.grid(axis="x", visible=False)
     if any(result.pits for result in results):
-        axes[0, 0].legend(fontsize="small")
+        axes[0 if any("true score" in result.pits for result in results) else 1, 0].legend(fontsize="small")
     drawn.supxlabel("Shading and grey bars: where 95 % of right posteriors would lie.", fontsize="small")
     return drawn

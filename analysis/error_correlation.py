@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from analysis.over_users import Interval, cell_groups, counted_pairs, interval, named, user_weights
-from analysis.reliability import reserved_users
+from analysis.over_users import Interval, cell_groups, counted_pairs, interval, named, predicts_ratings, user_weights
+from analysis.reliability import expected_rating, is_normal, reserved_users
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ class ErrorCorrelation:
     Parameters:
         name: The run.
         kind: The posterior's kind.
-        outcome: What the error is of: "true score", or "matched" held-out positives and zeros.
+        outcome: What the error is of: "true score", "held-out rating", or "matched" held-out positives and zeros.
         n_pairs: Pairs looked at.
         n_unmatched: Positives left out because no zero could be found for them.
         table: One row for all pairs and each group: ``by``, ``group``, ``n``, ``spearman`` and ``partial``, each with
@@ -80,11 +80,13 @@ def error_correlation(
     """Spearman correlation of squared error with sd, and the partial one given score and popularity.
 
     On clicks the pairs are all test positives of the reported users (R = 1) and as many matched zeros
-    (:func:`matched_zeros`, R = 0); the error is R - E[u.v]. On data drawn from the model they are the held-out cells,
-    and the error is that of the true score. "Given" means: the ranks of error and of sd, less their least-squares fit
-    on a cubic spline of the score's rank in each popularity bin and on log(1 + popularity). Intervals are percentiles
-    of a bootstrap over users, the ranks held; NaN where one does not vary, and for the partial one with fewer than five
-    pairs for each term of that fit. Of a point nothing is asked. Raises InputError as :func:`reliability`.
+    (:func:`matched_zeros`, R = 0); the error is R - E[u.v], or R - E[R] where the likelihood is of clicks or counts. Of
+    explicit ratings they are the held-out ones, and the error is R - E[u.v]. On data drawn from the model they are the
+    held-out cells, and the error is that of the true score. "Given" means: the ranks of error and of sd, less their
+    least-squares fit on a cubic spline of the score's rank in each popularity bin and on log(1 + popularity). Intervals
+    are percentiles of a bootstrap over users, the ranks held; NaN where one does not vary, and for the partial one with
+    fewer than five pairs for each term of that fit. Of a point nothing is asked. Raises InputError as
+    :func:`reliability`.
 
     With R in {0, 1} the error given the score is a function of R, so that the partial correlation asks whether sd
     tells ones from zeros beyond score and popularity; it can have either sign however good the intervals are.
@@ -96,6 +98,9 @@ def error_correlation(
     if truth is not None and "a" in truth:
         outcome, users, items = "true score", test.users.copy(), test.items.copy()
         r = truth["scores"][users, items]
+    elif predicts_ratings(fit):
+        test = test.select(test.observed)
+        outcome, users, items, r = "held-out rating", test.users.copy(), test.items.copy(), test.ratings
     else:
         outcome = "matched"
         _, reported = reserved_users(fit, reserve, seed)
@@ -110,9 +115,12 @@ def error_correlation(
     if fit.posterior.is_point:
         return ErrorCorrelation(name, kind, outcome, len(users), n_unmatched, pd.DataFrame())
     mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))
+    expected = mean
+    if outcome == "matched" and not is_normal(fit):
+        expected = expected_rating(fit, mean, sd)
     rows = []
     for by, group, chosen in cell_groups(fit, users, items):
-        error, given = (r - mean)[chosen] ** 2, (mean[chosen], counts[items[chosen]])
+        error, given = (r - expected)[chosen] ** 2, (mean[chosen], counts[items[chosen]])
         plain, partial = _rank_correlations(error, sd[chosen], *given, users[chosen], resamples, seed)
         row = {"by": by, "group": group, "n": int(chosen.sum())}
         rows.append(row | named("spearman", plain) | named("partial", partial))

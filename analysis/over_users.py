@@ -51,10 +51,18 @@ def named(name: str, one: Interval) -> dict[str, float]:
     return {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
 
 
+def predicts_ratings(fit: Fit) -> bool:
+    """True where ratings are explicit: predicted as numbers, not ranked alone."""
+    return fit.model is not None and fit.model.ratings.explicit
+
+
 def counted_pairs(fit: Fit) -> Interactions:
-    """Training pairs that count as ratings, each with rating 1: positives; in complete data, precisions above b."""
+    """Training pairs that count as ratings, each with rating 1: positives, or all where ratings are explicit.
+
+    In complete data those with precisions above b.
+    """
     train = fit.split.train
-    counted = train.positive
+    counted = train.observed if predicts_ratings(fit) else train.positive
     if fit.dataset.interactions.complete and train.confidences is not None:
         counted = train.observed & ~(train.confidences <= fit.options.model.b)
     chosen = train.select(counted)

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.over_users import LEVEL, Interval, cell_groups, counted_pairs, interval, named, sums_by_user, user_weights
+from analysis.over_users import (
+    LEVEL,
+    Interval,
+    cell_groups,
+    counted_pairs,
+    interval,
+    named,
+    predicts_ratings,
+    sums_by_user,
+    user_weights,
+)
 from analysis.recalibration import (
     Recalibration,
     calibration_error,
@@ -132,7 +142,8 @@ class Reliability:
         n_users: Reported users.
         n_reserved: Users that recalibrations were fitted on.
         base_rate: Share of listed items that are held-out positives, with its interval.
-        scores: One row a prediction (clipped score, weights undone, recalibrated, recalibrated with sd, popularity):
+        scores: One row a prediction (clipped score, weights undone, recalibrated, recalibrated with sd, popularity; of
+            Bernoulli and Poisson ratings "model's own", E[R], in place of the first two):
             ``mean``, ``calibration_error``, ``brier``, ``skill`` (1 - Brier / that of the base rate) and
             ``skill_over_popularity``, each but the first with ``_low`` and ``_high``.
         sd_gain: Brier skill of the recalibration with sd among its inputs less that without; NaN for a point.
@@ -177,10 +188,13 @@ def reliability(
 
     The recalibration is chosen and fitted on reserved users (:func:`reserved_users`), whose pairs appear in no figure;
     all else is on the others. Intervals are percentiles of a bootstrap over users. Raises InputError where too few
-    users have test positives.
+    users have test positives, and for explicit ratings, which are no positives.
     """
     import pandas as pd
 
+    if predicts_ratings(fit):
+        problem = "explicit ratings are predicted as numbers: P(listed item is a held-out positive) has no meaning"
+        raise InputError(problem, "see the coverage of held-out ratings, by analysis.calibration or inference.evaluate")
     reserved, reported = reserved_users(fit, reserve, seed)
     learn = top_lists(fit, reserved, top).flat(np.ones(len(reserved), bool))
     recalibration, candidates = choose_recalibration(learn)
@@ -190,9 +204,14 @@ def reliability(
     found = top_lists(fit, reported, top).flat(np.ones(len(reported), bool))
     y, user, sd = found["y"], found["user"], found.get("sd")
     model = fit.options.model
-    predictions = {
-        "clipped score": np.clip(found["score"], 0.0, 1.0),
-        "weights undone": raw_probability(found["score"], sd, model.a, model.b),
+    if is_normal(fit):
+        predictions = {
+            "clipped score": np.clip(found["score"], 0.0, 1.0),
+            "weights undone": raw_probability(found["score"], sd, model.a, model.b),
+        }
+    else:
+        predictions = {"model's own": expected_rating(fit, found["score"], sd).clip(0.0, 1.0)}
+    predictions |= {
         "popularity": predict(popularity, found),
         "recalibrated": predict(recalibration, found),
     }
@@ -246,6 +265,23 @@ def reliability(
     )
 
 
+def is_normal(fit: Fit) -> bool:
+    """True for the paper's likelihood of ratings, whose scores are means of R."""
+    from analysis.posterior import noise_precision
+
+    return fit.model is None or noise_precision(fit.model.ratings) is not None
+
+
+def expected_rating(fit: Fit, score: np.ndarray, sd: np.ndarray | None) -> np.ndarray:
+    """E[R] of cells whose scores are N(score, sd^2), by the likelihood: of clicks a probability."""
+    import torch
+
+    mean = torch.as_tensor(score)
+    variance = torch.zeros_like(mean) if sd is None else torch.as_tensor(sd).square()
+    with torch.no_grad():
+        return fit.model.ratings.predict(mean, variance)[0].numpy()
+
+
 def _reliability_groups(
     fit: Fit, found: dict[str, np.ndarray], users: np.ndarray, p: np.ndarray, weights: np.ndarray, n_bins: int
 ) -> pd.DataFrame:
@@ -283,6 +319,7 @@ def draw_reliability(results: Sequence[Reliability]) -> Any:
     wide = min(len(results), 4)
     drawn, axes = figure(wide, 2 * -(-len(results) // wide), width=3.9, height=2.8)
     shown = {"recalibrated": ("recalibrated", CYCLE[1], "o"), "weights undone": ("raw: weights undone", CYCLE[6], "s")}
+    shown["model's own"] = ("raw: the model's own", CYCLE[6], "s")
     shown["popularity"] = ("by popularity alone", CYCLE[0], "^")
     for place in range(axes.size // 2):
         curve, histogram = axes[2 * (place // wide), place % wide], axes[2 * (place // wide) + 1, place % wide]
@@ -293,6 +330,8 @@ def draw_reliability(results: Sequence[Reliability]) -> Any:
         result, top = results[place], 0.0
         for prediction, (label, color, marker) in shown.items():
             bins = result.bins[result.bins["prediction"] == prediction]
+            if not len(bins):
+                continue
             ends = np.abs(bins[["low", "high"]].to_numpy().T - bins["share"].to_numpy())
             style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "linewidth": 1}
             curve.errorbar(bins["mean"], bins["share"], ends, label=label, **style)

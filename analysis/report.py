@@ -1,9 +1,9 @@
 """A fit, or two side by side, as one HTML page: ``python -m analysis.report RUN [RUN] --out FILE.html``.
 
-What was fitted, whether the content posterior lives, how good the rankings are, how sure, and for which users; lists of
-a few users with what is known about each score. The page (``report.html.j2``) needs nothing besides itself: figures are
-inline SVG, there is no script, no font and no address in it, its own policy forbids to load anything, and every text
-from the data is escaped.
+What was fitted, whether the content posterior lives, how good the rankings are (of explicit ratings how far predictions
+are off), how sure, and for which users; lists of a few users with what is known about each score. The page
+(``report.html.j2``) needs nothing besides itself: figures are inline SVG, there is no script, no font and no address in
+it, its own policy forbids to load anything, and every text from the data is escaped.
 """
 
 from __future__ import annotations
@@ -34,6 +34,16 @@ RIVALS = ("popularity", "tfidf")
 HISTORY = (0, 1, 2, 4, 8, 16, 32, 64)
 """Least number of ratings of each group of users."""
 LEVELS = (0.9, 0.5)
+NAMES = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "log_density": "log density, nats",
+    "coverage@50": "within 50 %",
+    "coverage@90": "within 90 %",
+    "squared_error": "squared error",
+    "absolute_error": "absolute error",
+}
+"""What metrics of explicit ratings are called on the page."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +57,8 @@ class ReportOptions:
         users: How many users are drawn.
         top: Length of each shown list.
         draws: Posterior draws behind the intervals of each list.
-        rivals: Put truncated-SVD cosine and implicit's ALS beside popularity and TF-IDF cosine.
+        rivals: Put truncated-SVD cosine and implicit's ALS beside popularity and TF-IDF cosine; of explicit ratings
+            their mean, and mean with biases, are there anyway.
         seed: Of everything random.
         threads: Number of threads; all that torch takes by itself if not given.
         overwrite: Replace the file if it exists.
@@ -127,19 +138,22 @@ def render(comparison: Comparison, about: dict[str, dict[str, Any]], shared: dic
     environment.filters["thousands"] = lambda value: f"{value:,.0f}"
     names = list(about)
     last = comparison.evaluations[names[0]].metrics
-    headline = [name for name in last if name.startswith("recall@")][-1]
+    headline = "rmse" if comparison.explicit else [name for name in last if name.startswith("recall@")][-1]
+    by_user = "squared_error" if comparison.explicit else headline
     return environment.get_template("report.html.j2").render(
         names=names,
         about=about,
         shared=shared,
-        headline=headline,
+        headline=NAMES.get(headline, headline),
+        by_user=NAMES.get(by_user, by_user),
+        explicit=comparison.explicit,
         cards={name: _cards(comparison, about[name], name, headline) for name in names},
         recall=_recall_table(comparison),
         differences=_difference_table(comparison, names),
         groups=_group_table(comparison, headline),
         spread=_spread_table(comparison),
         stability=_stability(comparison, names),
-        histories=[_history_table(comparison, shared["n_train"], headline, by) for by in ("n_train", "n_test")],
+        histories=[_history_table(comparison, shared["n_train"], by_user, by) for by in ("n_train", "n_test")],
         examples=_with_strips(shared["examples"], about, names),
         reliable=_reliability_table([one["reliable"] for one in about.values() if one["reliable"]]),
         figures=_figures(comparison, [one["reliable"] for one in about.values() if one["reliable"]]),
@@ -202,9 +216,8 @@ def _fit_facts(fit: Fit, run: Run) -> dict[str, str]:
         "Factors": f"{found['factors']}",
         "Content": f"{found['content']} likelihood, scaling {found['scaling']}, "
         f"{'tied' if options.get('tied') else 'untied'} layers {' '.join(map(str, options.get('hidden', ())))}",
-        "Precisions": ", ".join(
-            [*(f"{name} {value:g}" for name, value in precisions.items()), f"a {options['a']:g}", f"b {options['b']:g}"]
-        ),
+        "Ratings": _ratings_fact(fit),
+        "Precisions": ", ".join(f"{name} {value:g}" for name, value in precisions.items()),
         "Objective": f"{OBJECTIVES.get(found['objective'], found['objective'])} {found['value']:,.0f} nats"
         + "".join(marks),
         "Epochs, seconds": f"{found['epochs']}, {found['seconds']:,.1f}",
@@ -212,6 +225,19 @@ def _fit_facts(fit: Fit, run: Run) -> dict[str, str]:
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
         "Commit": str(run.config.get("commit") or "unknown"),
     }
+
+
+def _ratings_fact(fit: Fit) -> str:
+    """The likelihood of ratings, its own parameters, and whether there are biases."""
+    from analysis.posterior import noise_precision
+
+    model, ratings = fit.options.model, fit.model.ratings
+    said = f"{model.rating_likelihood} likelihood"
+    if model.rating_likelihood == "confidence-normal":
+        said += f", a {model.a:g}, b {model.b:g}"
+    if ratings.explicit and (tau := noise_precision(ratings)) is not None:
+        said += f", noise of standard deviation {tau**-0.5:.3f}"
+    return said + (f", biases of precision {model.lambda_b:g}" if model.biases == "on" else ", no biases")
 
 
 def _data_facts(fit: Fit) -> dict[str, Any]:
@@ -269,11 +295,18 @@ def content_verdict(content: dict[str, float], n_items: int, n_factors: int) -> 
 
 
 def _cards(comparison: Comparison, about: dict[str, Any], name: str, headline: str) -> list[dict[str, str]]:
+    from inference.rivals import RATING_RIVALS
+
     recall = comparison.recall[comparison.recall["metric"] == headline].set_index("model")
     row, run = recall.loc[name], comparison.runs.set_index("model").loc[name]
-    rivals = ", ".join(f"{rival} {recall.loc[rival, 'mean']:.3f}" for rival in RIVALS if rival in recall.index)
+    beside = [model for model in recall.index if model in (*RIVALS, *RATING_RIVALS)]
+    rivals = ", ".join(f"{rival} {recall.loc[rival, 'mean']:.3f}" for rival in beside)
     cards = [
-        {"what": headline, "value": f"{row['mean']:.3f}", "more": f"95 %: {row['low']:.3f} to {row['high']:.3f}"},
+        {
+            "what": NAMES.get(headline, headline),
+            "value": f"{row['mean']:.3f}",
+            "more": f"95 %: {row['low']:.3f} to {row['high']:.3f}",
+        },
         {"what": "Content", "value": about["content"]["state"], "more": _first_number(about["content"])},
     ]
     drawn = comparison.stability
@@ -303,7 +336,7 @@ def _recall_table(comparison: Comparison) -> dict[str, Any]:
             for mean, low, high in zip(group["mean"], group["low"], group["high"], strict=True)
         ]
         rows.append({"name": str(model), "cells": cells, "is_run": str(model) in set(comparison.runs["model"])})
-    return {"head": metrics, "rows": rows}
+    return {"head": [NAMES.get(metric, metric) for metric in metrics], "rows": rows}
 
 
 def _difference_table(comparison: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
@@ -315,7 +348,12 @@ def _difference_table(comparison: Comparison, names: Sequence[str]) -> dict[str,
         {"value": f"{mean:+.4f}", "more": f"{low:+.4f} to {high:+.4f}", "shares": f"{better:.0%} / {worse:.0%}"}
         for mean, low, high, better, worse in zip(*columns, strict=True)
     ]
-    return {"head": list(group["metric"]), "cells": cells, "model": names[1], "reference": names[0]}
+    return {
+        "head": [NAMES.get(metric, metric) for metric in group["metric"]],
+        "cells": cells,
+        "model": names[1],
+        "reference": names[0],
+    }
 
 
 def _group_table(comparison: Comparison, headline: str) -> dict[str, Any]:
@@ -351,6 +389,8 @@ def _listed(fit: Fit, name: str, seed: int) -> tuple[Reliability | None, str]:
     """How far P(listed item is a held-out positive) can be trusted, or why that cannot be said."""
     from analysis.reliability import reliability
 
+    if fit.model.ratings.explicit:
+        return None, ""
     try:
         return reliability(fit, name, resamples=300, seed=seed), ""
     except InputError as error:
@@ -360,7 +400,8 @@ def _listed(fit: Fit, name: str, seed: int) -> tuple[Reliability | None, str]:
 def _reliability_table(results: Sequence[Reliability]) -> list[dict[str, Any]]:
     rows = []
     for one in results:
-        for prediction in ("recalibrated", "clipped score", "popularity"):
+        shown = ("recalibrated", "clipped score", "model's own", "popularity")
+        for prediction in [name for name in shown if name in one.scores.index]:
             row = one.scores.loc[prediction]
             cells = [{"value": f"{row['mean']:.3f}", "more": f"truly {one.base_rate.value:.3f}"}]
             for column in ("calibration_error", "skill", "skill_over_popularity"):
@@ -426,7 +467,8 @@ def _history_table(comparison: Comparison, n_train: np.ndarray, headline: str, b
     tables = {}
     for name, evaluation in comparison.evaluations.items():
         counts = np.zeros(len(n_train), np.int64)
-        counts[evaluation.per_user["user"].to_numpy()] = evaluation.per_user["n_relevant"]
+        column = "n_test" if comparison.explicit else "n_relevant"
+        counts[evaluation.per_user["user"].to_numpy()] = evaluation.per_user[column]
         tables[name] = by_history(evaluation, n_train if by == "n_train" else counts, headline)
     first = next(iter(tables.values()))
     rows = [
@@ -449,7 +491,8 @@ def _example_rows(fit: Fit, options: ReportOptions) -> np.ndarray:
     dataset, split = fit.dataset, fit.split
     if options.user:
         return dataset.user_rows(dict.fromkeys(options.user))
-    able = np.unique(split.test.users[split.test.positive])
+    counted = split.test.observed if fit.model.ratings.explicit else split.test.positive
+    able = np.unique(split.test.users[counted])
     if split.tuning_users is not None:
         able = able[~split.tuning_users[able]]
     return np.sort(np.random.default_rng(options.seed).permutation(able)[: options.users])
@@ -458,11 +501,13 @@ def _example_rows(fit: Fit, options: ReportOptions) -> np.ndarray:
 def _user_facts(fit: Fit, row: int) -> dict[str, Any]:
     """What a reader needs to judge a user's list: the id, how much is known, and some training items."""
     dataset, train, test = fit.dataset, fit.split.train, fit.split.test
-    items = train.items[(train.users == row) & train.observed & train.positive]
+    explicit = fit.model.ratings.explicit
+    items = train.items[(train.users == row) & train.observed & (train.positive | explicit)]
     return {
         "id": str(dataset.user_ids[row]),
         "n_train": len(items),
-        "n_test": int(((test.users == row) & test.positive).sum()),
+        "n_test": int(((test.users == row) & (test.observed if explicit else test.positive)).sum()),
+        "verb": "rated" if explicit else "chosen",
         "chosen": [{"id": str(dataset.item_ids[j]), "title": _title(fit, j)} for j in items[:5]],
     }
 
@@ -487,7 +532,8 @@ def example_lists(
     table = recommend(fit, dataset.user_ids[users].tolist(), top)
     items = dataset.item_rows(table["item"].tolist())
     rows = dataset.user_rows(table["user"].tolist())
-    held_out = test.users[test.positive] * test.n_items + test.items[test.positive]
+    came = test.observed if fit.model.ratings.explicit else test.positive
+    held_out = test.users[came] * test.n_items + test.items[came]
     hits = np.isin(rows * test.n_items + items, held_out)
     quantiles = None
     if not fit.posterior.is_point:
@@ -543,8 +589,10 @@ def _with_strips(examples: list[dict[str, Any]], about: dict[str, dict[str, Any]
 
 def _figures(comparison: Comparison, reliable: Sequence[Reliability]) -> dict[str, list[dict[str, Any]]]:
     """Inline SVG by section, each with the words for who cannot see it."""
-    from analysis.compare import OBJECTIVES, draw_differences, draw_objective, draw_recall, draw_shrinkage
+    from analysis import compare
+    from analysis.compare import OBJECTIVES, draw_objective, draw_shrinkage
 
+    explicit = comparison.explicit
     runs = ", ".join(comparison.runs["model"])
     found: dict[str, list[dict[str, Any]]] = {"good": [], "sure": [], "reliable": [], "objective": []}
 
@@ -555,14 +603,16 @@ def _figures(comparison: Comparison, reliable: Sequence[Reliability]) -> dict[st
 
     add(
         "good",
-        f"Recall against the length of the list, of {runs} and of simple rivals; the table has the numbers.",
-        draw_recall,
+        f"{'RMSE' if explicit else 'Recall against the length of the list'}, of {runs} and of simple rivals; the table "
+        "has the numbers.",
+        compare.draw_errors if explicit else compare.draw_recall,
     )
     if len(comparison.runs) > 1:
         add(
             "good",
-            "Difference in recall of the second run to the first, with intervals; the table has the numbers.",
-            draw_differences,
+            f"Difference in {'squared error' if explicit else 'recall'} of the second run to the first, with "
+            "intervals; the table has the numbers.",
+            compare.draw_error_differences if explicit else compare.draw_differences,
         )
     if len(comparison.shrinkage):
         for column, what in (("sd_v", "of v"), ("sd_score", "of u.v")):

@@ -45,7 +45,7 @@ class RecommendOptions:
         above: Items two by two; for each user the probability that the first scores above the second.
         new_items: A table (item, text[, title]) of items to be added before anything is ranked.
         top: Length of each list.
-        interval: Probability of an interval for each score, for instance 0.9.
+        interval: Probability of an interval for each score, or each explicit rating, noise included, for instance 0.9.
         top_probability: M, for the probability that an item is among the user's M best candidates.
         ranking: What lists are ordered by (mean, thompson: one posterior draw a user, ucb: mean + kappa sd).
         kappa: Standard deviations that ucb adds.
@@ -137,7 +137,9 @@ def recommend(
     ``score`` is E[u].E[v], ``sd`` the posterior standard deviation of u.v (missing for a point estimate), ``group``
     hot, warm or cold by the item's training ratings, or new for an added item. With
 
-    - ``interval``, a probability: ``low`` and ``high`` (:func:`inference.ranking.credible_interval`);
+    - explicit ratings: ``rating`` and ``rating_sd``, mean and standard deviation of a new rating, noise included;
+    - ``interval``, a probability: ``low`` and ``high`` (:func:`inference.ranking.credible_interval`), of the score,
+      or of a new rating where ratings are explicit;
     - ``top_probability``, a number M: ``p_top_M``, the probability to be among the user's M best candidates, by
       ``draws`` joint draws (:func:`inference.ranking.top_probabilities`);
     - ``ranking`` "thompson" or "ucb": lists in the order of one posterior draw a user, or of score + ``kappa`` sd, in a
@@ -151,6 +153,7 @@ def recommend(
     import numpy as np
     import torch
 
+    from inference.evaluate import predict_ratings
     from inference.ranking import Candidates, best_items, credible_interval, top_probabilities
     from inference.updates import UpdatedFit, folded_in
 
@@ -174,8 +177,11 @@ def recommend(
         if not posterior.is_point:
             mean, sd = posterior.score(known[:, None], items)
             columns["sd"] = sd
-            if interval is not None:
-                columns["low"], columns["high"] = credible_interval(mean, sd, interval)
+        if fit.model.ratings.explicit:
+            mean, sd = predict_ratings(posterior, fit.model.ratings, known[:, None], items.numpy(), train)
+            columns |= {"rating": mean, "rating_sd": sd}
+        if interval is not None:
+            columns["low"], columns["high"] = credible_interval(mean, sd, interval)
         if top_probability is not None:
             found = top_probabilities(posterior, known, items, top_probability, allowed, draws, seed)
             columns[f"p_top_{top_probability}"] = found

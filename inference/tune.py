@@ -216,7 +216,9 @@ def is_explicit(base: Options) -> bool:
 
 
 @contextmanager
-def open_study(path: Path, identity: dict[str, Any], direction: str = "maximize") -> Iterator[optuna.Study]:
+def open_study(
+    path: Path, identity: dict[str, Any], direction: Literal["maximize", "minimize"] = "maximize"
+) -> Iterator[optuna.Study]:
     """The stored trials, or a new file for them; ``identity`` is what they were made with, as JSON.
 
     Raises InputError if the file is no such store, or if its trials were made with something else.
@@ -278,8 +280,8 @@ def search(
     """Run trials until the study has ``tune.trials`` of them, or until the time is up; the first is ``base`` itself.
 
     A trial that fails for its settings (it diverges, or there is not enough memory) is stored as failed, with the
-    reason, and the search goes on. Of explicit ratings the study minimises. ``on_trial`` is called before each trial, ``on_step`` as in a fit. Raises
-    InputError without a validation part.
+    reason, and the search goes on. Of explicit ratings the study must minimise. ``on_trial`` is called before each
+    trial, ``on_step`` as in a fit. Raises InputError without a validation part.
     """
     import numpy as np
     import optuna
@@ -476,8 +478,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     dataset = load_dataset(data.data, data.items, data.contents, ratings=base.data.ratings)
     split = make_split(dataset, data)
-    direction = "minimize" if is_explicit(base) else "maximize"
-    with open_study(path, identity_of(tune, base, dataset, split), direction) as study:
+    identity = identity_of(tune, base, dataset, split)
+    with open_study(path, identity, "minimize" if is_explicit(base) else "maximize") as study:
         try:
             with _progress(tune) as (on_trial, on_step):
                 search(study, tune, base, dataset, split, on_trial, on_step)
