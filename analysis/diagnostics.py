@@ -146,9 +146,9 @@ def pareto_k(
     -inf. Nothing is said of q(V) itself, or of all latents together: with millions of them that k is always bad.
     u_i has the user's bias in it, if there is one.
 
-    Where the ratings are not Normal p(R_i | V) is not known, and V is held at its mean: the target is
-    p(u_i | R_i, E[V]), and ``kl`` comes from ratios that are divided by their own mean, so that it is low where k is
-    bad.
+    Where the ratings are not Normal p(R_i | V) is not known, and V is one and the same draw from q for all draws of
+    u_i (its mean would leave out the spread of V, which q(u_i) has in its precision): the target is p(u_i | R_i, V),
+    and ``kl`` comes from ratios that are divided by their own mean, so that it is low where k is bad.
 
     ``users`` are rows; by default ``n_users`` evenly over their numbers of ratings. Raises InputError for a posterior
     that has no density: a point, or the draws of MCMC. Sources: Yao et al., Yes, but did it work? Evaluating
@@ -204,7 +204,7 @@ def log_ratios(fit: Fit, users: np.ndarray, draws: int, seed: int) -> np.ndarray
     posterior, model, cells = fit.posterior, fit.model, UserRows.of(fit, users)
     loc, tril = _own_normal(fit, users)
     if not cells.gaussian:
-        return _ratios_at_mean(fit, cells, users, loc, tril, draws, seed)
+        return _ratios_at_a_draw(fit, cells, users, loc, tril, draws, seed)
     width = model.width
     at_once = max(1, FLOATS_AT_ONCE // ((2 * len(users) + 1) * width**2))
     parts = []
@@ -253,17 +253,20 @@ def _own_normal(fit: Fit, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor
     return loc, torch.linalg.cholesky(fit.model.own("u", fit.posterior.covariance("u", rows)).double())
 
 
-def _ratios_at_mean(
+def _ratios_at_a_draw(
     fit: Fit, cells: Any, users: np.ndarray, loc: torch.Tensor, tril: torch.Tensor, draws: int, seed: int
 ) -> np.ndarray:
-    """The same of any likelihood with V at its mean, over their own mean, (n_draws, n_users)."""
+    """The same of any likelihood with V one draw from q, over their own mean, (n_draws, n_users)."""
     import torch
+
+    from analysis.posterior import draw_blocks
 
     model, width = fit.model, loc.shape[1]
     noise = torch.randn((draws, *loc.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     u = loc + torch.einsum("rkl,nrl->nrk", tril, noise)
     rows = model.of_users(u.flatten(0, 1)).view(draws, len(users), -1)
-    v = fit.posterior.mean("v")[torch.as_tensor(cells.items)].double()[None].expand(draws, -1, -1)
+    v = torch.cat([drawn["v"] for _, _, drawn in draw_blocks(fit.posterior, users[:0], cells.items, 1, seed)], 1)
+    v = v.double().expand(draws, -1, -1)
     target = cells.log_prob(slice(0, len(cells.items)), rows, v) - 0.5 * model.lambda_u * u.square().sum(-1)
     target = target + 0.5 * width * math.log(model.lambda_u)
     own = -tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * noise.square().sum(-1)
@@ -734,7 +737,7 @@ def diagnose(
         limit = good_k(draws)
         figures["pareto-k"] = plot_pareto_k(table, limit)
         good = (table["k"] < limit).mean()
-        given = "at its mean" if noise_precision(fit.model.ratings) is None else "drawn from q"
+        given = "one draw from q" if noise_precision(fit.model.ratings) is None else "drawn from q"
         rows += [
             (
                 f"Pareto k below {limit:.2f}",

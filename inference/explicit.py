@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -70,7 +70,10 @@ def evaluate_ratings(predict: Predict, split: Split) -> RatingEvaluation:
     per_user = by_user[list(OF_PAIRS)].mean().rename_axis("user").reset_index()
     per_user.insert(1, "tuning", tuning[per_user["user"]])
     per_user.insert(2, "n_test", by_user.size().to_numpy())
-    group_of = item_groups(split.train)
+    train = split.train.select(split.train.observed)
+    group_of = item_groups(
+        replace(train, ratings=np.ones(len(train)))
+    )  # any rating counts, not the positive ones alone
     rows = {}
     for number, group in enumerate(GROUPS):
         mine = headline & (group_of[test.items] == number)

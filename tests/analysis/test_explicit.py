@@ -92,6 +92,18 @@ def test_errors_and_coverage_are_those_of_pandas(runs, name):
     assert found.groups.loc["warm", "rmse"] == pytest.approx(warm["squared_error"].mean() ** 0.5, rel=1e-9)
 
 
+def test_ratings_below_0_count(fit):
+    """Ratings less 3 are predicted by scores less 3: nothing is to change in the groups of items."""
+    lower = {
+        name: replace(part, ratings=part.ratings - 3)
+        for name, part in (("train", fit.split.train), ("test", fit.split.test))
+    }
+    found = evaluate_ratings(
+        lambda *pairs: (predictor(fit)(*pairs)[0] - 3, predictor(fit)(*pairs)[1]), replace(fit.split, **lower)
+    )
+    pd.testing.assert_frame_equal(found.groups, evaluate_ratings(predictor(fit), fit.split).groups, rtol=1e-9)
+
+
 def test_tuning_users_are_left_out_of_the_headline(fit):
     tuning = np.arange(fit.dataset.n_users) % 3 == 0
     found = evaluate_ratings(predictor(fit), replace(fit.split, tuning_users=tuning))
@@ -276,7 +288,7 @@ def test_what_ranks_is_refused_and_errors_are_correlated(fit, runs, tmp_path, ca
         reliability(fit)
     found = error_correlation(fit, resamples=20)
     assert found.outcome == "held-out rating" and found.n_pairs == len(fit.split.test)
-    mean, sd = fit.posterior.score(fit.split.test.users, fit.split.test.items)
+    mean, sd = fit.posterior.score(fit.split.test.users.tolist(), fit.split.test.items.tolist())
     from scipy.stats import spearmanr
 
     expected = spearmanr((fit.split.test.ratings - mean.numpy()) ** 2, sd.numpy()).statistic

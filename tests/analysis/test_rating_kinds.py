@@ -222,9 +222,13 @@ def test_ratios_are_joint_over_evidence_over_q(fits, kind):
             assert found[draw, place] == pytest.approx(float(joint - evidence - q.log_prob(at)), abs=1e-8)
 
 
+def draw_of_v(fit: Fit, items: Any, seed: int) -> torch.Tensor:
+    return fit.posterior.select(torch.zeros(0, dtype=torch.int64), torch.tensor(items)).sample(1, seed)["v"][0]
+
+
 @pytest.mark.parametrize("kind", ["clicks by a bound", "stored clicks", "clicks", "counts"])
-def test_ratios_with_v_at_its_mean_differ_as_the_densities_do(fits, kind):
-    """Of two draws log p(R_i, u | E[V]) - log q(u), cells by hand; the mean ratio is 1."""
+def test_ratios_with_v_at_a_draw_differ_as_the_densities_do(fits, kind):
+    """Of two draws log p(R_i, u | V) - log q(u), cells by hand; the mean ratio is 1."""
     fit, users, n, seed = fits[kind], np.array([5, 0]), 9, 3
     found = log_ratios(fit, users, n, seed)
     np.testing.assert_allclose(np.exp(found).mean(0), 1, rtol=1e-12)
@@ -236,7 +240,10 @@ def test_ratios_with_v_at_its_mean_differ_as_the_densities_do(fits, kind):
     noise = torch.randn((n, 2, width), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     u = loc + (tril @ noise[..., None]).squeeze(-1)
     rows = torch.cat([u, torch.full((n, 2, 1), fit.model.kappa_v, dtype=torch.float64)], -1) if has_biases(fit) else u
-    scores = rows @ fit.posterior.v_loc.mT
+    observed = UserRows.of(fit, users).items
+    v = fit.posterior.v_loc.clone()
+    v[observed.tolist()] = draw_of_v(fit, observed, seed)
+    scores = rows @ v.mT
     log_prob = torch.where(confidences > 0, 1.0, 0.0)[users] * cell_of(fit, scores, confidences[users]).log_prob(
         ratings[users]
     )
