@@ -183,13 +183,15 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
 def draw_coverage(results: Sequence[Coverage]) -> Any:
     """One figure for all fits: coverage less level, PIT ECDFs with their bands, and 50, 80 and 90 % fit by fit.
 
-    Rows are the true score and the held-out rating. A fit without uncertainty is named and has no marks. Returns a
+    Rows are the true score, if it is known, and the held-out rating. A fit without uncertainty is named and has no marks. Returns a
     matplotlib figure.
     """
     from analysis.plots import colors, figure
 
-    drawn, axes = figure(3, 2, width=4.8, height=3.6)
-    for (curve, ecdf, dots), target in zip(axes, ("true score", "held-out rating"), strict=True):
+    targets = [one for one in ("true score", "held-out rating") if any(one in result.pits for result in results)]
+    targets = targets or ["true score", "held-out rating"]
+    drawn, axes = figure(3, len(targets), width=4.8, height=3.6)
+    for (curve, ecdf, dots), target in zip(axes, targets, strict=True):
         for level in LEVELS:
             dots.axhline(100 * level, color="#222222", linewidth=0.8, linestyle=":")
         for index, (result, color) in enumerate(zip(results, colors([one.name for one in results]), strict=True)):
@@ -216,6 +218,6 @@ def draw_coverage(results: Sequence[Coverage]) -> Any:
         dots.set_xlim(-0.6, len(results) - 0.4)
         dots.grid(axis="x", visible=False)
     if any(result.pits for result in results):
-        axes[0 if any("true score" in result.pits for result in results) else 1, 0].legend(fontsize="small")
+        axes[0, 0].legend(fontsize="small")
     drawn.supxlabel("Shading and grey bars: where 95 % of right posteriors would lie.", fontsize="small")
     return drawn

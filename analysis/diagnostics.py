@@ -752,7 +752,7 @@ def diagnose(
         checks[source] = predictive_checks(
             fit, source, n_users=check_users, n_texts=check_texts, draws=check_draws, seed=seed
         )
-        figures[f"{source}-checks"] = plot_checks(checks[source], f"{source} predictive checks, exposure given")
+        figures[f"{source}-checks"] = plot_checks(checks[source], f"{source} predictive checks")
         rows += [
             (f"{source}: {check.name}", str(check), check.meaning if source == "posterior" or table is None else "")
             for check in checks[source]
