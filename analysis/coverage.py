@@ -183,8 +183,8 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
 def draw_coverage(results: Sequence[Coverage]) -> Any:
     """One figure for all fits: coverage less level, PIT ECDFs with their bands, and 50, 80 and 90 % fit by fit.
 
-    Rows are the true score, if it is known, and the held-out rating. A fit without uncertainty is named and has no marks. Returns a
-    matplotlib figure.
+    Rows are the true score, if it is known, and the held-out rating. A fit without uncertainty is named and has no
+    marks. Returns a matplotlib figure.
     """
     from analysis.plots import colors, figure
 
