@@ -1,5 +1,6 @@
 """Exports and diagnostics of every rating likelihood and of biases, against the Pyro program and dense densities."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,14 +10,20 @@ from pyro import poutine
 from torch import distributions as dist
 from torch.distributions import MultivariateNormal, Normal
 
+import inference
 from analysis import posterior
+from analysis.calibration import main as calibration_main
+from analysis.compare import main as compare_main
 from analysis.diagnostics import BACKGROUND_OF_A_USER, diagnose, log_ratios, pareto_k, predictive_checks, traces
 from analysis.diagnostics import main as diagnostics_main
 from analysis.posterior import UserRows, draw_blocks, pairs_by_kind, to_datatree
+from analysis.report import main as report_main
 from inference.fitting import Fit
 from models.build import content_likelihood, observe
+from pyro_cvae.data.contents import Tokens, Vectors
+from pyro_cvae.data.splits import held_out_cells
 from pyro_cvae.errors import InputError
-from tests.analysis.kinds import KINDS, NORMAL, WHOLE_ROWS, small_fit
+from tests.analysis.kinds import KINDS, NORMAL, SMALL, WHOLE_ROWS, small_fit, stars
 
 QUICK: dict[str, int] = {"n_users": 5, "draws": 200, "check_users": 8, "check_texts": 5, "check_draws": 20}
 
@@ -259,8 +266,6 @@ def test_ratios_with_v_at_a_draw_differ_as_the_densities_do(fits, kind):
 
 def sharp(fit: Fit) -> Fit:
     """The fit with hardly any spread of u and v."""
-    from dataclasses import replace
-
     q = fit.posterior
     nothing = {"u_covariance": None, "u_block": None, "v_covariance": None, "v_block": None}
     scales = {"u_scale": torch.zeros_like(q.u_loc), "v_scale": torch.zeros_like(q.v_loc), "kind": "mean-field"}
@@ -318,14 +323,39 @@ def test_every_likelihood_is_diagnosed(fits, kind):
     assert ("validation RMSE" in shown) == fit.model.ratings.explicit != ("validation recall@300" in shown)
 
 
-def test_contents_without_word_counts_have_no_checks_of_texts(fits):
-    from dataclasses import replace
+OF_CONTENTS: dict[str, dict[str, Any]] = {
+    "vectors": {"content": "vectors", "content_likelihood": "normal"},
+    "tokens": {"content": "phrase", "content_likelihood": "tokens"},
+    "several": {
+        "content_likelihood": "product",
+        "content_likelihood_args": {"text": "multinomial", "vectors": "normal", "phrase": "tokens"},
+    },
+}
 
-    fit = replace(fits["stars"], scalings={})
+
+@pytest.mark.parametrize("which", OF_CONTENTS)
+def test_other_contents_in_every_command(which, tmp_path):
+    """Vectors, tokens, and a product with the text, parts of which items lack: checks of texts alone are left out."""
+    data, rng = stars(), np.random.default_rng(3)
+    n, present = data.n_items, rng.random(data.n_items) < 0.8
+    lengths = np.where(present, rng.integers(1, 6, n), 0)
+    indptr = np.concatenate([[0], lengths.cumsum()])
+    words = ("?", "red", "green", "blue")
+    phrase = Tokens(indptr, rng.integers(0, 4, indptr[-1]).astype(np.int32), words, present)
+    vectors = Vectors(rng.standard_normal((n, 5)).astype(np.float32), np.ones(n, bool))
+    data = replace(data, others={"vectors": vectors, "phrase": phrase})
+    options = SMALL | {"rating_likelihood": "normal"} | OF_CONTENTS[which]
+    fit = inference.fit(data, held_out_cells(data, 0.25, 0), **options, out=tmp_path / "run")
     found = diagnose(fit, **QUICK)
     names = [check.name for checks in found.checks.values() for check in checks]
     assert names and not any("word" in name for name in names)
     assert "no table of word counts" in found.summary.set_index("what").loc["texts", "note"]
+    assert to_datatree(fit, draws=10)["posterior"].sizes["factor"] == 2
+    run = str(tmp_path / "run")
+    report_main([run, "--out", str(tmp_path / "report.html"), "--users", "1", "--draws", "20"])
+    compare_main([run, "--out", str(tmp_path / "compared"), "--resamples", "20", "--draws", "2", "--users", "3"])
+    calibration_main([run, "--out", str(tmp_path / "calibrated"), "--draws", "20", "--resamples", "20"])
+    assert (tmp_path / "compared" / "errors.csv").exists() and (tmp_path / "calibrated" / "coverage.csv").exists()
 
 
 def test_points_are_refused():
