@@ -23,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "stars without biases": {"rating_likelihood": "normal", "biases": "off"},
     "stars by gradients": {"rating_likelihood": "normal", **BY_GRADIENTS},
     "clicks by a bound": {"rating_likelihood": "bernoulli-bound"},
-    "stored clicks": {"rating_likelihood": "bernoulli-bound", "rating_likelihood_args": {"zeros": False}},
+    "stored clicks": {"rating_likelihood": "bernoulli", "rating_likelihood_args": {"zeros": False}, **BY_GRADIENTS},
     "clicks": {"rating_likelihood": "bernoulli", "parametrization": "non-centred", **BY_GRADIENTS},
     "counts": {"rating_likelihood": "poisson", "biases": "off", **BY_GRADIENTS},
 }
