@@ -186,7 +186,7 @@ CASES = {
     "blank rating": svi(
         "--ratings", "stars", files={"pairs.csv": STARS.replace("2.5", "")}, place="pairs.csv:5:", words="missing"
     ),
-    "moons": svi("--ratings", "moons", words="--ratings is 'moons', but it must be one of clicks, stars"),
+    "moons": svi("--ratings", "moons", words="--ratings is 'moons', but it must be one of auto, clicks, stars"),
     "no stars": cite("--ratings", "stars", words="are all 1: they are clicks; leave --ratings stars out"),
     # contents
     "unknown kind": svi("--contents", "p=sound:p.npy", words="there is no kind 'sound'"),
