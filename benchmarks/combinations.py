@@ -1,4 +1,4 @@
-"""Every combination of likelihoods, networks and algorithms, each on its own data: ``python -m benchmarks.combinations``.
+"""Every combination of likelihoods, networks and algorithms on its own data: ``python -m benchmarks.combinations``.
 
 The list is made from the package's own tables (``inference.compatibility``, ``inference.options``): each likelihood of
 contents with each kind of content that it reads and each network that reads that kind, each likelihood of ratings, each
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import math
 import subprocess
 import sys
 import time
@@ -36,7 +37,7 @@ from inference.compatibility import CONTENT_LIKELIHOODS, NETWORKS, PRODUCT
 from inference.fitting import Pretrained, fit_with
 from inference.options import METHODS, RATINGS, Options
 from models.build import content_likelihood, forms_of, make_model, observe
-from models.rows import PartRows, SparseRows, TokenRows
+from models.rows import PartRows, TokenRows
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import AnyContent, Images, Tokens, Vectors
 from pyro_cvae.data.dataset import Dataset
@@ -44,29 +45,40 @@ from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
 
-N_USERS, N_ITEMS, N_FACTORS, N_FEATURES, SIDE = 150, 250, 3, 40, 8
+N_USERS, N_ITEMS, N_FACTORS = 150, 250, 3
+N_FEATURES, SIDE = 40, 8
+N_CATEGORIES, SMALL_SIDE = 8, 4
+"""Of categorical contents, of which 250 items would otherwise show too few of each."""
 COLD, SEEN = 0.2, 0.25
 """Shares of items without seen cells, and of seen cells of the others."""
 SPREAD, MEAN = 1.5, 0.3
-"""Standard deviation of the decoder's heads over items, in units of the noise, and mean of x where heads are at rest."""
+"""Standard deviation of the decoder's heads over items, in units of the noise if that is Normal, and mean of x where
+they are at rest; of Normal contents it is five standard deviations of the noise, so that few are below 0."""
 MODEL: dict[str, Any] = {
     **{"factors": N_FACTORS, "hidden": (20,), "activation": "tanh", "tied": False, "encoder_input": "same"},
-    **{"a": 1.0, "b": 0.1, "lambda_u": 2.0, "lambda_v": 5.0, "lambda_b": 4.0, "pretrain_epochs": 40, "batch_size": 50},
+    **{
+        "a": 1.0,
+        "b": 0.1,
+        "lambda_u": 2.0,
+        "lambda_v": 5.0,
+        "lambda_b": 4.0,
+        "pretrain_epochs": 150,
+        "batch_size": 125,
+    },
     **{"scaling": "none", "threads": 1},
 }
 HOW: dict[str, dict[str, Any]] = {
     "coordinate": {"epochs": 3, "sweeps": 10},
-    "svi": {"epochs": 60, "factor_learning_rate": 0.1},
+    "svi": {"epochs": 80, "factor_learning_rate": 0.1},
     "mcmc": {"draws": 50, "warmup": 50, "chains": 2},
 }
-ARGUMENTS: dict[str, dict[str, Any]] = {"normal": {"lambda_x": 100.0}}
-"""Of contents; noise of standard deviation 0.1, so that pixels stay within their range."""
+ARGUMENTS: dict[tuple[str, str], dict[str, Any]] = {("normal", "images"): {"lambda_x": 100.0}}
+"""Of a content of a kind; noise of standard deviation 0.1, so that pixels stay within their range."""
 PARTS = {"words": "multinomial", "vectors": "normal", "images": "bernoulli", "tokens": "tokens"}
 """Of a product: one content of each kind, which a third of the items lacks."""
 MODES = {"map": {"mode": "map"}, "bayes": {"mode": "bayes"}, "structured": {"mode": "bayes", "guide": "structured"}}
-FLOORS = {"warm": 0.6, "cold": 0.3}
-WEAK = {"categorical": 0.05}
-"""Floors of cold items for contents that say little: one category an item."""
+WARM_FLOOR, COLD_FLOOR, WEAK_FLOOR = 0.5, 0.4, 0.2
+"""The last is that of cold items whose content says little: one category an item."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +100,9 @@ class Case:
     def arguments(self) -> dict[str, Any]:
         """The options of the content."""
         if self.content != PRODUCT:
-            return {"content": self.kind, "content_likelihood_args": ARGUMENTS.get(self.content, {})}
-        named = {f"{kind}.{key}": v for kind, part in PARTS.items() for key, v in ARGUMENTS.get(part, {}).items()}
+            return {"content": self.kind, "content_likelihood_args": ARGUMENTS.get((self.content, self.kind), {})}
+        each = {kind: ARGUMENTS.get((part, kind), {}) for kind, part in PARTS.items()}
+        named = {f"{kind}.{key}": value for kind, own in each.items() for key, value in own.items()}
         return {"content_likelihood_args": PARTS | named}
 
     def options(self) -> Options:
@@ -123,13 +136,14 @@ def compatible(case: Case) -> str:
 
 def blank(kind: str, present: np.ndarray, one_hot: bool, rng: np.random.Generator) -> AnyContent:
     """A content of this kind in the support of its likelihood: what gives the lengths of texts."""
-    n, shape = len(present), (1, SIDE, SIDE) if kind == "images" else (N_FEATURES,)
+    n, n_features = len(present), N_CATEGORIES if one_hot else N_FEATURES
+    side = SMALL_SIDE if one_hot else SIDE
     if kind == "tokens":
         lengths = np.where(present, 8, 0)
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         names = ("<unknown>", *(f"t{number}" for number in range(1, N_FEATURES)))
         return Tokens(indptr, rng.integers(N_FEATURES, size=indptr[-1]).astype(np.int32), names, present)
-    size = int(np.prod(shape))
+    size = side**2 if kind == "images" else n_features
     values = np.eye(size)[rng.integers(size, size=n)] if one_hot else rng.random((n, size)) < MEAN
     return as_content(kind, values * present[:, None], present)
 
@@ -139,7 +153,8 @@ def as_content(kind: str, values: np.ndarray, present: np.ndarray) -> AnyContent
     if kind == "words":
         return Content(sp.csr_matrix(np.asarray(values, float).clip(0)), given=present)
     if kind == "images":
-        return Images(values.clip(0, 1).reshape(-1, 1, SIDE, SIDE).astype(np.float32), present)
+        side = math.isqrt(values.shape[1])
+        return Images(values.clip(0, 1).reshape(-1, 1, side, side).astype(np.float32), present)
     return Vectors(values.astype(np.float32), present)
 
 
@@ -152,8 +167,10 @@ def enliven(decoder: torch.nn.Module, likelihood: Any, rows: Any, generator: tor
     weights = [(p, torch.randn(p.shape, generator=generator).to(p) / p.shape[-1] ** 0.5) for p in decoder.parameters()]
     z = torch.randn(len(rows), N_FACTORS, generator=generator).to(weights[0][0])
     n_features = rows.n_tokens + 1 if isinstance(rows, TokenRows) else rows.n_columns
-    rest = likelihood.initial_bias(torch.full((n_features,), 0.5 if hasattr(likelihood, "lambda_x") else MEAN).to(z))
-    target = SPREAD * (float(likelihood.lambda_x) ** -0.5 if hasattr(likelihood, "lambda_x") else 1.0)
+    noise = float(likelihood.lambda_x) ** -0.5 if hasattr(likelihood, "lambda_x") else 1.0
+    mean = 5 * noise if hasattr(likelihood, "lambda_x") else MEAN
+    rest = likelihood.initial_bias(torch.full((n_features,), mean).to(z))
+    target = SPREAD * noise
     low, high = 0.0, 20.0
     for _ in range(30):
         factor = (low + high) / 2
@@ -163,6 +180,9 @@ def enliven(decoder: torch.nn.Module, likelihood: Any, rows: Any, generator: tor
         wide = max(float(head.std(0).mean()) for head in found.values())
         low, high = (factor, high) if wide < target else (low, factor)
     for head, value in rest.items():
+        if isinstance(rows, TokenRows):  # five tokens a sequence
+            decoder.outputs[head][-1] = 0.0  # type: ignore[index, union-attr]
+            value[-1] = value[0] + math.log(rows.n_tokens / 5)
         decoder.output_biases[head].copy_(value)  # type: ignore[index, union-attr]
 
 
@@ -248,8 +268,9 @@ def measure(case: Case, data: tuple[Dataset, Split, np.ndarray, np.ndarray], pre
     row = asdict(case) | {"warm": _correlation(scores, found, unseen & ~cold)}
     row["cold"] = _correlation(scores, found, unseen & cold)
     row["seconds"] = time.perf_counter() - began
-    low = WEAK.get(case.content, FLOORS["cold"])
-    row["ok"] = bool(row["warm"] >= FLOORS["warm"] and row["cold"] >= low)
+    row["ok"] = row["warm"] >= WARM_FLOOR and row["cold"] >= (
+        WEAK_FLOOR if case.content == "categorical" else COLD_FLOOR
+    )
     return row
 
 

@@ -146,9 +146,11 @@ def start_mlp(
     for weight, bias in zip(reversed(list(decoder.weights)), reversed(list(decoder.biases)), strict=True):
         free = id(weight) not in tied
         h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, hidden, scale=free, rest=rest))
-    for head, begin in likelihood.initial_bias(_mean(content)).items():
+    mean = _mean(content)
+    for head, begin in likelihood.initial_bias(mean).items():
         if isinstance(inputs, DenseRows):  # half as wide as the content, in the directions in which it varies most
-            outward = outward * (0.5 * sampled.dense().std(0).norm() / (h @ outward.mT).std(0).norm())
+            wide = 0.5 * _in_units_of(head, likelihood, mean, sampled.dense().std(0).to(mean)).norm()
+            outward = outward * (wide.to(table) / (h @ outward.mT).std(0).norm())
             decoder.outputs[head].copy_(outward)
         elif not as_is and id(decoder.outputs[head]) not in tied:
             decoder.outputs[head].copy_(table)
@@ -178,6 +180,12 @@ def _standardize(
     pre = pre / spread
     bias.copy_(-pre.mean(0) if gain is None else -rest * weight.sum(0))
     return pre + bias
+
+
+def _in_units_of(head: str, likelihood: ContentLikelihood, mean: Tensor, spread: Tensor) -> Tensor:
+    """Standard deviations ``spread`` of the content as those of a head, which may be a logit or a log, (n_features,)."""
+    low, at, high = (likelihood.initial_bias(mean + half * spread)[head] for half in (-0.5, 0.0, 0.5))
+    return 2 * torch.minimum(high - at, at - low)
 
 
 def _mean(rows: NumberRows, at_once: int = 4096) -> Tensor:
