@@ -78,7 +78,7 @@ PARTS = {"words": "multinomial", "vectors": "normal", "images": "bernoulli", "to
 """Of a product: one content of each kind, which a third of the items lacks."""
 MODES = {"map": {"mode": "map"}, "bayes": {"mode": "bayes"}, "structured": {"mode": "bayes", "guide": "structured"}}
 WARM_FLOOR, COLD_FLOOR, WEAK_FLOOR = 0.5, 0.4, 0.4
-"""The last is of warm items with categorical content. One category says so little of an item that cold ones have none."""
+"""The last is of warm items with categorical content. A category says so little of an item that cold ones have none."""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Study:
         options = Options.of(method, mode=mode, threads=self.threads, **SHARED, **how, **settings)
         fit = fit_with(self.dataset, split, options, pretrained=self.pretrained.setdefault(method, Pretrained()))
         if settings.get("learn_precisions"):
-            noise = {"rating_likelihood_args": {"tau": float(fit.model.ratings.tau), "learned": False}}
+            noise = {"rating_likelihood_args": {"tau": float(fit.model.ratings.tau.detach()), "learned": False}}
             self.learned = fit.metrics["precisions"] | noise
 
         def predict(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -101,7 +101,7 @@ def surprise(name: str, split: Split, settings: dict[str, Any]) -> Predictor:
     try:
         import surprise as package
     except ImportError:
-        raise MachineError("the rival needs scikit-surprise", "install it: pip install -e '.[surprise]'") from None
+        raise MachineError("the rival needs scikit-surprise", "install it: pip install -e '.[stars]'") from None
     import pandas as pd
 
     seen = split.train.select(split.train.observed)

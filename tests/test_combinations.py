@@ -1,0 +1,118 @@
+"""Combinations of likelihoods, networks and algorithms on data drawn from each (benchmarks.combinations)."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks import combinations
+from benchmarks.combinations import Case
+from inference.compatibility import CONTENT_LIKELIHOODS, NETWORKS
+from inference.fitting import Pretrained
+from inference.options import METHODS, RATINGS
+from models import contents, networks, ratings
+
+
+def measure(case):
+    return combinations.measure(case, combinations.simulate(case), Pretrained())
+
+
+def test_every_name_of_the_package_is_in_some_compatible_combination():
+    good = [case for case in combinations.cases() if not combinations.compatible(case)]
+    assert {case.content for case in good} == set(CONTENT_LIKELIHOODS) == set(contents.NAMES)
+    assert {case.network for case in good} - {"auto"} == set(NETWORKS) == set(networks.NAMES)
+    assert {case.rating for case in good} == set(RATINGS) == set(ratings.NAMES)
+    assert {case.method for case in good} == set(METHODS)
+    assert {case.kind for case in good} == {kind for kinds in CONTENT_LIKELIHOODS.values() for kind in kinds} | {"all"}
+    closed = {case.rating for case in good if case.method == "coordinate"}
+    assert closed == {name for name, facts in RATINGS.items() if facts.conjugate}
+
+
+def test_a_drawn_content_varies_with_z_and_is_of_its_kind():
+    """x is the likelihood's own draw, in its support, and tells items apart more than noise does."""
+    case = Case("poisson", "words", "mlp", "normal", "svi", "map")
+    dataset, split, scores, cold = combinations.simulate(case)
+    counts = dataset.others["words"].counts.toarray()
+    assert (counts == counts.round()).all() and counts.mean() > 0.2
+    assert counts.var(0).mean() > 1.5 * counts.mean()  # a Poisson of one rate would have its mean as variance
+    assert split.train.observed.sum() < 0.3 * scores.size and not split.train.item_counts[cold].any()
+    again = combinations.simulate(case)
+    assert np.array_equal(scores, again[2]) and dataset.fingerprint() == again[0].fingerprint()
+
+
+def test_ratings_follow_the_true_scores():
+    """Clicks are drawn at sigmoid(s) of all cells that may be seen, zeros not stored, others missing."""
+    _, split, scores, cold = combinations.simulate(Case("bernoulli", "words", "mlp", "bernoulli", "svi", "map"))
+    pairs = split.train
+    clicked = np.zeros(scores.shape, bool)
+    clicked[pairs.users[pairs.positive], pairs.items[pairs.positive]] = True
+    missing = np.zeros(scores.shape, bool)
+    missing[pairs.users[~pairs.observed], pairs.items[~pairs.observed]] = True
+    assert missing[:, cold].all() and not clicked[missing].any()
+    expected = 1 / (1 + np.exp(-scores[~missing]))
+    error = np.sqrt((expected * (1 - expected)).sum())
+    assert abs(clicked[~missing].sum() - expected.sum()) < 3.9 * error
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("bernoulli", "words", "mlp", "confidence-normal", "coordinate", "bayes"),
+        Case("normal", "images", "convolutional", "normal", "coordinate", "map"),
+        Case("poisson", "vectors", "mlp", "bernoulli-bound", "coordinate", "bayes"),
+    ],
+    ids=lambda case: f"{case.content}-{case.rating}",
+)
+def test_scores_are_recovered(case):
+    assert measure(case)["ok"]
+
+
+def test_a_fit_to_other_ratings_is_below_the_floor():
+    """The floors are no formality: with the items' scores shuffled nothing is recovered."""
+    case = Case("bernoulli", "words", "mlp", "confidence-normal", "coordinate", "map")
+    dataset, split, scores, cold = combinations.simulate(case)
+    shuffled = scores[:, np.random.default_rng(0).permutation(scores.shape[1])]
+    row = combinations.measure(case, (dataset, split, shuffled, cold), Pretrained())
+    assert not row["ok"] and abs(row["warm"]) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("content", [name for name in CONTENT_LIKELIHOODS if name != "categorical"])
+def test_scores_are_recovered_from_every_content(content):
+    kind = "all" if content == "product" else CONTENT_LIKELIHOODS[content][-1]
+    network = "auto" if content == "product" else next(n for n in reversed(NETWORKS) if kind in NETWORKS[n])
+    assert measure(Case(content, kind, network, "confidence-normal", "coordinate", "bayes"))["ok"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rating", list(RATINGS))
+@pytest.mark.parametrize("mode", list(combinations.MODES))
+def test_scores_are_recovered_from_every_rating(rating, mode):
+    cases = [Case("bernoulli", "words", "mlp", rating, method, mode) for method in METHODS]
+    good = [case for case in cases if not combinations.compatible(case)]
+    data = combinations.simulate(cases[0])
+    rows = [combinations.measure(case, data, Pretrained()) for case in good]
+    assert all(row["ok"] for row in rows) and (rows or mode == "structured")
+
+
+@pytest.mark.slow
+def test_incompatible_names_are_refused_at_once():
+    """In one line with what works, exit code 2, and before torch is imported: the second of two calls counts."""
+    wrong = [
+        ("coordinate", ["--rating-likelihood", "poisson"], "confidence-normal"),
+        ("mcmc", ["--rating-likelihood", "bernoulli-bound", "--mode", "bayes"], "normal"),
+        ("svi", ["--rating-likelihood", "bernoulli", "--guide", "structured"], "normal"),
+        ("svi", ["--content-likelihood", "tokens", "--network", "mlp"], "recurrent"),
+    ]
+    for method, flags, works in wrong:
+        for _ in range(2):
+            began = time.perf_counter()
+            answer = subprocess.run(
+                [sys.executable, "-m", f"inference.{method}", *flags], capture_output=True, text=True
+            )
+            seconds = time.perf_counter() - began
+        assert answer.returncode == 2 and len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+        assert works in answer.stderr and not answer.stdout
+        assert seconds < 1, f"{method} {flags} took {seconds:.2f} seconds"
