@@ -183,9 +183,9 @@ def _standardize(
 
 
 def _in_units_of(head: str, likelihood: ContentLikelihood, mean: Tensor, spread: Tensor) -> Tensor:
-    """Standard deviations ``spread`` of the content as those of a head, which may be a logit or a log, (n_features,)."""
+    """Standard deviations ``spread`` of the content as those of a head, (n_features,): smaller where it is a log."""
     low, at, high = (likelihood.initial_bias(mean + half * spread)[head] for half in (-0.5, 0.0, 0.5))
-    return 2 * torch.minimum(high - at, at - low)
+    return torch.minimum(spread, 2 * torch.minimum(high - at, at - low))
 
 
 def _mean(rows: NumberRows, at_once: int = 4096) -> Tensor:

@@ -15,7 +15,7 @@ class Options:
 
 @pytest.mark.parametrize("name", ["poisson", "negative-binomial", "bernoulli", "normal"])
 def test_decoder_of_vectors_starts_half_as_wide_as_the_content(name):
-    """Over items a Normal's means vary half as much as x; rates and logits stay moderate however large the counts."""
+    """Over items a Normal's means vary half as much as x; logs of rates stay moderate however large the counts."""
     torch.manual_seed(0)
     z = torch.randn(400, 3, dtype=torch.float64)
     score = 1.5 * z @ torch.randn(3, 12, dtype=torch.float64)
@@ -34,5 +34,5 @@ def test_decoder_of_vectors_starts_half_as_wide_as_the_content(name):
         wide, known = head.std(0).norm(), 0.5 * x.std(0).norm()
         assert abs(wide / known - 1) < 0.1
     else:
-        assert 0.2 < float(head.std(0).mean()) < 2.0
+        assert 0.1 < float(head.std(0).mean()) < 2.0
         assert x.std(0).max() > (10 if name != "bernoulli" else 0)
