@@ -199,7 +199,8 @@ def simulate(case: Case, seed: int = 0) -> tuple[Dataset, Split, np.ndarray, np.
     stored = ~seen | (rng.random(seen.shape) < (0.5 if model.ratings.zeros else 1.0))
     users, items = stored.nonzero()
     pattern = np.where(seen, np.nan, 0.0)[users, items]
-    pairs = Interactions(users, items, np.ones(len(users)), pattern, None, N_USERS, N_ITEMS)
+    placeholder = (np.arange(len(users)) % 2).astype(float)  # in the support of every likelihood of ratings
+    pairs = Interactions(users, items, placeholder, pattern, None, N_USERS, N_ITEMS)
     blank_data = _dataset(case, pairs, others)
     observations, _ = observe(blank_data, _split(pairs), likelihood, options.model, "none")
     torch.manual_seed(seed)
