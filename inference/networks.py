@@ -202,7 +202,7 @@ def adam(
     The loss is per item, hence so is the decay, lambda_w / n_items. A likelihood's own parameters have none.
     """
     networks = list(nn.ModuleList([model.encoder, model.decoder]).parameters())
-    own = {id(parameter) for parameter in networks}
+    own = {id(parameter) for parameter in [*networks, *(p for part in (others or {}).values() for p in part)]}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in own]
     groups = [{"params": networks, "lr": learning_rate, "weight_decay": model.lambda_w / model.n_items}]
     groups += [{"params": rest, "lr": learning_rate}] if rest else []

@@ -251,7 +251,8 @@ class SVIOptions:
     """Of stochastic variational inference alone: the gradient steps of u and v.
 
     Parameters:
-        factor_learning_rate: Adam's step of u and v, in standard deviations of their priors.
+        factor_learning_rate: Adam's step of u and v, in standard deviations of their priors, and of the rating
+            likelihood's own parameters.
         init_scale: Standard deviations of q(u) and q(v) at the start, in those of their priors.
     """
 

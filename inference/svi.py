@@ -62,7 +62,10 @@ class SVI(NetworkFit[NetworkState]):
         return self.options.method
 
     def _adam(self, model: CVAE, guide: AutoGuideList, learning_rate: float) -> torch.optim.Optimizer:
-        """Adam with ``learning_rate`` for the networks; for factors the step is in prior standard deviations."""
+        """Adam with ``learning_rate`` for the networks; for factors the step is in prior standard deviations.
+
+        The ratings' own parameters (a global mean, a noise, a bound's) move with the factors.
+        """
         size = self._method.factor_learning_rate
         networks = {id(parameter) for parameter in model.parameters()}
         factors: dict[float, list[nn.Parameter]] = {}
@@ -71,6 +74,9 @@ class SVI(NetworkFit[NetworkState]):
                 is_log_scale = name.endswith("scale_unconstrained")
                 sd = 1.0 if is_log_scale else prior_sd(model, "u" if name.startswith("0.") else model.item_site)
                 factors.setdefault(size * sd, []).append(parameter)
+        own = [*model.ratings.parameters(), *([] if model.mean is None else [model.mean])]
+        if own:
+            factors.setdefault(size, []).extend(own)
         return adam(model, learning_rate, factors)
 
     def terms(self, elbo: NamedELBO, state: NetworkState, batch: Batch) -> dict[str, Tensor]:

@@ -151,8 +151,9 @@ class _Kit:
             mass = self.density(score, rows).sum(0)
         elif support is constraints.real:
             sd, mean = dist.stddev.detach(), dist.mean.detach()
-            axis = torch.linspace(-14, 14, 4001)[:, None]
-            mass = self.density(score, mean + sd * axis).sum(0) * sd * (axis[1] - axis[0])
+            axis = torch.linspace(-12, 12, 20_001)[:, None]  # of sinh: heavy tails too
+            weight = sd * axis.cosh() * (axis[1] - axis[0])
+            mass = (self.density(score, mean + sd * axis.sinh()) * weight).sum(0)
         else:
             return
         self.require(
