@@ -48,8 +48,13 @@ STUDIES: dict[str, list[str]] = {
     "updates": ["benchmarks.updates"],
     "sbc": ["analysis.sbc", "--thin", "2"],
     "bandit": ["analysis.bandit"],
+    "bound": ["benchmarks.bound"],
+    "combinations": ["benchmarks.combinations"],
+    "titles": ["benchmarks.titles"],
+    "digits": ["benchmarks.digits"],
+    "stars": ["benchmarks.stars"],
 }
-"""Modules and flags by name: what the pages say of Bayes and MAP, of the draws, of folding in and of exploring."""
+"""Modules and flags by name: what the pages say of Bayes and MAP, draws, folding in, exploring and kinds of data."""
 
 
 def main() -> None:
