@@ -29,6 +29,8 @@ from inference.svi import SVI
 from models.build import content_likelihood, forms_of, make_model, new_rows, observe, rating_likelihood
 from models.contents.making import described
 from models.cvae import CVAE
+from models.making import path_of
+from models.ratings import NAMES as RATING_NAMES
 from models.ratings import RatingLikelihood
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
@@ -129,7 +131,8 @@ def fit(
     Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``method`` "svi" (gradients),
     "coordinate" (closed form) or "mcmc" (draws, of small data), ``mode`` "map" or "bayes", ``preset`` settings of the
     package (``--preset``), ``out`` a run folder to be written, ``on_step`` called after each epoch, ``options`` any
-    flag of the command line, with underscores; they win over the preset. ``content_likelihood`` may be a class or an
+    flag of the command line, with underscores; they win over the preset. A likelihood, of content or ratings, may be a
+    class or an
     instance too, of which class and constructor's arguments count. Raises InputError.
     """
     if preset is not None:
@@ -138,6 +141,12 @@ def fit(
     if likelihood is not None and not isinstance(likelihood, str):
         name, arguments = described(likelihood)
         options |= {"content_likelihood": name, "content_likelihood_args": arguments}
+    rating = options.get("rating_likelihood")
+    if rating is not None and not isinstance(rating, str):
+        cls = rating if isinstance(rating, type) else type(rating)
+        arguments = {} if isinstance(rating, type) else dict(rating.made_with)
+        name = path_of(RATING_NAMES, cls, RatingLikelihood, "rating")
+        options |= {"rating_likelihood": name, "rating_likelihood_args": arguments}
     chosen = Options.of(method, mode=mode, out=None if out is None else os.fspath(out), **options)
     return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step)
 

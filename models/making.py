@@ -3,10 +3,50 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pyro_cvae.errors import InputError
+
+
+class Remembered:
+    """Remembers its constructor's arguments, by which a run folder makes the same again."""
+
+    made_with: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """The instance, with the arguments by name."""
+        made = super().__new__(cls)
+        made.__dict__["made_with"] = _bound(cls, args, kwargs)
+        return made
+
+
+def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a constructor by name, those of ``**`` among them."""
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        found = dict(signature.bind(None, *args, **kwargs).arguments)
+    except TypeError:  # the constructor says it better; a copy comes by here without arguments
+        return {}
+    found.pop(next(iter(signature.parameters)), None)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            found |= found.pop(name, {})
+    return found
+
+
+def path_of(names: Mapping[str, str], cls: type[Any], base: type[Any], what: str) -> str:
+    """The package's own name of a class, or its path; the inverse of :func:`class_of`.
+
+    Raises InputError for a class that is no ``base``, or that no path names.
+    """
+    if not issubclass(cls, base):
+        raise InputError(f"{cls.__name__} is no {base.__name__}", f"derive it from models.{what}s.{base.__name__}")
+    if "<locals>" in cls.__qualname__:
+        raise InputError(f"the class {cls.__name__} is defined inside a function", "define it in a module")
+    path = f"{cls.__module__}.{cls.__qualname__}"
+    return next((own for own, where in names.items() if where.replace(":", ".") == path), path)
 
 
 def class_of(names: Mapping[str, str], name: str, base: type[Any], what: str) -> type[Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
+from models.making import Remembered
 from models.networks.base import Decoder
 from models.rows import AnyRows, NumberRows, SparseRows
 from pyro_cvae.errors import InputError
@@ -18,7 +18,7 @@ from pyro_cvae.errors import InputError
 Params = dict[str, Tensor]
 
 
-class ContentLikelihood(nn.Module, ABC):
+class ContentLikelihood(Remembered, nn.Module, ABC):
     """p(x_j | parameters of item j): what a decoder's heads mean.
 
     Subclasses state ``param_names`` (what the heads produce, each (n_items, n_features)) and
@@ -32,7 +32,6 @@ class ContentLikelihood(nn.Module, ABC):
 
     reads: ClassVar[tuple[str, ...]] = ("words", "vectors", "images")
     param_names: ClassVar[tuple[str, ...]]
-    made_with: dict[str, Any]
     default_scaling: ClassVar[str] = "none"
     pseudo: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
@@ -41,12 +40,6 @@ class ContentLikelihood(nn.Module, ABC):
     @abstractmethod
     def distribution(self, **params: Tensor) -> Distribution:
         """p(x | params) with batch shape (n_items,) and event shape (n_features,)."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Remember the constructor's arguments, by which a run folder makes the same likelihood again."""
-        made = super().__new__(cls)
-        made.__dict__["made_with"] = _bound(cls, args, kwargs)
-        return made
 
     def log_prob(self, obs: Any, params: Params) -> Tensor:
         """Log p(x_j | params_j) in nats, (n_items,). The default makes the minibatch's block dense."""
@@ -80,20 +73,6 @@ class ContentLikelihood(nn.Module, ABC):
             columns = torch.randperm(content.n_columns, device=z.device)[: self.subsample]
             return SubsampledContent(self, decoder, z, columns, content.n_columns)
         return ContentDistribution(self, decoder, z, content)
-
-
-def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Arguments of a constructor by name, those of ``**`` among them."""
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    try:
-        found = dict(signature.bind(None, *args, **kwargs).arguments)
-    except TypeError:  # the constructor says it better; a copy comes by here without arguments
-        return {}
-    found.pop(next(iter(signature.parameters)), None)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            found |= found.pop(name, {})
-    return found
 
 
 def at_least_zero(subsample: int) -> int:

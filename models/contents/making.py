@@ -6,8 +6,7 @@ from typing import Any
 
 from models import contents
 from models.contents.base import ContentLikelihood
-from models.making import class_of, made
-from pyro_cvae.errors import InputError
+from models.making import class_of, made, path_of
 
 
 def content_class(name: str) -> type[ContentLikelihood]:
@@ -26,12 +25,7 @@ def described(likelihood: ContentLikelihood | type[ContentLikelihood]) -> tuple[
     What an instance has learned is not kept. Raises InputError for a class inside a function, which no path names.
     """
     cls = likelihood if isinstance(likelihood, type) else type(likelihood)
-    if not issubclass(cls, ContentLikelihood):
-        raise InputError(f"{cls.__name__} is no ContentLikelihood", "derive it from models.contents.ContentLikelihood")
-    if "<locals>" in cls.__qualname__:
-        raise InputError(f"the class {cls.__name__} is defined inside a function", "define it in a module")
-    path = f"{cls.__module__}.{cls.__qualname__}"
-    name = next((own for own, where in contents.NAMES.items() if where.replace(":", ".") == path), path)
+    name = path_of(contents.NAMES, cls, ContentLikelihood, "content")
     arguments: dict[str, Any] = {}
     for key, value in ({} if isinstance(likelihood, type) else likelihood.made_with).items():
         if isinstance(value, ContentLikelihood):

@@ -12,6 +12,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from models.making import Remembered
 from models.observations import RatingColumns
 from models.ratings.columns import CellColumns
 from models.ratings.moments import Moments
@@ -40,7 +41,7 @@ class GaussianSite:
         return zero[users] if isinstance(zero, Tensor) else zero
 
 
-class RatingLikelihood(nn.Module, ABC):
+class RatingLikelihood(Remembered, nn.Module, ABC):
     """p(R_ij | s_ij) of a cell given its score s_ij = u_i.v_j, with the biases where there are any.
 
     Subclasses state :meth:`cell`, and :meth:`expected_log_prob` where the expectation under Normals is known.

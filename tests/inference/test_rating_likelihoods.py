@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from torch.nn import functional as F
 
+import inference
 from inference.coordinate import Coordinate
 from inference.elbo import NamedELBO, constant, total
 from inference.guides import make_guide
@@ -17,6 +18,9 @@ from inference.half_steps import Rows
 from inference.networks import encode
 from inference.options import Options
 from models.ratings.bernoulli import BernoulliBound, slope
+from models.ratings.normal import Normal
+from pyro_cvae.data.simulated import simulated_stars
+from pyro_cvae.data.splits import held_out_cells
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, toy_model, toy_observations
 
 FAMILIES = {
@@ -297,3 +301,17 @@ def test_the_bound_is_below_the_expected_log_likelihood():
     below = F.logsigmoid(xi) + (ratings - 0.5) * mean - xi / 2 - slope(xi) * (second - xi.square())
     assert bound == pytest.approx(float(below[there].sum()), rel=1e-10)
     assert bool((below < cells)[there].all())
+
+
+@pytest.mark.parametrize("given", [Normal(tau=2.0, learned=False), Normal])
+def test_a_likelihood_is_given_by_instance_or_class(given, tmp_path):
+    dataset = simulated_stars(n_users=30, n_items=40, n_words=20)
+    options = {"factors": 2, "hidden": (5,), "pretrain_epochs": 1, "epochs": 0, "sweeps": 2, "threads": 1}
+    split = held_out_cells(dataset, 0.1, 0)
+    fit = inference.fit(dataset, split, method="coordinate", rating_likelihood=given, out=tmp_path / "run", **options)
+    arguments = {} if given is Normal else {"tau": 2.0, "learned": False}
+    assert fit.options.model.rating_likelihood == "normal" and fit.options.model.rating_likelihood_args == arguments
+    again = inference.load(tmp_path / "run")
+    assert again.model.ratings.tau == fit.model.ratings.tau and again.model.mean == fit.model.mean
+    pairs = dataset.user_ids[:9], dataset.item_ids[:9]
+    assert again.predict(*pairs).equals(fit.predict(*pairs))
