@@ -132,8 +132,7 @@ def fit(
     "coordinate" (closed form) or "mcmc" (draws, of small data), ``mode`` "map" or "bayes", ``preset`` settings of the
     package (``--preset``), ``out`` a run folder to be written, ``on_step`` called after each epoch, ``options`` any
     flag of the command line, with underscores; they win over the preset. A likelihood, of content or ratings, may be a
-    class or an
-    instance too, of which class and constructor's arguments count. Raises InputError.
+    class or an instance too, of which class and constructor's arguments count. Raises InputError.
     """
     if preset is not None:
         options = read_preset(preset, Options.classes(method), tuple(METHODS.values()), options)

@@ -39,7 +39,7 @@ class RecommendOptions:
         user: Users to recommend to, by their ids.
         users_from: A file of user ids, one a line.
         history: A table (user, item[, weight]) of users to be folded in and recommended to; their whole history, since
-            what is not in it counts as not chosen.
+            what is not in it counts as not chosen; with a column rating where the run is of explicit ratings.
         likes: All items that one new user has chosen, by their ids; recommend to this user.
         similar: Items to find similar items of, instead of users.
         above: Items two by two; for each user the probability that the first scores above the second.
@@ -406,11 +406,14 @@ def _opened(options: RecommendOptions) -> tuple[Fit, bool]:
     dataset = fit.dataset
     unknown = "error" if options.unknown == "error" else "drop"
     if options.history:
-        users, items, weights = read_pairs(options.history)
+        explicit = fit.model.ratings.explicit
+        users, items, weights, stars = read_pairs(options.history, ratings="stars" if explicit else "clicks")
         users, items = _typed(map(str, users), dataset.user_ids), _typed(map(str, items), dataset.item_ids)
         with _at(options.history):
-            fit = fold_in(fit, users, items, confidences=weights, unknown=unknown)
+            fit = fold_in(fit, users, items, ratings=stars, confidences=weights, unknown=unknown)
     if options.likes:
+        if fit.model.ratings.explicit:
+            raise InputError("--likes says no ratings, which this run is of", "give --history with a column rating")
         taken = dataset.user_ids
         name = int(taken.max()) + 1 if taken.dtype.kind == "i" else max([NEW_USER, *taken], key=len) + "+"
         fit = fold_in(fit, [name] * len(options.likes), _typed(options.likes, dataset.item_ids), unknown=unknown)

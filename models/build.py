@@ -213,6 +213,12 @@ def observe(
     rating = rating_likelihood(options)
     columns = RatingColumns.from_interactions(split.train, rating.default_confidence, options.unrated, torch.float64)
     rating.check(columns)
+    given = columns.ratings[columns.confidences > 0]
+    if rating.explicit and len(given) > 1 and bool((given == given[0]).all()):
+        raise InputError(
+            f"all ratings are {float(given[0]):g}: they are no explicit ratings",
+            "use data with a column of ratings, or another --rating-likelihood",
+        )
     return Observations(content, inputs, columns), scalings
 
 

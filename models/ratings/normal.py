@@ -37,15 +37,6 @@ class Normal(ConfidenceNormal):
         """The precision of the noise, ()."""
         return self.log_tau.exp()
 
-    def check(self, columns: RatingColumns) -> None:
-        """Ratings that are all the same are clicks."""
-        given = columns.ratings[columns.confidences > 0]
-        if len(given) > 1 and bool((given == given[0]).all()):
-            raise InputError(
-                f"all ratings are {float(given[0]):g}: they are no explicit ratings",
-                "use data with a column of ratings, or another --rating-likelihood",
-            )
-
     def cell(self, score: Tensor, confidence: Tensor) -> torch.distributions.Distribution:
         """A Normal of precision tau C_ij."""
         return super().cell(score, self.tau * confidence)

@@ -157,11 +157,19 @@ def read_items(path: files.PathLike) -> tuple[list[Any], list[str], list[str] | 
     return ids, texts_of(table, "text"), texts_of(table, "title") if "title" in table.columns else None
 
 
-def read_pairs(path: files.PathLike) -> tuple[list[Any], list[Any], np.ndarray | None]:
-    """Users, items and, if there, weights of a file of pairs as :func:`load_tables` takes it; raises InputError."""
-    table = read_table(path).pick(PAIRS, ("user", "item"))
+def read_pairs(
+    path: files.PathLike, *, ratings: str = "clicks"
+) -> tuple[list[Any], list[Any], np.ndarray | None, np.ndarray | None]:
+    """Users, items and, if there, weights and ratings of a file of pairs as :func:`load_tables` takes it.
+
+    With ``ratings`` "stars" there must be a column ``rating``, otherwise none is read. Raises InputError.
+    """
+    stars = ratings == "stars"
+    required = ("user", "item", "rating") if stars else ("user", "item")
+    table = read_table(path).pick(STARS if stars else PAIRS, required)
     ((users,), (items,)) = ids_of("user", table), ids_of("item", table)
-    return users, items, numbers_of(table, "weight", _weight, _A_WEIGHT)
+    weights = numbers_of(table, "weight", _weight, _A_WEIGHT)
+    return users, items, weights, numbers_of(table, "rating", plain_number, "a finite number")
 
 
 def build(

@@ -17,9 +17,10 @@ from inference.updates import UpdatedFit, add_items, fold_in, folded_in
 from models.observations import RatingColumns
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.frames import read_pairs
 from pyro_cvae.data.interactions import Interactions
-from pyro_cvae.data.simulated import simulated
-from pyro_cvae.data.splits import Split
+from pyro_cvae.data.simulated import simulated, simulated_stars
+from pyro_cvae.data.splits import Split, held_out_cells
 from pyro_cvae.errors import InputError
 
 N_USERS, N_ITEMS, N_FACTORS = 40, 30, 3
@@ -413,3 +414,44 @@ def test_stored_draws_are_refused(fits):
     for update in (lambda: fold_in(drawn, ["ann"], [0]), lambda: add_items(drawn, ["new"], ["some words"])):
         with pytest.raises(InputError, match=r"stored draws of inference\.mcmc .*inference\.coordinate"):
             update()
+
+
+def test_a_user_of_a_fit_of_stars_is_folded_in_by_ratings(tmp_path):
+    """As the fit's own half-step: a user of the fit, folded in from the same ratings, is the same again."""
+    dataset = simulated_stars(n_users=40, n_items=50, n_words=20, exposure=0.3)
+    options = {"factors": 2, "hidden": (5,), "pretrain_epochs": 2, "epochs": 0, "sweeps": 300, "dtype": "float64"}
+    split = held_out_cells(dataset, 0.1, 0)
+    fit = inference.fit(dataset, split, method="coordinate", rating_likelihood="normal", threads=1, **options)
+    train = split.train.select(split.train.observed)
+    own = train.users == 3
+    user, items = dataset.user_ids[3], dataset.item_ids[train.items[own]]
+    again = fold_in(fit, [user] * own.sum(), items, ratings=train.ratings[own])
+    torch.testing.assert_close(again.posterior.u_loc[3], fit.posterior.u_loc[3], rtol=1e-6, atol=1e-8)
+    rows = torch.tensor([3])
+    for ours, theirs in zip(again.posterior.score(rows, rows), fit.posterior.score(rows, rows), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
+    table = tmp_path / "history.csv"
+    lines = [f"{user},{item},{rating}" for item, rating in zip(items, train.ratings[own], strict=True)]
+    table.write_text("\n".join(["user,item,rating", *lines]), encoding="utf-8")
+    assert read_pairs(table, ratings="stars")[3].tolist() == train.ratings[own].tolist()
+    assert read_pairs(table)[3] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", [{"mode": "map"}, {"diagonal": True}, {}, {"guide": "structured"}])
+def test_a_user_of_a_fit_by_the_bound_of_clicks_is_folded_in(family):
+    """With the user's own xi found anew: a user of a converged fit, folded in from the same clicks, is the same."""
+    dataset = simulated(n_users=40, n_items=50, n_words=20, n_factors=2)
+    split = held_out_cells(dataset, 0.01, 0)
+    options = {"factors": 2, "hidden": (5,), "pretrain_epochs": 2, "epochs": 0, "sweeps": 400, "dtype": "float64"}
+    options |= {"rating_likelihood": "bernoulli-bound", "threads": 1} | family
+    fit = inference.fit(dataset, split, method="coordinate", **options)
+    own = split.train.users == 3
+    user, items = dataset.user_ids[3], dataset.item_ids[split.train.items[own]]
+    confidences = np.where(split.train.observed[own], 1.0, 0.0)
+    again = fold_in(fit, [user] * own.sum(), items, ratings=split.train.ratings[own], confidences=confidences)
+    torch.testing.assert_close(again.posterior.u_loc[3], fit.posterior.u_loc[3], rtol=1e-4, atol=1e-5)
+    if not fit.posterior.is_point:
+        rows = torch.tensor([3])
+        sds = (found.posterior.covariance("u", rows) for found in (again, fit))
+        torch.testing.assert_close(*sds, rtol=1e-3, atol=1e-6)
