@@ -178,7 +178,7 @@ def sweep(folder: str, family: str, factors: int, threads: int, seconds: float) 
         indptr, at, n_users = (torch.as_tensor(arrays[name]).long() for name in ("indptr", "users", "n_users"))
     ones, n_items = torch.ones(len(at)), len(indptr) - 1
     columns = RatingColumns(indptr, at, ones, ones, indptr.diff() > 0, int(n_users))
-    users, items = Cells.of_users(columns, b=0.01), Cells.of_items(columns, b=0.01)
+    users, items = Cells.of_users(columns, 0.01), Cells.of_items(columns, 0.01)
     z_loc = torch.randn(n_items, factors, generator=torch.Generator().manual_seed(SEED))
     kind, laps = FAMILIES[family], list[float]()
     u: Rows | None = None
