@@ -26,6 +26,8 @@ CONTENT_LIKELIHOODS = {
     "product": (*NUMBERS, "tokens"),
 }
 """The package's likelihoods of content, and the kinds that each is a density of; of product see its parts."""
+PSEUDO = ("pseudo-multinomial", "pseudo-bernoulli")
+"""Those without a normaliser on their support."""
 NETWORKS = {"mlp": NUMBERS, "convolutional": ("images",), "recurrent": ("tokens",)}
 """The package's networks, and the kinds that each reads."""
 PRODUCT = "product"
@@ -57,6 +59,15 @@ def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, n
         needed = _kinds(value)
         if needed and ((network != "auto" and network != "mlp") or not set(needed) & set(NETWORKS["mlp"])):
             raise InputError(f"--start is 'svd', which only mlp networks know, and {name} has another", "use whitened")
+
+
+def check_normalised(likelihood: str, arguments: Mapping[str, Any]) -> None:
+    """InputError for a content without a normaliser, or a part without one, of which there is no posterior to draw."""
+    named = arguments.values() if likelihood == PRODUCT else [likelihood]
+    for name in named:
+        if isinstance(name, str) and name in PSEUDO:
+            problem = f"{name} content has no normaliser, and so no posterior for inference.mcmc to draw from"
+            raise InputError(problem, "use another --content-likelihood, or inference.coordinate or inference.svi")
 
 
 def _kinds(likelihood: Any) -> tuple[str, ...]:

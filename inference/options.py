@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from inference.compatibility import check_content
+from inference.compatibility import check_content, check_normalised
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
 
@@ -396,6 +396,7 @@ class Options:
             must = ", ".join(exact) + " in inference.mcmc; bounds run in inference.coordinate, all in inference.svi"
             _check(own.conjugate and own.exact, flag, name, must)
             _check(self.model.biases == "off", "biases", "on", "off in inference.mcmc; others know them")
+            check_normalised(self.model.content_likelihood, self.model.content_likelihood_args)
         else:
             must = ", ".join(exact) + " with --guide structured in inference.svi"
             _check(not structured or (own.conjugate and own.exact), flag, name, must)

@@ -22,6 +22,7 @@ def test_the_table_says_of_likelihoods_what_their_classes_say():
     for name, kinds in compatibility.CONTENT_LIKELIHOODS.items():
         if name != compatibility.PRODUCT:
             assert content_class(name).reads == kinds
+            assert content_class(name).pseudo == (name in compatibility.PSEUDO)
     assert set(compatibility.CONTENT_LIKELIHOODS[compatibility.PRODUCT]) == {"words", "vectors", "images", "tokens"}
 
 
