@@ -26,9 +26,9 @@ from rich.table import Table
 from scipy.stats import rankdata
 from scipy.stats import t as student
 from sklearn.datasets import load_digits
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from inference import rivals
 from inference.evaluate import evaluate
 from inference.fitting import Pretrained, fit_with
 from inference.options import Options
@@ -76,23 +76,9 @@ def simulate(seed: int) -> Dataset:
     return Dataset("digits", pairs, no_text, np.arange(N_USERS), names, None, {"scores": scores}, others)
 
 
-def pixels(dataset: Dataset) -> np.ndarray:
-    """Pixels of every image less their mean image, (n_items, 64)."""
-    images = dataset.others["image"]
-    assert isinstance(images, Images)
-    flat = images.values.reshape(images.n_items, -1).astype(np.float64)
-    return flat - flat.mean(0)
-
-
-def cosine(vectors: np.ndarray, dataset: Dataset, split: Split) -> ScoreBlock:
-    """s_ij = cos(x_j, sum over the user's training images k of x_k / |x_k|)."""
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    profiles = split.train.csr() @ unit
-    return lambda users: torch.from_numpy(profiles[users] @ unit.T)
-
-
-def nearest(vectors: np.ndarray, dataset: Dataset, split: Split, n_neighbours: int = 10) -> ScoreBlock:
-    """s_ij = how many of the ten rated images that are nearest to j user i has chosen."""
+def nearest(dataset: Dataset, split: Split, n_neighbours: int = 10) -> ScoreBlock:
+    """s_ij = how many of the ten rated images whose pixels are nearest to j's user i has chosen."""
+    vectors = dataset.others["image"].centred()  # type: ignore[union-attr]
     rated = np.flatnonzero(split.train.item_counts)
     found = NearestNeighbors(n_neighbors=n_neighbours).fit(vectors[rated]).kneighbors(vectors, return_distance=False)
     n_items = len(vectors)
@@ -107,11 +93,6 @@ def truth(dataset: Dataset, split: Split) -> ScoreBlock:
     assert dataset.truth is not None
     scores = dataset.truth["scores"]
     return lambda users: torch.from_numpy(scores[users])
-
-
-def principal(dataset: Dataset, split: Split) -> ScoreBlock:
-    """:func:`cosine` of twenty principal components of the pixels."""
-    return cosine(PCA(20, random_state=0).fit_transform(pixels(dataset)), dataset, split)
 
 
 def fitted(
@@ -136,12 +117,15 @@ def models(seed: int, threads: int) -> dict[str, Callable[[Dataset, Split], Scor
         f"{network}, {mode}": partial(fitted, network, mode, seed, settings, pretrained=kept[network])
         for network, mode in product(NETWORKS, MODES)
     }
-    rivals = {
-        "cosine of pixels": lambda dataset, split: cosine(pixels(dataset), dataset, split),
-        "cosine of 20 principal components": principal,
-        "10 nearest images by pixels": lambda dataset, split: nearest(pixels(dataset), dataset, split),
+    beside: dict[str, Callable[[Dataset, Split], ScoreBlock]] = {
+        "cosine of pixels": rivals.tfidf,
+        "cosine of 20 singular vectors": partial(rivals.svd, n_dimensions=20),
+        "64 singular vectors as z, no network": partial(rivals.svd_prior, n_dimensions=64),
+        "10 nearest images by pixels": nearest,
+        "popularity": rivals.popularity,
+        "als": rivals.als,
     }
-    return ours | rivals | {"the users' own preferences": truth}
+    return ours | beside | {"the users' own preferences": truth}
 
 
 def rank_cold(score_block: ScoreBlock, split: Split) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What a user would pick instead: popularity, content cosines and the ALS of ``implicit``, scored in blocks.
 
-Of explicit ratings: their mean, and mean and biases by ridge, which predict pairs (``RATING_RIVALS``).
+Of explicit ratings: their mean, and mean and biases by ridge, which predict pairs (``RATING_RIVALS``). Where the items
+have no words, the cosines are of their pictures and vectors.
 
 A rival is a factory ``(dataset, split) -> score_block``; ``score_block(users (B,)) -> (B, n_items)`` float32 is what
 :func:`inference.evaluate.evaluate` asks for. Each sees the positive pairs of ``split.train`` and the item counts, and
@@ -41,22 +42,25 @@ def tfidf(dataset: Dataset, split: Split, contents: Sequence[str] = ()) -> Score
     """Cosine of the item's tf-idf vector and the user's: s_ij = x_j . sum of x_k over the user's training items k.
 
     x_k is the unit vector of (1 + ln count) * smoothed idf (``ContentScaling`` ``tfidf``); dividing by the norm of the
-    user's sum would not change the ranking of a user. ``contents`` names the word contents that are compared, side by
-    side; by default the text, or where there is none all others of that kind.
+    user's sum would not change the ranking of a user. ``contents`` names the contents of words and tokens that are
+    compared, side by side; by default the text, or where there is none all others of these kinds. Of images and
+    vectors, which are compared where there are no words, x_j is the unit vector of the numbers less their means.
     """
     import torch
 
-    words = _tfidf(dataset, contents)
-    profiles = (_positive(split) @ words).tocsr()
-    by_word = words.T.tocsr()
-    return lambda users: torch.from_numpy((profiles[users] @ by_word).toarray())
+    unit = _unit_rows(dataset, contents)
+    profiles, by_feature = _positive(split) @ unit, unit.T
+    if isinstance(unit, np.ndarray):
+        return lambda users: torch.from_numpy(profiles[users] @ by_feature)
+    profiles, by_feature = profiles.tocsr(), by_feature.tocsr()
+    return lambda users: torch.from_numpy((profiles[users] @ by_feature).toarray())
 
 
 def svd(dataset: Dataset, split: Split, n_dimensions: int, seed: int = 0, contents: Sequence[str] = ()) -> ScoreBlock:
-    """The cosine of :func:`tfidf` after a truncated SVD of the tf-idf matrix to ``n_dimensions`` (Deerwester, 1990).
+    """The cosine of :func:`tfidf` after a truncated SVD of its unit rows to ``n_dimensions`` (Deerwester, 1990).
 
-    The vectors U S are scaled to unit length, items without words to zero. The SVD is randomised (Halko, Martinsson and
-    Tropp, 2011) with 2 power iterations and a fixed seed, and takes as many dimensions as a small matrix has. More
+    The vectors U S are scaled to unit length, items without content to zero. The SVD is randomised (Halko, Martinsson
+    and Tropp, 2011) with 2 power iterations and a fixed seed, and takes as many dimensions as a small matrix has. More
     iterations come nearer to the exact SVD and rank worse: on citeulike-t at P = 1 with 200 dimensions recall@300 is
     0.275 with 2, 0.271 with 3 and 0.266 exactly, so this is the harder rival as well as the cheaper one.
     """
@@ -70,9 +74,9 @@ def svd(dataset: Dataset, split: Split, n_dimensions: int, seed: int = 0, conten
 def _svd_vectors(dataset: Dataset, n_dimensions: int, seed: int, contents: Sequence[str]) -> np.ndarray:
     from sklearn.utils.extmath import randomized_svd
 
-    words = _tfidf(dataset, contents)
-    n_dimensions = min(n_dimensions, *words.shape)
-    left, singular, _ = randomized_svd(words, n_dimensions, n_iter=2, random_state=seed)
+    unit = _unit_rows(dataset, contents)
+    n_dimensions = min(n_dimensions, *unit.shape)
+    left, singular, _ = randomized_svd(unit, n_dimensions, n_iter=2, random_state=seed)
     # Directions without variance (rank below n_dimensions) are rounding noise, which a unit length would blow up.
     vectors = left * np.where(singular > 1e-6 * singular[0], singular, 0.0)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -228,20 +232,36 @@ def _positive(split: Split) -> Any:
     return pairs_matrix(split.train.select(split.train.positive))
 
 
-def _tfidf(dataset: Dataset, contents: Sequence[str]) -> Any:
-    """Unit rows of tf-idf over the words of these contents side by side, sparse float32 (n_items, n_words)."""
+def _unit_rows(dataset: Dataset, contents: Sequence[str]) -> Any:
+    """Unit rows by which items are compared, zero where there is nothing, float32 (n_items, n_features).
+
+    Sparse tf-idf of the words and tokens of these contents side by side, or an array of centred numbers.
+    """
     import scipy.sparse as sp
 
     from pyro_cvae.data.content import Content, ContentScaling
-    from pyro_cvae.data.contents import pick
+    from pyro_cvae.data.contents import Tokens, Vectors, pick
 
-    chosen = {name: pick(dataset.contents, name) for name in contents}
-    for name, content in chosen.items():
-        if not isinstance(content, Content):
-            raise InputError(f"the content {name} is {content.kind}, not words", "compare contents of words")
-    words = {name: content for name, content in dataset.contents.items() if isinstance(content, Content)}
-    counts = [words[name].counts for name in chosen or (["text"] if dataset.content.counts.nnz else words)]
-    if not any(part.nnz for part in counts):
-        raise InputError("the items have no words to compare", "leave the rivals tfidf and svd out")
-    joined = counts[0] if len(counts) == 1 else sp.hstack(counts, "csr")
-    return ContentScaling.fit(joined, "tfidf").transform(joined)
+    chosen = {name: pick(dataset.contents, name) for name in contents} or dict(dataset.contents)
+    if not contents and dataset.content.counts.nnz:
+        chosen = {"text": dataset.content}
+    words = {name: part for name, part in chosen.items() if isinstance(part, Content | Tokens)}
+    numbers = {name: part for name, part in chosen.items() if isinstance(part, Vectors)}
+    if contents and words and numbers:
+        raise InputError(f"words ({', '.join(words)}) and numbers ({', '.join(numbers)}) have no cosine in common",
+                         "compare contents of one sort")  # fmt: skip
+    counts = [part.counts if isinstance(part, Content) else part.bag() for part in words.values()]
+    if any(part.nnz for part in counts):
+        joined = counts[0] if len(counts) == 1 else sp.hstack(counts, "csr")
+        return ContentScaling.fit(joined, "tfidf").transform(joined)
+    centred = [part.centred() for part in numbers.values() if part.present.any()]
+    if not centred:
+        raise InputError("the items have nothing to compare", "leave the rivals tfidf and svd out")
+    rows = np.concatenate([_unit(part) for part in centred], 1)
+    return rows if len(centred) == 1 else _unit(rows)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; those of length 0 stay."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(lengths > 0, lengths, 1)

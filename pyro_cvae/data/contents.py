@@ -80,6 +80,12 @@ class Vectors:
         """Numbers of a row."""
         return int(np.prod(self.values.shape[1:]))
 
+    def centred(self) -> np.ndarray:
+        """Numbers less their means over the items that have some, and zeros, float32 (n_items, n_features)."""
+        flat = self.values.reshape(self.n_items, -1)
+        means = flat[self.present].mean(0, dtype=np.float64).astype(np.float32)
+        return np.where(self.present[:, None], flat - means, 0)
+
     def select(self, rows: Any) -> Self:
         """The content of these items, in their order: rows, an index array or a mask; in memory."""
         return type(self)(self.values[rows], self.present[rows])
@@ -207,6 +213,12 @@ class Tokens:
     def lengths(self) -> np.ndarray:
         """Tokens of each item, int64 (n_items,)."""
         return np.diff(self.indptr)
+
+    def bag(self) -> sp.csr_matrix:
+        """How often each token but the unknown one occurs, float64 (n_items, n_features - 1)."""
+        counts = sp.csr_matrix((np.ones(len(self.tokens)), self.tokens, self.indptr), (self.n_items, self.n_features))
+        counts.sum_duplicates()
+        return counts[:, 1:]
 
     def select(self, rows: Any) -> Tokens:
         """The content of these items, in their order: rows, an index array or a mask."""

@@ -15,7 +15,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from inference.evaluate import evaluate
 from inference.rivals import RIVALS, als_factors, rival, svd, svd_prior, tfidf
 from pyro_cvae.data.content import Content
-from pyro_cvae.data.contents import Vectors
+from pyro_cvae.data.contents import Images, Tokens, Vectors
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.registry import load_dataset
@@ -83,13 +83,8 @@ def test_without_a_text_the_other_words_are_compared_side_by_side(data):
     prior = svd_prior(beside, split, 4, 2, contents=("left",))(everybody)
     alone = svd_prior(dataclasses.replace(dataset, content=left), split, 4, 2)(everybody)
     torch.testing.assert_close(prior, alone)
-    with pytest.raises(InputError, match="the content v is vectors, not words"):
-        tfidf(both, split, contents=("v",))
     with pytest.raises(InputError, match="no content called 'text'; use left, v, right"):
         tfidf(both, split, contents=("text",))
-    for name in ("tfidf", "svd-50", "svd-300-prior"):
-        with pytest.raises(InputError, match="no words to compare"):
-            rival(name)(dataclasses.replace(both, others={"v": vectors}), split)
 
 
 def test_an_svd_of_full_rank_changes_no_cosine(data):
@@ -147,6 +142,55 @@ def test_the_svd_prior_leaves_ratings_of_zero_out_and_cuts_the_svd(data):
     assert float((svd_prior(dataset, split, n_dimensions=2)(np.arange(20)) - all_of_them).abs().max()) > 0.01
 
 
+def test_sequences_are_compared_as_words_whatever_their_order(data):
+    dataset, split = data
+    rng = np.random.default_rng(1)
+    counts = dataset.content.counts.astype(int)
+    sequences = [rng.permutation(np.repeat(row.indices, row.data)) for row in counts]
+    sequences[2] = np.concatenate([sequences[2], [-1, -1]])  # unknown
+    indptr = np.cumsum([0, *map(len, sequences)])
+    vocabulary = ("<unknown>", *(f"w{k}" for k in range(30)))
+    tokens = Tokens(indptr, np.concatenate(sequences) + 1, vocabulary, np.diff(indptr) > 0)
+    bare = dataclasses.replace(dataset, content=Content(scipy.sparse.csr_matrix((15, 0))), others={"t": tokens})
+    found = tfidf(bare, split)(np.arange(20))
+    np.testing.assert_allclose(found, cosines(dataset, split), rtol=1e-5, atol=1e-6)
+
+
+def test_without_words_pictures_and_vectors_are_compared_less_their_means(data):
+    dataset, split = data
+    rng = np.random.default_rng(2)
+    there = rng.random(15) < 0.8
+    vectors = Vectors(np.where(there[:, None], rng.normal(3.0, 1.0, (15, 4)), 0).astype(np.float32), there)
+    images = Images(rng.integers(256, size=(15, 1, 2, 3)).astype(np.uint8), np.ones(15, bool))
+    none = Content(scipy.sparse.csr_matrix((15, 0)))
+
+    def unit(values, present):
+        centred = (values - values[present].mean(0)) * present[:, None]
+        return np.divide(
+            centred, np.linalg.norm(centred, axis=1, keepdims=True), where=present[:, None], out=0 * centred
+        )
+
+    each = {
+        "v": unit(vectors.values.astype(float), there),
+        "i": unit(images.values.reshape(15, -1).astype(float), images.present),
+    }
+    both = np.concatenate(list(each.values()), 1)
+    each["both"] = both / np.linalg.norm(both, axis=1, keepdims=True)
+    for name, others in {"v": {"v": vectors}, "i": {"i": images}, "both": {"v": vectors, "i": images}}.items():
+        bare = dataclasses.replace(dataset, content=none, others=others)
+        expected = split.train.csr() @ each[name] @ each[name].T
+        everybody = np.arange(20)
+        np.testing.assert_allclose(tfidf(bare, split)(everybody), expected, atol=1e-5)
+        np.testing.assert_allclose(svd(bare, split, 200)(everybody), expected, atol=1e-4)
+        assert svd_prior(bare, split)(everybody).isfinite().all()
+    with_text = dataclasses.replace(dataset, others={"v": vectors})
+    np.testing.assert_allclose(
+        tfidf(with_text, split, ["v"])(everybody), split.train.csr() @ each["v"] @ each["v"].T, atol=1e-5
+    )
+    with pytest.raises(InputError, match=r"words \(text\) and numbers \(v\) have no cosine in common"):
+        tfidf(with_text, split, ["text", "v"])
+
+
 def test_als_ends_at_the_minimum_over_items_of_the_objective_it_states(data):
     _, split = data
     a, b, precision = 2.0, 0.1, 0.3
@@ -165,12 +209,12 @@ def test_a_missing_package_says_how_to_get_it(data, monkeypatch):
         RIVALS["als"](*data)
 
 
-def test_items_without_words_and_unknown_names_are_refused(data):
+def test_items_without_contents_and_unknown_names_are_refused(data):
     dataset, split = data
     empty = Content(scipy.sparse.csr_matrix((15, 30)))
     wordless = Dataset("toy", dataset.interactions, empty, np.arange(20), np.arange(15))
     for name in ("tfidf", "svd-50", "svd-200", "svd-300-prior"):
-        with pytest.raises(InputError, match="no words to compare"):
+        with pytest.raises(InputError, match="nothing to compare"):
             RIVALS[name](wordless, split)
     with pytest.raises(InputError, match="choose from popularity, tfidf, svd-50, svd-200, svd-300-prior, als"):
         rival("bm25")
