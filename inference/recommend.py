@@ -2,7 +2,7 @@
 
 External ids go in and come out. Training items are left out; items without a training rating are ranked through the
 encoder and marked cold. In ``bayes`` each score has its posterior standard deviation and, if asked for, an interval and
-the chance to be listed. Users may be folded in from lists of items, and items added from texts
+the chance to be listed. Users may be folded in from lists of items, and items added from their contents
 (:mod:`inference.updates`).
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class RecommendOptions:
         similar: Items to find similar items of, instead of users.
         above: Items two by two; for each user the probability that the first scores above the second.
         new_items: A table (item, text[, title]) of items to be added before anything is ranked.
+        new_contents: Further contents of these items, as in --contents of the fit: NAME=PATH, or NAME for a column of
+            that table; what the fit is of and they lack is left to its prior.
         top: Length of each list.
         interval: Probability of an interval for each score, or each explicit rating, noise included, for instance 0.9.
         top_probability: M, for the probability that an item is among the user's M best candidates.
@@ -66,6 +69,7 @@ class RecommendOptions:
     similar: tuple[str, ...] = ()
     above: tuple[str, ...] = ()
     new_items: str | None = None
+    new_contents: tuple[str, ...] = ()
     top: int = 10
     interval: float | None = None
     top_probability: int | None = None
@@ -93,6 +97,9 @@ class RecommendOptions:
             raise InputError("--similar is about items, --user about users", "ask for one of them")
         if self.likes and (self.user or self.users_from or self.history):
             raise InputError("--likes is about one new user alone", "ask for the others in a call of their own")
+        if self.new_contents and not self.new_items:
+            raise InputError("--new-contents are of new items", "name these with --new-items FILE")
+        parse_all(self.new_contents)
         if len(self.above) % 2:
             raise InputError(f"--above has {len(self.above)} items, which are no pairs", "give them two by two")
         if self.draws < 0:
@@ -347,6 +354,10 @@ def main() -> None:
                 "python -m inference.recommend RUN --user user-0001 --interval 0.9 --top-probability 10",
                 "how sure the list is",
             ),
+            (
+                "python -m inference.recommend RUN --user 42 --new-items items.csv --new-contents pictures=FOLDER",
+                "items that were not in the fit, by their pictures",
+            ),
         ),
     )
     fit, new_user = _opened(options)
@@ -396,13 +407,16 @@ def _opened(options: RecommendOptions) -> tuple[Fit, bool]:
     """The fit with the new items added and the users folded in, and whether these are one without an id."""
     from inference.fitting import load
     from inference.updates import add_items, fold_in
-    from pyro_cvae.data.frames import read_items, read_pairs
+    from pyro_cvae.data.frames import read_pairs
+    from pyro_cvae.data.readers import read_new_items
 
     fit = load(options.run)
     if options.new_items:
-        ids, texts, titles = read_items(options.new_items)
+        policy = "error" if options.unknown == "error" else "drop"
+        new = read_new_items(options.new_items, parse_all(options.new_contents), fit.dataset, policy)
         with _at(options.new_items):
-            fit = add_items(fit, _typed(map(str, ids), fit.dataset.item_ids), texts, titles=titles)
+            ids = _typed(map(str, new.item_ids), fit.dataset.item_ids)
+            fit = add_items(fit, ids, contents=new.contents, titles=new.titles)
     dataset = fit.dataset
     unknown = "error" if options.unknown == "error" else "drop"
     if options.history:

@@ -1,4 +1,4 @@
-r"""What a fit says of users and items that were not in it, in closed form: users folded in, items added from texts.
+r"""What a fit says of users and items that were not in it, in closed form: users folded in, items added.
 
 A user with a list of items has the best q(u_i) given q(V), which is a row of the fit's own half-step
 (:mod:`inference.half_steps`; paper, sections 2.2 and 2.3):
@@ -10,9 +10,9 @@ Under a Gaussian bound of the ratings this is repeated with the bound's paramete
 **The whole list is needed**: every other item counts as one that the user did not choose, with confidence b. A list of
 the latest choices alone is a user who has chosen nothing else.
 
-An item with a text has, as long as nobody has rated it, v_j ~ N(mu(x_j), sigma(x_j)^2 + 1/lambda_v), with mu and sigma
-from the encoder: what a fit with ``--guide structured`` and ``--unrated masked`` says of an item without a training
-rating. The other families leave out sigma^2 for items of the fit, never for added ones.
+An item with contents x_j has, as long as nobody has rated it, v_j ~ N(mu(x_j), sigma(x_j)^2 + 1/lambda_v), with mu and
+sigma from the encoder: what a fit with ``--guide structured`` and ``--unrated masked`` says of an item without a
+training rating. The other families leave out sigma^2 for items of the fit, never for added ones.
 
 Both give a new :class:`UpdatedFit`, which everything that ranks takes like a fit; the fit itself stays as it was.
 """
@@ -37,7 +37,8 @@ from inference.sides import stored_scores, update_users, zero_scores
 from models.build import contents_of
 from models.observations import RatingColumns
 from models.ratings.bernoulli import BernoulliBound
-from pyro_cvae.data.content import Content, TextVectorizer
+from pyro_cvae.data.content import Content
+from pyro_cvae.data.contents import AnyContent
 from pyro_cvae.data.dataset import Dataset, spells_integer, typed_ids
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
@@ -57,6 +58,10 @@ class UpdatedFit(Fit):
 
     fitted: Fit | None = None
     folded_in: np.ndarray | None = None
+
+    def encode_content(self, content: Any) -> tuple[Tensor, Tensor]:
+        """As of the fit before any update, whose contents say what form new ones must have."""
+        return fitted_part(self).encode_content(content) if self.fitted is not None else super().encode_content(content)
 
 
 def fitted_part(fit: Fit) -> Fit:
@@ -124,44 +129,63 @@ def add_items(
     texts: Sequence[str] | None = None,
     *,
     counts: Any = None,
-    titles: Sequence[str] | None = None,
+    contents: dict[str, AnyContent] | None = None,
+    titles: Sequence[str | None] | np.ndarray | None = None,
 ) -> UpdatedFit:
-    """The fit with items added after its own, from their texts or from word counts.
+    """The fit with items added after its own, from their texts, word counts or other contents.
 
     Parameters: ``ids`` external ids that the fit does not have; ``texts`` are counted by the fit's vocabulary (with
-    ``titles``, whose words count too, as in a fit from tables); ``counts`` (n_new, n_features) in their place. Raises
-    InputError where an id is taken or of the wrong type, where the fit has no vocabulary and ``counts`` are needed, and
-    for the stored draws of inference.mcmc, and where the fit is of other contents than a text that every item has.
+    ``titles``, whose words count too, as in a fit from tables); ``counts`` (n_new, n_features) in their place;
+    ``contents`` contents by name, a row an item, of the forms that the fit's have. Of those that the fit is of,
+    one that is left out is one that none of the items has. The data set of the result has texts alone. Raises
+    InputError where an id is taken or of the wrong type, where there is no content that the fit is of, where it has no
+    vocabulary and ``counts`` are needed, and for the stored draws of inference.mcmc.
     """
     _refuse_draws(fit)
-    _refuse_other_contents(fit)
-    dataset, new = fit.dataset, list(ids)
-    if (texts is None) == (counts is None):
+    dataset, base, new = fit.dataset, fitted_part(fit), list(ids)
+    chosen, _, several = contents_of(base.dataset, fit.model.content, fit.options.model.content)
+    given: dict[str, AnyContent] = dict(contents or {})
+    if texts is not None and counts is not None:
         raise InputError("new items need either texts or word counts", "give one of them")
-    if counts is None:
-        assert texts is not None
+    if texts is not None:
         documents = texts if titles is None else [f"{t}\n{text}" for t, text in zip(titles, texts, strict=True)]
-        counts = _vectorizer(dataset.content).counts(documents)
-    added = Content(counts)
-    if not new or added.n_items != len(new) or added.n_features != dataset.n_features:
-        problem = f"{len(new)} new items have counts of {added.n_items} items with {added.n_features} words"
-        raise InputError(problem, f"give a row for each item and {dataset.n_features} columns")
+        given["text"] = dataset.content.of(documents)
+    elif counts is not None:
+        given["text"] = Content(counts)
+    encoded = {name: one for name, one in given.items() if name != "text" or name in chosen}
+    if not encoded:
+        able = "texts or word counts" if list(chosen) == ["text"] else ", ".join(chosen)
+        raise InputError(f"new items need {able}, which the fit is of", "give them")
     item_ids = _extended(dataset.item_ids, new, "item")
     taken = dataset.item_rows(new, unknown="prior")
     if (taken >= 0).any() or len(set(new)) < len(new):
         again = next(one for place, one in enumerate(new) if taken[place] >= 0 or one in new[:place])
         raise InputError(f"item {again!r} is there more than once", "add items under ids of their own")
-    if added.empty.any():
-        log.warning("%d of %d new items have no word of the vocabulary", int(added.empty.sum()), len(new))
+    for name, one in given.items():
+        if one.n_items != len(new):
+            raise InputError(f"{len(new)} new items have {one.n_items} rows of {name}", "give a row for each item")
+    loc, scale = base.encode_content(encoded)
+    text = given.get(
+        "text", Content(sp.csr_matrix((len(new), dataset.content.n_features)), given=np.zeros(len(new), bool))
+    )
+    assert isinstance(text, Content)
+    if "text" in encoded and text.empty.any():
+        log.warning("%d of %d new items have no word of the vocabulary", int(text.empty.sum()), len(new))
     old_titles = dataset.titles
     if old_titles is None and titles is not None:
         old_titles = np.full(dataset.n_items, None, object)
     more_titles = np.array([None] * len(new) if titles is None else list(titles), object)
     content = dataset.content
+    whole = content.given is None and not several
     extended = Dataset(
         dataset.name,
         _resized(dataset.interactions, n_items=len(item_ids)),
-        Content(sp.vstack([content.counts, added.counts]), content.vocabulary, content.vectorizer),
+        Content(
+            sp.vstack([content.counts, text.counts], "csr"),
+            content.vocabulary,
+            content.vectorizer,
+            None if whole else np.concatenate([content.present, text.present]),
+        ),
         dataset.user_ids,
         item_ids,
         None if old_titles is None else np.concatenate([old_titles, more_titles]),
@@ -173,7 +197,7 @@ def add_items(
     }
     return _updated(
         fit,
-        posterior=_with_items(fit.posterior, *fit.encode_content(added)),
+        posterior=_with_items(fit.posterior, loc, scale),
         dataset=extended,
         split=replace(split, **parts),
         folded_in=folded_in(fit),
@@ -316,14 +340,6 @@ def _joined(part: Interactions, replaced: np.ndarray, more: Interactions) -> Int
 # --- items -----------------------------------------------------------------------------------------------------------
 
 
-def _vectorizer(content: Content) -> TextVectorizer:
-    if content.vectorizer is not None:
-        return content.vectorizer
-    if content.vocabulary is None:
-        raise InputError("the fit has no vocabulary to count the words of a text by", "give word counts")
-    return TextVectorizer(content.vocabulary)
-
-
 def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor) -> Posterior:
     """The posterior with items added after its own, v ~ N(loc, scale^2 + 1/lambda_v), biases at their prior."""
     around = posterior.around(loc)
@@ -355,13 +371,6 @@ def _refuse_draws(fit: Fit) -> None:
     if isinstance(fit.posterior, Draws):
         problem = "stored draws of inference.mcmc have no closed form for users or items that were not in the fit"
         raise InputError(problem, "fit again with them, or with inference.coordinate")
-
-
-def _refuse_other_contents(fit: Fit) -> None:
-    chosen, _, several = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
-    if several or list(chosen) != ["text"]:
-        problem = f"items are added from their texts, and the fit is of {', '.join(chosen)}"
-        raise InputError(problem, "use Fit.encode for what their contents say, or fit again with them")
 
 
 def _updated(fit: Fit, **changes: Any) -> UpdatedFit:

@@ -154,6 +154,9 @@ def new_rows(model: CVAE, dataset: Dataset, content: str, new: Any, scalings: di
                 f"the new {name} are {one.kind} of {one.n_features}, the fit's {known.kind} of {known.n_features}",
                 "make them as those of the fit were made",
             )
+        if not several and not isinstance(one, Content) and not one.present.all():
+            problem = f"new item {int(np.argmin(one.present)) + 1} has no {name}, which all items of the fit have"
+            raise InputError(problem, "leave it out")
         rows[name] = one
     found = encoder_rows(rows, scalings, several)
     if isinstance(found, PartRows):

@@ -81,6 +81,17 @@ class Content:
         given = None if self.given is None else self.given[rows]
         return Content(self.counts[rows], self.vocabulary, self.vectorizer, given)
 
+    def of(self, texts: Sequence[str | None]) -> Content:
+        """Counts of other texts by this vocabulary; blank ones are items that have none. InputError without one."""
+        vectorizer = self.vectorizer
+        if vectorizer is None:
+            if self.vocabulary is None:
+                raise InputError("there is no vocabulary to count the words of a text by", "give word counts")
+            vectorizer = TextVectorizer(self.vocabulary)
+        given = np.array([bool(text and text.strip()) for text in texts], bool)
+        counts = vectorizer.counts([text or "" for text in texts])
+        return Content(counts, self.vocabulary, self.vectorizer, None if given.all() else given)
+
 
 def check_given(given: Any, n_items: int, what: str) -> None:
     """Raise InputError unless it is bool (n_items,): whether each item has the content that ``what`` names."""

@@ -241,8 +241,10 @@ def pick(contents: dict[str, AnyContent], name: str) -> AnyContent:
     return contents[name]
 
 
-def of_texts(kind: str, texts: Sequence[str | None]) -> Content | Tokens:
-    """Texts as ``words`` or ``tokens``; where one is ``None`` or blank, the item lacks the content."""
+def of_texts(kind: str, texts: Sequence[str | None], like: AnyContent | None = None) -> Content | Tokens:
+    """Texts as ``words`` or ``tokens``, by the vocabulary of ``like``; items with a blank one lack it."""
+    if isinstance(like, Content | Tokens):
+        return like.of(texts)
     if kind == "tokens":
         return Tokens.fit(texts)
     documents = [text or "" for text in texts]

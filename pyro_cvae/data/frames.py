@@ -150,13 +150,6 @@ def read_table(path: files.PathLike) -> Table:
     return Table(_arrow_columns(table), path=path)
 
 
-def read_items(path: files.PathLike) -> tuple[list[Any], list[str], list[str] | None]:
-    """Ids, texts and, if there, titles of a file of items as :func:`load_tables` takes it; raises InputError."""
-    table = read_table(path).pick(ITEMS, ("item", "text"))
-    (ids,) = ids_of("item", table)
-    return ids, texts_of(table, "text"), texts_of(table, "title") if "title" in table.columns else None
-
-
 def read_pairs(
     path: files.PathLike, *, ratings: str = "clicks"
 ) -> tuple[list[Any], list[Any], np.ndarray | None, np.ndarray | None]:
@@ -232,7 +225,7 @@ def build(
         typed_ids(user_ids, "user_ids"),
         typed_ids(item_ids, "item_ids"),
         None if titles is None else np.array(titles, object),
-        others={source.name: _column(items, source) for source in own},
+        others={source.name: column_of(items, source) for source in own},
     )
 
 
@@ -249,10 +242,10 @@ def _text(items: Table, titles: list[str] | None, n_words: int) -> Content:
     return Content(vectorizer.counts(documents), vectorizer.vocabulary, vectorizer)
 
 
-def _column(items: Table, source: Source) -> AnyContent:
+def column_of(items: Table, source: Source, like: AnyContent | None = None) -> AnyContent:
     """A column of the table of items as a content; an item whose cell is blank lacks it."""
     try:
-        return of_texts(source.kind or "words", texts_of(items, source.name))
+        return of_texts(source.kind or "words", texts_of(items, source.name), like)
     except InputError as error:
         raise InputError(f"{source.name}: {error.problem}", error.remedy, path=error.path or items.path) from None
 

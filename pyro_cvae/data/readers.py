@@ -13,11 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from pyro_cvae.data import files, frames
 from pyro_cvae.data.content import Content
-from pyro_cvae.data.contents import AnyContent, Images, Tokens, Vectors, describe, float32, of_texts, spread_mask
-from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.contents import (
+    AnyContent,
+    Images,
+    Tokens,
+    Vectors,
+    describe,
+    float32,
+    of_texts,
+    pick,
+    spread_mask,
+)
+from pyro_cvae.data.dataset import Dataset, typed_ids
+from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.sources import TEXT_KINDS, Source
 from pyro_cvae.errors import InputError
 
@@ -55,11 +67,51 @@ def with_contents(dataset: Dataset, sources: Iterable[Source], unknown: str = "e
     return dataclasses.replace(dataset, others=others)
 
 
-def read_content(dataset: Dataset, source: Source, unknown: str = "error") -> AnyContent:
+def read_new_items(path: files.PathLike, sources: Sequence[Source], like: Dataset, unknown: str = "error") -> Dataset:
+    """Items of a table (item, and if there text and title) and of files of further contents, without users.
+
+    Texts are counted by the vocabularies of ``like``, whose contents the sources name, each of the kind that it has
+    there: a column of the table where there is one of that name, else as in :func:`with_contents`. Raises InputError.
+    """
+    known = {source.name: pick(like.others, source.name) for source in sources}
+    sources = [dataclasses.replace(source, kind=source.kind or known[source.name].kind) for source in sources]
+    table = frames.read_table(path)
+    own = {source.name for source in sources if source.path is None and source.name in table.columns}
+    wanted: dict[str, Sequence[str]] = {name: (name,) for name in own}
+    table = table.pick(wanted | dict(frames.ITEMS), ("item",) if sources else ("item", "text"))
+    (ids,) = frames.ids_of("item", table)
+    row_of: dict[Any, int] = {}
+    for row, key in enumerate(ids):
+        if row_of.setdefault(key, row) != row:
+            raise table.error(f"item {key!r} is there more than once", "give each item one row", row)
+    titles = frames.texts_of(table, "title") if "title" in table.columns else None
+    text = Content(sp.csr_matrix((len(ids), 0)))
+    if "text" in table.columns and like.content.n_features:
+        texts = frames.texts_of(table, "text")
+        text = like.content.of(texts if titles is None else [f"{a}\n{b}" for a, b in zip(titles, texts, strict=True)])
+    nobody = Interactions.from_arrays([], [], n_users=0, n_items=len(ids))
+    shown = None if titles is None else np.array(titles, object)
+    new = Dataset("new items", nobody, text, np.zeros(0, np.int64), typed_ids(ids, "item_ids"), shown)
+    others: dict[str, AnyContent] = {}
+    for source in sources:
+        same = known[source.name]
+        if source.name in own:
+            others[source.name] = frames.column_of(table, source, same)
+        elif source.path is None:
+            others[source.name] = _of_titles(new, source, same)
+        else:
+            others[source.name] = read_content(new, source, unknown, same)
+    return dataclasses.replace(new, others=others)
+
+
+def read_content(
+    dataset: Dataset, source: Source, unknown: str = "error", like: AnyContent | None = None
+) -> AnyContent:
     """The content that a file or folder has of the items of ``dataset``; see :func:`with_contents`.
 
     A folder holds pictures (PNG, JPEG) named by item id; a ``.npy`` array has its rows in the order of the items; an
     ``.npz`` file has ``ids`` and ``values``; a table (CSV, Parquet) has a column ``item`` and ``text``, or numbers.
+    Texts are counted by the vocabulary of ``like``, if there is one.
     """
     assert source.path is not None
     path = Path(source.path)
@@ -82,10 +134,10 @@ def read_content(dataset: Dataset, source: Source, unknown: str = "error") -> An
     if ending in (".npy", ".npz"):
         return _of_array(items, kind, values, ids)
     table = frames.read_table(path)
-    return _numbers_of_table(items, table) if kind == "vectors" else _texts_of_table(items, table, kind)
+    return _numbers_of_table(items, table) if kind == "vectors" else _texts_of_table(items, table, kind, like)
 
 
-def _of_titles(dataset: Dataset, source: Source) -> AnyContent:
+def _of_titles(dataset: Dataset, source: Source, like: AnyContent | None = None) -> AnyContent:
     kinds = {"titles": source.kind or "words", "title-tokens": "tokens"}
     offered = list(dataset.others) + (list(kinds) if dataset.titles is not None else [])
     if source.name not in offered:
@@ -94,7 +146,7 @@ def _of_titles(dataset: Dataset, source: Source) -> AnyContent:
             f"it offers {', '.join(offered) or 'none'}; a file is given as {source.name}=PATH",
         )
     assert dataset.titles is not None
-    return of_texts(kinds[source.name], dataset.titles.tolist())
+    return of_texts(kinds[source.name], dataset.titles.tolist(), like)
 
 
 class _Items:
@@ -174,7 +226,7 @@ def _of_array(items: _Items, kind: str, values: np.ndarray, ids: np.ndarray | No
     return (content if known.all() else content.select(known)).spread(rows, items.n_items)
 
 
-def _texts_of_table(items: _Items, table: frames.Table, kind: str) -> Content | Tokens:
+def _texts_of_table(items: _Items, table: frames.Table, kind: str, like: AnyContent | None) -> Content | Tokens:
     table = table.pick({"item": frames.ITEMS["item"], "text": ("text",)}, ("item", "text"))
     ids = _item_ids(table)
     rows, known = items.rows(ids, _places(table))
@@ -182,7 +234,7 @@ def _texts_of_table(items: _Items, table: frames.Table, kind: str) -> Content | 
     for row, text in zip(rows, np.array(frames.texts_of(table, "text"), object)[known], strict=True):
         texts[row] = text
     try:
-        return of_texts(kind, texts)
+        return of_texts(kind, texts, like)
     except InputError as error:
         raise InputError(error.problem, error.remedy, path=items.path) from None
 

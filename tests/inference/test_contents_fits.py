@@ -10,13 +10,16 @@ import torch
 
 import inference
 from inference.fit_command import run_fit
+from inference.recommend import main
 from inference.updates import add_items
 from models.contents.normal import Normal
 from models.rows import TokenRows
 from pyro_cvae.data.contents import Tokens, Vectors
+from pyro_cvae.data.readers import read_new_items
 from pyro_cvae.data.simulated import simulated
+from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.splits import held_out_items
-from pyro_cvae.errors import InputError
+from pyro_cvae.errors import InputError, run_command
 
 N_ITEMS = 300
 SMALL = ["--factors", "3", "--hidden", "20", "--a", "1", "--b", "0.01", "--lambda-u", "1", "--lambda-v", "10"]
@@ -98,10 +101,64 @@ def test_a_fit_from_the_command_line(tables, case, method, mode, tmp_path, monke
     if case == "tokens":
         assert not fit.posterior.z_loc[torch.as_tensor(lacks)].any(), "an item without a phrase is at the prior"
     monkeypatch.setattr(sys, "argv", ["recommend", str(out), "--user", str(fit.dataset.user_ids[0])])
-    from inference.recommend import main
-
     main()
     assert str(fit.dataset.item_ids[0])[:5] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("guide", ["mean-field", "structured"])
+def test_items_with_all_their_contents_are_added_by_the_command(tables, guide, tmp_path, monkeypatch, capsys):
+    """Copies of items of the fit under new ids have the z of these, with a phrase or without, and are ranked by it."""
+    folder, _, lacking = tables
+    data = ["--data", f"{folder}/ratings.csv", "--items", f"{folder}/items.csv", "--guide", guide]
+    data += ["--contents", "phrase=tokens:", f"pictures={folder}/pictures.npy", "--out", str(tmp_path / "run")]
+    argv = [*data, *SMALL, *CASES["product"], "--pretrain-epochs", "3", "--epochs", "1"]
+    monkeypatch.setattr(sys, "argv", ["coordinate", *argv])
+    assert run_fit("coordinate") == 0, capsys.readouterr().err
+    fit = inference.load(tmp_path / "run")
+    copied = np.concatenate([np.flatnonzero(lacking)[:3], np.flatnonzero(~lacking)[:4]])
+    table = pd.read_csv(folder / "items.csv").iloc[copied].assign(item=[f"new-{row}" for row in copied])
+    table.to_csv(tmp_path / "new.csv", index=False)
+    values = np.load(folder / "pictures.npy")[copied[1:]]  # the first has no picture
+    np.savez(tmp_path / "pictures.npz", ids=np.array(table["item"][1:], str), values=values)
+    sources = ["phrase", f"pictures={tmp_path}/pictures.npz"]
+    items = read_new_items(tmp_path / "new.csv", parse_all(sources), fit.dataset)
+    new, old = add_items(fit, items.item_ids, contents=items.contents).posterior, fit.posterior
+    torch.testing.assert_close(new.z_loc[-6:], old.z_loc[torch.as_tensor(copied[1:])], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(new.z_scale[-6:], old.z_scale[torch.as_tensor(copied[1:])], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(new.z_loc[-7], old.z_loc[copied[0]], atol=1e-3), "told by its text alone"
+    torch.testing.assert_close(new.v_loc[-7:], new.z_loc[-7:])
+    variance = new.z_scale[-7:].square() + 1 / new.lambda_v
+    torch.testing.assert_close(new.covariance("v", torch.arange(N_ITEMS, N_ITEMS + 7)).diagonal(0, 1, 2), variance)
+    argv = [str(tmp_path / "run"), "--user", "user-0001", "--new-items", str(tmp_path / "new.csv"), "--top", "307"]
+    monkeypatch.setattr(sys, "argv", ["recommend", *argv, "--new-contents", *sources, "--out", f"{tmp_path}/list.csv"])
+    main()
+    ranked = pd.read_csv(tmp_path / "list.csv").set_index("item")
+    assert set(ranked.index[ranked["group"] == "new"]) == set(table["item"])
+    u = old.u_loc[fit.dataset.user_rows(["user-0001"])[0]]
+    np.testing.assert_allclose(ranked["score"][table["item"]], (new.v_loc[-7:] @ u).numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (["--new-contents", "phrase"], "--new-contents are of new items; name these with --new-items"),
+        (["--new-items", "NEW", "--new-contents", "sound=x.npy"], "the items have no content called 'sound'"),
+        (["--new-items", "NEW", "--new-contents", "letters=gone.csv"], "no such file"),
+        (["--new-items", "NEW", "--new-contents", "letters"], "has no content of that name"),
+        (["--new-items", "NEW", "--new-contents", "letters=OTHER"], "item 'elsewhere' is not in the data set"),
+        (["--new-items", "NEW"], "new items need letters, which the fit is of"),
+        (["--new-items", "TWICE"], "item 'a' is there more than once"),
+    ],
+)
+def test_new_contents_that_cannot_be_used(more, problem, run_of_sequences, tmp_path, monkeypatch, capsys):
+    files = {"NEW": "item,text\na,word\n", "OTHER": "item,text\nelsewhere,abc\n", "TWICE": "item,text\na,x\na,y\n"}
+    for name, written in files.items():
+        (tmp_path / f"{name}.csv").write_text(written, encoding="utf-8")
+        more = [word.replace(name, str(tmp_path / f"{name}.csv")) for word in more]
+    monkeypatch.setattr(sys, "argv", ["recommend", str(run_of_sequences), "--user", "user-0001", *more])
+    assert run_command(main) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and problem in said, said
 
 
 def sequences():
@@ -115,6 +172,13 @@ def sequences():
     return dataclasses.replace(found, others={"letters": content})
 
 
+@pytest.fixture(scope="module")
+def run_of_sequences(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    inference.fit(sequences(), content_likelihood="tokens", out=out, **TINY)
+    return out
+
+
 TINY = {"factors": 3, "hidden": (8,), "pretrain_epochs": 2, "epochs": 1, "threads": 1, "content": "letters"}
 
 
@@ -125,7 +189,7 @@ def test_chains_draw_from_the_posterior_given_sequences():
     assert torch.isfinite(fit.posterior.v_loc).all()
 
 
-def test_new_sequences_are_encoded_as_in_the_fit_and_not_added_by_texts():
+def test_new_sequences_are_encoded_as_in_the_fit_and_added():
     dataset = sequences()
     fit = inference.fit(dataset, content_likelihood="tokens", **TINY)
     old = dataset.others["letters"]
@@ -135,8 +199,16 @@ def test_new_sequences_are_encoded_as_in_the_fit_and_not_added_by_texts():
     torch.testing.assert_close(loc, fit.posterior.z_loc[:5], rtol=1e-4, atol=1e-5)
     rows = TokenRows.from_numpy(new.indptr, new.tokens, 8)
     torch.testing.assert_close(loc, fit.model.encoder(rows)[0].detach())
-    with pytest.raises(InputError, match=r"items are added from their texts, and the fit is of letters"):
+    added = add_items(fit, list("abcde"), contents={"letters": new})
+    torch.testing.assert_close(added.posterior.v_loc[-5:], fit.posterior.z_loc[:5], rtol=1e-4, atol=1e-5)
+    again = add_items(added, list("fghij"), contents={"letters": new}, texts=["some text"] * 5)
+    torch.testing.assert_close(again.posterior.v_loc[-5:], added.posterior.v_loc[-5:])
+    with pytest.raises(InputError, match=r"new items need letters, which the fit is of"):
         add_items(fit, ["new"], texts=["some text"])
+    lacks = dataclasses.replace(new, indptr=np.array([0, *new.indptr[:5]]), tokens=new.tokens[: new.indptr[4]])
+    lacks = dataclasses.replace(lacks, present=np.array([False, True, True, True, True]))
+    with pytest.raises(InputError, match="new item 1 has no letters, which all items of the fit have"):
+        add_items(fit, list("abcde"), contents={"letters": lacks})
     with pytest.raises(InputError, match="the new letters are tokens of 9, the fit's tokens of 8"):
         fit.encode(dataclasses.replace(new, vocabulary=tuple("?abcdefgh")))
 

@@ -339,10 +339,10 @@ def test_items_that_cannot_be_added(fits):
     for ids, more, problem in (
         (["item-0001"], {"counts": counts}, "item 'item-0001' is there more than once"),
         ([5], {"counts": counts}, "item id 5 is not text"),
-        (["a"], {}, "either texts or word counts"),
+        (["a"], {}, "new items need texts or word counts, which the fit is of"),
         (["a"], {"texts": ["x"], "counts": counts}, "either texts or word counts"),
-        (["a"], {"counts": counts[:, :9]}, "1 items with 9 words"),
-        (["a", "b"], {"counts": counts}, "2 new items have counts of 1 items"),
+        (["a"], {"counts": counts[:, :9]}, "the new text are words of 9, the fit's words of 60"),
+        (["a", "b"], {"counts": counts}, "2 new items have 1 rows of text"),
     ):
         with pytest.raises(InputError, match=problem):
             add_items(fit, ids, **more)
