@@ -31,19 +31,21 @@ class RatingFacts:
     """What must be known of a rating likelihood before anything heavy is imported; a test compares it with its class.
 
     ``conjugate`` and ``exact`` as in :class:`models.ratings.RatingLikelihood`; defaults of ``biases`` and precisions.
+    Where ``per_factor``, ``lambda_u`` is times the factors, so that their number is no matter to the prior of u.v.
     """
 
     conjugate: bool = True
     exact: bool = True
     explicit: bool = False
     biases: bool = True
-    lambda_u: float = 20.0
+    per_factor: bool = True
+    lambda_u: float = 0.4
     lambda_b: float = 1.0
 
 
 RATINGS = {
-    "confidence-normal": RatingFacts(biases=False, lambda_u=10000.0),
-    "normal": RatingFacts(explicit=True, lambda_u=200.0, lambda_b=4.0),
+    "confidence-normal": RatingFacts(biases=False, per_factor=False, lambda_u=10000.0),
+    "normal": RatingFacts(explicit=True, lambda_u=4.0, lambda_b=4.0),
     "bernoulli": RatingFacts(conjugate=False),
     "bernoulli-bound": RatingFacts(exact=False),
     "poisson": RatingFacts(conjugate=False),
@@ -118,8 +120,8 @@ class ModelOptions:
         biases: A global mean and biases of users and items in the scores (auto, on, off); auto leaves them out of
             confidence-normal alone.
         lambda_b: Precision of the biases' priors; 0 takes the rating likelihood's, 4 for normal, else 1.
-        lambda_u: Precision of the users' prior; 0 takes the rating likelihood's, 10000 for confidence-normal, 200 for
-            normal, else 20.
+        lambda_u: Precision of the users' prior; 0 takes the rating likelihood's, 10000 for confidence-normal, for
+            normal 4 and else 0.4 times the factors.
         lambda_v: Precision of the items around their content, v - z.
         lambda_r: Factor of the content's terms; with any value but 1 the objective is tempered.
         lambda_w: Precision of the prior of the networks' weights and biases.
@@ -166,9 +168,10 @@ class ModelOptions:
         own = self.rating_facts
         if self.biases == "auto":
             object.__setattr__(self, "biases", "on" if own.biases else "off")
-        for name in ("lambda_u", "lambda_b"):
-            if getattr(self, name) == 0:
-                object.__setattr__(self, name, getattr(own, name))
+        if self.lambda_u == 0:
+            object.__setattr__(self, "lambda_u", own.lambda_u * (self.factors if own.per_factor else 1))
+        if self.lambda_b == 0:
+            object.__setattr__(self, "lambda_b", own.lambda_b)
         for name in ("lambda_u", "lambda_v", "lambda_b", "lambda_r", "lambda_w", "a"):
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         _check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
