@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import pyro
 import torch
@@ -25,6 +25,7 @@ from models.contents import ContentDistribution, ContentLikelihood
 from models.contents.product import Product
 from models.networks.mlp import MLPDecoder
 from models.rows import SparseRows
+from models.testing_base import KEEP, N_DRAWS, Kit, in_float64, moved, quantile
 from models.testing_contents import ProductKit, SequenceKit
 from models.testing_ratings import check_rating_likelihood
 from pyro_cvae.errors import InputError
@@ -34,9 +35,6 @@ __all__ = ["check_likelihood", "check_rating_likelihood"]
 Params = dict[str, Tensor]
 
 N_ITEMS, N_FEATURES, N_FACTORS = 7, 5, 3
-N_DRAWS = 20_000
-FAILURE_RATE = 1e-4
-"""Probability, over seeds, that a right likelihood fails the comparison of its draws; the seed is fixed."""
 CANDIDATES = (-1.0, 0.5, 2.0)
 """Values of which those outside the support have to be refused."""
 LARGEST_COUNT = 150
@@ -65,32 +63,21 @@ def check_likelihood(likelihood: type[ContentLikelihood], /, *, seed: int = 0, *
     lack some. What a fit is worth is not tested.
     """
     if not (isinstance(likelihood, type) and issubclass(likelihood, ContentLikelihood)):
-        _fail(str(likelihood), "this is no class of content likelihoods", "derive it from ContentLikelihood")
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        with torch.random.fork_rng(devices=()), pyro.validation_enabled(False):
-            torch.manual_seed(seed)
-            if issubclass(likelihood, Product):
-                ProductKit(likelihood, arguments).run()
-            elif "tokens" in likelihood.reads:
-                SequenceKit(likelihood, arguments).run()
-            else:
-                _Kit(likelihood, arguments).run()
-    finally:
-        torch.set_default_dtype(before)
+        raise AssertionError(f"{likelihood}: this is no class of content likelihoods; derive it from ContentLikelihood")
+    kit: type[Kit] = _RowsKit
+    if issubclass(likelihood, Product):
+        kit = ProductKit
+    elif "tokens" in likelihood.reads:
+        kit = SequenceKit
+    with in_float64(seed):
+        kit(likelihood, arguments).run()
 
 
-def _fail(name: str, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
-    raise AssertionError(f"{name}: {problem}; {remedy}") from cause
-
-
-class _Kit:
-    """One likelihood at random parameters of a small decoder, with content drawn from itself."""
+class _RowsKit(Kit):
+    """One likelihood of rows of numbers at random parameters of a small decoder, with content drawn from itself."""
 
     def __init__(self, cls: type[ContentLikelihood], arguments: dict[str, Any]) -> None:
-        self.cls, self.arguments, self.name = cls, arguments, cls.__name__
-        self.likelihood = self.make()
+        super().__init__(cls, arguments)
         self.decoder = self.decode(N_FEATURES)
         self.z = torch.randn(N_ITEMS, N_FACTORS)
 
@@ -111,39 +98,14 @@ class _Kit:
         self.saved_and_loaded()
         self.single_precision()
 
-    def make(self) -> ContentLikelihood:
-        """A fresh instance, as a fit and the opening of a run make it."""
-        try:
-            return self.cls(**self.arguments)
-        except TypeError as error:
-            self.fail(f"cannot be built ({error})", "define all abstract methods and give the constructor's arguments")
-
     def decode(self, n_features: int) -> MLPDecoder:
         """A decoder with a head for each of ``param_names``, at random weights and biases."""
         names = getattr(self.likelihood, "param_names", ())
         if not names or isinstance(names, str):
             self.fail(f"param_names is {names!r}", 'name the decoder\'s heads, for instance ("log_rate",)')
         decoder = MLPDecoder(n_features, N_FACTORS, (4,), "tanh", names)
-        with torch.no_grad():
-            for parameter in decoder.parameters():
-                parameter.add_(0.3 * torch.randn_like(parameter))
+        moved(decoder, 0.3)
         return decoder
-
-    def fail(self, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
-        _fail(self.name, problem, remedy, cause)
-
-    def require(self, ok: bool | Tensor, problem: str, remedy: str) -> None:
-        if not bool(ok):
-            self.fail(problem, remedy)
-
-    def close(self, found: Tensor, wanted: Tensor, problem: str, remedy: str, tolerance: float = 1e-10) -> None:
-        if found.shape != wanted.shape or not torch.allclose(found, wanted, rtol=tolerance, atol=tolerance):
-            worst = (
-                ""
-                if found.shape != wanted.shape
-                else f" (by up to {float((found - wanted).detach().abs().max()):.3g} nats)"
-            )
-            self.fail(problem + worst, remedy)
 
     def distribution(self, params: Params) -> Distribution:
         """The dense distribution; a wrong ``param_names`` shows here."""
@@ -359,15 +321,14 @@ class _Kit:
                 self.fail("distribution has no mean or variance", "give it these: draws are held to them", error)
         x = drawn.dense().view(N_DRAWS, 3, N_FEATURES)
         square = (x - mean).square()
-        n_compared = 2 * mean.numel()
-        bound = -torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(FAILURE_RATE / (2 * n_compared)))
+        bound = quantile(2 * mean.numel())
         for what, values, wanted in (("mean", x, mean), ("variance", square, variance)):
             spread = values.std(0) / math.sqrt(N_DRAWS)
             off = (values.mean(0) - wanted).abs() / spread.clamp(min=1e-12)
             self.require(
                 (off < bound).all(),
                 f"the {what} of {N_DRAWS} draws of sample is {float(off.max()):.1f} standard errors off that of "
-                f"distribution, above {float(bound):.1f}",
+                f"distribution, above {bound:.1f}",
                 "draw each row of sample from its own parameters",
             )
 
@@ -401,16 +362,12 @@ class _Kit:
             for parameter in self.likelihood.parameters():
                 parameter.add_(0.1)
         wanted = self.log_prob(self.obs, self.params)
-        other, remedy = self.make(), "keep what is learned in nn.Parameter and the rest in the constructor's arguments"
-        with torch.no_grad():  # a run folder holds the named parameters
-            for (_, new), (_, old) in zip(other.named_parameters(), self.likelihood.named_parameters(), strict=True):
-                new.copy_(old)
-        found = other.log_prob(self.obs, self.params)
-        self.require(torch.equal(found, wanted), "a copy with its arguments and parameters is another", remedy)
+        found = self.copied().log_prob(self.obs, self.params)
+        self.require(torch.equal(found, wanted), "a copy with its arguments and parameters is another", KEEP)
         third = self.make()
         third.load_state_dict(self.likelihood.state_dict())
         found = third.log_prob(self.obs, self.params)
-        self.require(torch.equal(found, wanted), "state_dict and load_state_dict give another", remedy)
+        self.require(torch.equal(found, wanted), "state_dict and load_state_dict give another", KEEP)
 
     def single_precision(self) -> None:
         wanted = self.log_prob(self.obs, self.params)

@@ -7,7 +7,7 @@ of a product the parts are scored one by one.
 from __future__ import annotations
 
 import itertools
-from typing import Any, NoReturn
+from typing import Any
 
 import pyro
 import torch
@@ -19,12 +19,9 @@ from models.contents.product import Product, of_part
 from models.networks import make_networks
 from models.networks.base import Decoder
 from models.rows import AnyRows, Form, Forms, PartRows, SparseRows, TokenRows
-from pyro_cvae.errors import InputError
+from models.testing_base import KEEP, N_DRAWS, Kit, moved, quantile
 
 N_ITEMS, N_FACTORS, N_TOKENS = 7, 3, 4
-N_DRAWS = 20_000
-FAILURE_RATE = 1e-4
-"""Probability, over seeds, that a right likelihood fails the comparison of its draws; the seed is fixed."""
 LENGTHS = (3, 0, 1, 5, 2, 1, 4)
 
 
@@ -34,19 +31,14 @@ class Options:
     factors, hidden, activation, tied, radius, network = N_FACTORS, (4,), "tanh", False, 0.0, "auto"
 
 
-class Kit:
+class ContentKit(Kit):
     """What both kits share: a likelihood at a small decoder with random weights, and content of its own."""
 
     def __init__(self, cls: type[ContentLikelihood], arguments: dict[str, Any]) -> None:
-        self.cls, self.arguments, self.name = cls, arguments, cls.__name__
-        self.likelihood = self.make()
+        super().__init__(cls, arguments)
         self.decoder: Any = self.networks()
         self.z = torch.randn(N_ITEMS, N_FACTORS)
         self.obs = self.content()
-
-    def run(self) -> None:
-        """All checks."""
-        raise NotImplementedError
 
     def form(self) -> Forms:
         """The form of its content."""
@@ -56,34 +48,11 @@ class Kit:
         """Content of N_ITEMS items."""
         raise NotImplementedError
 
-    def make(self) -> Any:
-        """A fresh instance, as a fit and the opening of a run make it."""
-        try:
-            return self.cls(**self.arguments)
-        except (TypeError, InputError) as error:
-            self.fail(f"cannot be built ({error})", "define all abstract methods and give the constructor's arguments")
-
     def networks(self) -> Decoder:
         """The decoder that the package makes for it, at random weights and biases."""
         _, decoder = make_networks(self.form(), self.likelihood, Options)
-        with torch.no_grad():
-            for parameter in decoder.parameters():
-                parameter.add_(0.4 * torch.randn_like(parameter))
+        moved(decoder, 0.4)
         return decoder
-
-    def fail(self, problem: str, remedy: str) -> NoReturn:
-        """Raise an AssertionError of this likelihood."""
-        raise AssertionError(f"{self.name}: {problem}; {remedy}")
-
-    def require(self, ok: bool | Tensor, problem: str, remedy: str) -> None:
-        """Fail unless it is so."""
-        if not bool(ok):
-            self.fail(problem, remedy)
-
-    def close(self, found: Tensor, wanted: Tensor, problem: str, remedy: str, tolerance: float = 1e-10) -> None:
-        """Fail unless both are the same up to the arithmetic."""
-        same = found.shape == wanted.shape and torch.allclose(found, wanted, rtol=tolerance, atol=tolerance)
-        self.require(same, problem, remedy)
 
     def log_prob(self, obs: Any, z: Tensor) -> Tensor:
         """Log p(x | z) with the decoder's own parameters."""
@@ -149,15 +118,11 @@ class Kit:
             for parameter in self.likelihood.parameters():
                 parameter.add_(0.1)
         wanted = self.log_prob(self.obs, self.z)
-        other, third = self.make(), self.make()
-        remedy = "keep what is learned in nn.Parameter and the rest in the constructor's arguments"
-        with torch.no_grad():  # a run folder holds the named parameters
-            for (_, new), (_, old) in zip(other.named_parameters(), self.likelihood.named_parameters(), strict=True):
-                new.copy_(old)
+        third = self.make()
         third.load_state_dict(self.likelihood.state_dict())
-        for copy in (other, third):
+        for copy in (self.copied(), third):
             found = copy.log_prob(self.obs, self.decoder.given(self.z, self.obs))
-            self.require(torch.equal(found, wanted), "a copy with its arguments and parameters is another", remedy)
+            self.require(torch.equal(found, wanted), "a copy with its arguments and parameters is another", KEEP)
 
     def single_precision(self) -> None:
         """The same in float32."""
@@ -173,7 +138,7 @@ class Kit:
         self.close(found.double(), wanted, "log_prob in float32 is far from float64", "sum in a stable order", 1e-3)
 
 
-class SequenceKit(Kit):
+class SequenceKit(ContentKit):
     """A likelihood of tokens."""
 
     def run(self) -> None:
@@ -251,7 +216,7 @@ class SequenceKit(Kit):
         kinds = [[], *([token] for token in range(N_TOKENS)), *([a, b] for a in range(2) for b in range(N_TOKENS))]
         with torch.no_grad():
             rows = TokenRows.from_lists(kinds, N_TOKENS)
-            bound = -torch.distributions.Normal(0.0, 1.0).icdf(torch.tensor(FAILURE_RATE / (4 * len(kinds))))
+            bound = quantile(2 * len(kinds))
             for z in (self.z[:1], self.z[1:2]):
                 p = self.log_prob(rows, z.expand(len(kinds), -1)).exp()
                 drawn = self.decoder.draw(self.likelihood, z.expand(N_DRAWS, -1), self.obs)
@@ -267,12 +232,12 @@ class SequenceKit(Kit):
                 self.require(
                     (off < bound).all(),
                     f"the frequencies of {N_DRAWS} drawn sequences are {float(off.max()):.1f} standard errors off "
-                    f"their probabilities, above {float(bound):.1f}",
+                    f"their probabilities, above {bound:.1f}",
                     "let draw_next draw from distribution",
                 )
 
 
-class ProductKit(Kit):
+class ProductKit(ContentKit):
     """A product, of parts that some items lack."""
 
     def run(self) -> None:

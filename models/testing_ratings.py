@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import pyro
 import torch
@@ -24,12 +24,10 @@ from torch.distributions import Distribution, constraints
 from models.observations import RatingColumns
 from models.ratings import Moments, RatingLikelihood
 from models.ratings.confidence_normal import gaussian_factors
+from models.testing_base import KEEP, N_DRAWS, Kit, in_float64, moved, quantile
 from pyro_cvae.errors import InputError
 
 N_USERS, N_ITEMS, N_FACTORS = 6, 7, 3
-N_DRAWS = 20_000
-FAILURE_RATE = 1e-4
-"""Probability, over seeds, that a right likelihood fails one of the comparisons with draws; the seed is fixed."""
 CANDIDATES = (-1.0, 0.5, 7.25)
 LARGEST_COUNT = 400
 
@@ -50,30 +48,17 @@ def check_rating_likelihood(likelihood: type[RatingLikelihood], /, *, seed: int 
     - parameters: gradients reach them; saved and loaded it is the same; float32 stays float32.
     """
     if not (isinstance(likelihood, type) and issubclass(likelihood, RatingLikelihood)):
-        _fail(str(likelihood), "this is no class of ratings likelihoods", "derive it from RatingLikelihood")
-    before = torch.get_default_dtype()
-    try:
-        torch.set_default_dtype(torch.float64)
-        with torch.random.fork_rng(devices=()), pyro.validation_enabled(False):
-            torch.manual_seed(seed)
-            _Kit(likelihood, arguments).run()
-    finally:
-        torch.set_default_dtype(before)
+        raise AssertionError(f"{likelihood}: this is no class of ratings likelihoods; derive it from RatingLikelihood")
+    with in_float64(seed):
+        _RatingKit(likelihood, arguments).run()
 
 
-def _fail(name: str, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
-    raise AssertionError(f"{name}: {problem}; {remedy}") from cause
-
-
-class _Kit:
+class _RatingKit(Kit):
     """One likelihood with random parameters, and columns drawn from it: stored cells, missing ones, an empty item."""
 
     def __init__(self, cls: type[RatingLikelihood], arguments: dict[str, Any]) -> None:
-        self.cls, self.arguments, self.name = cls, arguments, cls.__name__
-        self.likelihood = self.make()
-        with torch.no_grad():
-            for parameter in self.likelihood.parameters():
-                parameter.add_(0.3 * torch.randn_like(parameter))
+        super().__init__(cls, arguments)
+        moved(self.likelihood, 0.3)
         self.u, self.v = 0.8 * torch.randn(N_USERS, N_FACTORS), 0.8 * torch.randn(N_ITEMS, N_FACTORS)
 
     def run(self) -> None:
@@ -94,26 +79,9 @@ class _Kit:
         self.single_precision()
 
     def make(self) -> RatingLikelihood:
-        try:
-            made = self.cls(**self.arguments)
-        except TypeError as error:
-            self.fail(f"cannot be built ({error})", "define cell and give the constructor's arguments")
+        made: RatingLikelihood = super().make()
         made.prepare(N_USERS)
         return made.double()
-
-    def fail(self, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:
-        _fail(self.name, problem, remedy, cause)
-
-    def require(self, ok: bool | Tensor, problem: str, remedy: str) -> None:
-        if not bool(ok):
-            self.fail(problem, remedy)
-
-    def close(self, found: Tensor, wanted: Tensor, problem: str, remedy: str, tolerance: float = 1e-9) -> None:
-        if found.shape != wanted.shape:
-            self.fail(f"{problem} (shape {tuple(found.shape)}, not {tuple(wanted.shape)})", remedy)
-        if not torch.allclose(found, wanted, rtol=tolerance, atol=tolerance):
-            worst = float((found - wanted).detach().abs().max())
-            self.fail(f"{problem} (by up to {worst:.3g})", remedy)
 
     def cell(self, score: Tensor, confidence: Tensor | None = None) -> Distribution:
         given = torch.full_like(score, self.likelihood.default_confidence) if confidence is None else confidence
@@ -289,7 +257,7 @@ class _Kit:
         dist = self.cell(self.v[rows] @ self.u.mT, torch.where(there, confidences, 1.0))
         x = drawn.dense(0.0)[0].view(2000, 3, N_USERS)
         mean, variance = dist.mean.detach(), dist.variance.detach()
-        bound = _quantile(2 * int(there.sum()))
+        bound = quantile(2 * int(there.sum()))
         for what, values, wanted in (("mean", x, mean), ("variance", (x - mean).square(), variance)):
             spread = values.std(0) / math.sqrt(len(x))
             off = ((values.mean(0) - wanted).abs() / spread.clamp(min=1e-12))[there]
@@ -325,7 +293,7 @@ class _Kit:
             v = moments.v + moments.v_var.sqrt() * torch.randn(N_DRAWS, *moments.v.shape)
             values = self.by_hand(u, v)
         off = (expected + constant - values.mean(0)) / (values.std(0) / math.sqrt(len(values))).clamp(min=1e-12)
-        bound = _quantile(N_ITEMS)
+        bound = quantile(N_ITEMS)
         wrong = off.abs() >= bound if likelihood.exact else off >= bound
         if bool(wrong.any()):
             which = float(off[wrong][0])
@@ -364,7 +332,7 @@ class _Kit:
             found, sd = self.likelihood.predict(mean, variance)
             s = mean + variance.sqrt() * torch.randn(N_DRAWS, 3)
             drawn = self.cell(s).sample()
-        bound = _quantile(6)
+        bound = quantile(6)
         for what, ours, values in (("mean", found, drawn), ("variance", sd**2, (drawn - found).square())):
             off = (ours - values.mean(0)).abs() / (values.std(0) / math.sqrt(N_DRAWS))
             self.require(
@@ -389,16 +357,11 @@ class _Kit:
                 self.fail(
                     f"no gradient reaches its parameter {name}", "use it without .detach() or .item(), or drop it"
                 )
-        other = self.make()
-        with torch.no_grad():  # a run folder holds the named parameters
-            for (_, new), (_, old) in zip(other.named_parameters(), likelihood.named_parameters(), strict=True):
-                new.copy_(old)
-        kept, self.likelihood = self.likelihood, other
-        again = self.by_hand(self.u, self.v)
-        self.likelihood = kept
-        remedy = "keep what is learned in nn.Parameter and the rest in the constructor's arguments"
-        same = torch.equal(again, self.by_hand(self.u, self.v))
-        self.require(same, "a copy with its arguments and parameters is another", remedy)
+        wanted = self.by_hand(self.u, self.v)
+        self.likelihood = self.copied()
+        same = torch.equal(self.by_hand(self.u, self.v), wanted)
+        self.likelihood = likelihood
+        self.require(same, "a copy with its arguments and parameters is another", KEEP)
 
     def single_precision(self) -> None:
         wanted = self.distribution(self.u, self.v, self.columns).log_prob(self.columns)
@@ -408,10 +371,6 @@ class _Kit:
         problem = f"log p of float32 factors has the type {found.dtype}"
         self.require(found.dtype == torch.float32, problem, "make new tensors with zeros_like or new_zeros")
         self.close(found.double(), wanted, "log p in float32 is far from float64", "sum in a stable order", 1e-3)
-
-
-def _quantile(n_compared: int) -> float:
-    return -float(torch.special.ndtri(torch.tensor(FAILURE_RATE / (2 * n_compared))))
 
 
 @contextmanager
