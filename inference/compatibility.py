@@ -55,10 +55,29 @@ def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, n
             f"--network is {network!r}, which does not read {', '.join(dict.fromkeys(kinds))}",
             f"use auto or {', '.join(able)}",
         )
-    for name, value in parts.items() if start == "svd" else ():
-        needed = _kinds(value)
-        if needed and ((network != "auto" and network != "mlp") or not set(needed) & set(NETWORKS["mlp"])):
-            raise InputError(f"--start is 'svd', which only mlp networks know, and {name} has another", "use whitened")
+    if start == "svd" and network == "convolutional":
+        raise InputError("--start is 'svd', which convolutional networks do not know", "use whitened, or --network mlp")
+
+
+def check_kinds(
+    there: dict[str, Any], likelihood: str, arguments: Mapping[str, Any], content: str, network: str
+) -> None:
+    """InputError unless the contents that a data set has are of kinds that these likelihoods and the network read."""
+    from pyro_cvae.data.contents import select
+
+    parts = {name: value for name, value in arguments.items() if "." not in name} if likelihood == PRODUCT else None
+    chosen = select(there, None if parts is None else list(parts), content)
+    for name, one in chosen.items():
+        value = likelihood if parts is None else parts[name]
+        reads = _kinds(value)
+        if reads and one.kind not in reads:
+            able = [own for own, kinds in CONTENT_LIKELIHOODS.items() if own != PRODUCT and one.kind in kinds]
+            problem = f"{value} is no likelihood of {one.kind}, which the content {name} is"
+            raise InputError(problem, "use " + ", ".join(able))
+    kinds = dict.fromkeys(one.kind for one in chosen.values())
+    if network != "auto" and not set(kinds) & set(NETWORKS[network]):
+        problem = f"the network {network} cannot read {' and '.join(kinds)}, only {', '.join(NETWORKS[network])}"
+        raise InputError(problem, "use --network auto")
 
 
 def check_normalised(likelihood: str, arguments: Mapping[str, Any]) -> None:

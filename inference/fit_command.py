@@ -73,7 +73,6 @@ def fit_and_report(options: Options) -> None:
     """Load, split, fit, write the run folder, print what was found."""
     from dataclasses import replace
 
-    from inference.fitting import fit_with
     from pyro_cvae.data.registry import load_dataset
     from pyro_cvae.data.splits import make_split
 
@@ -84,7 +83,10 @@ def fit_and_report(options: Options) -> None:
         run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{options.fit.mode}")
         options = replace(options, run=run)
     dataset = load_dataset(data.data, data.items, data.contents, ratings=data.ratings)
+    options.check_contents(dataset.contents)
     split = make_split(dataset, data)
+    from inference.fitting import fit_with  # what cannot work is refused before torch is imported
+
     began = time.monotonic()
     with progress(run.quiet) as on_step:
         fitted = fit_with(dataset, split, options, on_step)

@@ -161,6 +161,7 @@ def fit_with(
 
     ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out.
     """
+    options.check_contents(dataset.contents)
     _check_device(options.fit.device)
     if options.fit.patience and (split.validation is None or not len(split.validation)):
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from inference.compatibility import check_content, check_normalised
+from inference.compatibility import check_content, check_kinds, check_normalised
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
 
@@ -403,6 +403,11 @@ class Options:
         else:
             must = ", ".join(exact) + " with --guide structured in inference.svi"
             _check(not structured or (own.conjugate and own.exact), flag, name, must)
+
+    def check_contents(self, contents: dict[str, Any]) -> None:
+        """InputError unless likelihood and network are for the contents that a data set has."""
+        m = self.model
+        check_kinds(contents, m.content_likelihood, m.content_likelihood_args, m.content, m.network)
 
     @staticmethod
     def classes(method: str) -> tuple[type, ...]:

@@ -17,7 +17,7 @@ from models.networks import make_networks
 from models.observations import Observations, RatingColumns
 from models.rows import AnyRows, DenseRows, Form, Forms, OneRows, PartRows, SparseRows, TokenRows
 from pyro_cvae.data.content import Content, ContentScaling
-from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, pick
+from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, select
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
@@ -49,21 +49,11 @@ def contents_of(
     Where an item lacks that one, a product of this one part takes its place. Raises InputError where there is no such
     content or the likelihood is no density of its kind.
     """
-    there = dataset.contents
-    if not there:
-        raise InputError("no item has any content", "give a table of items with texts")
-    if isinstance(likelihood, Product):
-        names = [_spelled(name, there) for name, _ in likelihood.each()]
-        if content and names != [_spelled(content, there)]:
-            raise InputError(f"--content is {content!r}, but the parts of a product name its contents", "leave it out")
-        chosen = {name: pick(there, known) for (name, _), known in zip(likelihood.each(), names, strict=True)}
-        parts: Likelihood = likelihood
-    else:
-        name = content or ("text" if "text" in there else next(iter(there)))
-        if not content and "text" not in there and len(there) > 1:
-            raise InputError(f"the items have several contents, {', '.join(there)}", "name one with --content")
-        chosen = {name: pick(there, _spelled(name, there))}
-        parts = likelihood if chosen[name].present.all() else Product(**{name: likelihood})
+    named = [name for name, _ in likelihood.each()] if isinstance(likelihood, Product) else None
+    chosen = select(dataset.contents, named, content)
+    parts: Likelihood = likelihood
+    if named is None and not all(one.present.all() for one in chosen.values()):
+        parts = Product(**dict.fromkeys(chosen, likelihood))
     for (name, one), part in zip(chosen.items(), _each(parts, chosen), strict=True):
         if one.kind not in part.reads:
             able = [own for own in contents.NAMES if own != "product" and one.kind in content_class(own).reads]
@@ -78,11 +68,6 @@ def contents_of(
             where = "" if name == "text" else f" called {name}"
             raise InputError(f"no item has any content{where}", "give a table of items with texts")
     return chosen, parts, isinstance(parts, Product)
-
-
-def _spelled(name: str, there: dict[str, AnyContent]) -> str:
-    """The content of that name; where the command line has - for _, or the other way round, it is found too."""
-    return next((known for known in there if known.replace("-", "_") == name.replace("-", "_")), name)
 
 
 def _each(likelihood: Likelihood, chosen: dict[str, AnyContent]) -> list[Likelihood]:

@@ -23,8 +23,8 @@ from models.rows import DenseRows, NumberRows, PartRows, SparseRows
 def start_alive(model: CVAE, observations: Observations, start: str = "whitened", sample: int = 4096) -> None:
     """Start encoder and decoder from the data, each part of a product from its own.
 
-    ``start`` is "whitened" or, where all networks are multi-layer perceptrons, "svd"; see :func:`start_mlp`. Networks
-    of other kinds have ways of their own. ``sample`` items are looked at where not all are needed.
+    ``start`` is "whitened" or, where no network is convolutional, "svd"; see :func:`start_mlp`. Convolutional networks
+    have a way of their own. ``sample`` items are looked at where not all are needed.
     """
     content, inputs = observations.content, observations.inputs
     if not isinstance(model.encoder, ProductEncoder):
@@ -78,7 +78,7 @@ def _start(
     if isinstance(encoder, MLPEncoder) and isinstance(decoder, MLPDecoder):
         start_mlp(encoder, decoder, likelihood, content, inputs, start, sample)
     elif isinstance(encoder, RecurrentEncoder) and isinstance(decoder, RecurrentDecoder):
-        start_recurrent(encoder, decoder, likelihood, content, sample)
+        start_recurrent(encoder, decoder, likelihood, content, start, sample)
     elif isinstance(encoder, ConvolutionalEncoder) and isinstance(decoder, ConvolutionalDecoder):
         chosen = torch.randperm(len(inputs))[: sample // 4].sort().values
         start_convolutional(encoder, decoder, likelihood, inputs.select(chosen), _mean(content))

@@ -170,13 +170,14 @@ def start_recurrent(
     decoder: RecurrentDecoder,
     likelihood: ContentLikelihood,
     content: TokenRows,
+    start: str,
     sample: int,
 ) -> None:
     """Start from what a bag of the tokens says, the recurrent units being of no weight yet.
 
-    Embeddings are the leading right singular vectors of tf-idf weighted counts, scaled so that s has variance 1 over
-    items; mu mixes them at random to mean 0 and variance 1, sigma is 1/2. The decoder starts near the tokens'
-    frequencies, with a topic that varies.
+    Embeddings are the leading right singular vectors of tf-idf weighted counts, sigma is 1/2. The decoder starts near
+    the tokens' frequencies, with a topic that varies. In "whitened" s has variance 1 over items in each direction, and
+    mu mixes them at random to mean 0 and variance 1; in "svd" mu is s itself, at one common scale.
     """
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.utils.extmath import randomized_svd
@@ -194,9 +195,16 @@ def start_recurrent(
     table.zero_()
     table[:-1, :n_components] = torch.as_tensor((right * transformer.idf_).T.copy()).to(table)
     chosen = torch.randperm(len(content), device="cpu")[:sample].to(content.device).sort().values
-    scale = encoder.bag(content.select(chosen)).std(0).clamp(min=1e-6)
-    table.div_(scale)
-    nn.init.orthogonal_(decoder.inner.weight)
+    as_is = start == "svd"
+    mix = nn.init.eye_ if as_is else nn.init.orthogonal_
+
+    def spread(rows: Tensor) -> Tensor:
+        """Standard deviation in each direction, or one for all of them."""
+        found = rows.std(0)
+        return (found.square().mean().sqrt() if as_is else found).clamp(min=1e-6)
+
+    table.div_(spread(encoder.bag(content.select(chosen))))
+    mix(decoder.inner.weight)
     nn.init.zeros_(decoder.inner.bias)
     z = torch.randn(4096, decoder.inner.in_features).to(table)
     decoder.inner.weight.div_(decoder.inner(z).std(0).clamp(min=1e-6)[:, None])
@@ -206,11 +214,11 @@ def start_recurrent(
     for head in (encoder.loc, encoder.log_variance):
         head.weight.zero_()
         head.bias.zero_()
-    loc = nn.init.orthogonal_(torch.empty(width, encoder.loc.out_features).to(table))
-    pre = bag @ loc
-    loc.div_(pre.std(0).clamp(min=1e-6))
+    loc = mix(torch.empty(width, encoder.loc.out_features).to(table))
+    loc.div_(spread(bag @ loc) * (2.0 if as_is else 1.0))
     encoder.loc.weight[:, :width] = loc.mT
-    encoder.loc.bias.copy_(-(bag @ loc).mean(0))
+    if not as_is:
+        encoder.loc.bias.copy_(-(bag @ loc).mean(0))
     encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
 
     decoder.mix.weight.mul_(0.1)

@@ -1,20 +1,34 @@
 """The table of what goes with what, held to the classes, and refusals that come before torch does."""
 
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import inference
 from inference import compatibility
 from inference.options import Options
 from models import contents, networks
 from models.contents.making import content_class
 from models.networks import Decoder, Encoder
+from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
 
 ROOT = Path(__file__).parents[2]
+
+
+def svi(flags, folder):
+    """The command in a process of its own, which says at its end whether torch was imported."""
+    code = (
+        "import sys, runpy; sys.argv = ['svi', *sys.argv[1:]]\n"
+        "try: runpy.run_module('inference.svi', run_name='__main__')\n"
+        "except SystemExit as end: print('torch' in sys.modules); raise"
+    )
+    command, environment = [sys.executable, "-c", code, *flags], os.environ | {"PYTHONPATH": os.fspath(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
 
 
 def test_the_table_says_of_likelihoods_what_their_classes_say():
@@ -41,9 +55,7 @@ REFUSED = [
     ({"network": "transformer"}, "--network is 'transformer', but it must be one of auto, mlp, "),
     ({"content_likelihood": "tokens", "network": "mlp"}, "'mlp', which does not read tokens; use auto or recurrent"),
     ({"network": "recurrent"}, "'recurrent', which does not read words, vectors, images; use auto or mlp, convolut"),
-    ({"content_likelihood": "tokens", "start": "svd"}, "--start is 'svd', which only mlp networks know, and tokens"),
-    ({"network": "convolutional", "start": "svd"}, "--start is 'svd', which only mlp networks know"),
-    ({"content_likelihood": "product", "content_likelihood_args": PARTS, "start": "svd"}, "and titles has another"),
+    ({"network": "convolutional", "start": "svd"}, "--start is 'svd', which convolutional networks do not know"),
     ({"content_likelihood": "product"}, "'product', but it has no parts; give each content its likelihood"),
     (
         {"content_likelihood": "product", "content_likelihood_args": PARTS, "content": "tags"},
@@ -85,15 +97,37 @@ def test_what_may_work_is_left_to_the_classes(options):
         ["--content-likelihood", "tokens", "--network", "mlp"],
         ["--content-likelihood", "product"],
         ["--content-likelihood", "product", "--content-likelihood.titles", "tokens", "--network", "convolutional"],
-        ["--content-likelihood", "tokens", "--start", "svd"],
+        ["--network", "convolutional", "--start", "svd"],
     ],
 )
 def test_the_commands_refuse_it_in_one_line_without_torch(flags):
-    code = (
-        "import sys, runpy; sys.argv = ['svi', *sys.argv[1:]]\n"
-        "try: runpy.run_module('inference.svi', run_name='__main__')\n"
-        "except SystemExit as end: print('torch' in sys.modules); raise"
-    )
-    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True, cwd=ROOT)
+    done = svi(flags, ROOT)
     assert (done.returncode, done.stdout) == (2, "False\n")
     assert (done.stderr.count("\n") == 1 and "use " in done.stderr) or "give " in done.stderr
+
+
+OF_DATA = [
+    (["--network", "convolutional"], "the network convolutional cannot read words, only images; use --network auto"),
+    (
+        ["--content-likelihood", "tokens"],
+        "tokens is no likelihood of words, which the content text is; use multi",
+    ),
+    (["--content", "tags"], "the items have no content called 'tags'; use text"),
+    (["--content-likelihood", "product", "--content-likelihood.tags", "bernoulli"], "no content called 'tags'"),
+]
+
+
+@pytest.mark.parametrize(("flags", "problem"), OF_DATA)
+def test_what_the_data_do_not_have_is_refused_before_torch_and_leaves_nothing(flags, problem, tmp_path):
+    done = svi(flags, tmp_path)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr.count("\n") == 1 and problem in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("flags", "problem"), OF_DATA[:3])
+def test_the_same_from_python(flags, problem, tmp_path):
+    options = {flags[0][2:].replace("-", "_"): flags[1]}
+    with pytest.raises(InputError, match=problem.split(";")[0]):
+        inference.fit(simulated(n_users=20, n_items=30, n_words=20, n_factors=2), out=tmp_path / "run", **options)
+    assert not list(tmp_path.iterdir())

@@ -264,7 +264,7 @@ def test_each_item_is_told_by_what_it_has(dataset, mode, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"content": "vectors", "content_likelihood": "tokens"}, "Tokens is no likelihood of vectors"),
+        ({"content": "vectors", "content_likelihood": "tokens"}, "tokens is no likelihood of vectors"),
         ({"content": "sounds"}, "no content called 'sounds'"),
         ({"content_likelihood": Product(sounds="bernoulli")}, "no content called 'sounds'"),
         ({"content_likelihood": Product(tags="bernoulli"), "content": "vectors"}, "leave it out"),

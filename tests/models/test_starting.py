@@ -1,16 +1,20 @@
-"""Networks of dense contents start in the units of their heads, which may be logits or logs."""
+"""Networks of dense contents start in the units of their heads, which may be logits or logs; of sequences at bags."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfTransformer
 
 from models.build import content_likelihood
 from models.networks import make_networks
-from models.rows import DenseRows
+from models.networks.recurrent import start_recurrent
+from models.rows import DenseRows, TokenRows
 from models.starting import start_mlp
 
 
 class Options:
-    factors, hidden, activation, radius, tied, network = 3, (10,), "tanh", 0.0, False, "mlp"
+    factors, hidden, activation, radius, tied, network = 3, (10,), "tanh", 0.0, False, "auto"
 
 
 @pytest.mark.parametrize("name", ["poisson", "negative-binomial", "bernoulli", "normal"])
@@ -36,3 +40,30 @@ def test_decoder_of_vectors_starts_half_as_wide_as_the_content(name):
     else:
         assert 0.1 < float(head.std(0).mean()) < 2.0
         assert x.std(0).max() > (10 if name != "bernoulli" else 0)
+
+
+@pytest.mark.parametrize("start", ["whitened", "svd"])
+def test_sequences_start_at_the_singular_vectors_of_their_bags(start):
+    """In svd mu is the bag's truncated SVD at one scale, its directions as wide as they were; not when whitened."""
+    torch.manual_seed(0)
+    topics = torch.randn(500, 3, dtype=torch.float64) @ torch.randn(3, 30, dtype=torch.float64)
+    lists = [torch.multinomial((2 * row).softmax(0), 12, replacement=True).tolist() for row in topics]
+    rows, likelihood = TokenRows.from_lists(lists, 30), content_likelihood("tokens", {})
+    encoder, decoder = (net.double() for net in make_networks(rows.form, likelihood, Options))
+    start_recurrent(encoder, decoder, likelihood, rows, start, 500)
+    with torch.no_grad():
+        mu, sigma = encoder(rows)
+        logits = decoder(torch.randn(2000, 3, dtype=torch.float64))["logits"]
+    assert torch.allclose(sigma, torch.full_like(sigma, 0.5)) and 0.5 < float(logits.std(0).mean()) < 2
+    counts = np.array([np.bincount(one, minlength=30) for one in lists])
+    tfidf = TfidfTransformer(sublinear_tf=True).fit(counts)
+    right = TruncatedSVD(10, algorithm="arpack", random_state=0).fit(tfidf.transform(counts)).components_
+    bag = counts * tfidf.idf_ / np.sqrt(12) @ right[:3].T
+    likeness = np.abs(np.corrcoef(bag.T, mu.T.numpy())[:3, 3:])
+    if start == "svd":
+        assert likeness.diagonal() == pytest.approx(np.ones(3), abs=1e-3)
+        assert mu.std(0).square().mean().sqrt() == pytest.approx(0.5, rel=1e-6)
+        assert (mu.std(0) / mu.std(0)[0]).numpy() == pytest.approx(bag.std(0) / bag.std(0)[0], rel=0.01)
+    else:
+        assert mu.mean(0).abs().max() < 1e-9 and mu.std(0).numpy() == pytest.approx(np.ones(3))
+        assert likeness.max() < 0.9, "mixed"
