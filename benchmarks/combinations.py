@@ -308,6 +308,7 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
                         "content, kind, network, rating, method, mode, and may be given again")  # fmt: skip
     parser.add_argument("--out", type=Path, help="a CSV file of all rows")
     parser.add_argument("--no-refusals", action="store_true", help="leave the incompatible ones out")
+    parser.add_argument("--no-fits", action="store_true", help="leave the compatible ones out")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     wanted: dict[str, set[str]] = {}
@@ -321,7 +322,8 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     good = [case for case, reason in reasons.items() if not reason]
     print(f"{len(good)} compatible combinations, {len(reasons) - len(good)} incompatible ones", flush=True)
     rows: list[dict[str, Any]] = []
-    for _, group in itertools.groupby(sorted(good, key=lambda case: (case.data, case.method)), lambda case: case.data):
+    asked = [] if arguments.no_fits else sorted(good, key=lambda case: (case.data, case.method))
+    for _, group in itertools.groupby(asked, lambda case: case.data):
         members = list(group)
         data, pretrained = simulate(members[0]), Pretrained()
         for case in members:
