@@ -41,6 +41,8 @@ A, BACKGROUND = 100.0, 0.01
 LAMBDA_U = {1: (2.5, 5.0, 10.0), 10: (1.0, 2.5, 5.0)}
 LAMBDA_V = 1.0
 KL_WEIGHTS = (0.1, 0.02)
+SEQUENCE_KL_WEIGHTS = (0.1,)
+"""Of models with sequences, which take ten minutes to train on one thread."""
 SIZES: dict[str, Any] = {"factors": 200, "hidden": (200,), "mode": "map"}
 WORDS = {"titles": "pseudo-multinomial", "titles.subsample": 1500}
 SEQUENCES = {"title-tokens": "tokens"}
@@ -48,14 +50,14 @@ TAGS = {"tags": "bernoulli", "tags.subsample": 1500}
 MODELS: dict[str, dict[str, Any]] = {
     "titles, sequences": {
         **{"content": "title-tokens", "content_likelihood": "tokens", "content_likelihood_args": {}},
-        **{"pretrain_epochs": 6},
+        **{"pretrain_epochs": 10},
     },
     "titles, words": {"content": "titles", "content_likelihood_args": {"subsample": 1500}},
     "tags": {"content_likelihood": "product", "content_likelihood_args": TAGS},
     "titles, words, and tags": {"content_likelihood": "product", "content_likelihood_args": WORDS | TAGS},
     "titles, sequences, and tags": {
         **{"content_likelihood": "product", "content_likelihood_args": SEQUENCES | TAGS},
-        **{"pretrain_epochs": 6},
+        **{"pretrain_epochs": 10},
     },
 }
 TOGETHER = {
@@ -102,7 +104,8 @@ class Fits:
     def choose(self, name: str, split: Split, lambda_u: tuple[float, ...]) -> tuple[float, float]:
         """Weight of the KL and lambda_u with the best recall@50 plus recall@300 on the validation part."""
         found = {}
-        for setting in product(KL_WEIGHTS, lambda_u):
+        weights = SEQUENCE_KL_WEIGHTS if "sequences" in name else KL_WEIGHTS
+        for setting in product(weights, lambda_u):
             score = self.fit(name, split, *setting).score_block
             found[setting] = tuple(recall_on_validation(score, split, cutoff) for cutoff in (50, 300))
         best = max(found, key=lambda setting: sum(found[setting]))

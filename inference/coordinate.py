@@ -59,6 +59,7 @@ class State(NetworkState):
     second: Tensor | None = None
     content: dict[str, float] = field(default_factory=dict)
     sweeps: int = 0
+    z: tuple[Tensor, Tensor] | None = None
 
 
 class Coordinate(NetworkFit[State]):
@@ -102,10 +103,16 @@ class Coordinate(NetworkFit[State]):
         optimizer = adam(state.model, self.options.fit.learning_rate)
         return State(state.model, state.guide, optimizer, state.epoch, joint=True)
 
+    def _encoded(self, state: State) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every z, computed once for as long as the networks stay."""
+        if state.z is None:
+            state.z = encode(state.model, self.observations)
+        return state.z
+
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
         """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
-        state.items = Rows(state.model.prior_of_items(encode(state.model, self.observations)[0]))
+        state.items = Rows(state.model.prior_of_items(self._encoded(state)[0]))
         for _ in range(2):
             self.sweep(state)
 
@@ -139,7 +146,7 @@ class Coordinate(NetworkFit[State]):
     def sweep(self, state: State) -> dict[str, float]:
         """q(U) given q(V), then q(V) given q(U); the named parts of the objective that depend on them, in nats."""
         model, family = state.model, {"point": "point", "mean-field": "diagonal"}.get(self.options.kind, "full")
-        z_loc, z_scale = encode(model, self.observations)
+        z_loc, z_scale = self._encoded(state)
         z_var = z_scale.square()
         assert state.items is not None
         if self._method.learn_precisions and state.users is not None:
@@ -239,6 +246,7 @@ class Coordinate(NetworkFit[State]):
         trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
         if trains:
             state.content, kl_weight = self.epoch(state)
+            state.z = None
             state.content.pop("kl_v", None)
         elif state.sweeps == 0:
             state.content = self._held_content(state)
@@ -248,7 +256,7 @@ class Coordinate(NetworkFit[State]):
             state.sweeps += phase == "sweep"
             with torch.no_grad():
                 terms = self.sweep(state) | terms
-        found = content_diagnostics(*encode(model, self.observations), n_draws=0)
+        found = content_diagnostics(*self._encoded(state), n_draws=0)
         found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u, "lambda_v": model.lambda_v}
         return StepInfo(phase, total(terms), terms, found)
 
@@ -272,7 +280,7 @@ class Coordinate(NetworkFit[State]):
         if state.users is None:
             self._first_sweeps(state)
         model = state.model
-        z_loc, z_scale = encode(model, self.observations)
+        z_loc, z_scale = self._encoded(state)
         assert state.users is not None and state.items is not None
         lambda_v = torch.tensor(model.lambda_v, dtype=torch.float64)
         tensors = {"z_loc": z_loc, "z_scale": z_scale, "lambda_v": lambda_v}

@@ -25,6 +25,7 @@ from inference.rivals import RIVALS
 from inference.svi import SVI
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.registry import load_dataset
+from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
 from pyro_cvae.metrics import CUTOFFS
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, ToyOptions, toy_model, toy_observations
@@ -578,3 +579,15 @@ def test_gradients_and_closed_form_rank_alike_on_citeulike_t(data_folder, mode):
     assert closed.metrics["recall@300"] > 0.5
     for cutoff in CUTOFFS:
         assert abs(gradients.metrics[f"recall@{cutoff}"] - closed.metrics[f"recall@{cutoff}"]) < 0.01
+
+
+def test_while_the_networks_are_held_the_contents_are_encoded_once(monkeypatch):
+    """Every epoch moves the networks and so encodes anew; with ratings the first sweeps do, the others do not."""
+    calls = []
+    monkeypatch.setattr("inference.coordinate.encode", lambda *given: calls.append(1) or encode(*given))
+    dataset = simulated(n_users=30, n_items=40, n_words=20, n_factors=2)
+    options = {"factors": 2, "hidden": (5,), "pretrain_epochs": 2, "sweeps": 4, "method": "coordinate"}
+    for epochs, expected in ((0, 2 + 1), (2, 2 + 1 + 2)):
+        calls.clear()
+        inference.fit(dataset, epochs=epochs, **options)
+        assert len(calls) == expected
