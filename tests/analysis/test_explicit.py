@@ -21,7 +21,7 @@ from analysis.error_correlation import error_correlation
 from analysis.reliability import reliability
 from inference import evaluate as evaluate_module
 from inference import tune
-from inference.evaluate import rating_metrics
+from inference.evaluate import rating_metrics, root_mean_square_error
 from inference.explicit import METRICS, RatingEvaluation, evaluate_ratings, predictor
 from inference.fitting import Fit, load
 from inference.options import Options
@@ -317,6 +317,25 @@ def test_lists_have_the_rating_and_its_interval(runs, fit):
     point = recommend(load(runs["map"]), [user], 5)
     np.testing.assert_allclose(point["rating_sd"], point["rating_sd"].iloc[0])
     assert "rating" not in recommend(load(runs["clicks"]), [load(runs["clicks"]).dataset.user_ids[0]], 3)
+
+
+def test_intervals_of_predictions_have_the_level_that_is_asked(fit):
+    pairs = [fit.dataset.user_ids[3]] * 4, fit.dataset.item_ids[:4]
+    for level in (0.5, 0.95):
+        found = fit.predict(*pairs, level=level)
+        half = norm.ppf(0.5 + level / 2) * found["sd"]
+        np.testing.assert_allclose(found["high"], found["mean"] + half, rtol=1e-6)
+        np.testing.assert_allclose(found["low"], found["mean"] - half, rtol=1e-6)
+
+
+def test_early_stopping_keeps_the_smallest_validation_rmse():
+    how: dict[str, Any] = {"epochs": 40, "patience": 3, "validate_every": 1, "factor_learning_rate": 0.3}
+    stopped = small_fit("stars by gradients", lambda_u=0.01, lambda_v=0.01, **how)
+    errors = {row["epoch"]: row["validation_rmse"] for row in stopped.history if "validation_rmse" in row}
+    best = min(errors, key=errors.__getitem__)
+    assert 3 < best == stopped.metrics["best_epoch"] and len(stopped.history) == best + 3 < 42
+    found = root_mean_square_error(stopped.posterior, stopped.split.validation, stopped.split.train)
+    assert found == errors[best]
 
 
 def test_tune_minimises_the_validation_rmse(monkeypatch):

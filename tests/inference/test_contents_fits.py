@@ -120,12 +120,20 @@ def test_items_with_all_their_contents_are_added_by_the_command(tables, guide, t
     table.to_csv(tmp_path / "new.csv", index=False)
     values = np.load(folder / "pictures.npy")[copied[1:]]  # the first has no picture
     np.savez(tmp_path / "pictures.npz", ids=np.array(table["item"][1:], str), values=values)
-    sources = ["phrase", f"pictures={tmp_path}/pictures.npz"]
+    phrase = "phrase"  # a column of that table, or a file of its own
+    if guide == "structured":
+        there = table[table["phrase"].notna()]
+        there.rename(columns={"text": "words", "phrase": "text"}).to_csv(tmp_path / "phrases.csv", index=False)
+        phrase = f"phrase={tmp_path}/phrases.csv"
+    sources = [phrase, f"pictures={tmp_path}/pictures.npz"]
     items = read_new_items(tmp_path / "new.csv", parse_all(sources), fit.dataset)
     new, old = add_items(fit, items.item_ids, contents=items.contents).posterior, fit.posterior
     torch.testing.assert_close(new.z_loc[-6:], old.z_loc[torch.as_tensor(copied[1:])], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(new.z_scale[-6:], old.z_scale[torch.as_tensor(copied[1:])], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(new.z_loc[-7], old.z_loc[copied[0]], atol=1e-3), "told by its text alone"
+    without = {name: one for name, one in items.contents.items() if name != "text"}
+    wordless = add_items(fit, items.item_ids, contents=without).dataset
+    assert wordless.content.present.tolist() == [True] * N_ITEMS + [False] * 7
     torch.testing.assert_close(new.v_loc[-7:], new.z_loc[-7:])
     variance = new.z_scale[-7:].square() + 1 / new.lambda_v
     torch.testing.assert_close(new.covariance("v", torch.arange(N_ITEMS, N_ITEMS + 7)).diagonal(0, 1, 2), variance)

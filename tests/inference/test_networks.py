@@ -5,8 +5,10 @@ import torch
 
 from inference.coordinate import Coordinate
 from inference.elbo import NamedELBO
+from inference.networks import hide_tokens
 from inference.options import Options
 from inference.svi import SVI
+from models.rows import MASKED, PartRows, SparseRows, TokenRows
 from tests.models.toy import N_FACTORS, N_ITEMS, toy_model, toy_observations
 
 TOY = {"factors": N_FACTORS, "pretrain_epochs": 1, "epochs": 2, "batch_size": N_ITEMS, "dtype": "float64"}
@@ -110,3 +112,18 @@ def test_the_prior_is_reported_at_the_end_of_the_epoch_and_the_model_is_left_who
     assert sums["penalty"] == state.model.encoder_penalty().item()
     (batch,) = inference.observations.partition(N_ITEMS)
     assert set(terms(NamedELBO(), state, batch)) == set(sums)
+
+
+def test_an_epoch_hides_tokens_from_the_decoder_at_the_rate_that_is_asked():
+    """Within four standard errors of 5,000 tokens; what is to be predicted, and other contents, stay."""
+    rows = TokenRows.from_lists([[1, 2] * 500] * 5, 3)
+    words = SparseRows.from_dense(torch.ones(5, 2))
+    every = torch.ones(5, dtype=torch.bool)
+    both = PartRows({"t": rows, "w": words}, {"t": every, "w": every})
+    for rate in (0.1, 0.5):
+        alone, part = hide_tokens(rows, rate), hide_tokens(both, rate).parts["t"]
+        for found in (alone, part):
+            hidden = found.told == MASKED
+            assert abs(float(hidden.double().mean()) - rate) < 4 * (rate * (1 - rate) / 5000) ** 0.5
+            assert torch.equal(found.tokens, rows.tokens)
+    assert hide_tokens(words, 0.5) is words and hide_tokens(both, 0.5).parts["w"] is words
