@@ -112,6 +112,7 @@ class Coordinate(NetworkFit[State]):
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
         """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
+        state.z = None
         state.items = Rows(state.model.prior_of_items(self._encoded(state)[0]))
         for _ in range(2):
             self.sweep(state)
