@@ -19,6 +19,7 @@ from analysis.diagnostics import main as diagnostics_main
 from analysis.posterior import UserRows, draw_blocks, pairs_by_kind, to_datatree
 from analysis.report import main as report_main
 from inference.fitting import Fit
+from inference.updates import add_items, fold_in
 from models.build import content_likelihood, observe
 from pyro_cvae.data.contents import Tokens, Vectors
 from pyro_cvae.data.splits import held_out_cells
@@ -374,3 +375,30 @@ def test_the_commands(kind, tmp_path, capsys):
     diagnostics_main([str(tmp_path / "run"), "--out", str(tmp_path / "d"), *quick])
     assert "Pareto k below" in capsys.readouterr().out
     assert (tmp_path / "d" / "posterior-checks.png").stat().st_size > 10_000
+
+
+def test_an_added_item_has_the_prior_of_its_bias_and_what_meets_the_users_is_given():
+    fit = small_fit("stars")
+    added = add_items(fit, ["late"], counts=fit.dataset.content.counts[:1]).posterior
+    variance = added.covariance("v", [-1])[0].diagonal()
+    own = torch.full((added.n_factors,), 1 / added.lambda_v, dtype=torch.float64)
+    torch.testing.assert_close(variance[:-2], added.z_scale[-1].square() + own)
+    assert variance[-2] == 0
+    mean, sd = (part[-1] for part in added.biases()["item"])
+    torch.testing.assert_close(sd, torch.tensor(fit.options.model.lambda_b**-0.5, dtype=sd.dtype))
+    torch.testing.assert_close(mean, fit.model.mean.detach())
+
+
+def test_a_user_of_clicks_by_a_bound_is_folded_in_to_where_the_sweeps_end():
+    """With the items held q(u) and its xi are a fixed point, whatever the start; one pass is not there."""
+    fit = small_fit("clicks by a bound", epochs=0, sweeps=100)
+    train = fit.split.train
+    rows = np.flatnonzero(train.users == 3)
+    ids = fit.dataset.user_ids[train.users[rows]], fit.dataset.item_ids[train.items[rows]]
+    how = {
+        "ratings": train.ratings[rows],
+        "confidences": None if train.confidences is None else train.confidences[rows],
+    }
+    folded = fold_in(fit, *ids, **how).posterior
+    torch.testing.assert_close(folded.u_loc[3], fit.posterior.u_loc[3], rtol=0.01, atol=1e-3)
+    torch.testing.assert_close(folded.covariance("u", 3), fit.posterior.covariance("u", 3), rtol=0.01, atol=1e-3)
