@@ -50,7 +50,8 @@ class State(NetworkState):
     """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made.
 
     ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the
-    stored cells where a bound needs it.
+    stored cells where a bound needs it, ``z`` mean and standard deviation of q(z), behind how often each parameter of
+    the encoder had changed.
     """
 
     users: Rows | None = None
@@ -59,7 +60,7 @@ class State(NetworkState):
     second: Tensor | None = None
     content: dict[str, float] = field(default_factory=dict)
     sweeps: int = 0
-    z: tuple[Tensor, Tensor] | None = None
+    z: tuple[list[int], tuple[Tensor, Tensor]] | None = None
 
 
 class Coordinate(NetworkFit[State]):
@@ -105,14 +106,14 @@ class Coordinate(NetworkFit[State]):
 
     def _encoded(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every z, computed once for as long as the networks stay."""
-        if state.z is None:
-            state.z = encode(state.model, self.observations)
-        return state.z
+        changes = [parameter._version for parameter in state.model.encoder.parameters()]
+        if state.z is None or state.z[0] != changes:
+            state.z = changes, encode(state.model, self.observations)
+        return state.z[1]
 
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
         """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
-        state.z = None
         state.items = Rows(state.model.prior_of_items(self._encoded(state)[0]))
         for _ in range(2):
             self.sweep(state)
