@@ -50,14 +50,14 @@ TAGS = {"tags": "bernoulli", "tags.subsample": 1500}
 MODELS: dict[str, dict[str, Any]] = {
     "titles, sequences": {
         **{"content": "title-tokens", "content_likelihood": "tokens", "content_likelihood_args": {}},
-        **{"pretrain_epochs": 10},
+        "pretrain_epochs": 10,
     },
     "titles, words": {"content": "titles", "content_likelihood_args": {"subsample": 1500}},
     "tags": {"content_likelihood": "product", "content_likelihood_args": TAGS},
     "titles, words, and tags": {"content_likelihood": "product", "content_likelihood_args": WORDS | TAGS},
     "titles, sequences, and tags": {
         **{"content_likelihood": "product", "content_likelihood_args": SEQUENCES | TAGS},
-        **{"pretrain_epochs": 10},
+        "pretrain_epochs": 10,
     },
 }
 TOGETHER = {

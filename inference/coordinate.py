@@ -248,7 +248,7 @@ class Coordinate(NetworkFit[State]):
         trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
         if trains:
             state.content, kl_weight = self.epoch(state)
-            state.z = None
+            state.z = None  # a fused Adam counts no change of a parameter
             state.content.pop("kl_v", None)
         elif state.sweeps == 0:
             state.content = self._held_content(state)

@@ -411,14 +411,13 @@ def _opened(options: RecommendOptions) -> tuple[Fit, bool]:
     from pyro_cvae.data.readers import read_new_items
 
     fit = load(options.run)
+    unknown = "error" if options.unknown == "error" else "drop"
     if options.new_items:
-        policy = "error" if options.unknown == "error" else "drop"
-        new = read_new_items(options.new_items, parse_all(options.new_contents), fit.dataset, policy)
+        new = read_new_items(options.new_items, parse_all(options.new_contents), fit.dataset, unknown)
         with _at(options.new_items):
             ids = _typed(map(str, new.item_ids), fit.dataset.item_ids)
             fit = add_items(fit, ids, contents=new.contents, titles=new.titles)
     dataset = fit.dataset
-    unknown = "error" if options.unknown == "error" else "drop"
     if options.history:
         explicit = fit.model.ratings.explicit
         users, items, weights, stars = read_pairs(options.history, ratings="stars" if explicit else "clicks")

@@ -145,7 +145,7 @@ def add_items(
     dataset, base, new = fit.dataset, fitted_part(fit), list(ids)
     chosen, _, several = contents_of(base.dataset, fit.model.content, fit.options.model.content)
     given: dict[str, AnyContent] = dict(contents or {})
-    if texts is not None and counts is not None:
+    if (texts is not None) + (counts is not None) + ("text" in given) > 1:
         raise InputError("new items need either texts or word counts", "give one of them")
     if texts is not None:
         documents = texts if titles is None else [f"{t}\n{text}" for t, text in zip(titles, texts, strict=True)]
