@@ -1,7 +1,8 @@
 # `make` lists the targets. Everything is installed into .venv, once; it is brought up to date when pyproject.toml,
 # constraints.txt or one of the variables below changes. After the install nothing needs the network.
 #
-#   PYTHON       the Python that makes .venv                       make run PYTHON=/opt/python3.11/bin/python3
+#   PYTHON       the Python that makes .venv, of 3.11 to 3.13; by default the newest of these that is found
+#                                                                  make run PYTHON=/opt/python3.12/bin/python3
 #   TORCH        another build of PyTorch, in pip's words          make run TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 #   CONSTRAINTS  the file of exact pins; empty takes the newest    make run CONSTRAINTS=
 #   ARGS         what is added to the command of `run` or pytest   make run ARGS="--data citeulike-t"
@@ -9,11 +10,17 @@
 # TORCH and CONSTRAINTS are remembered until they are given anew or `make clean` is called.
 
 -include .venv/choices.mk
-PYTHON ?= python3.11
+PYTHON ?=
 TORCH ?=
 CONSTRAINTS ?= constraints.txt
 ARGS ?=
 JOBS ?= auto
+
+# The newest Python that makes an environment: a name may be the shim of a Python that is not there, or lack ensurepip
+# (Debian's without python3-venv).
+USABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
+NEWEST = for python in $(CANDIDATES); do "$$python" -c '$(USABLE)' 2> /dev/null && echo "$$python" && break; done
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
@@ -68,8 +75,10 @@ clean:  ## remove .venv and the tools' caches; run folders stay
 # The choices are kept in a file that is rewritten only when they differ, so that another TORCH installs anew.
 CHOICES = TORCH ?= $(TORCH)\nCONSTRAINTS ?= $(CONSTRAINTS)\n
 .venv/choices: FORCE
-	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv .venv || \
-		{ echo "error: '$(PYTHON) -m venv' failed; install Python 3.11, or name one: make PYTHON=..." >&2; exit 2; }
+	@[ -x $(BIN)/pip ] || "$$($(NEWEST))" -m venv .venv 2> /dev/null || { echo "error: none of $(CANDIDATES) is a Python" \
+		"of 3.11 to 3.13 that makes environments; install one (Debian: python3-venv), or name one: make PYTHON=..." >&2; exit 2; }
+	@[ -z "$(PYTHON)" ] || [ "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" ] || { \
+		echo "error: .venv has $$($(BIN)/python -V), PYTHON is $(PYTHON); call make clean first" >&2; exit 2; }
 	@printf '$(CHOICES)' | cmp -s - .venv/choices.mk || { printf '$(CHOICES)' > .venv/choices.mk; touch $@; }
 
 # TORCH goes first and alone, since its index may not hold the pins of the other packages.
