@@ -145,7 +145,8 @@ def check_python(version: tuple[int, ...]) -> Iterator[Finding]:
     if version[:2] < (3, 11):
         yield Finding("Python", "problem", text, "install one of Python 3.11 to 3.13")
     elif version[:2] > (3, 13):
-        yield Finding("Python", "warning", f"{text}; the tests ran with 3.11 to 3.13", "make clean run PYTHON=python3.13")
+        remedy = "make clean run PYTHON=python3.13"
+        yield Finding("Python", "warning", f"{text}; the tests ran with 3.11 to 3.13", remedy)
     else:
         yield Finding("Python", "ok", f"{text}, {sys.executable}")
 
