@@ -23,6 +23,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from inference import presets
 from inference.compatibility import PRODUCT
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import visible, visible_lines
 
 PLUGINS = {
     "content_likelihood": "models.contents:ContentLikelihood",
@@ -284,7 +285,7 @@ def _help(option: _Option, default: Any) -> str:
     text = option.help
     if option.name in PLUGINS:
         text += f" {option.flag}.ARG VALUE gives its constructor an argument."
-    return text if default in (MISSING, None, (), "") else f"{text} (default: {_plain(default)})"
+    return text if default in (MISSING, None, (), "") else f"{text} (default: {visible(_plain(default))})"
 
 
 def _metavar(option: _Option) -> str:
@@ -493,7 +494,9 @@ def _print_config(command: str, options: Mapping[str, _Option], values: Mapping[
         if name in options and name not in skip
     }
     print(f"# {command} --config FILE")
-    print(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True), end="")
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    shown = text == visible_lines(text)
+    print(text if shown else yaml.safe_dump(plain, sort_keys=False, allow_unicode=False), end="")
 
 
 # --- plug-ins --------------------------------------------------------------------------------------------------------

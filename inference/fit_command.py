@@ -77,7 +77,6 @@ def fit_and_report(options: Options) -> None:
     from pyro_cvae.data.splits import make_split
 
     data, run = options.data, options.run
-    logging.basicConfig(format="%(message)s")
     logging.getLogger("pyro_cvae").setLevel(logging.WARNING if run.quiet else logging.INFO)
     if run.out is None:
         run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{options.fit.mode}")

@@ -470,12 +470,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise InputError("is there already, but no trials are", "choose another --out, or remove it", path=out)
     dimensions(tune.search, base)
 
-    import logging
-
     from pyro_cvae.data.registry import load_dataset
     from pyro_cvae.data.splits import make_split
 
-    logging.basicConfig(format="%(message)s")
     dataset = load_dataset(data.data, data.items, data.contents, ratings=base.data.ratings)
     base.check_contents(dataset.contents)
     split = make_split(dataset, data)

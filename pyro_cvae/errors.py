@@ -8,11 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pyro_cvae.text import log_to_stderr, visible
+
 
 class PyroCvaeError(Exception):
     """Base of all errors raised on purpose: ``path:line: problem; remedy``.
 
-    Parameters: ``problem`` says what is wrong, ``remedy`` what to do, ``path`` and ``line`` (1-based) where.
+    Parameters: ``problem`` says what is wrong, ``remedy`` what to do, ``path`` and ``line`` (1-based) where. The text
+    shows control characters of ids, titles and paths (:func:`pyro_cvae.text.visible`).
     """
 
     exit_code = 1
@@ -23,7 +26,7 @@ class PyroCvaeError(Exception):
         self.problem, self.remedy, self.path, self.line = problem, remedy, path, line
         where = "" if path is None else f"{Path(path)}:{line}: " if line is not None else f"{Path(path)}: "
         text = where + problem + (f"; {remedy}" if remedy else "")
-        super().__init__(" ".join(text.split()))
+        super().__init__(visible(" ".join(text.split())))
 
 
 class InputError(PyroCvaeError):
@@ -49,6 +52,7 @@ def run_command(main: Callable[[], None]) -> int:
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminate)
+    log_to_stderr()
     try:
         main()
         sys.stdout.flush()

@@ -1,0 +1,48 @@
+"""Text from files on its way to a terminal, a page or a figure: control characters are shown, never obeyed."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+_CONTROL = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # C0 and C1: escape sequences, backspaces, carriage returns
+    "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of text around
+    "\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb"  # invisible, or a line end
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e007f"  # of shorthand and music, tags
+    "\ud800-\udfff"  # lone surrogates, which no stream can write
+    "]"
+)
+# Joiners (U+200C, U+200D), soft hyphens and variation selectors are part of how words and emoji are written.
+
+
+def visible(value: object) -> str:
+    r"""``str(value)`` with each control character as its escape: ESC is ``\x1b``, a right-to-left override ``\u202e``.
+
+    Shown are C0 and C1 control characters (tabs and line ends among them), the marks that reverse or isolate the
+    direction of text, invisible characters, tags and lone surrogates. The result is one line that any terminal,
+    page or stream takes as text.
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(value))
+
+
+def visible_lines(text: str) -> str:
+    r"""The same of a text of several lines: line ends (``\n``) stay."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
+class VisibleFormatter(logging.Formatter):
+    """A log message with control characters shown, line ends kept."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The message of the record, as :func:`visible_lines` has it."""
+        return visible_lines(super().format(record))
+
+
+def log_to_stderr() -> None:
+    """Print what the package logs on stderr, message by message; nothing where the program has set up its own log."""
+    if not logging.root.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(VisibleFormatter("%(message)s"))
+        logging.root.addHandler(handler)
