@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from inference.printing import Sheet, check_format, emit, write_frame
 from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 from pyro_cvae.metrics import CUTOFFS, NDCG_CUTOFFS, hit_chance, metrics_of, rank_positions, recall_at
 
@@ -272,6 +273,7 @@ class EvaluateOptions:
         per_user: A .csv or .parquet file for the metrics of every user.
         threads: Number of threads; all that torch takes by itself if not given.
         block_size: Users scored at once.
+        format: How the tables are printed (table, csv, json).
     """
 
     runs: tuple[str, ...]
@@ -282,8 +284,10 @@ class EvaluateOptions:
     per_user: str | None = None
     threads: int | None = None
     block_size: int = 256
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        check_format(self.format)
         if not self.cutoffs or min(self.cutoffs) < 1:
             given = " ".join(map(str, self.cutoffs))
             raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")
@@ -331,18 +335,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m inference.evaluate runs/map runs/bayes --out table.csv", "two runs, the numbers kept"),
         ),
     )
-    from rich.console import Console
-
-    wide = Console()
-    console = wide if wide.is_terminal else Console(width=160)
     comparisons = compare(options)
+    parts: list[Sheet | str] = []
     for comparison in comparisons:
-        for part in _report_ratings(comparison) if comparison.explicit else _report(comparison, options.protocol):
-            console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
+        parts += _report_ratings(comparison) if comparison.explicit else _report(comparison, options.protocol)
+    emit(parts, {"means": _means_frame(comparisons)}, options.format)
     if options.out is not None:
-        _write(_means_frame(comparisons), Path(options.out))
+        write_frame(_means_frame(comparisons), options.out)
     if options.per_user is not None:
-        _write(_per_user_frame(comparisons), Path(options.per_user))
+        write_frame(_per_user_frame(comparisons), options.per_user)
 
 
 def compare(options: EvaluateOptions) -> list[Comparison]:
@@ -389,39 +390,32 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
     return list(comparisons.values())
 
 
-def _report(comparison: Comparison, protocol: str) -> list[Any]:
+def _report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
     """What is printed: lines of text, the table of means, and the table of hot, warm and cold items."""
-    from rich.table import Table
-    from rich.text import Text
-
     dataset, (_, first) = comparison.dataset, comparison.evaluations[0]
     where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
     title = f"{protocol} protocol; {where}; split {_split_name(comparison.split)}"
     notes = [f"{name}: {result}" for name, result in comparison.rows if isinstance(result, str)]
     if protocol == "paper":
         notes.append("Training items stay in the ranking and count as hits: mostly a measure of what was remembered.")
-    means = Table("model")
-    for name in first.metrics:
-        means.add_column(name, justify="right")
+    means = Sheet(["model", *first.metrics], [])
     for model, result in comparison.rows:
         if isinstance(result, str):
-            means.add_row(Text(model), *("-" for _ in first.metrics))
+            means.rows.append([model, *("-" for _ in first.metrics)])
             continue
-        means.add_row(Text(model), *(f"{value:.4f}" for value in result.means().values()))
+        means.rows.append([model, *(f"{value:.4f}" for value in result.means().values())])
         if result.per_user["tuning"].any():
-            means.add_row(Text(f"{model} *"), *(f"{value:.4f}" for value in result.all_user_means().values()))
+            means.rows.append([f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values())])
     if first.per_user["tuning"].any():
         notes.append(f"* over all {len(first.per_user):,} users, those included on whom settings were chosen.")
 
     recalls = [name for name in first.metrics if name.startswith("recall@")]
-    groups = Table("model", "items")
-    for name in ("pairs", "users", *recalls):
-        groups.add_column(name, justify="right")
+    groups = Sheet(["model", "items", "pairs", "users", *recalls], [])
     for model, result in comparison.evaluations:
         for group, row in result.groups.iterrows():
             counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
-            groups.add_row(Text(model), str(group), *counts, *(f"{row[name]:.4f}" for name in recalls))
-        groups.add_section()
+            groups.rows.append([model, str(group), *counts, *(f"{row[name]:.4f}" for name in recalls)])
+        groups.rules.append(len(groups.rows) - 1)
     return [
         f"{title}; {first.n_users_evaluated:,} users evaluated",
         means,
@@ -433,11 +427,8 @@ def _report(comparison: Comparison, protocol: str) -> list[Any]:
     ]
 
 
-def _report_ratings(comparison: Comparison) -> list[Any]:
+def _report_ratings(comparison: Comparison) -> list[Sheet | str]:
     """The same of explicit ratings: errors and coverage, over all items and over hot, warm and cold ones."""
-    from rich.table import Table
-    from rich.text import Text
-
     dataset, (_, first) = comparison.dataset, comparison.evaluations[0]
     where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
     n_pairs = int(first.per_user.loc[~first.per_user["tuning"], "n_test"].sum())
@@ -449,20 +440,18 @@ def _report_ratings(comparison: Comparison) -> list[Any]:
         "coverage@50": "in 50 %",
         "coverage@90": "in 90 %",
     }
-    means, groups = Table("model", *head.values()), Table("model", "items", "pairs", "users", *head.values())
-    for table in (means, groups):
-        for column in table.columns[1 if table is means else 2 :]:
-            column.justify = "right"
+    means = Sheet(["model", *head.values()], [])
+    groups = Sheet(["model", "items", "pairs", "users", *head.values()], [])
     notes = []
     for model, result in comparison.evaluations:
-        means.add_row(Text(model), *(f"{value:.4f}" for value in result.means().values()))
+        means.rows.append([model, *(f"{value:.4f}" for value in result.means().values())])
         if result.per_user["tuning"].any():
-            means.add_row(Text(f"{model} *"), *(f"{value:.4f}" for value in result.all_user_means().values()))
+            means.rows.append([f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values())])
             notes = [f"* over all {len(result.per_user):,} users, those included on whom settings were chosen."]
         for group, row in result.groups.iterrows():
             counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
-            groups.add_row(Text(model), str(group), *counts, *(f"{row[name]:.4f}" for name in head))
-        groups.add_section()
+            groups.rows.append([model, str(group), *counts, *(f"{row[name]:.4f}" for name in head)])
+        groups.rules.append(len(groups.rows) - 1)
     return [
         title,
         means,
@@ -528,14 +517,6 @@ def _per_user_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     whole = pd.concat(frames, ignore_index=True)
     first = ["model", "protocol", *about]
     return whole[[*first, *(name for name in whole if name not in first)]]
-
-
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    """Write CSV or Parquet by the suffix, under another name first: an older file is replaced whole or not at all."""
-    from pyro_cvae.data.files import whole_file
-
-    with whole_file(path) as new:
-        frame.to_csv(new, index=False) if path.suffix == ".csv" else frame.to_parquet(new, index=False)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.printing import check_format, emit, sheet_of, show, write_frame
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, run_command
 
@@ -59,6 +60,7 @@ class RecommendOptions:
         keep_seen: Rank a user's training items too.
         unknown: What to do with an unknown id (error, drop, or prior for users, who get the average user's list).
         out: A CSV or Parquet file instead of a table.
+        format: How the answer is printed (table, csv, json).
     """
 
     run: str
@@ -82,8 +84,10 @@ class RecommendOptions:
     keep_seen: bool = False
     unknown: str = "error"
     out: str | None = None
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        check_format(self.format)
         if self.top < 1:
             raise InputError(f"--top is {self.top}, but it must be at least 1")
         if self.unknown not in UNKNOWN:
@@ -400,7 +404,11 @@ def main() -> None:
             )
     if new_user:
         table["user"] = NEW_USER
-    _write(table, options.out) if options.out else _print(table, fit)
+    if options.out:
+        write_frame(table, options.out)
+        show(f"{len(table)} rows: {options.out}")
+    else:
+        _print(table, fit, options.format)
 
 
 def _opened(options: RecommendOptions) -> tuple[Fit, bool]:
@@ -448,36 +456,13 @@ def _at(path: str) -> Iterator[None]:
         raise InputError(error.problem, error.remedy, path=error.path or path, line=error.line) from None
 
 
-def _write(table: pd.DataFrame, out: str) -> None:
-    from pyro_cvae.data.files import whole_file
-
-    with whole_file(out) as new:
-        table.to_csv(new, index=False) if out.endswith(".csv") else table.to_parquet(new, index=False)
-    print(f"{len(table)} rows: {out}")
-
-
-def _print(table: pd.DataFrame, fit: Fit) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+def _print(table: pd.DataFrame, fit: Fit, format: str) -> None:
     key = table.columns[0]
     if "title" in table and fit.dataset.titles is None:
         table = table.drop(columns="title")
-    shown = Table(title=f"{escape(fit.dataset.name)}, {fit.options.fit.mode}")
-    for name in table.columns:
-        shown.add_column(str(name), no_wrap=name != "title")  # in a narrow terminal it is the titles that are folded
-    last = table[key] != table[key].shift(-1)
-    for row, ends in zip(table.itertuples(index=False), last, strict=True):
-        shown.add_row(*(escape(_cell(value)) for value in row), end_section=ends)
-    Console().print(shown)
-
-
-def _cell(value: Any) -> str:
-    """A value in a table: blank where it is missing, three decimals of what is no whole number."""
-    if value is None or value != value:
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) or type(value).__name__.startswith("float") else str(value)
+    ends = [row for row, last in enumerate(table[key] != table[key].shift(-1)) if last]
+    sheet = sheet_of(table, f"{fit.dataset.name}, {fit.options.fit.mode}", ["title"], ends)
+    emit([sheet], {"recommendations": table}, format)
 
 
 if __name__ == "__main__":
