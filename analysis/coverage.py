@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from analysis.over_users import LEVEL, cell_groups, predicts_ratings
+from analysis.over_users import LEVEL, cell_groups, confidences, predicts_ratings
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,14 +141,11 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
     users, items = test.users[cells], test.items[cells]
     if fit.posterior.is_point:
         return Coverage(name, fit.posterior.kind, len(cells), 0, {}, pd.DataFrame())
-    confidences = np.full(len(test), np.nan) if test.confidences is None else test.confidences
+    precision = confidences(fit, test)[cells]
     if explicit:
-        precision = (noise_precision(fit.model.ratings) or 1.0) * np.where(np.isnan(confidences), 1.0, confidences)[
-            cells
-        ]
+        precision = (noise_precision(fit.model.ratings) or 1.0) * precision
         exposed = np.ones(len(cells), bool)
     else:
-        precision = np.where(np.isnan(confidences), fit.options.model.a, confidences)[cells]
         exposed = precision > fit.options.model.b
     noise_sd = 1 / np.sqrt(precision)
     mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))

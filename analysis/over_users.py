@@ -56,6 +56,13 @@ def predicts_ratings(fit: Fit) -> bool:
     return fit.model is not None and fit.model.ratings.explicit
 
 
+def confidences(fit: Fit, pairs: Interactions) -> np.ndarray:
+    """C_ij of pairs of rows as the fit takes them, (n_pairs,); without a model their weights are C_ij."""
+    if fit.model is None:
+        return pairs.precisions(fit.options.model.a, None)
+    return pairs.precisions(fit.model.ratings.default_confidence, fit.model.ratings.weight_unit)
+
+
 def counted_pairs(fit: Fit) -> Interactions:
     """Training pairs that count as ratings, each with rating 1: positives, or all where ratings are explicit.
 
@@ -64,7 +71,7 @@ def counted_pairs(fit: Fit) -> Interactions:
     train = fit.split.train
     counted = train.observed if predicts_ratings(fit) else train.positive
     if fit.dataset.interactions.complete and train.confidences is not None:
-        counted = train.observed & ~(train.confidences <= fit.options.model.b)
+        counted = train.observed & ~(confidences(fit, train) <= fit.options.model.b)
     chosen = train.select(counted)
     return dataclasses.replace(chosen, ratings=np.ones(len(chosen)))
 

@@ -300,10 +300,7 @@ class UserRows:
 
 def _confidences(pairs: Interactions, likelihood: RatingLikelihood) -> np.ndarray:
     """C of each stored pair, the likelihood's default where it states none, (n_pairs,)."""
-    import numpy as np
-
-    given, default = pairs.confidences, likelihood.default_confidence
-    return np.full(len(pairs), default) if given is None else np.where(np.isnan(given), default, given)
+    return pairs.precisions(likelihood.default_confidence, likelihood.weight_unit)
 
 
 def _of_zeros(likelihood: RatingLikelihood) -> float:

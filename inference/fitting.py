@@ -26,7 +26,15 @@ from inference.options import METHODS, CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.ranking import credible_interval
 from inference.svi import SVI
-from models.build import content_likelihood, forms_of, make_model, new_rows, observe, rating_likelihood
+from models.build import (
+    content_likelihood,
+    forms_of,
+    make_model,
+    new_rows,
+    observe,
+    rating_likelihood,
+    weight_unit,
+)
 from models.contents.making import described
 from models.cvae import CVAE
 from models.making import path_of
@@ -169,11 +177,14 @@ def fit_with(
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
     rating = rating_likelihood(options.model)
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
+    unit = weight_unit(dataset, split)
 
     def make() -> CVAE:
         fresh = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
         form, parts = forms_of(dataset, fresh, options.model.content)
-        return make_model(dataset.n_users, dataset.n_items, form, parts, options.model)
+        model = make_model(dataset.n_users, dataset.n_items, form, parts, options.model)
+        model.ratings.weight_unit = unit
+        return model
 
     inference: Inference[Any] = ALGORITHMS[options.method_name](make, observations, options)
     config = run_config(
@@ -187,6 +198,7 @@ def fit_with(
         protocol=split.protocol,
         data_name=dataset.name,
         scalings={name: scaling.to_json() for name, scaling in scalings.items()},
+        weight_unit=unit,
     )
     writer, resume = _writer(options, config, dataset, split)
     if pretrained is None or resume is not None:
@@ -309,6 +321,7 @@ def load(path: str | os.PathLike[str] | Run) -> Fit:
         form, likelihood = forms_of(dataset, likelihood, options.model.content)
         model = make_model(dataset.n_users, dataset.n_items, form, likelihood, options.model)
     model = model.to(getattr(torch, options.fit.dtype))
+    model.ratings.weight_unit = run.config.get("weight_unit")  # of old runs none: their weights were confidences
     for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
         setattr(model, name, value)
     networks = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}

@@ -103,7 +103,7 @@ def svd_prior(
 
     a, b, lambda_u, lambda_v = 1.0, 0.01, 10.0 if np.median(split.train.user_counts) > 1 else 30.0, 1.0
     z = torch.from_numpy(_svd_vectors(dataset, n_dimensions, seed, contents))
-    columns = RatingColumns.from_interactions(split.train.select(split.train.positive), a)
+    columns = RatingColumns.from_interactions(split.train.select(split.train.positive), a, unit=split.train.weight_unit)
     items, users = Cells.of_items(columns, b), Cells.of_users(columns, b)
     u, v = Rows(z[:0]), Rows(z)
     for _ in range(sweeps):

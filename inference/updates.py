@@ -86,9 +86,10 @@ def fold_in(
 ) -> UpdatedFit:
     """The fit with users folded in from their whole lists, one pair (user, item) of external ids a place.
 
-    Parameters: ``ratings`` R_ij, 1 by default; ``confidences`` C_ij, the run's ``a`` by default (NaN too), 0 for a cell
-    that is missing; ``unknown`` what to do with an item that the fit does not know: "error" raises InputError, "drop"
-    leaves the pair out and counts it in the log (a user of whom nothing is left is still there: one who chose nothing).
+    Parameters: ``ratings`` R_ij, 1 by default; ``confidences`` weights in the unit of the training pairs', whose usual
+    one is the default (NaN too), 0 for a cell that is missing; ``unknown`` what to do with an item that the fit does
+    not know: "error" raises InputError, "drop" leaves the pair out and counts it in the log (a user of whom nothing is
+    left is still there: one who chose nothing).
 
     Every user is folded in alone, whoever else is in the call. A user that the fit knows is replaced: the list is all
     that counts. Posterior family and precisions (learned ones too) are those of the fit. Raises InputError for ids of
@@ -219,7 +220,8 @@ def _user_rows(fit: Fit, pairs: Interactions) -> Rows:
     observed[: base.dataset.n_items] = rated | (base.options.model.unrated == "zeros")
     model, dtype = fit.model, posterior.v_loc.dtype
     seen, items = torch.as_tensor(observed), _item_rows(fit)
-    columns = RatingColumns.from_interactions(pairs, model.ratings.default_confidence, "masked", dtype)
+    own = model.ratings.default_confidence, "masked", dtype, model.ratings.weight_unit
+    columns = RatingColumns.from_interactions(pairs, *own)
     columns = replace(columns, observed=seen)
     family = "point" if posterior.is_point else "diagonal" if posterior.u_scale is not None else "full"
     likelihood, bounded = model.ratings, isinstance(model.ratings, BernoulliBound)

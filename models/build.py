@@ -37,6 +37,7 @@ __all__ = [
     "observe",
     "rating_likelihood",
     "rows_of",
+    "weight_unit",
 ]
 
 
@@ -199,7 +200,9 @@ def observe(
         parts.check(content.select(block))
     inputs = encoder_rows(chosen, scalings, several)
     rating = rating_likelihood(options)
-    columns = RatingColumns.from_interactions(split.train, rating.default_confidence, options.unrated, torch.float64)
+    columns = RatingColumns.from_interactions(
+        split.train, rating.default_confidence, options.unrated, torch.float64, weight_unit(dataset, split)
+    )
     rating.check(columns)
     given = columns.ratings[columns.confidences > 0]
     if rating.explicit and len(given) > 1 and bool((given == given[0]).all()):
@@ -208,6 +211,12 @@ def observe(
             "use data with a column of ratings, or another --rating-likelihood",
         )
     return Observations(content, inputs, columns), scalings
+
+
+def weight_unit(dataset: Dataset, split: Split) -> float | None:
+    """The training weight that stands for the model's ``a``; ``None`` of simulated data that state precisions."""
+    stated = dataset.truth is not None and "a" in dataset.truth
+    return None if stated else split.train.weight_unit
 
 
 def make_model(n_users: int, n_items: int, form: int | Forms, likelihood: Likelihood, o: Any) -> CVAE:

@@ -49,20 +49,27 @@ class RatingColumns:
 
     @classmethod
     def from_interactions(
-        cls, train: Interactions, a: float, unrated: str = "masked", dtype: torch.dtype = torch.float32
+        cls,
+        train: Interactions,
+        a: float,
+        unrated: str = "masked",
+        dtype: torch.dtype = torch.float32,
+        unit: float | None = None,
     ) -> RatingColumns:
-        """Columns of the training pairs; the confidence of a pair that states none is ``a``.
+        """Columns of the training pairs; the confidence of a pair that states none, or the weight ``unit``, is ``a``.
+
+        Without a ``unit`` the weights are confidences themselves; see :meth:`Interactions.precisions`.
 
         ``unrated``: "masked" gives items without any stored pair no column, "zeros" gives them ``n_users`` zeros.
         """
         order = np.lexsort((train.users, train.items))
         stored = np.bincount(train.items, minlength=train.n_items)
-        confidences = np.full(len(train.users), a) if train.confidences is None else train.confidences[order]
+        confidences = train.precisions(a, unit)[order]
         return cls(
             torch.as_tensor(np.concatenate([[0], np.cumsum(stored)])),
             torch.as_tensor(train.users[order]),
             torch.as_tensor(train.ratings[order]).to(dtype),
-            torch.as_tensor(np.where(np.isnan(confidences), a, confidences)).to(dtype),
+            torch.as_tensor(confidences).to(dtype),
             torch.as_tensor(stored > 0) if unrated == "masked" else torch.ones(train.n_items, dtype=torch.bool),
             train.n_users,
         )

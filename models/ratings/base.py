@@ -51,6 +51,7 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
     which the structured guide and the closed forms ask for; ``exact`` is false for a bound. ``learns`` is what
     :meth:`learn` is given after a closed-form sweep, "noise" or "bound", if anything. ``subsample`` > 0 is the
     number of users whose zeros are looked at in a training step, 0 takes all. What is learned is an ``nn.Parameter``.
+    ``weight_unit`` is the weight of a pair that stands for ``default_confidence``; ``None``: weights are confidences.
     """
 
     conjugate: ClassVar[bool] = False
@@ -59,6 +60,7 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
     learns: ClassVar[str] = ""
     zeros: bool = True
     subsample: int = 0
+    weight_unit: float | None = None
 
     @abstractmethod
     def cell(self, score: Tensor, confidence: Tensor) -> Distribution:

@@ -1,6 +1,6 @@
 """RecBole's atomic files: ``NAME.inter`` and ``NAME.item``, tab separated, each column typed in the header.
 
-Of ``.inter`` we read ``user_id:token``, ``item_id:token`` and, if there, ``weight:float`` (the pair's confidence),
+Of ``.inter`` we read ``user_id:token``, ``item_id:token`` and, if there, ``weight:float`` (how much a pair counts),
 ``timestamp:float`` and, where ``ratings="stars"`` asks for it, ``rating:float``; of ``.item`` ``item_id:token`` and all
 ``token_seq`` columns, the text (one named like a title is the title, too). Other columns are left out and named in the
 log; without ``rating`` every listed pair counts as chosen.

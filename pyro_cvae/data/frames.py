@@ -1,7 +1,7 @@
 """Tables: (user, item[, rating, weight, time]) and (item, text[, title]) from pandas, polars, Arrow, CSV or Parquet.
 
 A rating is R_ij where ``ratings="stars"`` asks for it; otherwise every listed pair counts as chosen, R_ij = 1.
-A weight is the pair's confidence, C_ij; 0 says that the cell is missing. Ids keep their type: whole numbers or text.
+A weight is how much a pair counts beside others; 0 says that the cell is missing. Ids keep their type, number or text.
 CSV has no types, so a column of ids is whole numbers if every one of them, in both tables, is written as one.
 """
 
@@ -96,8 +96,8 @@ def from_frames(
     """A data set from two tables: pandas or polars frames, Arrow tables, or mappings of column name to values.
 
     Parameters:
-        interactions: Columns ``user``, ``item`` and, if there, ``rating``, ``weight`` and ``time`` (numbers, or dates:
-            seconds since 1970, UTC where no zone is given).
+        interactions: Columns ``user``, ``item`` and, if there, ``rating``, ``weight`` (how much a pair counts
+            beside others) and ``time`` (numbers, or dates: seconds since 1970, UTC where no zone is given).
         items: Columns ``item``, ``text`` and, if there, ``title``; one row an item. As in the paper, the words of title
             and text are counted together.
         name: Label of the data set.

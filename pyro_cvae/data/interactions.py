@@ -13,6 +13,8 @@ import scipy.sparse as sp
 from pyro_cvae.errors import InputError
 
 log = logging.getLogger(__name__)
+LARGEST_SPREAD = 1e6
+"""How many times the usual weight a weight may be, or how small a part of it, for float32 to tell pairs apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,8 +25,8 @@ class Interactions:
         users: Row of the user, int64 (n_pairs,).
         items: Row of the item, int64 (n_pairs,).
         ratings: R_ij, float64 (n_pairs,); 1 for implicit data.
-        confidences: C_ij, float64 (n_pairs,); ``None`` or NaN is the model's ``a``; 0 means that the cell is missing,
-            that is, it has no factor in the likelihood at all.
+        confidences: Weights of the pairs, float64 (n_pairs,), of which C_ij is made (:meth:`precisions`); ``None`` or
+            NaN is the model's ``a``; 0 means that the cell is missing, that is, it has no factor in the likelihood.
         times: When, float64 (n_pairs,), in seconds since 1970 where the source has dates; ``None`` if unknown.
         n_users: Number of rows of the matrix.
         n_items: Number of its columns.
@@ -54,7 +56,7 @@ class Interactions:
         if not np.isfinite(self.ratings).all():
             raise InputError("a rating is not a finite number", "leave the pair out or give it confidence 0")
         if self.confidences is not None and (np.isinf(self.confidences).any() or (self.confidences < 0).any()):
-            raise InputError("a confidence is negative or infinite", "use 0 for a missing cell, NaN for the model's a")
+            raise InputError("a confidence is negative or infinite", "use 0 for a missing cell, NaN for the usual one")
         if self.times is not None and not np.isfinite(self.times).all():
             raise InputError("a time is not a finite number", "give a time for every pair, or for none")
 
@@ -110,6 +112,35 @@ class Interactions:
     def observed(self) -> np.ndarray:
         """True where the pair is observed, False where it is missing (confidence 0), bool (n_pairs,)."""
         return np.ones(len(self), bool) if self.confidences is None else self.confidences != 0
+
+    @property
+    def weight_unit(self) -> float:
+        """The usual weight, which stands for the model's ``a``: the lower median of those stated above 0, else 1."""
+        given = np.zeros(0) if self.confidences is None else self.confidences[self.confidences > 0]
+        middle = (len(given) - 1) // 2
+        return float(np.partition(given, middle)[middle]) if len(given) else 1.0
+
+    def precisions(self, a: float, unit: float | None) -> np.ndarray:
+        """C_ij = a w_ij / ``unit`` of each pair, ``a`` where it states no weight w_ij, float64 (n_pairs,).
+
+        Without a ``unit`` the weights are the precisions themselves. Raises InputError where a weight above 0 and the
+        unit are more than :data:`LARGEST_SPREAD` apart.
+        """
+        if self.confidences is None:
+            return np.full(len(self), float(a))
+        stated = np.where(np.isnan(self.confidences), a if unit is None else unit, self.confidences)
+        if unit is None:
+            return stated
+        with np.errstate(over="ignore"):
+            relative = stated / unit
+        far = (relative > 0) & ((relative > LARGEST_SPREAD) | (relative < 1 / LARGEST_SPREAD))
+        if far.any():
+            problem = f"a weight is {stated[far][0]:g} where the usual one is {unit:g}"
+            raise InputError(
+                f"{problem}: weights that differ more than {LARGEST_SPREAD:,.0f} times are no weights",
+                "give their logarithms, or cut them off",
+            )
+        return a * relative
 
     @property
     def positive(self) -> np.ndarray:

@@ -166,12 +166,12 @@ def test_a_converged_fit_keeps_a_user_who_is_folded_in_again(method):
 
 
 def test_ratings_and_confidences(fits):
-    """Values of any sign, a NaN for the run's own a, a cell that is missing, observed and cold."""
+    """Values of any sign, a weight of 1.5, a NaN for the usual weight, a cell that is missing, observed and cold."""
     fit = fits["structured"]
     items, ratings, confidences = [1, 2, 5, N_ITEMS - 1], [0.5, -2.0, 7.0, 3.0], [1.5, float("nan"), 0.0, 0.0]
     ids = [f"item-{row + 1:04d}" for row in items]
     updated = fold_in(fit, ["eve"] * 4, ids, ratings=ratings, confidences=confidences)
-    check_user(fit, updated, "eve", items, ratings, [1.5, 4.0, 0.0, 0.0])
+    check_user(fit, updated, "eve", items, ratings, [6.0, 4.0, 0.0, 0.0])  # a is 4
     seen = recommend(updated, ["eve"], N_ITEMS)["item"].tolist()
     assert "item-0001" in seen and ids[0] not in seen and ids[2] in seen  # a missing cell is no choice
     assert ids[1] in seen  # nor is a negative rating
