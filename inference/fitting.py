@@ -40,6 +40,7 @@ from models.cvae import CVAE
 from models.making import path_of
 from models.ratings import NAMES as RATING_NAMES
 from models.ratings import RatingLikelihood
+from models.state import buffers, fill, kept
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split, make_split
@@ -199,6 +200,7 @@ def fit_with(
         data_name=dataset.name,
         scalings={name: scaling.to_json() for name, scaling in scalings.items()},
         weight_unit=unit,
+        buffers=True,
     )
     writer, resume = _writer(options, config, dataset, split)
     if pretrained is None or resume is not None:
@@ -231,7 +233,7 @@ def fit_with(
         metrics["recovery"] = recovery(posterior, split, dataset.truth)
     fitted = Fit(posterior, dataset, split, options, result.history, metrics, result.state.model, scalings)
     if writer:
-        networks = {f"network.{name}": p.detach().cpu() for name, p in fitted.model.named_parameters()}
+        networks = {f"network.{name}": tensor.cpu() for name, tensor in kept(fitted.model).items()}
         writer.save_tensors("posterior", posterior.tensors() | networks)
         writer.save_history(result.history)
         writer.save_json("metrics", metrics)
@@ -316,22 +318,29 @@ def load(path: str | os.PathLike[str] | Run) -> Fit:
     run = path if isinstance(path, Run) else open_run(path)
     options = Options.of(run.config["command"], **_as_options(run.config["options"]))
     dataset, split, tensors = run.dataset(), run.split(), run.tensors("posterior")
-    likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
+    before = torch.get_default_dtype()
     with torch.random.fork_rng(devices=()):  # the random start is overwritten below
-        form, likelihood = forms_of(dataset, likelihood, options.model.content)
-        model = make_model(dataset.n_users, dataset.n_items, form, likelihood, options.model)
-    model = model.to(getattr(torch, options.fit.dtype))
+        try:
+            torch.set_default_dtype(getattr(torch, options.fit.dtype))
+            likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
+            form, likelihood = forms_of(dataset, likelihood, options.model.content)
+            model = make_model(dataset.n_users, dataset.n_items, form, likelihood, options.model)
+        finally:
+            torch.set_default_dtype(before)
     model.ratings.weight_unit = run.config.get("weight_unit")  # of old runs none: their weights were confidences
     for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
         setattr(model, name, value)
     networks = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name not in networks or networks[name].shape != parameter.shape:
-                raise InputError(f"holds no network parameter {name!r} of the right shape", "fit again", path=run.path)
-            parameter.copy_(networks[name])
-    kept = Draws if options.kind == "draws" else Posterior
-    posterior = kept.from_tensors(options.kind, tensors, options.model.parametrization)
+    older = frozenset() if run.config.get("buffers") else frozenset(buffers(model))
+    if lost := sorted(older - networks.keys()):
+        note = f"{run.path} was written without {', '.join(lost)}, which keep what their constructor gives them"
+        logging.getLogger("pyro_cvae").warning(note)
+    try:
+        fill(model, networks, older)
+    except InputError as error:
+        raise InputError(error.problem, error.remedy, path=run.path / "posterior.safetensors") from None
+    made = Draws if options.kind == "draws" else Posterior
+    posterior = made.from_tensors(options.kind, tensors, options.model.parametrization)
     scalings = {name: ContentScaling.from_json(value) for name, value in run.config["scalings"].items()}
     history = run.history().to_dict("records")
     return Fit(posterior, dataset, split, options, history, run.metrics(), model, scalings, run.path)

@@ -24,6 +24,7 @@ from models.cvae import CVAE
 from models.observations import Batch, Observations
 from models.rows import PartRows, SparseRows, TokenRows
 from models.starting import start_alive
+from models.state import fill, kept
 
 
 @dataclass
@@ -146,8 +147,8 @@ class NetworkFit(Inference[State]):
         return replace(batch, content=content, inputs=inputs)
 
     def snapshot(self, state: State) -> Snapshot:
-        """Parameters of model and guide, the optimiser's moments, the epoch."""
-        tensors = {f"parameter.{name}": p.detach() for name, p in _parameters(state)}
+        """Parameters and buffers of model and guide, the optimiser's moments, the epoch."""
+        tensors = {f"parameter.{name}": tensor for name, tensor in kept(_both(state)).items()}
         for index, moments in state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         return tensors, {"epoch": state.epoch, "joint": state.joint}
@@ -158,10 +159,9 @@ class NetworkFit(Inference[State]):
         state = self.pretraining(self.make().to(self.options.fit.device))
         if meta["joint"]:
             state = self.joint(state)
-        state.epoch = meta["epoch"]
-        with torch.no_grad():
-            for name, parameter in _parameters(state):
-                parameter.copy_(tensors[f"parameter.{name}"])
+        state.epoch, both, start = meta["epoch"], _both(state), "parameter."
+        found = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+        fill(both, found)
         saved = state.optimizer.state_dict()
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):
@@ -215,10 +215,8 @@ def _add(sums: dict[str, float], terms: dict[str, Tensor], share: float) -> None
         sums[name] = sums.get(name, 0.0) + share * value.item()
 
 
-def _parameters(state: NetworkState) -> list[tuple[str, nn.Parameter]]:
-    """All parameters once, by name."""
-    both = nn.ModuleDict({"model": state.model, "guide": state.guide})
-    return list(both.named_parameters())
+def _both(state: NetworkState) -> nn.Module:
+    return nn.ModuleDict({"model": state.model, "guide": state.guide})
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from models.contents import ContentDistribution, ContentLikelihood
 from models.contents.product import Product
 from models.networks.mlp import MLPDecoder
 from models.rows import SparseRows
-from models.testing_base import KEEP, N_DRAWS, Kit, in_float64, moved, quantile
+from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, in_float64, moved, quantile
 from models.testing_contents import ProductKit, SequenceKit
 from models.testing_ratings import check_rating_likelihood
 from pyro_cvae.errors import InputError
@@ -56,7 +56,7 @@ def check_likelihood(likelihood: type[ContentLikelihood], /, *, seed: int = 0, *
       alarms over seeds);
     - part of the features: where there is ``log_prob_sampled``, it is ``log_prob`` if all features are drawn; over all
       subsets its mean is, or its error falls with their size where ``unbiased`` is False;
-    - saved and loaded: the constructor's arguments and the parameters are all there is to know.
+    - saved and loaded: the constructor's arguments, the parameters and the buffers are all there is to know.
 
     Of a likelihood of tokens, teacher forcing is held to one token at a time, the masses of all sequences sum to one,
     and frequencies of draws are compared; of a product, its value is held to its parts one by one, of which some items
@@ -358,15 +358,14 @@ class _RowsKit(Kit):
         self.require(falling, "the error of log_prob_sampled does not fall with more features", remedy)
 
     def saved_and_loaded(self) -> None:
+        self.likelihood.start(2.5)
         with torch.no_grad():
             for parameter in self.likelihood.parameters():
                 parameter.add_(0.1)
         wanted = self.log_prob(self.obs, self.params)
         found = self.copied().log_prob(self.obs, self.params)
-        self.require(torch.equal(found, wanted), "a copy with its arguments and parameters is another", KEEP)
-        third = self.make()
-        third.load_state_dict(self.likelihood.state_dict())
-        found = third.log_prob(self.obs, self.params)
+        self.require(torch.equal(found, wanted), ANOTHER, KEEP)
+        found = self.reloaded().log_prob(self.obs, self.params)
         self.require(torch.equal(found, wanted), "state_dict and load_state_dict give another", KEEP)
 
     def single_precision(self) -> None:

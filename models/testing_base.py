@@ -10,12 +10,17 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from models.state import fill, kept
 from pyro_cvae.errors import InputError
 
 FAILURE_RATE = 1e-4
 """Probability, over seeds, that a right likelihood fails one of the comparisons with draws; the seed is fixed."""
 N_DRAWS = 20_000
-KEEP = "keep what is learned in nn.Parameter and the rest in the constructor's arguments"
+ANOTHER = "a copy with its arguments, parameters and buffers is another"
+KEEP = (
+    "keep what is learned in nn.Parameter, other tensors in register_buffer of one shape, "
+    "and the rest in the constructor's arguments"
+)
 
 
 class Kit:
@@ -40,11 +45,21 @@ class Kit:
             self.fail(f"cannot be built ({error})", remedy, error)
 
     def copied(self) -> Any:
-        """A fresh instance with the named parameters of this one, which is what a run folder holds."""
+        """A fresh instance with the parameters and buffers of this one, which is what a run folder holds."""
         other = self.make()
-        with torch.no_grad():
-            for (_, new), (_, old) in zip(other.named_parameters(), self.likelihood.named_parameters(), strict=True):
-                new.copy_(old)
+        try:
+            fill(other, kept(self.likelihood))
+        except InputError as error:
+            self.fail(f"a fresh instance does not take what is kept of this one ({error.problem})", KEEP, error)
+        return other
+
+    def reloaded(self) -> Any:
+        """A fresh instance with the ``state_dict`` of this one."""
+        other = self.make()
+        try:
+            other.load_state_dict(self.likelihood.state_dict())
+        except RuntimeError as error:
+            self.fail(f"a fresh instance does not take its state_dict ({error})", KEEP, error)
         return other
 
     def fail(self, problem: str, remedy: str, cause: BaseException | None = None) -> NoReturn:

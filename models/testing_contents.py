@@ -19,7 +19,7 @@ from models.contents.product import Product, of_part
 from models.networks import make_networks
 from models.networks.base import Decoder
 from models.rows import AnyRows, Form, Forms, PartRows, SparseRows, TokenRows
-from models.testing_base import KEEP, N_DRAWS, Kit, moved, quantile
+from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, moved, quantile
 
 N_ITEMS, N_FACTORS, N_TOKENS = 7, 3, 4
 LENGTHS = (3, 0, 1, 5, 2, 1, 4)
@@ -113,16 +113,15 @@ class ContentKit(Kit):
             self.require(torch.isfinite(gradient).all(), f"the gradient of {what} is not finite", "look for log(0)")
 
     def saved_and_loaded(self) -> None:
-        """Arguments and parameters are all there is to know."""
+        """Arguments, parameters and buffers are all there is to know."""
+        self.likelihood.start(2.5)
         with torch.no_grad():
             for parameter in self.likelihood.parameters():
                 parameter.add_(0.1)
         wanted = self.log_prob(self.obs, self.z)
-        third = self.make()
-        third.load_state_dict(self.likelihood.state_dict())
-        for copy in (self.copied(), third):
+        for copy in (self.copied(), self.reloaded()):
             found = copy.log_prob(self.obs, self.decoder.given(self.z, self.obs))
-            self.require(torch.equal(found, wanted), "a copy with its arguments and parameters is another", KEEP)
+            self.require(torch.equal(found, wanted), ANOTHER, KEEP)
 
     def single_precision(self) -> None:
         """The same in float32."""

@@ -50,7 +50,8 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
     ranked alone. ``conjugate`` says that it is Gaussian in u and v, or has a Gaussian bound: then :meth:`site` exists,
     which the structured guide and the closed forms ask for; ``exact`` is false for a bound. ``learns`` is what
     :meth:`learn` is given after a closed-form sweep, "noise" or "bound", if anything. ``subsample`` > 0 is the
-    number of users whose zeros are looked at in a training step, 0 takes all. What is learned is an ``nn.Parameter``.
+    number of users whose zeros are looked at in a training step, 0 takes all. What is learned is an ``nn.Parameter``,
+    another tensor that is not made from the constructor's arguments alone a buffer (``register_buffer``).
     ``weight_unit`` is the weight of a pair that stands for ``default_confidence``; ``None``: weights are confidences.
     """
 

@@ -372,7 +372,7 @@ MISTAKES = {
     UnusedHead: "no gradient reaches the head 'gate'",
     UnusedParameter: "no gradient reaches its parameter scale; use it in log_prob",
     PlainTensor: "offset is a plain tensor, which no optimiser and no run knows; make it an nn.Parameter",
-    HeldInARandomState: "a copy with its arguments and parameters is another; keep what is learned in nn.Parameter",
+    HeldInARandomState: "arguments, parameters and buffers is another; keep what is learned in nn.Parameter",
     WrongGradient: "the gradient of log_prob is not distribution's",
     DrawsTooMuch: "the mean of 20000 draws of sample is .* standard errors off that of distribution",
     DrawsFromNeighbours: "of 20000 draws of sample is .* draw each row of sample from its own parameters",

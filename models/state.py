@@ -1,0 +1,62 @@
+"""All that a module has learned or computed: what a run folder and a checkpoint keep of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from pyro_cvae.errors import InputError
+
+REMEDY = "fit again or copy the folder again"
+
+
+def kept(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, each once: tied ones under their first name."""
+    return parameters(module) | buffers(module)
+
+
+def parameters(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters by name, detached."""
+    return {name: parameter.detach() for name, parameter in module.named_parameters()}
+
+
+def buffers(module: nn.Module) -> dict[str, Tensor]:
+    """The buffers by name that are part of the ``state_dict``, detached; those registered as ``None`` are no part."""
+    persistent = module.state_dict().keys()
+    return {name: buffer.detach() for name, buffer in module.named_buffers() if name in persistent}
+
+
+@torch.no_grad()
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], lacking: frozenset[str] = frozenset()) -> None:
+    """Put what :func:`kept` gave into a module of the same making, in place.
+
+    A buffer that is ``None`` here takes what was kept. ``lacking`` names tensors that may be missing and then stay as
+    they are. Raises InputError for a tensor that is missing, unknown, or of another shape or kind of number.
+    """
+    own = {name: value.data for name, value in [*module.named_parameters(), *module.named_buffers()]}
+    wanted = kept(module)
+    for name in wanted.keys() - tensors.keys() - lacking:
+        raise InputError(f"holds no tensor of the model's {name}", REMEDY)
+    for name, tensor in tensors.items():
+        if name not in own:
+            _adopt(module, name, tensor)
+        elif own[name].shape != tensor.shape or own[name].is_floating_point() != tensor.is_floating_point():
+            found, right = (f"{_numbers(one)} of shape {tuple(one.shape)}" for one in (tensor, own[name]))
+            raise InputError(f"the model's {name} are {right}, but here are {found}", REMEDY)
+        else:
+            own[name].copy_(tensor)
+
+
+def _adopt(module: nn.Module, name: str, tensor: Tensor) -> None:
+    """A buffer that the constructor registers as ``None``, and that the fit has set."""
+    path, _, leaf = name.rpartition(".")
+    owner = dict(module.named_modules()).get(path)
+    if owner is None or leaf not in owner._buffers:
+        raise InputError(f"holds a tensor {name}, which the model has not", REMEDY)
+    owner._buffers[leaf] = tensor.clone()
+
+
+def _numbers(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
