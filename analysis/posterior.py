@@ -10,6 +10,7 @@ no generative model of clicks, because C depends on R in it (a where R = 1): wha
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ NAMES = (
 )
 """ArviZ's own functions that this module hands on: the names are those of 1.x, which the 0.8 parts have too."""
 
+READERS = 'pip install "arviz>=1" netCDF4'
+"""What opens the file elsewhere: neither ArviZ nor h5netcdf brings a reader of HDF5, netCDF4 and h5py are such."""
 FLOATS_AT_ONCE = 2**23
 PAIRS_OF_A_KIND = 10
 
@@ -779,11 +782,15 @@ def pit(tree: Any) -> Any:
 def save(tree: Any, out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
     """Write ArviZ data as NetCDF 4 (HDF5), a group each, whole or not at all; R (ncdf4) and Julia (NCDatasets) read it.
 
-    Raises InputError where the file exists and ``overwrite`` is not given.
+    Raises InputError where the file exists and ``overwrite`` is not given, MachineError where nothing can write it.
     """
     path = Path(out)
     if path.exists() and not overwrite:
         raise InputError("exists already", "choose another --out, or give --overwrite", path=path)
+    missing = [name for name in ("h5netcdf", "h5py") if importlib.util.find_spec(name) is None]
+    if missing:
+        problem = f"no NetCDF can be written without {' and '.join(missing)}"
+        raise MachineError(problem, f"pip install {' '.join(missing)}")
     with files.whole_file(path) as new:
         tree.to_netcdf(new, engine="h5netcdf")
     return path
@@ -920,6 +927,8 @@ def _print(tree: Any, path: Path) -> None:
         whole = "; ".join(variables) if name != "history" else f"{len(variables)} columns (epoch)"
         shown.add_row(name, whole)
     Console().print(shown)
+    print(f'open it: xarray.open_datatree("{path}")')
+    print(f"elsewhere: {READERS}; h5netcdf and h5py in place of netCDF4 will do")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,17 @@ class Fit:
         with torch.no_grad():
             return self.model.encoder(inputs.to(dtype=self.posterior.z_loc.dtype))
 
+    def draw_sites(self, n: int, seed: int = 0) -> dict[str, torch.Tensor]:
+        """``n`` joint draws of the Pyro program's sites u, v, v_dagger and z, as ``pyro.infer.Predictive`` takes them.
+
+        Shapes (n, n_rows, width): of u, v and v_dagger that of the model, n_factors and with biases one more, which is
+        b / kappa_u or c / kappa_v; of z n_factors.
+        """
+        drawn = self.posterior.sample(n, seed)
+        for name, side in (("u", "u"), ("v", "v"), ("v_dagger", "v")):
+            drawn[name] = self.model.own(side, drawn[name].flatten(0, 1)).unflatten(0, drawn[name].shape[:2])
+        return drawn
+
     def predict(self, users: Iterable[Any], items: Iterable[Any], level: float = 0.9) -> pd.DataFrame:
         """New ratings of pairs of external ids: columns user, item, mean, sd, low, high.
 

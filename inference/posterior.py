@@ -131,8 +131,16 @@ class Posterior:
         return replace(self, **parts)
 
     def sample(self, n: int, seed: int) -> dict[str, Tensor]:
-        """``n`` joint draws of "u", "v" and "z", each (n, n_rows, n_factors); of a point, u and v are the point."""
-        return next(self.draws(n, seed, n))
+        """``n`` joint draws of "u", "v", "z" and "v_dagger" = v - z, each (n, n_rows, n_factors).
+
+        Of a point, u and v are the point. The non-centred program draws v_dagger, the centred one v: with both, draws
+        mean the same in either. With biases u and v have coordinates that no site has: see ``Fit.draw_sites``.
+        """
+        drawn = next(self.draws(n, seed, n))
+        around = drawn["z"]
+        if self.v_pad is not None:
+            around = torch.cat([around, self.v_pad.expand(*around.shape[:2], 2)], -1)
+        return drawn | {"v_dagger": drawn["v"] - around}
 
     def draws(self, n: int, seed: int, at_once: int = 32) -> Iterator[dict[str, Tensor]]:
         """The same, ``at_once`` draws after the other: what is asked of many draws need not hold them all."""

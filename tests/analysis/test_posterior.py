@@ -1,5 +1,6 @@
 """Exported draws against the posterior, the Pyro model and dense brute force; ArviZ's functions; the NetCDF file."""
 
+import importlib.util
 import subprocess
 import sys
 import warnings
@@ -21,7 +22,7 @@ from inference.fitting import Fit
 from models.build import content_likelihood, observe
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.simulated import simulated, simulated_gaussian
-from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.errors import InputError, MachineError, run_command
 
 SMALL: dict[str, Any] = {
     "factors": 3, "hidden": (8,), "pretrain_epochs": 2, "epochs": 2, "lambda_u": 1.0, "lambda_v": 5.0, "a": 1.0,
@@ -403,6 +404,14 @@ def test_plain_h5netcdf_reads_what_was_written(fits, tmp_path):
         assert file.attrs["posterior"] == "structured" and file.attrs["objective"] == "elbo"
 
 
+def test_without_a_writer_of_hdf5_one_line_says_what_to_install(fits, tmp_path, monkeypatch):
+    tree = to_datatree(fits["structured"], draws=2, prior=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MachineError, match="pip install h5netcdf h5py"):
+        save(tree, tmp_path / "posterior.nc")
+    assert not list(tmp_path.iterdir())
+
+
 def test_whole_numbers_stay_ids_and_titles_are_plain_texts(tmp_path):
     rng = np.random.default_rng(0)
     pairs = [(7 * u, -j) for u in range(6) for j in rng.choice(12, 5, replace=False).tolist()]
@@ -478,7 +487,8 @@ def test_the_command_writes_what_was_asked(run, tmp_path, capsys):
     asked = ["--user", "user-0001", "--users-from", tmp_path / "users.txt", "--item", "item-0004", "--draws", "11"]
     argv = [run, "--out", out, *asked, "--pairs", tmp_path / "pairs.csv", "--user-log-likelihood", "--no-prior"]
     assert run_command(lambda: main([str(part) for part in argv])) == 0
-    assert "posterior" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "posterior" in printed and 'pip install "arviz>=1" netCDF4' in printed and "xarray.open_datatree" in printed
     with h5netcdf.File(out, "r") as file:
         posterior = file["posterior"]
         assert text(posterior["user"][:]) == ["user-0001", "user-0003"] and text(posterior["item"][:]) == ["item-0004"]

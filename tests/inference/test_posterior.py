@@ -188,7 +188,8 @@ def test_some_rows_are_the_whole_posterior_at_these_rows(kind, changes):
             torch.testing.assert_close(mine, whole)
     assert torch.equal(posterior.select(items=items).u_loc, posterior.u_loc)
     draws = part.sample(2000, seed=3)
-    assert {name: tuple(draw.shape) for name, draw in draws.items()} == dict.fromkeys("uvz", (2000, 3, N_FACTORS))
+    names = ("u", "v", "z", "v_dagger")
+    assert {name: tuple(draw.shape) for name, draw in draws.items()} == dict.fromkeys(names, (2000, 3, N_FACTORS))
 
 
 @pytest.mark.parametrize(("kind", "changes"), [("point", {}), *UNCERTAIN])
@@ -196,7 +197,9 @@ def test_draws_come_in_parts_and_the_first_is_the_sample(kind, changes):
     _, _, posterior = fitted(kind, **changes)
     parts = list(posterior.draws(7, seed=1, at_once=3))
     assert [len(part["u"]) for part in parts] == [3, 3, 1]
-    for name, draw in posterior.sample(3, seed=1).items():
+    sampled = posterior.sample(3, seed=1)
+    assert torch.equal(sampled["v_dagger"], sampled["v"] - sampled["z"])
+    for name, draw in ((name, sampled[name]) for name in "uvz"):
         assert torch.equal(parts[0][name], draw)
         if name == "z":
             assert not torch.equal(parts[0][name], parts[1][name])
