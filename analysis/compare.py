@@ -155,6 +155,7 @@ def compare(
     import pandas as pd
     import torch
 
+    from inference.average import list_scores
     from inference.evaluate import evaluate, pairs_matrix
     from inference.explicit import evaluate_ratings, predictor
     from inference.fitting import load
@@ -204,7 +205,7 @@ def compare(
         about.append({"model": name, **facts(fit, run)})
         histories[name] = _history(fit)
         try:
-            look(name, fit.posterior.score_block, predictor(fit) if explicit[0] else None)
+            look(name, list_scores(fit.posterior, split.train), predictor(fit) if explicit[0] else None)
         except InputError as error:
             raise InputError(error.problem, error.remedy, path=run.path) from None
         on_fit(name, fit)

@@ -72,13 +72,15 @@ def top_lists(fit: Fit, users: np.ndarray, top: int) -> Listed:
     """
     import torch
 
+    from inference.average import list_scores, parts_of
     from inference.evaluate import pairs_matrix
 
     test, known = test_and_known(fit)
+    score_block = list_scores(fit.posterior, fit.split.train)
     counts = counted_pairs(fit).item_counts
     items, scores = [], []
     for block in _blocks(users, 256):
-        block_scores = fit.posterior.score_block(block).clone()
+        block_scores = score_block(block).clone()
         at = known[block].tocoo()
         block_scores[torch.as_tensor(at.row).long(), torch.as_tensor(at.col).long()] = -torch.inf
         best = block_scores.topk(min(top, fit.dataset.n_items))
@@ -87,7 +89,9 @@ def top_lists(fit: Fit, users: np.ndarray, top: int) -> Listed:
     item, score = np.concatenate(items), np.concatenate(scores)
     sd = None
     if not fit.posterior.is_point:
-        sd = fit.posterior.score(users[:, None], item)[1].double().numpy()
+        sd = np.zeros(item.shape)
+        for at, posterior, rows in parts_of(fit.posterior, fit.split.train, users):
+            sd[at] = posterior.score(rows[:, None], item[at])[1].double().numpy()
     positive = pairs_matrix(test)
     relevant = np.asarray(positive[np.repeat(users, item.shape[1]), item.ravel()]).reshape(item.shape)
     return Listed(users, item, score, sd, counts[item], relevant.astype(np.float64), np.isfinite(score))

@@ -521,15 +521,17 @@ def example_lists(
 ) -> list[list[dict[str, Any]]]:
     """The list of each user (rows), best first: id, title, group, score, and whether it is a held-out positive.
 
+    Held-out items are candidates, as in evaluation; users without training pairs have the average user's list.
     With uncertainty also ``ends``: of each level of :data:`LEVELS` the interval of u.v by quantiles of ``draws``
     posterior draws. With ``reliable`` also ``p``, the recalibrated P that the item is a held-out positive.
     """
+    from inference.average import posterior_of
     from inference.recommend import recommend
 
     if not len(users):
         return []
-    dataset, test = fit.dataset, fit.split.test
-    table = recommend(fit, dataset.user_ids[users].tolist(), top)
+    dataset, test, asked = fit.dataset, fit.split.test, np.unique(users)
+    table = recommend(fit, dataset.user_ids[users].tolist(), top, keep_test=True)
     items = dataset.item_rows(table["item"].tolist())
     rows = dataset.user_rows(table["user"].tolist())
     came = test.observed if fit.model.ratings.explicit else test.positive
@@ -538,7 +540,9 @@ def example_lists(
     quantiles = None
     if not fit.posterior.is_point:
         at = [0.5 - level / 2 for level in LEVELS] + [0.5 + level / 2 for level in LEVELS]
-        quantiles = np.quantile(fit.posterior.score_draws(rows, items, draws, seed).double().numpy(), at, axis=0)
+        place = np.searchsorted(asked, rows)
+        drawn = posterior_of(fit, asked).score_draws(place, items, draws, seed)
+        quantiles = np.quantile(drawn.double().numpy(), at, axis=0)
     p = None
     if reliable is not None:
         from analysis.over_users import counted_pairs

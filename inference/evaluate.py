@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.printing import Sheet, check_format, emit, write_frame
+from inference.user_groups import shown, user_groups
 from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 from pyro_cvae.metrics import CUTOFFS, NDCG_CUTOFFS, hit_chance, metrics_of, rank_positions, recall_at
 
@@ -42,7 +43,7 @@ class Evaluation:
     Parameters:
         protocol: ``corrected`` or ``paper`` (:mod:`pyro_cvae.metrics`).
         per_user: One row a user: ``user`` (row), ``tuning`` (settings were chosen on this user's test pairs),
-            ``n_test``, ``n_relevant`` (the denominator of recall), then ``recall@M`` and ``ndcg@M``.
+            ``n_train``, ``n_test``, ``n_relevant`` (the denominator of recall), then ``recall@M`` and ``ndcg@M``.
         groups: One row for each of hot, warm and cold items (:func:`item_groups`), over headline users: ``n_items``,
             ``n_pairs`` (relevant pairs), ``n_users`` (users with such a pair), ``pooled_recall@M`` (share of those
             pairs within the first M of their user's whole ranking) and ``recall@M`` (the same share by user, averaged
@@ -67,14 +68,24 @@ class Evaluation:
         """The mean of each metric over all users, those included on whom settings were chosen."""
         return _means(self.per_user, self.metrics)
 
+    @property
+    def user_groups(self) -> pd.DataFrame:
+        """Headline users with and without training pairs (:func:`inference.user_groups.user_groups`)."""
+        return user_groups(self.per_user, "n_relevant", lambda users: _means(users, self.metrics))
+
     def to_metrics(self) -> dict[str, Any]:
-        """What ``metrics.json`` of a run folder holds: headline means, protocol, users, groups, other means if any."""
+        """What ``metrics.json`` of a run folder holds: headline means, protocol, users, groups, other means if any.
+
+        ``user_groups`` are there where some users have no training pairs.
+        """
         result: dict[str, Any] = {
             **self.means(),
             "protocol": self.protocol,
             "n_users_evaluated": self.n_users_evaluated,
             "groups": {row.pop("group"): row for row in self.groups.reset_index().to_dict("records")},
         }
+        if apart := shown(self.user_groups):
+            result["user_groups"] = dict(apart)
         if self.per_user["tuning"].any():
             result["all_users"] = {**self.all_user_means(), "n_users_evaluated": len(self.per_user)}
         return result
@@ -134,7 +145,7 @@ def evaluate(
     metrics = [name for name in columns if name != "n_relevant"]
     n_test = np.diff(test.indptr)[rows]
     per_user = pd.DataFrame(
-        {"user": rows, "tuning": tuning[rows], "n_test": n_test}
+        {"user": rows, "tuning": tuning[rows], "n_train": split.train.user_counts[rows], "n_test": n_test}
         | {name: np.concatenate(blocks) for name, blocks in columns.items()}
     )
     groups = pd.DataFrame(
@@ -189,9 +200,13 @@ def predict_ratings(
 
 def root_mean_square_error(posterior: Posterior, test: Interactions, train: Interactions) -> float:
     """Root mean square of rating less posterior mean score, which is kept within the range of the training ratings."""
+    from inference.average import parts_of
+
     kept, given = test.select(test.observed), train.ratings[train.observed]
-    mean = posterior.mean_score(kept.users, kept.items).double().numpy().clip(given.min(), given.max())
-    return float(np.sqrt(np.mean((kept.ratings - mean) ** 2)))
+    mean = np.zeros(len(kept))
+    for at, some, rows in parts_of(posterior, train, kept.users):
+        mean[at] = some.mean_score(rows, kept.items[at]).double().numpy()
+    return float(np.sqrt(np.mean((kept.ratings - mean.clip(given.min(), given.max())) ** 2)))
 
 
 def rating_metrics(
@@ -202,10 +217,11 @@ def rating_metrics(
     ``rmse`` and ``mae`` are in units of the ratings, ``log_density`` is the mean over pairs of log N(r; mean, sd^2) in
     nats, ``coverage@50`` and ``coverage@90`` are the shares of ratings within the central intervals.
     """
+    from inference.average import predictions
     from inference.explicit import METRICS, pair_errors
 
     kept = test.select(test.observed)
-    mean, sd = predict_ratings(posterior, likelihood, kept.users, kept.items, train)
+    mean, sd = predictions(posterior, likelihood, kept.users, kept.items, train)
     means = [float(values.mean()) for values in pair_errors(kept.ratings, mean.numpy(), sd.numpy()).values()]
     return dict(zip(METRICS, [means[0] ** 0.5, *means[1:]], strict=True)) | {"n_ratings_evaluated": len(kept)}
 
@@ -351,6 +367,7 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
     import torch
 
     import inference
+    from inference.average import list_scores
     from inference.explicit import evaluate_ratings, predictor
     from inference.rivals import RATING_RIVALS, RIVALS
 
@@ -371,7 +388,7 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
             if comparison.explicit:
                 result = evaluate_ratings(predictor(fit), fit.split)
             else:
-                result = evaluate(fit.posterior.score_block, fit.split, **asked)
+                result = evaluate(list_scores(fit.posterior, fit.split.train), fit.split, **asked)
         except InputError as error:
             raise InputError(error.problem, error.remedy, path=path) from None
         comparison.rows.append((path, result))
@@ -495,6 +512,7 @@ def _means_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 n_pairs = int(result.per_user[n_relevant].sum())
                 everybody = {"users": "all", "items": "all", "n_users": len(result.per_user), "n_pairs": n_pairs}
                 rows.append(about | everybody | result.all_user_means())
+            rows += [about | {"users": name, "items": "all"} | row for name, row in shown(result.user_groups)]
             for group, row in result.groups.iterrows():
                 counted = {"n_users": int(row["n_users"]), "n_pairs": int(row["n_pairs"])}
                 found = {str(name): value for name, value in row.items() if not str(name).startswith("n_")}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.user_groups import user_groups
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class RatingEvaluation:
 
     Parameters:
         per_user: One row a user with a test rating: ``user`` (row), ``tuning`` (settings were chosen on this user's
-            test pairs), ``n_test``, and the means over the user's test ratings of :data:`OF_PAIRS`.
+            test pairs), ``n_train``, ``n_test``, and the means over the user's test ratings of :data:`OF_PAIRS`.
         groups: One row for each of hot, warm and cold items (``inference.evaluate.item_groups``) that has test ratings
             of headline users: ``n_items``, ``n_pairs``, ``n_users`` and :data:`METRICS` over its pairs.
     """
@@ -52,6 +53,11 @@ class RatingEvaluation:
         """The same over all pairs."""
         return _over_pairs(self.per_user)
 
+    @property
+    def user_groups(self) -> pd.DataFrame:
+        """Headline users with and without training pairs (:func:`inference.user_groups.user_groups`)."""
+        return user_groups(self.per_user, "n_test", _over_pairs)
+
 
 def evaluate_ratings(predict: Predict, split: Split) -> RatingEvaluation:
     """Compare predictions with the test ratings of a split; raises InputError where there is none."""
@@ -69,7 +75,8 @@ def evaluate_ratings(predict: Predict, split: Split) -> RatingEvaluation:
     by_user = pairs.groupby(test.users)
     per_user = by_user[list(OF_PAIRS)].mean().rename_axis("user").reset_index()
     per_user.insert(1, "tuning", tuning[per_user["user"]])
-    per_user.insert(2, "n_test", by_user.size().to_numpy())
+    per_user.insert(2, "n_train", split.train.user_counts[per_user["user"]])
+    per_user.insert(3, "n_test", by_user.size().to_numpy())
     train = split.train.select(split.train.observed)
     group_of = item_groups(
         replace(train, ratings=np.ones(len(train)))
@@ -99,10 +106,10 @@ def pair_errors(ratings: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> dict[s
 
 def predictor(fit: Fit) -> Predict:
     """A fit's predictions of ratings, the noise included in their standard deviations."""
-    from inference.evaluate import predict_ratings
+    from inference.average import predictions
 
     def predict(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, sd = predict_ratings(fit.posterior, fit.model.ratings, users, items, fit.split.train)
+        mean, sd = predictions(fit.posterior, fit.model.ratings, users, items, fit.split.train)
         return mean.numpy(), sd.numpy()
 
     return predict

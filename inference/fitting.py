@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from inference.average import list_scores, predictions
 from inference.base import Inference, Snapshot
 from inference.base import fit as run_steps
 from inference.commands import read_preset
 from inference.convergence import convergence, doubts
 from inference.coordinate import Coordinate
 from inference.draws import Draws
-from inference.evaluate import evaluate, predict_ratings, rating_metrics, recall_on_validation, root_mean_square_error
+from inference.evaluate import evaluate, rating_metrics, recall_on_validation, root_mean_square_error
 from inference.mcmc import MCMC
 from inference.networks import NetworkFit
 from inference.options import METHODS, CoordinateOptions, Options
@@ -117,7 +118,8 @@ class Fit:
         ``mean`` and ``sd`` are those of a rating, the likelihood's own noise included (a click is a 1: its mean is its
         probability); of explicit ratings ``mean`` stays within the range of the training ratings, and ``low`` and
         ``high`` are the ends of the central interval of that probability, of a Normal with ``mean`` and ``sd``; they
-        are missing for others. Raises InputError for unknown ids or lists of different lengths.
+        are missing for others. Of users without training pairs it is the average user's rating
+        (:mod:`inference.average`). Raises InputError for unknown ids or lists of different lengths.
         """
         import pandas as pd
 
@@ -127,8 +129,7 @@ class Fit:
         if not 0 < level < 1:
             raise InputError(f"level is {level}, but it must be between 0 and 1", "for instance 0.9")
         explicit = self.model.ratings.explicit
-        limits = self.split.train if explicit else None
-        mean, sd = predict_ratings(self.posterior, self.model.ratings, rows, columns, limits)
+        mean, sd = predictions(self.posterior, self.model.ratings, rows, columns, self.split.train, explicit)
         low, high = credible_interval(mean, sd, level) if explicit else (torch.full_like(mean, torch.nan),) * 2
         found = {"mean": mean, "sd": sd, "low": low, "high": high}
         ids = {"user": self.dataset.user_ids[rows], "item": self.dataset.item_ids[columns]}
@@ -232,7 +233,7 @@ def fit_with(
     if len(split.test) and rating.explicit:
         metrics |= rating_metrics(posterior, fitted_rating, split.test, split.train)
     elif len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
-        metrics |= evaluate(posterior.score_block, split).to_metrics()
+        metrics |= evaluate(list_scores(posterior, split.train), split).to_metrics()
     metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
     metrics["precisions"] = {name: getattr(result.state.model, name) for name in ("lambda_u", "lambda_v")}
     if isinstance(posterior, Draws):
@@ -394,4 +395,4 @@ def _validation(split: Split, rating: RatingLikelihood) -> tuple[str, Callable[[
         return None
     if rating.explicit:
         return "validation_rmse", lambda q: root_mean_square_error(q, validation, split.train)
-    return "validation_recall", lambda q: recall_on_validation(q.score_block, split)
+    return "validation_recall", lambda q: recall_on_validation(list_scores(q, split.train), split)

@@ -1,9 +1,10 @@
 """Recommendations from a run folder: ``python -m inference.recommend RUN --user ID --top 10``.
 
-External ids go in and come out. Training items are left out; items without a training rating are ranked through the
-encoder and marked cold. In ``bayes`` each score has its posterior standard deviation and, if asked for, an interval and
-the chance to be listed. Users may be folded in from lists of items, and items added from their contents
-(:mod:`inference.updates`).
+External ids go in and come out. All items that a user is known to have chosen are left out, those held out for a test
+among them; items without a training rating are ranked through the encoder and marked cold. Users without a training
+pair get the average user's list and are marked so (:mod:`inference.average`). In ``bayes`` each score has its posterior
+standard deviation and, if asked for, an interval and the chance to be listed. Users may be folded in from lists of
+items, and items added from their contents (:mod:`inference.updates`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ UNKNOWN = ("error", "drop", "prior")
 RANKINGS = ("mean", "thompson", "ucb")
 NEW_USER = "new user"
 TOP_DRAWS, PAIR_DRAWS = 200, 4000
+COLUMNS = ("rank", "item", "title", "score", "sd", "group")
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class RecommendOptions:
         seed: Of the draws.
         candidates: A file of item ids, one a line; only these are ranked.
         exclude: A file of item ids, one a line, that are never recommended.
-        keep_seen: Rank a user's training items too.
+        keep_seen: Rank the items that a user is known to have chosen, too.
+        keep_test: Rank those of them that were held out for the test, as evaluation does.
         unknown: What to do with an unknown id (error, drop, or prior for users, who get the average user's list).
         out: A CSV or Parquet file instead of a table.
         format: How the answer is printed (table, csv, json).
@@ -82,6 +85,7 @@ class RecommendOptions:
     candidates: str | None = None
     exclude: str | None = None
     keep_seen: bool = False
+    keep_test: bool = False
     unknown: str = "error"
     out: str | None = None
     format: str = "table"
@@ -110,10 +114,10 @@ class RecommendOptions:
             raise InputError(f"--draws is {self.draws}, but it must be 0 or more")
         if not 0 <= self.seed < 2**62:
             raise InputError(f"--seed is {self.seed}, but it must be 0 or more and below 2^62")
-        _check_asked(self.interval, self.top_probability, self.ranking, self.kappa, self.unknown)
+        _check_asked(self.interval, self.top_probability, self.ranking, self.kappa)
 
 
-def _check_asked(interval: float | None, top_probability: int | None, ranking: str, kappa: float, unknown: str) -> None:
+def _check_asked(interval: float | None, top_probability: int | None, ranking: str, kappa: float) -> None:
     if interval is not None and not 0 < interval < 1:
         raise InputError(f"--interval is {interval}, but it must be between 0 and 1", "for instance 0.9")
     if top_probability is not None and top_probability < 1:
@@ -122,8 +126,6 @@ def _check_asked(interval: float | None, top_probability: int | None, ranking: s
         raise InputError(f"--ranking is {ranking!r}, but it must be one of {', '.join(RANKINGS)}")
     if not 0 <= kappa < float("inf"):
         raise InputError(f"--kappa is {kappa}, but it must be a finite number, 0 or more")
-    if unknown == "prior" and ranking != "mean":
-        raise InputError("--unknown prior ranks by the average user's mean", f"leave out --ranking {ranking}")
 
 
 def recommend(
@@ -134,6 +136,7 @@ def recommend(
     candidates: Iterable[Any] | None = None,
     exclude: Iterable[Any] = (),
     keep_seen: bool = False,
+    keep_test: bool = False,
     unknown: str = "error",
     interval: float | None = None,
     top_probability: int | None = None,
@@ -143,10 +146,12 @@ def recommend(
     seed: int = 0,
     block_size: int = 256,
 ) -> pd.DataFrame:
-    """The ``top`` items for each user: columns user, rank, item, title, score, sd, group, and what is asked for.
+    """The ``top`` items for each user: user, rank, item, title, score, sd, group, origin, and what is asked for.
 
     ``score`` is E[u].E[v], ``sd`` the posterior standard deviation of u.v (missing for a point estimate), ``group``
-    hot, warm or cold by the item's training ratings, or new for an added item. With
+    hot, warm or cold by the item's training ratings, or new for an added item. ``origin`` says where the user's list is
+    from: "fit", "folded in" (:func:`inference.updates.fold_in`), or "average" where nothing is known of the user, who
+    then gets the average user's list (:mod:`inference.average`). With
 
     - explicit ratings: ``rating`` and ``rating_sd``, mean and standard deviation of a new rating, noise included;
     - ``interval``, a probability: ``low`` and ``high`` (:func:`inference.ranking.credible_interval`), of the score,
@@ -154,60 +159,54 @@ def recommend(
     - ``top_probability``, a number M: ``p_top_M``, the probability to be among the user's M best candidates, by
       ``draws`` joint draws (:func:`inference.ranking.top_probabilities`);
     - ``ranking`` "thompson" or "ucb": lists in the order of one posterior draw a user, or of score + ``kappa`` sd, in a
-      column of that name;
-    - users folded in (:func:`inference.updates.fold_in`): ``origin``, "fit" or "folded in".
+      column of that name.
 
-    ``unknown`` users raise InputError ("error"), are left out ("drop") or get the list of the average user ("prior"),
-    without any uncertainty. Raises InputError for unknown item ids, and for a point estimate that is asked for
-    uncertainty.
+    Candidates are the items that a user is not known to have chosen, in whatever part of the split; with ``keep_test``
+    those of the test part are candidates too, as in evaluation, with ``keep_seen`` all are. ``unknown`` users raise
+    InputError ("error"), are left out ("drop") or get the average user's list ("prior"), after the known ones. Raises
+    InputError for unknown item ids, and for a point estimate that is asked for uncertainty.
     """
     import numpy as np
+    import pandas as pd
     import torch
 
+    from inference.average import lacks_pairs, posterior_of
+    from inference.candidates import known_pairs
     from inference.evaluate import predict_ratings
     from inference.ranking import Candidates, best_items, credible_interval, top_probabilities
-    from inference.updates import UpdatedFit, folded_in
+    from inference.updates import folded_in
 
-    _check_asked(interval, top_probability, ranking, kappa, unknown)
-    posterior, dataset = fit.posterior, fit.dataset
-    if posterior.is_point and (interval is not None or top_probability is not None or ranking != "mean"):
+    _check_asked(interval, top_probability, ranking, kappa)
+    dataset = fit.dataset
+    if fit.posterior.is_point and (interval is not None or top_probability is not None or ranking != "mean"):
         raise InputError("a MAP fit is a point and has no uncertainty", "fit with --mode bayes")
     asked = list(dict.fromkeys(users))
-    rows_of = dataset.user_rows(asked, unknown="error" if unknown == "error" else "prior")
-    known = rows_of[rows_of >= 0]
-    strangers = [user for user, row in zip(asked, rows_of.tolist(), strict=True) if row < 0]
-    train = fit.split.train
-    seen = None if keep_seen else train.select(train.observed & train.positive).csr()[known]
+    rows = dataset.user_rows(asked, unknown="error" if unknown == "error" else "prior")
+    order = [*np.flatnonzero(rows >= 0), *(np.flatnonzero(rows < 0) if unknown == "prior" else ())]
+    if not order:
+        return pd.DataFrame(columns=["user", *COLUMNS, "origin"])
+    rows, ids = rows[order], _as_ids([asked[at] for at in order], dataset.user_ids)
+    seen = None if keep_seen else known_pairs(fit, rows, keep_test)
     allowed = Candidates(torch.as_tensor(_allowed(dataset, candidates, exclude)), seen)
-    parts, with_origin = [], isinstance(fit, UpdatedFit)
-    if len(known):
-        values, items = best_items(posterior, known, top, allowed, ranking, kappa, seed, block_size)
-        columns: dict[str, torch.Tensor | None] = {"score": values, "sd": None}
-        if ranking != "mean":
-            columns |= {"score": posterior.mean_score(known[:, None], items), ranking: values}
-        if not posterior.is_point:
-            mean, sd = posterior.score(known[:, None], items)
-            columns["sd"] = sd
-        if fit.model.ratings.explicit:
-            mean, sd = predict_ratings(posterior, fit.model.ratings, known[:, None], items.numpy(), train)
-            columns |= {"rating": mean, "rating_sd": sd}
-        if interval is not None:
-            columns["low"], columns["high"] = credible_interval(mean, sd, interval)
-        if top_probability is not None:
-            found = top_probabilities(posterior, known, items, top_probability, allowed, draws, seed)
-            columns[f"p_top_{top_probability}"] = found
-        kept = torch.isfinite(values)
-        origin = np.where(folded_in(fit)[known], "folded in", "fit") if with_origin else None
-        parts.append(_table(fit, dataset.user_ids[known], items, columns, kept, "user", origin))
-    if strangers and unknown == "prior":
-        average = (posterior.u_loc.mean(0) @ posterior.v_loc.mT)[None]
-        best = average.masked_fill(~allowed.allowed, -torch.inf).topk(min(top, dataset.n_items))
-        ids = np.array(strangers, dtype=object)  # in the order asked, after those that are known
-        values, items = (part.expand(len(ids), -1) for part in best)
-        origin = np.full(len(ids), "average") if with_origin else None
-        columns = {"score": values, "sd": None}
-        parts.append(_table(fit, ids, items, columns, torch.isfinite(values), "user", origin))
-    return _joined(parts, "user")
+    posterior, place = posterior_of(fit, rows), np.arange(len(rows))
+    values, items = best_items(posterior, place, top, allowed, ranking, kappa, seed, block_size)
+    columns: dict[str, torch.Tensor | None] = {"score": values, "sd": None}
+    if ranking != "mean":
+        columns |= {"score": posterior.mean_score(place[:, None], items), ranking: values}
+    if not posterior.is_point:
+        mean, sd = posterior.score(place[:, None], items)
+        columns["sd"] = sd
+    if fit.model.ratings.explicit:
+        mean, sd = predict_ratings(posterior, fit.model.ratings, place[:, None], items.numpy(), fit.split.train)
+        columns |= {"rating": mean, "rating_sd": sd}
+    if interval is not None:
+        columns["low"], columns["high"] = credible_interval(mean, sd, interval)
+    if top_probability is not None:
+        found = top_probabilities(posterior, place, items, top_probability, allowed, draws, seed)
+        columns[f"p_top_{top_probability}"] = found
+    origin = np.where(folded_in(fit)[rows], "folded in", "fit")
+    origin = np.where(lacks_pairs(fit, rows), "average", origin)
+    return _table(fit, ids, items, columns, torch.isfinite(values), "user", origin)
 
 
 def compare_items(
@@ -221,23 +220,28 @@ def compare_items(
 ) -> pd.DataFrame:
     """For each user the probability that one item scores above another: columns user, item, other, p_above.
 
-    The share of ``draws`` joint draws in which u.v is larger for ``item`` than for ``other``. ``unknown`` users and
-    items raise InputError ("error"), or leave their rows out. Raises InputError for a point estimate.
+    The share of ``draws`` joint draws in which u.v is larger for ``item`` than for ``other``; of users without a
+    training pair, for the average user. ``unknown`` users and items raise InputError ("error") or leave their rows out
+    ("drop"); with "prior" such users are the average user, too. Raises InputError for a point estimate.
     """
     import numpy as np
     import pandas as pd
 
+    from inference.average import posterior_of
     from inference.ranking import above_probabilities
 
     dataset, strict = fit.dataset, unknown == "error"
-    rows = dataset.user_rows(dict.fromkeys(users), unknown="error" if strict else "drop")
+    asked = list(dict.fromkeys(users))
+    rows = dataset.user_rows(asked, unknown="error" if strict else "prior")
+    kept = np.flatnonzero(np.full(len(rows), True) if unknown == "prior" else rows >= 0)
+    names, posterior = _as_ids([asked[at] for at in kept], dataset.user_ids), posterior_of(fit, rows[kept])
     ids, parts = dataset.item_ids, [pd.DataFrame(columns=["user", "item", "other", "p_above"])]
     for pair in pairs:
         first, second = dataset.item_rows(pair, unknown="error" if strict else "prior")
         if min(first, second) < 0:
             continue
-        found = above_probabilities(fit.posterior, rows, int(first), int(second), draws, seed)
-        columns = {"user": dataset.user_ids[rows], "item": ids[first], "other": ids[second]}
+        found = above_probabilities(posterior, np.arange(len(kept)), int(first), int(second), draws, seed)
+        columns = {"user": names, "item": ids[first], "other": ids[second]}
         parts.append(pd.DataFrame(columns | {"p_above": found.numpy().astype(np.float64)}))
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
@@ -262,7 +266,7 @@ def similar_items(
     scores = scores.masked_fill(torch.as_tensor(~_allowed(dataset, candidates, exclude)), -torch.inf)
     best = scores.topk(min(top, dataset.n_items))
     columns, kept = {"score": best.values, "sd": None}, torch.isfinite(best.values)
-    return _joined([_table(fit, dataset.item_ids[rows], best.indices, columns, kept, "to")], "to")
+    return _table(fit, dataset.item_ids[rows], best.indices, columns, kept, "to")
 
 
 def _allowed(dataset: Dataset, candidates: Iterable[Any] | None, exclude: Iterable[Any]) -> np.ndarray:
@@ -310,17 +314,17 @@ def _table(
     shown["group"] = np.array([*GROUPS, "new"], dtype=object)[groups[chosen]]
     if origin is not None:
         shown["origin"] = np.repeat(origin.astype(object), length)
-    return pd.DataFrame(shown)[kept.numpy().ravel()]
+    return pd.DataFrame(shown)[kept.numpy().ravel()].reset_index(drop=True)
 
 
-def _joined(parts: Sequence[pd.DataFrame], key: str) -> pd.DataFrame:
-    import pandas as pd
+def _as_ids(asked: Sequence[Any], known: np.ndarray) -> np.ndarray:
+    """Ids in the type of the data's own, or as text where a stranger's is of another type."""
+    import numpy as np
 
-    if not parts:
-        return pd.DataFrame(columns=[key, "rank", "item", "title", "score", "sd", "group"])
-    if len({part[key].dtype.kind for part in parts}) > 1:  # a stranger's id may be of another type
-        parts = [part.assign(**{key: part[key].map(str)}) for part in parts]
-    return pd.concat(parts, ignore_index=True)
+    from pyro_cvae.data.dataset import spells_integer
+
+    whole = known.dtype.kind == "i" and all(spells_integer(str(one)) for one in asked)
+    return np.array(list(map(int, asked)), np.int64) if whole else np.array(list(map(str, asked)), object)
 
 
 def read_ids(path: str) -> list[str]:
@@ -394,6 +398,7 @@ def main() -> None:
                 candidates=candidates,
                 exclude=exclude or (),
                 keep_seen=options.keep_seen,
+                keep_test=options.keep_test,
                 unknown=options.unknown,
                 interval=options.interval,
                 top_probability=options.top_probability,
@@ -404,11 +409,21 @@ def main() -> None:
             )
     if new_user:
         table["user"] = NEW_USER
+    notes = _notes(table)
     if options.out:
         write_frame(table, options.out)
-        show(f"{len(table)} rows: {options.out}")
+        for line in (f"{len(table)} rows: {options.out}", *notes):
+            show(line)
     else:
-        _print(table, fit, options.format)
+        _print(table, fit, options.format, notes)
+
+
+def _notes(table: pd.DataFrame) -> list[str]:
+    """Who got the average user's list, in a line."""
+    if "origin" not in table or not (average := table.loc[table["origin"] == "average", "user"].nunique()):
+        return []
+    told = f"{average} of {table['user'].nunique()} users without a training pair get the average user's list"
+    return [f"{told} (origin: average)"]
 
 
 def _opened(options: RecommendOptions) -> tuple[Fit, bool]:
@@ -456,13 +471,15 @@ def _at(path: str) -> Iterator[None]:
         raise InputError(error.problem, error.remedy, path=error.path or path, line=error.line) from None
 
 
-def _print(table: pd.DataFrame, fit: Fit, format: str) -> None:
+def _print(table: pd.DataFrame, fit: Fit, format: str, notes: list[str]) -> None:
     key = table.columns[0]
     if "title" in table and fit.dataset.titles is None:
         table = table.drop(columns="title")
     ends = [row for row, last in enumerate(table[key] != table[key].shift(-1)) if last]
-    sheet = sheet_of(table, f"{fit.dataset.name}, {fit.options.fit.mode}", ["title"], ends)
-    emit([sheet], {"recommendations": table}, format)
+    everybody_known = "origin" in table and (table["origin"] == "fit").all()
+    printed = table.drop(columns="origin") if everybody_known else table
+    sheet = sheet_of(printed, f"{fit.dataset.name}, {fit.options.fit.mode}", ["title"], ends)
+    emit([sheet], {"recommendations": table}, format, notes)
 
 
 if __name__ == "__main__":

@@ -331,6 +331,7 @@ def _measured(
     """recall@M of one fit on the validation part, or the RMSE; raises TrialPruned out of the fit."""
     import optuna
 
+    from inference.average import list_scores
     from inference.evaluate import evaluate, root_mean_square_error
     from inference.fitting import fit_with
 
@@ -352,7 +353,7 @@ def _measured(
     if explicit:
         return {"rmse": root_mean_square_error(posterior, split.validation, split.train)}
     as_test = replace(split, test=split.validation, validation=None, tuning_users=None)
-    return evaluate(posterior.score_block, as_test, cutoffs=tune.cutoffs, ndcg_cutoffs=()).means()
+    return evaluate(list_scores(posterior, split.train), as_test, cutoffs=tune.cutoffs, ndcg_cutoffs=()).means()
 
 
 def settings(params: dict[str, Any], space: Sequence[Dimension], base: Options) -> Options:

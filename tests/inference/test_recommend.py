@@ -81,19 +81,20 @@ def brute_force(fit, user, top, left_out):
 
 
 def seen_by(fit, user):
-    row = fit.dataset.user_ids.tolist().index(user)
-    return set(fit.dataset.item_ids[fit.split.train.items[fit.split.train.users == row]])
+    """All that a user is known to have chosen, in training or test."""
+    row, pairs = fit.dataset.user_ids.tolist().index(user), fit.dataset.interactions
+    return set(fit.dataset.item_ids[pairs.items[pairs.users == row]])
 
 
 @pytest.mark.parametrize("kind", ["map", "mean-field", "structured"])
-def test_the_ranking_is_that_of_brute_force_without_training_items(fits, kind):
+def test_the_ranking_is_that_of_brute_force_without_known_items(fits, kind):
     fit = fits[kind]
     users = [f"user-{n}" for n in (3, 0, 11)]
     table = recommend(fit, users, 7, block_size=2)
     assert table["user"].tolist() == [user for user in users for _ in range(7)]
     for user in users:
         mine = table[table["user"] == user]
-        assert len(seen_by(fit, user)) == 5
+        assert len(seen_by(fit, user)) == 9
         items, scores = brute_force(fit, user, 7, seen_by(fit, user))
         assert mine["item"].tolist() == items
         assert mine["rank"].tolist() == [*range(1, 8)]
@@ -153,7 +154,7 @@ def test_unknown_users(fits):
         mine = table[table["user"] == name]
         assert mine["item"].tolist() == fit.dataset.item_ids[best].tolist()
         np.testing.assert_allclose(mine["score"], average[best], rtol=1e-5)
-        assert mine["sd"].isna().all()
+        assert np.isfinite(mine["sd"]).all() and set(mine["origin"]) == {"average"}
 
 
 def test_similar_items(fits):
@@ -256,7 +257,7 @@ def test_the_command_writes_tables(run, call, tmp_path, suffix):
     expected = recommend(
         inference.load(run), ["user-2", "user-5", "user-1"], candidates=["item-1", "item-3"], keep_seen=True
     )
-    assert kept.columns.tolist() == ["user", "rank", "item", "title", "score", "sd", "group"]
+    assert kept.columns.tolist() == ["user", "rank", "item", "title", "score", "sd", "group", "origin"]
     for name in ("user", "rank", "item", "title", "group"):
         assert kept[name].tolist() == expected[name].tolist()
     for name in ("score", "sd"):
@@ -276,7 +277,9 @@ def test_the_interval_is_the_normals(fits):
     for column, share in (("low", 0.1), ("high", 0.9)):
         expected = norm.ppf(share, table["score"].astype(float), table["sd"].astype(float))
         np.testing.assert_allclose(table[column], expected, rtol=1e-5, atol=1e-6)
-    assert table.columns.tolist() == ["user", "rank", "item", "title", "score", "sd", "low", "high", "group"]
+    assert table.columns.tolist() == [
+        *("user", "rank", "item", "title", "score", "sd", "low", "high", "group", "origin")
+    ]
 
 
 @pytest.mark.parametrize("kind", UNSURE)
@@ -547,7 +550,6 @@ def test_whole_numbers_stay_whole_numbers(tmp_path, call):
         (("--likes", "item-1", "--user", "user-1"), "--likes is about one new user alone"),
         (("--similar", "item-1", "--likes", "item-2"), "--similar is about items"),
         (("--likes", "item-99"), "no item has the id 'item-99'"),
-        (("--user", "x", "--unknown", "prior", "--ranking", "ucb"), "--unknown prior"),
         (("--history", "HISTORY"), "no item has the id 'item-77'"),
         (("--history", "missing.csv"), "no such file"),
         (("--new-items", "HISTORY", "--user", "user-1"), "has no column text"),

@@ -1,0 +1,159 @@
+"""Users of whom a fit knows nothing: those without a training pair, and strangers, get the average user's list.
+
+The prior of u_i has mean 0, and a product with it ranks nothing: every item scores 0. What a fit has learned of a user
+of whom it knows nothing is the population: u is drawn from the equal mixture of q(u_i) over the users with training
+pairs. Its mean ranks, E[u].E[v], which is the mean over these users of their own scores; its covariance is
+
+    mean_i(S_i) + mean_i((m_i - m)(m_i - m)'),    m = mean_i(m_i),    q(u_i) = N(m_i, S_i).
+
+A Normal with these two moments stands for the mixture, so that intervals and probabilities are those of somebody, not
+of nobody in particular. The posterior of the fit itself stays what the model says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.draws import Draws
+
+if TYPE_CHECKING:
+    from inference.fitting import Fit
+    from inference.posterior import Posterior
+    from models.ratings import RatingLikelihood
+    from pyro_cvae.data.interactions import Interactions
+
+    Part = tuple[np.ndarray, Posterior, np.ndarray]
+    ScoreBlock = Callable[[np.ndarray], Tensor]
+
+SEED_OF_SPREAD = 20261128
+"""Seed of the users whose spread the draws of an average user have."""
+
+
+def without_pairs(train: Interactions) -> np.ndarray:
+    """True for the users without an observed training pair, bool (n_users,); a missing cell (confidence 0) is none."""
+    return train.user_counts == 0
+
+
+def average_user(posterior: Posterior, train: Interactions) -> Posterior:
+    """The posterior with one user in place of all, the average of those with training pairs; see the module.
+
+    Of stored draws it is, draw by draw, their mean and what one of them, another in each draw, is away from it. Where
+    nobody has a training pair, it is the average of all.
+    """
+    known = ~without_pairs(train)
+    weights = torch.as_tensor(known if known.any() else ~known, dtype=torch.float64)
+    weights /= weights.sum()
+    one, dtype = torch.zeros(1, dtype=torch.int64), posterior.u_loc.dtype
+    if isinstance(posterior, Draws):
+        u = _drawn(posterior.u_draws, weights)
+        return replace(posterior, u_loc=u.mean(0, keepdim=True), u_draws=u[:, None])
+    loc = posterior.u_loc.double()
+    mean = weights @ loc
+    found: dict[str, Any] = {"u_loc": mean.to(dtype)[None]}
+    away, theirs = loc - mean, loc[weights > 0]
+    away[:, theirs.amin(0) == theirs.amax(0)] = 0.0  # the same of everybody, as what the items' biases meet: certain
+    if posterior.u_scale is not None:
+        second = posterior.u_scale.double().square() + away.square()
+        found["u_scale"] = (weights @ second).sqrt().to(dtype)[None]
+    if posterior.u_covariance is not None:
+        assert posterior.u_block is not None
+        blocks = torch.zeros(len(posterior.u_covariance), dtype=torch.float64)
+        blocks.index_add_(0, posterior.u_block, weights)
+        own = torch.einsum("b,bkl->kl", blocks.to(dtype), posterior.u_covariance).double()
+        found |= {"u_covariance": (own + (weights * away.mT) @ away).to(dtype)[None], "u_block": one}
+    return replace(posterior, **found)
+
+
+def _drawn(draws: Tensor, weights: Tensor) -> Tensor:
+    """The average user in each of the draws (n_draws, n_users, width), (n_draws, width)."""
+    mean = torch.einsum("dnk,n->dk", draws, weights.to(draws.dtype))
+    known = weights.nonzero().squeeze(-1)
+    generator = torch.Generator().manual_seed(SEED_OF_SPREAD)
+    somebody = known[torch.randint(len(known), (len(draws),), generator=generator)]
+    away = draws[torch.arange(len(draws)), somebody] - mean
+    return mean + away - away.mean(0)  # centred: which users stand for the spread is no matter to the mean
+
+
+def list_scores(posterior: Posterior, train: Interactions) -> ScoreBlock:
+    """Scores that rank: ``posterior.score_block``, for users without training pairs those of the average user."""
+    lacking = without_pairs(train)
+    if not lacking.any():
+        return posterior.score_block
+    average = average_user(posterior, train).score_block([0])
+
+    def score_block(users: np.ndarray) -> Tensor:
+        scores = posterior.score_block(users)
+        return torch.where(torch.from_numpy(lacking[users])[:, None], average, scores)
+
+    return score_block
+
+
+def parts_of(posterior: Posterior, train: Interactions, users: np.ndarray) -> Iterator[Part]:
+    """Rows of users of many pairs (n_pairs,) in at most two parts: where they are, a posterior, and their rows in it.
+
+    The posterior is the one given, or for users without training pairs that of the average user.
+    """
+    lacking = without_pairs(train)[users]
+    if not lacking.all():
+        yield np.flatnonzero(~lacking), posterior, users[~lacking]
+    if lacking.any():
+        at = np.flatnonzero(lacking)
+        yield at, average_user(posterior, train), np.zeros(len(at), np.int64)
+
+
+def predictions(
+    posterior: Posterior,
+    likelihood: RatingLikelihood,
+    users: np.ndarray,
+    items: np.ndarray,
+    train: Interactions,
+    within: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of new ratings of pairs, (n_pairs,) each, float64, for users without pairs too.
+
+    As :func:`inference.evaluate.predict_ratings`; ``within`` keeps means within the range of the training ratings.
+    """
+    from inference.evaluate import predict_ratings
+
+    mean, sd = torch.zeros(2, len(users), dtype=torch.float64)
+    for at, some, rows in parts_of(posterior, train, users):
+        found = predict_ratings(some, likelihood, rows, items[at], train if within else None)
+        mean[at], sd[at] = (one.double() for one in found)
+    return mean, sd
+
+
+def posterior_of(fit: Fit, rows: np.ndarray) -> Posterior:
+    """The posterior of some rows of users in that order, -1 a stranger; the average user's where there are no pairs.
+
+    The average is of the users of the fit before any update: it does not depend on who is folded in beside.
+    """
+    from inference.updates import fitted_part
+
+    lacking = lacks_pairs(fit, rows)
+    posterior = fit.posterior.select(users=np.where(lacking, 0, rows))
+    if not lacking.any():
+        return posterior
+    base, at = fitted_part(fit), torch.from_numpy(lacking)
+    average = average_user(base.posterior, base.split.train)
+    if isinstance(posterior, Draws) and isinstance(average, Draws):
+        u = torch.where(at[:, None], average.u_draws, posterior.u_draws)
+        return replace(posterior, u_loc=u.mean(0), u_draws=u)
+    changes: dict[str, Any] = {"u_loc": torch.where(at[:, None], average.u_loc, posterior.u_loc)}
+    if posterior.u_scale is not None:
+        changes["u_scale"] = torch.where(at[:, None], average.u_scale, posterior.u_scale)  # type: ignore[arg-type]
+    if posterior.u_covariance is not None:
+        assert posterior.u_block is not None and average.u_covariance is not None
+        changes["u_covariance"] = torch.cat([posterior.u_covariance, average.u_covariance])
+        changes["u_block"] = posterior.u_block.masked_fill(at, len(posterior.u_covariance))
+    return replace(posterior, **changes)
+
+
+def lacks_pairs(fit: Fit, rows: np.ndarray) -> np.ndarray:
+    """True where a row of a user is -1, a stranger, or the user has no training pair, bool (n_rows,)."""
+    return (rows < 0) | without_pairs(fit.split.train)[rows]
