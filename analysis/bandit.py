@@ -25,7 +25,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyro_cvae.data import files
+from inference.printing import Sheet, check_format, emit, write_frame
+from inference.progress import track
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class BanditOptions:
         seed: Of everything random.
         out: A .csv file for the cumulative regret of every policy, round and replication.
         figure: A .png file for the curves.
+        format: How the table is printed (table, csv, json).
     """
 
     content: tuple[float, ...] = (0.2, 0.9)
@@ -78,8 +80,10 @@ class BanditOptions:
     seed: int = 0
     out: str | None = None
     figure: str | None = None
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        check_format(self.format)
         for name in ("rounds", "users", "first_items", "factors"):
             if getattr(self, name) < 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be at least 1")
@@ -246,13 +250,10 @@ def simulate(options: BanditOptions) -> pd.DataFrame:
     """Cumulative regret by user: columns content, shows, slate, policy, replication, round, regret."""
     import numpy as np
     import pandas as pd
-    from rich.console import Console
-    from rich.progress import track
 
-    console = Console(stderr=True)
     jobs = [*product(options.content, options.shows, options.slate, range(options.replications))]
     parts = []
-    for content, shows, slate, number in track(jobs, "worlds", console=console, disable=not console.is_terminal):
+    for content, shows, slate, number in track(jobs, "worlds"):
         seed, own = (
             int(state >> 1) for state in np.random.SeedSequence([options.seed, number]).generate_state(2, np.uint64)
         )
@@ -331,8 +332,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     import torch
-    from rich.console import Console
-    from rich.table import Table
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the matrices are small
@@ -341,8 +340,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     finally:
         torch.set_num_threads(threads)
     title = f"cumulative regret a user after {options.rounds} rounds, {options.replications} worlds, 95 % intervals"
-    shown = Table("content", "shows", "slate", "policy", "regret", "less greedy's, paired", title=title)
-    for row in summarise(found).itertuples():
+    summary = summarise(found)
+    shown = Sheet(["content", "shows", "slate", "policy", "regret", "less greedy's, paired"], title=title)
+    for row in summary.itertuples():
         difference = "" if row.policy == BASELINE else f"{row.more:+.2f} ± {row.more_half:.2f}"
         cells = (
             f"{row.content:g}",
@@ -352,11 +352,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{row.regret:.2f} ± {row.regret_half:.2f}",
             difference,
         )
-        shown.add_row(*cells, end_section=row.policy == POLICIES[-1])
-    Console().print(shown)
+        shown.add_row(*cells)
+        if row.policy == POLICIES[-1]:
+            shown.add_rule()
+    emit([shown], {"regret": summary}, options.format)
     if options.out is not None:
-        with files.whole_file(options.out) as new:
-            found.to_csv(new, index=False)
+        write_frame(found, options.out)
     if options.figure is not None:
         draw(found, options.figure)
 

@@ -1,4 +1,4 @@
-r"""Are the uncertainties right? ``python -m analysis.calibration RUN [RUN ...] --out FOLDER``.
+r"""Are the uncertainties right? ``python -m analysis.calibration RUN [RUN ...] [--out FOLDER]``.
 
 Three questions, each a function of a fit with a frozen result:
 
@@ -27,6 +27,8 @@ from analysis.error_correlation import ErrorCorrelation, error_correlation
 from analysis.over_users import Interval, predicts_ratings
 from analysis.recalibration import Recalibration
 from analysis.reliability import Reliability, draw_reliability, reliability
+from inference.printing import Sheet, check_format, emit, write_frame
+from inference.progress import track
 from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
 
@@ -53,7 +55,8 @@ class CalibrationOptions:
 
     Parameters:
         runs: Run folders, as the fit commands leave them.
-        out: Folder of the tables (CSV), figures (PNG) and recalibrations (JSON); made if need be.
+        out: Folder of the tables (CSV), figures (PNG) and recalibrations (JSON), made if need be; without it the tables
+            are only printed.
         top: Length of the lists whose items are looked at.
         reserve: Share of the users on whom recalibrations are fitted, where the split has no tuning users.
         bins: Equal-mass bins of the calibration error.
@@ -61,10 +64,11 @@ class CalibrationOptions:
         resamples: Resamples of the bootstrap over users.
         seed: Of all that is drawn.
         threads: Number of threads; all that torch takes by itself if not given.
+        format: How the tables are printed (table, csv, json).
     """
 
     runs: tuple[str, ...]
-    out: str
+    out: str | None = None
     top: int = 50
     reserve: float = 0.1
     bins: int = 15
@@ -72,8 +76,10 @@ class CalibrationOptions:
     resamples: int = 1000
     seed: int = 0
     threads: int | None = None
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        check_format(self.format)
         for name, least in (("top", 1), ("bins", 2), ("draws", 20), ("resamples", 20), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name} is {getattr(self, name)}, but it must be at least {least}")
@@ -81,7 +87,7 @@ class CalibrationOptions:
             raise InputError(f"--reserve is {self.reserve:g}, but it must be between 0 and 1")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"--threads is {self.threads}, but it must be at least 1")
-        if Path(self.out).exists() and not Path(self.out).is_dir():
+        if self.out and Path(self.out).exists() and not Path(self.out).is_dir():
             raise InputError("--out is a file", "name a folder", path=self.out)
 
 
@@ -102,7 +108,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     import torch
-    from rich.progress import Progress
 
     import inference
 
@@ -113,28 +118,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     correlated: list[ErrorCorrelation] = []
     seeds: dict[str, Any] = {"seed": options.seed}
     boot = seeds | {"reserve": options.reserve, "resamples": options.resamples}
-    with _stderr_progress(Progress) as progress:
-        for name, path in progress.track(_names(options.runs), description="runs"):
-            fit = inference.load(path)
-            known = predicts_ratings(fit) or (fit.dataset.truth is not None and "a" in fit.dataset.truth)
-            try:
-                if known:
-                    covered.append(coverage(fit, name, draws=options.draws, **seeds))
-                else:
-                    reliable.append(reliability(fit, name, top=options.top, n_bins=options.bins, **boot))
-                correlated.append(error_correlation(fit, name, **boot))
-            except InputError as error:
-                raise InputError(error.problem, error.remedy, path=path) from None
-    _save(Path(options.out), covered, reliable, correlated)
-    _print(covered, reliable, correlated)
-    print(f"tables, figures and recalibrations: {options.out}")
-
-
-def _stderr_progress(progress: Any) -> Any:
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    return progress(console=console, transient=True, disable=not console.is_terminal)
+    for name, path in track(_names(options.runs), "runs"):
+        fit = inference.load(path)
+        known = predicts_ratings(fit) or (fit.dataset.truth is not None and "a" in fit.dataset.truth)
+        try:
+            if known:
+                covered.append(coverage(fit, name, draws=options.draws, **seeds))
+            else:
+                reliable.append(reliability(fit, name, top=options.top, n_bins=options.bins, **boot))
+            correlated.append(error_correlation(fit, name, **boot))
+        except InputError as error:
+            raise InputError(error.problem, error.remedy, path=path) from None
+    notes = []
+    if options.out is not None:
+        _save(Path(options.out), covered, reliable, correlated)
+        notes = [f"tables, figures and recalibrations: {options.out}"]
+    emit(_sheets(covered, reliable, correlated), _frames(covered, reliable, correlated), options.format, notes)
 
 
 def _names(runs: Sequence[str]) -> list[tuple[str, str]]:
@@ -143,16 +142,15 @@ def _names(runs: Sequence[str]) -> list[tuple[str, str]]:
     return [(name if short.count(name) == 1 else run, run) for name, run in zip(short, runs, strict=True)]
 
 
-def _save(out: Path, covered: list[Coverage], reliable: list[Reliability], correlated: list[ErrorCorrelation]) -> None:
-    """Every table, figure and recalibration, each whole or not at all."""
+def _frames(
+    covered: list[Coverage], reliable: list[Reliability], correlated: list[ErrorCorrelation]
+) -> dict[str, pd.DataFrame]:
+    """Every table by name, the frames of several runs in one, each row with its run and kind."""
     import pandas as pd
 
-    from analysis.plots import save
-
-    out.mkdir(parents=True, exist_ok=True)
+    tables: dict[str, pd.DataFrame] = {}
 
     def table(name: str, frames: list[tuple[Any, pd.DataFrame]]) -> None:
-        """One CSV file of the frames of several runs, each row with its run and kind."""
         parts = [
             frame.assign(run=result.name, kind=result.kind)
             if len(frame)
@@ -161,9 +159,7 @@ def _save(out: Path, covered: list[Coverage], reliable: list[Reliability], corre
         ]
         if parts:
             whole = pd.concat(parts, ignore_index=True)
-            whole = whole[["run", "kind", *(column for column in whole if column not in ("run", "kind"))]]
-            with files.whole_file(out / f"{name}.csv") as new:
-                whole.to_csv(new, index=False)
+            tables[name] = whole[["run", "kind", *(column for column in whole if column not in ("run", "kind"))]]
 
     table("coverage", [(one, one.table) for one in covered])
     table("reliability", [(one, one.scores.reset_index()) for one in reliable])
@@ -171,6 +167,16 @@ def _save(out: Path, covered: list[Coverage], reliable: list[Reliability], corre
     table("reliability-groups", [(one, one.groups) for one in reliable])
     table("candidates", [(one, one.candidates) for one in reliable])
     table("error-correlation", [(one, one.table) for one in correlated])
+    return tables
+
+
+def _save(out: Path, covered: list[Coverage], reliable: list[Reliability], correlated: list[ErrorCorrelation]) -> None:
+    """Every table, figure and recalibration, each whole or not at all."""
+    from analysis.plots import save
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name, table in _frames(covered, reliable, correlated).items():
+        write_frame(table, out / f"{name}.csv")
     for one in reliable:
         text = json.dumps(one.recalibration.to_json(), indent=1)
         name = re.sub(r"[^\w.-]+", "_", one.name)
@@ -182,26 +188,16 @@ def _save(out: Path, covered: list[Coverage], reliable: list[Reliability], corre
         save(draw_reliability(reliable), out / "reliability.png")
 
 
-def _print(covered: list[Coverage], reliable: list[Reliability], correlated: list[ErrorCorrelation]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    wide = Console()
-    console = wide if wide.is_terminal else Console(width=160)
+def _sheets(
+    covered: list[Coverage], reliable: list[Reliability], correlated: list[ErrorCorrelation]
+) -> list[Sheet | str]:
+    """What is printed: a table for each question that was asked, with notes."""
+    shown: list[Sheet | str] = []
     for title, head, rows, notes in (_coverage_rows(covered), _reliability_rows(reliable), _error_rows(correlated)):
-        if not rows:
-            continue
-        table = Table(title=title, title_justify="left")
-        for index, name in enumerate(head):
-            table.add_column(name, justify="left" if index < 2 else "right", overflow="fold")
-        for index, row in enumerate(rows):
-            ends = index + 1 < len(rows) and rows[index + 1][0] != row[0]
-            table.add_row(*(Text(cell) for cell in row), end_section=ends)
-        console.print(table)
-        for note in notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
-        console.print()
+        if rows:
+            ends = [index for index, row in enumerate(rows[:-1]) if rows[index + 1][0] != row[0]]
+            shown += [Sheet(head, [list(row) for row in rows], title, rules=ends), *notes, ""]
+    return shown
 
 
 Printed = tuple[str, Sequence[str], list[Sequence[str]], Sequence[str]]

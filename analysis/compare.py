@@ -1,4 +1,4 @@
-"""Fits of one data set and split side by side: ``python -m analysis.compare RUN RUN ... --out FOLDER``.
+"""Fits of one data set and split side by side: ``python -m analysis.compare RUN RUN ... [--out FOLDER]``.
 
 How well each ranks, or of explicit ratings how far its predictions are off, with intervals over users, and by how much
 it differs from the first run user by user; what the fit
@@ -21,6 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.printing import Sheet, check_format, emit
+from inference.progress import Lines
+from inference.progress import progress as progress_of_steps
 from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 from pyro_cvae.metrics import CUTOFFS
 
@@ -56,7 +59,7 @@ class CompareOptions:
 
     Parameters:
         runs: Run folders of one data set and split; differences are taken to the first.
-        out: A folder to be made, for the tables (CSV) and the figure (PNG).
+        out: A folder to be made, for the tables (CSV) and the figure (PNG); without it they are only printed.
         rivals: Put popularity, TF-IDF cosine, truncated-SVD cosine and implicit's ALS beside them, or of explicit
             ratings their mean, and the mean with biases by ridge.
         cutoffs: The M of recall@M.
@@ -69,10 +72,11 @@ class CompareOptions:
         threads: Number of threads; all that torch takes by itself if not given.
         block_size: Users scored at once.
         overwrite: Replace the folder, if it is of this command.
+        format: How the tables are printed (table, csv, json).
     """
 
     runs: tuple[str, ...]
-    out: str
+    out: str | None = None
     rivals: bool = False
     cutoffs: tuple[int, ...] = CUTOFFS
     resamples: int = 2000
@@ -84,8 +88,10 @@ class CompareOptions:
     threads: int | None = None
     block_size: int = 256
     overwrite: bool = False
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        check_format(self.format)
         if not self.cutoffs or min(self.cutoffs) < 1:
             given = " ".join(map(str, self.cutoffs))
             raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")
@@ -559,33 +565,28 @@ def _summary(overlaps: np.ndarray, taus: np.ndarray) -> dict[str, Any]:
 # --- what is shown ---------------------------------------------------------------------------------------------------
 
 
-def tables(comparison: Comparison) -> list[Any]:
-    """What the command prints: rich tables, and lines of text."""
-    from rich.table import Table
-    from rich.text import Text
+def tables(comparison: Comparison) -> list[Sheet | str]:
+    """What the command prints: tables, and lines of text."""
 
-    def table(title: str, *columns: str) -> Table:
-        made = Table(title=Text(title), title_justify="left")
-        for number, column in enumerate(columns):
-            made.add_column(Text(column), justify="right" if number else "left")
-        return made
+    def table(title: str, *columns: str) -> Sheet:
+        return Sheet(columns, title=title)
 
     runs = comparison.runs
-    shown: list[Any] = []
+    shown: list[Sheet | str] = []
     objectives = list(runs["objective"].unique())
     made = table("Fits", "run", "method", "posterior", "factors", "epochs", "seconds", *map(_label, objectives))
     for row in runs.to_dict("records"):
         value = f"{row['value']:,.0f}" + " (tempered)" * row["tempered"] + " (pseudo)" * row["pseudo_likelihood"]
         cells = [value if row["objective"] == name else "" for name in objectives]
         facts = (row["model"], row["method"], row["posterior"], row["factors"], row["epochs"], f"{row['seconds']:,.1f}")
-        made.add_row(*(Text(str(cell)) for cell in (*facts, *cells)))
+        made.add_row(*map(str, (*facts, *cells)))
     shown.append(made)
 
     metrics = list(comparison.recall["metric"].unique())
     made = table(f"Mean over {'ratings' if comparison.explicit else 'users'}, bootstrap interval", "model", *metrics)
     for model, group in comparison.recall.groupby("model", sort=False):
         cells = [f"{row.mean_:.4f}\n{row.low:.4f} to {row.high:.4f}" for row in _rows(group)]
-        made.add_row(Text(str(model)), *cells)
+        made.add_row(str(model), *cells)
     shown.append(made)
     if len(comparison.differences):
         reference = comparison.differences["reference"].iloc[0]
@@ -600,7 +601,7 @@ def tables(comparison: Comparison) -> list[Any]:
                 f"{row.better:.0%} / {row.worse:.0%}"
                 for row in _rows(group)
             ]
-            made.add_row(Text(str(model)), *cells)
+            made.add_row(str(model), *cells)
         shown.append(made)
 
     if len(comparison.shrinkage):
@@ -613,7 +614,7 @@ def tables(comparison: Comparison) -> list[Any]:
             for column, what in (("sd_v", "v" + mark), ("sd_score", "u.v" + mark), ("item_share", "item's share")):
                 form = ".0%" if column == "item_share" else "#.3g"
                 cells = [f"{by_bin[column].get(low, np.nan):{form}}" for low in bins["from"]]
-                made.add_row(Text(str(model)), what, *cells)
+                made.add_row(str(model), what, *cells)
         shown.append(made)
         shown.append("item's share: of the variance of u.v, what would go if v were known; the rest is the user's.")
         if comparison.shrinkage["artefact"].any():
@@ -625,8 +626,8 @@ def tables(comparison: Comparison) -> list[Any]:
         if row["second"] in rivals and row["first"] != runs["model"].iloc[0]:
             continue  # of the rivals only their likeness to the first run; the CSV file has all
         numbers = (f"{row['overlap']:.3f} ± {row['overlap_se']:.3f}", f"{row['kendall']:.3f}", str(row["n_users"]))
-        made.add_row(Text(row["first"]), Text(row["second"]), *numbers)
-    if made.row_count:
+        made.add_row(row["first"], row["second"], *numbers)
+    if made.rows:
         shown.append(made)
     return [comparison.title, *shown, *comparison.notes]
 
@@ -851,16 +852,9 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on a terminal for the ``on_step`` of :func:`compare`; nothing where there is no terminal."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    note = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=note, disable=not note.is_terminal, transient=True) as bar:
-        task = bar.add_task("")
-        yield lambda done, n, name: bar.update(task, completed=done, total=n, description=escape(name))
+    """A bar on a terminal for the ``on_step`` of :func:`compare`, lines where there is none."""
+    with progress_of_steps(lines=Lines(free=0), transient=True) as tell:
+        yield lambda done, n, name: tell("models", done, n, name)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -876,23 +870,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv,
         positionals=("runs",),
         examples=(
-            ("python -m analysis.compare runs/map runs/bayes --out compared", "bayes beside map"),
-            ("python -m analysis.compare runs/map runs/bayes --rivals --out compared", "and simple rivals"),
+            ("python -m analysis.compare runs/map runs/bayes", "bayes beside map"),
+            ("python -m analysis.compare runs/map runs/bayes --rivals --out compared", "and simple rivals, in files"),
         ),
     )
-    from rich.console import Console
-
-    with new_folder(
-        options.out, options.overwrite, [*(f"{name}.csv" for name in (*FRAMES, "errors")), FIGURE]
-    ) as folder:
+    notes = []
+    if options.out is None:
         with progress() as on_step:
             comparison = compare(options, on_step)
-        write(comparison, folder)
-    wide = Console()
-    console = wide if wide.is_terminal else Console(width=160)
-    for part in tables(comparison):
-        console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
-    console.print(f"Tables and {FIGURE}: {options.out}", soft_wrap=True, markup=False, highlight=False)
+    else:
+        own = [*(f"{name}.csv" for name in (*FRAMES, "errors")), FIGURE]
+        with new_folder(options.out, options.overwrite, own) as folder:
+            with progress() as on_step:
+                comparison = compare(options, on_step)
+            write(comparison, folder)
+        notes = [f"Tables and {FIGURE}: {options.out}"]
+    frames = {file: getattr(comparison, name) for name, file in comparison.files.items()}
+    emit(tables(comparison), frames, options.format, notes)
 
 
 if __name__ == "__main__":

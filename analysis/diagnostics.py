@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.printing import Sheet, check_format, emit
+from inference.progress import Lines, progress
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -779,6 +781,7 @@ class DiagnosticsOptions:
         check_draws: Draws of the predictive checks.
         seed: Of the draws.
         overwrite: Write into a folder that exists.
+        format: How the summary is printed (table, csv, json).
     """
 
     run: str
@@ -790,8 +793,10 @@ class DiagnosticsOptions:
     check_draws: int = 200
     seed: int = 0
     overwrite: bool = False
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        check_format(self.format)
         least = {"n_users": 0, "draws": 100, "check_users": 0, "check_texts": 0, "check_draws": 10, "seed": 0}
         for name, bound in least.items():
             if getattr(self, name) < bound:
@@ -819,13 +824,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         positionals=("run",),
         examples=(("python -m analysis.diagnostics RUN --out diagnostics", "the summary, figures and tables"),),
     )
-    from rich.console import Console
-
     from inference.fitting import load
 
     fit = load(options.run)
-    console = Console(stderr=True)
-    with console.status("") as status:
+    with progress(lines=Lines(free=0), transient=True) as tell:
         found = diagnose(
             fit,
             n_users=options.n_users,
@@ -834,11 +836,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_texts=options.check_texts,
             check_draws=options.check_draws,
             seed=options.seed,
-            on_part=lambda part: status.update(f"{part} ..."),
+            on_part=lambda part: tell(f"{part} ...", 0, None, ""),
         )
     if options.out is not None:
         write(found, options.out)
-    _print(found, fit)
+    sheet = Sheet(
+        ["what", "value", "note"], title=f"{fit.dataset.name}, {fit.posterior.kind}", texts=["note"], whole=True
+    )
+    for row in found.summary.itertuples(index=False):
+        sheet.add_row(*map(str, row))
+    emit([sheet], {"summary": found.summary}, options.format)
 
 
 def write(found: Diagnosis, out: str | Path) -> Path:
@@ -874,17 +881,6 @@ def write(found: Diagnosis, out: str | Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return out
-
-
-def _print(found: Diagnosis, fit: Fit) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    shown = Table("what", "value", "note", title=f"{escape(fit.dataset.name)}, {fit.posterior.kind}")
-    for row in found.summary.itertuples(index=False):
-        shown.add_row(*(escape(str(cell)) for cell in row))
-    Console().print(shown)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.printing import Sheet, check_format, emit
 from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, MachineError, run_command
 
@@ -805,7 +806,7 @@ class PosteriorOptions:
 
     Parameters:
         run: The run folder of a fit.
-        out: The NetCDF file (.nc).
+        out: The NetCDF file (.nc); without it only what it would hold is shown.
         draws: Joint draws in all; of MCMC a multiple of its chains.
         user: Users by their ids.
         users_from: A file of user ids, one a line.
@@ -820,10 +821,11 @@ class PosteriorOptions:
         seed: Of the draws.
         max_memory: GiB that the arrays may take; more is refused.
         overwrite: Replace the file if it exists.
+        format: How the list of variables is printed (table, csv, json).
     """
 
     run: str
-    out: str
+    out: str | None = None
     draws: int = 1000
     user: tuple[str, ...] = ()
     users_from: str | None = None
@@ -837,13 +839,15 @@ class PosteriorOptions:
     seed: int = 0
     max_memory: float = 1.0
     overwrite: bool = False
+    format: str = "table"
 
     def __post_init__(self) -> None:
-        if Path(self.out).suffix != ".nc":
+        check_format(self.format)
+        if self.out is not None and Path(self.out).suffix != ".nc":
             raise InputError(f"--out is {self.out!r}, but it must end in .nc")
-        if not Path(self.out).absolute().parent.is_dir():
+        if self.out is not None and not Path(self.out).absolute().parent.is_dir():
             raise InputError("--out: no such folder", "make it first", path=Path(self.out).parent)
-        if Path(self.out).exists() and not self.overwrite:
+        if self.out is not None and Path(self.out).exists() and not self.overwrite:
             raise InputError("exists already", "choose another --out, or give --overwrite", path=self.out)
         for name, least in (("draws", 1), ("n_users", 0), ("n_items", 0), ("seed", 0)):
             if getattr(self, name) < least:
@@ -885,8 +889,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prior=options.prior,
         max_memory=options.max_memory,
     )
-    path = save(tree, options.out, overwrite=options.overwrite)
-    _print(tree, path)
+    if options.out is not None:
+        save(tree, options.out, overwrite=options.overwrite)
+    _print(tree, options.out, f"{fit.dataset.name}, {fit.posterior.kind}", options.format)
 
 
 def _named(ids: Sequence[str], path: str | None) -> list[str] | None:
@@ -916,19 +921,24 @@ def read_pairs(path: str) -> list[tuple[Any, Any]]:
     return list(zip(table["user"].tolist(), table["item"].tolist(), strict=True))
 
 
-def _print(tree: Any, path: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _print(tree: Any, path: str | None, about: str, format: str) -> None:
+    import pandas as pd
 
-    shown = Table("group", "variables", title=escape(str(path)))
+    title = path or f"{about}; no file, --out FILE.nc writes one"
+    sheet = Sheet(["group", "variables"], title=title, texts=["variables"], whole=True)
+    records = []
     for name, group in tree.children.items():
         variables = [f"{v} ({', '.join(map(str, array.dims))})" for v, array in group.data_vars.items()]
-        whole = "; ".join(variables) if name != "history" else f"{len(variables)} columns (epoch)"
-        shown.add_row(name, whole)
-    Console().print(shown)
-    print(f'open it: xarray.open_datatree("{path}")')
-    print(f"elsewhere: {READERS}; h5netcdf and h5py in place of netCDF4 will do")
+        sheet.add_row(name, "; ".join(variables) if name != "history" else f"{len(variables)} columns (epoch)")
+        for variable, array in group.data_vars.items():
+            shape = " x ".join(map(str, array.shape))
+            dims = " ".join(map(str, array.dims))
+            records.append({"group": name, "variable": str(variable), "dimensions": dims, "shape": shape})
+    notes = []
+    if path is not None:
+        opened = f'open it: xarray.open_datatree("{path}")'
+        notes = [opened, f"elsewhere: {READERS}; h5netcdf and h5py in place of netCDF4 will do"]
+    emit([sheet], {"variables": pd.DataFrame(records)}, format, notes)
 
 
 if __name__ == "__main__":

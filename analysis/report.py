@@ -1,4 +1,4 @@
-"""A fit, or two side by side, as one HTML page: ``python -m analysis.report RUN [RUN] --out FILE.html``.
+"""A fit, or two side by side, as one HTML page: ``python -m analysis.report RUN [RUN] [--out FILE.html]``.
 
 What was fitted, whether the content posterior lives, how good the rankings are (of explicit ratings how far predictions
 are off), how sure, and for which users; lists of a few users with what is known about each score. The page
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.printing import show
 from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
 
@@ -52,7 +53,7 @@ class ReportOptions:
 
     Parameters:
         runs: One run folder, or two of one data set and split.
-        out: The HTML file.
+        out: The HTML file; by default report-RUN.html, after the folders of the runs, in the working folder.
         user: Users whose lists are shown, by their ids; otherwise --users of them, drawn by the seed.
         users: How many users are drawn.
         top: Length of each shown list.
@@ -65,7 +66,7 @@ class ReportOptions:
     """
 
     runs: tuple[str, ...]
-    out: str
+    out: str | None = None
     user: tuple[str, ...] = ()
     users: int = 3
     top: int = 10
@@ -82,6 +83,10 @@ class ReportOptions:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InputError(f"--{name} is {value}, but it must be at least {least}")
+        if self.out is None:
+            names = "-".join(re.sub(r"[^\w.-]+", "_", Path(run).absolute().name) for run in self.runs)
+            object.__setattr__(self, "out", f"report-{names}.html")
+        assert self.out is not None
         if Path(self.out).suffix not in (".html", ".htm"):
             raise InputError(f"--out is {self.out!r}, but it must end in .html")
         if not Path(self.out).absolute().parent.is_dir():
@@ -99,7 +104,7 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
 
     about: dict[str, dict[str, Any]] = {}
     runs = dict(zip(short_names(options.runs), open_runs(options.runs), strict=True))
-    asked = CompareOptions(options.runs, "", seed=options.seed, threads=options.threads, users=200, draws=10)
+    asked = CompareOptions(options.runs, seed=options.seed, threads=options.threads, users=200, draws=10)
     shared: dict[str, Any] = {}
 
     def on_fit(name: str, fit: Fit) -> None:
@@ -675,7 +680,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv,
         positionals=("runs",),
         examples=(
-            ("python -m analysis.report runs/bayes --out report.html", "a page about one fit"),
+            ("python -m analysis.report runs/bayes", "a page about one fit, report-bayes.html"),
             ("python -m analysis.report runs/map runs/bayes --user 42 --out report.html", "two fits, one user's lists"),
         ),
     )
@@ -683,10 +688,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with progress() as on_step:
         page = report(options, on_step)
+    assert options.out is not None
     path = Path(options.out)
     with files.whole_file(path) as new:
         new.write_text(page, encoding="utf-8")
-    print(f"{len(page.encode()) / 1024:,.0f} KiB: {path}")
+    show(f"{len(page.encode()) / 1024:,.0f} KiB: {path}")
 
 
 if __name__ == "__main__":

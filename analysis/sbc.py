@@ -15,11 +15,14 @@ T. Säilynoja, P.-C. Bürkner, A. Vehtari, Graphical test for discrete uniformit
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from inference.printing import Sheet, check_format, emit, show
+from inference.progress import track
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class SBCOptions:
         words: Mean length of a simulated text.
         a: Precision of a rating where the user was exposed; a tenth of it elsewhere.
         out: A PNG of the ECDFs, none by default.
+        format: How the table is printed (table, csv, json).
     """
 
     simulations: int = 200
@@ -60,8 +64,10 @@ class SBCOptions:
     words: float = 60.0
     a: float = 1.0
     out: str | None = None
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        check_format(self.format)
         for name, least in (("simulations", 10), ("draws", 9), ("thin", 1), ("warmup", 1), ("broken_seeds", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be {least} or more")
@@ -329,31 +335,30 @@ def main() -> None:
             ("python -m analysis.sbc --broken lambda_v", "how many of 100 samplers with 2 lambda_v are caught"),
         ),
     )
+    import pandas as pd
     import torch
-    from rich.console import Console
-    from rich.progress import track
-    from rich.table import Table
 
     torch.set_num_threads(1)  # a second one only waits: no array here is large
-    console, errors = Console(), Console(stderr=True)
     ranks = calibrate(options, options.seed)
     outside = ranks.outside()
     title = f"{options.simulations} simulations, {options.draws} draws each, {LEVEL:.0%} band over all quantities"
-    table = Table("quantity", "largest |ECDF - uniform|", "within the band", "effective draws, mean", title=title)
+    heads = ["quantity", "largest |ECDF - uniform|", "within the band", "effective draws, mean"]
+    table, records = Sheet(heads, title=title), []
     for name, away, ess in zip(ranks.names, abs(ranks.differences()).max(0), ranks.ess, strict=True):
         table.add_row(name, f"{away:.3f}", "no" if name in outside else "yes", f"{ess:.0f}")
-    console.print(table)
+        records.append({"quantity": name, "away": away, "within": name not in outside, "effective_draws": ess})
+    emit([table], {"quantities": pd.DataFrame(records)}, options.format)
+    stream = sys.stdout if options.format == "table" else sys.stderr
     seeds = [options.seed + 1000 * (1 + index) for index in range(options.broken_seeds)]
     shown, caught = {"the sampler": ranks}, 0
-    bar = track(seeds, "broken samplers", console=errors, disable=not errors.is_terminal)
-    for seed in bar:
+    for seed in track(seeds, "broken samplers"):
         broken = calibrate(options, seed, options.broken)
         shown.setdefault(f"with {options.broken} taken twice", broken)
         caught += bool(broken.outside())
     if seeds:
-        console.print(f"with {options.broken} taken twice: {caught} of {len(seeds)} caught")
+        show(f"with {options.broken} taken twice: {caught} of {len(seeds)} caught", stream)
     if options.out:
-        console.print(f"figure: {plot(shown, options.out)}", soft_wrap=True, markup=False)
+        show(f"figure: {plot(shown, options.out)}", stream)
 
 
 if __name__ == "__main__":

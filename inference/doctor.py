@@ -14,16 +14,18 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from inference.commands import parse
+from inference.printing import Sheet, check_format, show
 from pyro_cvae.errors import run_command
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 GIB = 2**30
+COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 INSTALL = "pip install -c constraints.txt -e ."
 OPTIONAL = {
     "implicit": "the rival als; pip install -e '.[als]'",
@@ -38,10 +40,15 @@ class DoctorOptions:
     """How the findings are told.
 
     Parameters:
-        json: Print JSON instead of a table.
+        json: Print JSON instead of a table; the same as --format json.
+        format: How the findings are printed (table, csv, json).
     """
 
     json: bool = False
+    format: str = "table"
+
+    def __post_init__(self) -> None:
+        check_format(self.format)
 
 
 @dataclass(frozen=True)
@@ -342,7 +349,7 @@ def main() -> None:
     findings = examine()
     problems = sum(finding.state == "problem" for finding in findings)
     concerns = sum(finding.state == "warning" for finding in findings)
-    if options.json:
+    if options.json or options.format == "json":
         import json
 
         print(
@@ -350,30 +357,20 @@ def main() -> None:
                 {"problems": problems, "warnings": concerns, "findings": [asdict(f) for f in findings]}, indent=1
             )
         )
+    elif options.format == "csv":
+        import csv
+
+        table = csv.DictWriter(sys.stdout, [field.name for field in fields(Finding)], lineterminator="\n")
+        table.writeheader()
+        table.writerows(map(asdict, findings))
     else:
-        _print_table(findings)
-        print(f"{_count(problems, 'problem')}, {_count(concerns, 'warning')}")
+        sheet = Sheet(["what", "state", "found", "remedy"], texts=["found", "remedy"], styles=COLOURS, whole=True)
+        for finding in findings:
+            sheet.add_row(finding.check, finding.state, finding.found, finding.remedy)
+        show(sheet)
+        show(f"{_count(problems, 'problem')}, {_count(concerns, 'warning')}")
     if problems:
         raise SystemExit(1)
-
-
-def _print_table(findings: list[Finding]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("what", "state", "found", "remedy", box=box.SIMPLE)
-    colours = {"ok": "green", "warning": "yellow", "problem": "bold red"}
-    for finding in findings:
-        state = f"[{colours[finding.state]}]{finding.state}[/]"
-        table.add_row(finding.check, state, _plain(finding.found), _plain(finding.remedy))
-    Console().print(table)
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 def _count(number: int, what: str) -> str:

@@ -415,24 +415,24 @@ def _report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
     notes = [f"{name}: {result}" for name, result in comparison.rows if isinstance(result, str)]
     if protocol == "paper":
         notes.append("Training items stay in the ranking and count as hits: mostly a measure of what was remembered.")
-    means = Sheet(["model", *first.metrics], [])
+    means = Sheet(["model", *first.metrics])
     for model, result in comparison.rows:
         if isinstance(result, str):
-            means.rows.append([model, *("-" for _ in first.metrics)])
+            means.add_row(model, *("-" for _ in first.metrics))
             continue
-        means.rows.append([model, *(f"{value:.4f}" for value in result.means().values())])
+        means.add_row(model, *(f"{value:.4f}" for value in result.means().values()))
         if result.per_user["tuning"].any():
-            means.rows.append([f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values())])
+            means.add_row(f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values()))
     if first.per_user["tuning"].any():
         notes.append(f"* over all {len(first.per_user):,} users, those included on whom settings were chosen.")
 
     recalls = [name for name in first.metrics if name.startswith("recall@")]
-    groups = Sheet(["model", "items", "pairs", "users", *recalls], [])
+    groups = Sheet(["model", "items", "pairs", "users", *recalls])
     for model, result in comparison.evaluations:
         for group, row in result.groups.iterrows():
             counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
-            groups.rows.append([model, str(group), *counts, *(f"{row[name]:.4f}" for name in recalls)])
-        groups.rules.append(len(groups.rows) - 1)
+            groups.add_row(model, str(group), *counts, *(f"{row[name]:.4f}" for name in recalls))
+        groups.add_rule()
     return [
         f"{title}; {first.n_users_evaluated:,} users evaluated",
         means,
@@ -457,18 +457,18 @@ def _report_ratings(comparison: Comparison) -> list[Sheet | str]:
         "coverage@50": "in 50 %",
         "coverage@90": "in 90 %",
     }
-    means = Sheet(["model", *head.values()], [])
-    groups = Sheet(["model", "items", "pairs", "users", *head.values()], [])
+    means = Sheet(["model", *head.values()])
+    groups = Sheet(["model", "items", "pairs", "users", *head.values()])
     notes = []
     for model, result in comparison.evaluations:
-        means.rows.append([model, *(f"{value:.4f}" for value in result.means().values())])
+        means.add_row(model, *(f"{value:.4f}" for value in result.means().values()))
         if result.per_user["tuning"].any():
-            means.rows.append([f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values())])
+            means.add_row(f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values()))
             notes = [f"* over all {len(result.per_user):,} users, those included on whom settings were chosen."]
         for group, row in result.groups.iterrows():
             counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
-            groups.rows.append([model, str(group), *counts, *(f"{row[name]:.4f}" for name in head)])
-        groups.rules.append(len(groups.rows) - 1)
+            groups.add_row(model, str(group), *counts, *(f"{row[name]:.4f}" for name in head))
+        groups.add_rule()
     return [
         title,
         means,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
 from inference.options import METHODS, Options
+from inference.printing import Sheet, emit
+from inference.progress import progress
 from pyro_cvae.errors import run_command
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from inference.fitting import Fit
 
 DESCRIPTIONS = {
@@ -87,22 +90,16 @@ def fit_and_report(options: Options) -> None:
     from inference.fitting import fit_with  # what cannot work is refused before torch is imported
 
     began = time.monotonic()
-    with progress(run.quiet) as on_step:
+    with _on_step(run.quiet) as on_step:
         fitted = fit_with(dataset, split, options, on_step)
     _report(fitted, time.monotonic() - began)
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]]:
-    """A progress bar on a terminal; nothing where stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = console.is_terminal and not quiet
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not shown) as bar:
-        task = bar.add_task("preparing", total=None, note="")
+def _on_step(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]]:
+    """A progress bar on a terminal, lines where stderr is none."""
+    with progress(quiet) as tell:
+        tell("preparing", 0, None, "")
 
         def on_step(step: int, n_steps: int, row: dict[str, Any]) -> None:
             objective = next((row[name] for name in NAMES if name in row), 0.0)
@@ -113,22 +110,17 @@ def progress(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]
                 note += f", validation recall {row['validation_recall']:.3f}"
             if row.get("validation_rmse") is not None:
                 note += f", validation RMSE {row['validation_rmse']:.4f}"
-            bar.update(task, description=row["phase"], completed=step, total=n_steps, note=note)
+            tell(row["phase"], step, n_steps, note)
 
         yield on_step
 
 
 def _report(fitted: Fit, seconds: float) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     metrics, options = fitted.metrics, fitted.options
-    console = Console(width=None if sys.stdout.isatty() else 100)
     name = NAMES[options.objective]
     last = fitted.history[metrics["best_epoch"] - 1] if fitted.history else {}
-    title = f"{escape(fitted.dataset.name)}: {options.fit.mode}, {options.kind}, {options.model.parametrization}"
-    table = Table("what", "value", title=title, title_justify="left")
+    title = f"{fitted.dataset.name}: {options.fit.mode}, {options.kind}, {options.model.parametrization}"
+    table = Sheet(["what", "value"], title=title)
     table.add_row(
         "users, items, training pairs",
         f"{fitted.dataset.n_users:,}, {fitted.dataset.n_items:,}, {int(fitted.split.train.observed.sum()):,}",
@@ -167,8 +159,27 @@ def _report(fitted: Fit, seconds: float) -> None:
     for key, value in metrics.get("recovery", {}).items():
         table.add_row(f"true scores, {key}", f"{value:.3f}")
     table.add_row("seconds", f"{seconds:.1f}")
-    console.print(table)
+    notes = []
     if fitted.path:
         then = shlex.join([str(fitted.path), "--user", str(fitted.dataset.user_ids[0])])
-        console.print(f"run folder: {fitted.path}", soft_wrap=True, markup=False)
-        console.print(f"next: python -m inference.recommend {then}", soft_wrap=True, markup=False)
+        notes = [f"run folder: {fitted.path}", f"next: python -m inference.recommend {then}"]
+    emit([table], {"fit": _numbers(fitted, seconds)}, options.run.format, notes)
+
+
+def _numbers(fitted: Fit, seconds: float) -> pd.DataFrame:
+    """The same for a program: one row, the terms of the last epoch and all metrics by name."""
+    import pandas as pd
+
+    last = fitted.history[fitted.metrics["best_epoch"] - 1] if fitted.history else {}
+    about = {
+        "run": None if fitted.path is None else str(fitted.path),
+        "data": fitted.dataset.name,
+        "mode": fitted.options.fit.mode,
+        "posterior": fitted.options.kind,
+        "n_users": fitted.dataset.n_users,
+        "n_items": fitted.dataset.n_items,
+        "n_train": int(fitted.split.train.observed.sum()),
+        "seconds": seconds,
+    }
+    terms = {name: value for name, value in last.items() if name not in ("epoch", "phase", "seconds")}
+    return pd.DataFrame([about | terms | pd.json_normalize(fitted.metrics).iloc[0].to_dict()])

@@ -335,7 +335,8 @@ class RunOptions:
         resume: Go on with a run that was stopped, to the same numbers.
         overwrite: Replace the run folder if it exists.
         checkpoint_seconds: Least time between two checkpoints.
-        quiet: No progress bar.
+        quiet: No progress bar; where stderr is no terminal, no lines of progress.
+        format: How the result is printed (table, csv, json).
     """
 
     out: str | None = None
@@ -343,8 +344,10 @@ class RunOptions:
     overwrite: bool = False
     checkpoint_seconds: float = 20.0
     quiet: bool = False
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        _choice("format", self.format, ("table", "csv", "json"))
         _check(not (self.resume and self.overwrite), "resume", self.resume, "given without --overwrite")
         _check(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")
 

@@ -12,9 +12,9 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import IO, TYPE_CHECKING, Any, TextIO
 
 from pyro_cvae.errors import InputError
 from pyro_cvae.text import visible, visible_lines
@@ -40,16 +40,26 @@ class Sheet:
         rows: Cells, a text each; a cell may have several lines.
         title: What stands above it.
         texts: Heads of the columns of free text, which may be folded, and cut short after ``LONGEST_TEXT``.
+        whole: Cut no text short.
         rules: Rows (from 0) after which a rule is drawn on a terminal.
         styles: Of a cell that is just this text, a style of rich, such as "bold red".
     """
 
     columns: Sequence[str]
-    rows: list[list[str]]
+    rows: list[list[str]] = field(default_factory=list)
     title: str = ""
     texts: Sequence[str] = ()
     rules: list[int] = field(default_factory=list)
     styles: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
+
+    def add_row(self, *cells: str) -> None:
+        """One more row, a text for each column."""
+        self.rows.append(list(cells))
+
+    def add_rule(self) -> None:
+        """A rule after the rows that are there."""
+        self.rules.append(len(self.rows) - 1)
 
 
 def check_format(name: str) -> None:
@@ -71,8 +81,12 @@ def emit(
     """
     check_format(format)
     if format == "table":
+        last: Sheet | str = ""
         for part in (*parts, *notes):
+            if isinstance(part, Sheet) and isinstance(last, Sheet):
+                show("")
             show(part)
+            last = part
         return
     if format == "csv":
         text = "\n".join(csv_text(table) for table in tables.values())
@@ -151,13 +165,12 @@ def _shown(sheet: Sheet, dots: str) -> Sheet:
     """The same with every text as it may be printed, long free texts cut short."""
 
     def of(text: str, column: str) -> str:
-        lines = [one_line(text)] if column in sheet.texts else map(one_line, str(text).split("\n"))
-        return "\n".join(_shortened(line, dots) if column in sheet.texts else line for line in lines)
+        if column not in sheet.texts:
+            return "\n".join(map(one_line, str(text).split("\n")))
+        return one_line(text) if sheet.whole else _shortened(one_line(text), dots)
 
     rows = [[of(text, column) for text, column in zip(row, sheet.columns, strict=True)] for row in sheet.rows]
-    return Sheet(
-        list(map(one_line, sheet.columns)), rows, one_line(sheet.title), sheet.texts, sheet.rules, sheet.styles
-    )
+    return replace(sheet, columns=list(map(one_line, sheet.columns)), rows=rows, title=one_line(sheet.title))
 
 
 def _shortened(text: str, dots: str, most: int = LONGEST_TEXT) -> str:
@@ -181,7 +194,7 @@ def _widths(sheet: Sheet) -> list[int]:
 def _numeric(sheet: Sheet) -> list[bool]:
     """Of each column, whether it is of numbers, which are aligned to the right."""
     cells = list(zip(*sheet.rows, strict=True)) or [()] * len(sheet.columns)
-    firsts = [[text.split("\n")[0].partition(" ± ")[0] for text in column if text] for column in cells]
+    firsts = [[text.split()[0] for text in column if text.strip()] for column in cells]
     return [bool(column) and all(_NUMBER(text) for text in column) for column in firsts]
 
 
@@ -235,7 +248,10 @@ def _ruled(sheet: Sheet, width: int, dots: str) -> Any:
     rules = set(sheet.rules)
     for number, row in enumerate(sheet.rows):
         cells = [
-            Text(_shortened(text, dots, 3 * size) if folds else text, style=sheet.styles.get(text, ""))
+            Text(
+                _shortened(text, dots, 3 * size) if folds and not sheet.whole else text,
+                style=sheet.styles.get(text, ""),
+            )
             for text, size, folds in zip(row, sizes, folded, strict=True)
         ]
         table.add_row(*cells, end_section=number in rules and number + 1 < len(sheet.rows))
@@ -259,12 +275,11 @@ def _sliced(sheet: Sheet, width: int) -> list[Sheet]:
             left = room - 3 - widths[index]
         slices[-1].append(index)
     return [
-        Sheet(
-            [sheet.columns[index] for index in keys + chosen],
-            [[row[index] for index in keys + chosen] for row in sheet.rows],
-            sheet.title if not number else "",
-            rules=sheet.rules,
-            styles=sheet.styles,
+        replace(
+            sheet,
+            columns=[sheet.columns[index] for index in keys + chosen],
+            rows=[[row[index] for index in keys + chosen] for row in sheet.rows],
+            title=sheet.title if not number else "",
         )
         for number, chosen in enumerate(slices)
     ]
@@ -317,5 +332,5 @@ def _plain(value: Any) -> Any:
     )
 
 
-def _speaks_unicode(stream: TextIO) -> bool:
+def _speaks_unicode(stream: IO[str]) -> bool:
     return (getattr(stream, "encoding", None) or "utf-8").lower().replace("-", "").startswith("utf")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import Any, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 Thing = TypeVar("Thing")
 
@@ -20,21 +20,22 @@ class Lines:
 
     Parameters:
         stream: Where they go, stderr by default.
-        free: How many are written as they come.
+        free: How many are written as they come; with 0 there is none at all before ``SECONDS`` have passed.
         clock: Seconds, for tests.
     """
 
     def __init__(
         self, stream: TextIO | None = None, free: int = FREE_LINES, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._stream, self._free, self._clock = stream, free, clock
+        self._stream, self._free, self._clock, self._patient = stream, free, clock, free == 0
         self._began = self._last = clock()
         self._phase = ""
 
     def tell(self, phase: str, note: str, *, always: bool = False) -> None:
         """Write a line, unless there were many lately; the first of a phase is written in any case."""
         now = self._clock()
-        if not (always or phase != self._phase or self._free > 0 or now - self._last >= SECONDS):
+        at_once = not self._patient and (always or phase != self._phase or self._free > 0)
+        if not at_once and now - self._last < SECONDS:
             return
         self._free -= 1
         self._phase, self._last = phase, now
@@ -69,7 +70,7 @@ def progress(
 
 def track(things: Iterable[Thing], phase: str, total: int | None = None) -> Iterator[Thing]:
     """The things one by one, with :func:`progress`; lines come at most every few seconds."""
-    count: Any = total if total is not None else len(things) if hasattr(things, "__len__") else None
+    count = len(things) if total is None and isinstance(things, Sized) else total
     with progress(lines=Lines(free=0), transient=True) as on_step:
         for number, thing in enumerate(things):
             on_step(phase, number, count, "")

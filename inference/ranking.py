@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inference.draws import Draws
+from inference.progress import Lines, progress
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -236,11 +237,13 @@ def _need_uncertainty(posterior: Posterior, n_draws: int = 1) -> None:
 
 @contextmanager
 def _progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, nothing where that is no terminal; gives a function that advances it."""
-    from rich.console import Console
-    from rich.progress import Progress
+    """A progress bar on stderr, lines where that is no terminal; gives a function that advances it."""
+    done = 0
+    with progress(lines=Lines(free=0), transient=True) as tell:
 
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda steps: bar.advance(task, steps)
+        def advance(steps: int) -> None:
+            nonlocal done
+            done += steps
+            tell(label, done, total, "")
+
+        yield advance

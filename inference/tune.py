@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from inference.commands import option_of, parse, read_value, version
 from inference.options import METHODS, DataOptions, Options, RunOptions
+from inference.printing import Sheet, check_format, emit
+from inference.progress import Lines
 from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 
 if TYPE_CHECKING:
@@ -69,7 +71,8 @@ class TuneOptions:
             above it.
         out: The YAML file for the best settings; by default runs/tune-DATA-METHOD.yaml.
         storage: The SQLite file of all trials; by default beside the YAML file, with the suffix .db.
-        quiet: No progress bar.
+        quiet: No progress bar; where stderr is no terminal, no lines of progress.
+        format: How the best trials are printed (table, csv, json).
     """
 
     method: Literal["svi", "coordinate"]
@@ -81,8 +84,10 @@ class TuneOptions:
     out: str | None = None
     storage: str | None = None
     quiet: bool = False
+    format: str = "table"
 
     def __post_init__(self) -> None:
+        check_format(self.format)
         names = [_pieces(text)[0] for text in self.search]
         if not names or len(set(names)) < len(names):
             raise InputError(f"--search is {' '.join(self.search)!r}, but it must name one or more options, each once")
@@ -495,13 +500,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def _progress(tune: TuneOptions) -> Iterator[tuple[Callable[[optuna.Study], None], OnStep]]:
-    """A bar for the trials and one for the fit, on a terminal; nothing where stderr is no terminal."""
+    """A bar for the trials and one for the fit, on a terminal; lines where stderr is none."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     shown = console.is_terminal and not tune.quiet
+    lines = Lines() if not console.is_terminal and not tune.quiet else None
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not shown) as bar:
         trials = bar.add_task("trials", total=tune.trials, note="")
         fit = bar.add_task("fit", total=None, note="")
@@ -509,35 +515,39 @@ def _progress(tune: TuneOptions) -> Iterator[tuple[Callable[[optuna.Study], None
         def on_trial(study: optuna.Study) -> None:
             measure = "RMSE" if study.direction.name == "MINIMIZE" else "recall"
             best = f"best validation {measure} {ranked(study)[0].value:.4f}" if ranked(study) else ""
-            bar.update(trials, completed=len(finished(study)), note=best)
+            done = len(finished(study))
+            bar.update(trials, completed=done, note=best)
+            if lines:
+                lines.tell("trials", f"{done}/{tune.trials} {best}".rstrip(), always=True)
 
         def on_step(step: int, n_steps: int, row: dict[str, Any]) -> None:
             looked = {"recall": row.get("validation_recall"), "RMSE": row.get("validation_rmse")}
             note = "".join(f"validation {name} {value:.4f}" for name, value in looked.items() if value is not None)
             bar.update(fit, description=row["phase"], completed=step, total=n_steps, note=note)
+            if lines:
+                lines.tell(f"  {row['phase']}", f"{step}/{n_steps} {note}".rstrip())
 
         yield on_trial, on_step
 
 
 def _report(study: optuna.Study, tune: TuneOptions, base: Options, out: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    import pandas as pd
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
     space, best = dimensions(tune.search, base), ranked(study)
     title = f"trials: {_counts(study)}"
     names = list(best[0].user_attrs["recalls"])
-    table = Table("trial", *names, *(one.name for one in space), "seconds", title=title, title_justify="left")
+    table = Sheet(["trial", *names, *(one.name for one in space), "seconds"], title=title)
+    records = []
     for trial in best[:10]:
         values = settings(trial.params, space, base).to_dict()
         recalls = [f"{trial.user_attrs['recalls'][name]:.4f}" for name in names]
         shown = [" ".join(map(str, v)) if isinstance(v := values[one.name], tuple) else f"{v}" for one in space]
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
-        table.add_row(str(trial.number), *recalls, *map(escape, shown), f"{seconds:.1f}")
-    console.print(table)
-    console.print(f"settings: {out}", soft_wrap=True, markup=False)
-    console.print(f"next: {_fit_command(tune, out)}", soft_wrap=True, markup=False)
+        table.add_row(str(trial.number), *recalls, *shown, f"{seconds:.1f}")
+        looked = trial.user_attrs["recalls"] | {one.name: values[one.name] for one in space}
+        records.append({"trial": trial.number, **looked, "seconds": seconds})
+    notes = [f"settings: {out}", f"next: {_fit_command(tune, out)}"]
+    emit([table], {"trials": pd.DataFrame(records)}, tune.format, notes)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of the folder's layout; a folder with a higher one was written by a newer version and is refused."""
 
-FREE_OPTIONS = ("out", "resume", "overwrite", "quiet", "progress", "checkpoint_seconds")
+FREE_OPTIONS = ("out", "resume", "overwrite", "quiet", "progress", "checkpoint_seconds", "format")
 """Options that do not change the numbers of a fit, and may differ when it is resumed."""
 
 _PACKAGES = ("pyro-cvae", "torch", "pyro-ppl", "numpy", "scipy", "pandas", "safetensors")

@@ -1,5 +1,6 @@
 """The comparison of runs: every number against a second computation, what is refused, and what the folder holds."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -308,7 +309,7 @@ def test_the_two_objectives_share_neither_column_nor_axis(comparison):
     assert runs["objective"].to_dict() == {"map": "map_objective", "full": "elbo", "structured": "elbo", "svi": "elbo"}
     assert runs["tempered"].to_dict() == {"map": False, "full": False, "structured": False, "svi": True}
     fits_table = tables(comparison)[1]
-    cells = {column.header.plain: [cell.plain for cell in column.cells] for column in fits_table.columns}
+    cells = dict(zip(fits_table.columns, zip(*fits_table.rows, strict=True), strict=True))
     assert [bool(cell) for cell in cells["MAP objective, nats"]] == [True, False, False, False]
     assert [bool(cell) for cell in cells["ELBO, nats"]] == [False, True, True, True]
     assert [cell.endswith("(tempered)") for cell in cells["ELBO, nats"]] == [False, False, False, True]
@@ -426,3 +427,16 @@ def test_help_answers_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip().endswith("False") and "--rivals" in done.stdout
+
+
+def test_without_a_folder_the_tables_are_printed_and_nothing_is_written(folder, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said, err = call(folder / "map", folder / "structured", *SMALL)
+    assert (code, err) == (0, "")
+    assert "corrected protocol, 40 users" in said
+    assert "Difference to map" in said
+    code, said, _ = call(folder / "map", folder / "structured", *SMALL, "--format", "json")
+    expected = compare(options(folder, "map", "structured", users=10, draws=4, resamples=200, top=50))
+    assert code == 0
+    pd.testing.assert_frame_equal(pd.DataFrame(json.loads(said)["recall"]), expected.recall, check_dtype=False)
+    assert list(tmp_path.iterdir()) == []

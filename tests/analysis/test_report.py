@@ -339,6 +339,15 @@ def test_the_command_writes_the_page_and_refuses_to_replace_it(folder, tmp_path,
     assert [entry.name for entry in tmp_path.iterdir()] == ["page.html"]
 
 
+def test_the_page_has_a_name_of_its_own(folder, tmp_path, call, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, said, err = call(folder / "bayes", "--draws", "50", "--users", "1")
+    assert (code, err) == (0, "")
+    assert "report-bayes.html" in said
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report-bayes.html"]
+    assert call(folder / "bayes")[0] == 2  # it is not replaced unasked
+
+
 @pytest.mark.parametrize(
     ("argv", "said"),
     [

@@ -294,7 +294,7 @@ def test_arguments_of_the_packages_own_likelihoods() -> None:
 
 @pytest.mark.parametrize("method", options.METHODS)
 def test_every_option_has_a_line_of_help_and_two_never_share_a_name(method) -> None:
-    found = commands._options((*options.Options.classes(method), DoctorOptions))
+    found = commands._options(options.Options.classes(method)) | commands._options((DoctorOptions,))
     assert [option.name for option in found.values() if not option.help] == []
     for option in found.values():
         commands._must(option.hint)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from rich.cells import cell_len
 
+from inference.fit_command import run_fit
 from inference.printing import Sheet, emit, sheet_of, show, write_frame
 from inference.progress import Lines
 from pyro_cvae.errors import InputError
@@ -140,3 +141,15 @@ def test_progress_into_a_file_is_a_line_an_epoch_and_in_long_fits_one_every_few_
         lines.tell("content" if epoch < 50 else "joint", f"{epoch + 1}/100", always=epoch == 99)
     told = [int(line.split()[1].split("/")[0]) for line in stream.getvalue().splitlines()]
     assert told == [1, 2, 3, 23, 43, 51, 71, 91, 100]  # then each 2 s, the first of a phase and the last
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_fit_without_a_terminal_writes_a_line_an_epoch(tmp_path, monkeypatch, capsys, quiet):
+    argv = ["--factors", "2", "--hidden", "4", "--pretrain-epochs", "2", "--epochs", "3", "--sweeps", "2"]
+    argv += ["--threads", "1", "--out", str(tmp_path / "run"), *["--quiet"] * quiet]
+    monkeypatch.setattr(sys, "argv", ["inference.coordinate", *argv])
+    assert run_fit("coordinate") == 0
+    lines = [line.split()[:2] for line in capsys.readouterr().err.splitlines() if line.endswith(" s]")]
+    places = [["content", "1/7"], ["content", "2/7"], *(["joint", f"{k}/7"] for k in (3, 4, 5))]
+    places += [["sweep", "6/7"], ["sweep", "7/7"]]
+    assert lines[1:] == ([] if quiet else places)

@@ -1,5 +1,7 @@
 """Recommendations: the ranking, what is left out of it, its uncertainty, and the command."""
 
+import io
+import json
 import sys
 
 import numpy as np
@@ -573,3 +575,29 @@ def test_unknown_ids_in_lists_may_be_left_out(run, call, tmp_path):
     asked = ("--user", "user-1", "ghost", "--above", "item-1", "item-2", "item-1", "item-77", "--unknown", "drop")
     assert call(run, *asked, "--out", out)[0] == 0
     assert len(pd.read_csv(out)) == 1
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_narrow_pipe_cuts_no_number_and_no_id(run, monkeypatch, capsys, width):
+    monkeypatch.setattr(sys, "argv", ["inference.recommend", str(run), "--user", "user-3", "--interval", "0.9"])
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run_command(main) == 0
+    said = capsys.readouterr().out
+    expected = recommend(inference.load(run), ["user-3"], 10, interval=0.9)
+    lines = said.splitlines()[2:]
+    assert len(lines) == len(expected) == 10
+    for line, row in zip(lines, expected.itertuples(), strict=True):
+        assert line.split()[:3] == ["user-3", str(row.rank), row.item]
+        numbers = [f"{value:.3f}" for value in (row.score, row.sd, row.low, row.high)]
+        assert all(number in line.split() for number in numbers), line
+
+
+def test_lists_as_json_and_csv(run, call):
+    expected = recommend(inference.load(run), ["user-3", "user-0"], 4)
+    code, said, _ = call(run, "--user", "user-3", "user-0", "--top", "4", "--format", "json")
+    assert code == 0
+    assert [row["item"] for row in json.loads(said)] == expected["item"].tolist()
+    code, said, _ = call(run, "--user", "user-3", "user-0", "--top", "4", "--format", "csv")
+    read = pd.read_csv(io.StringIO(said))
+    assert (code, read["item"].tolist()) == (0, expected["item"].tolist())
+    np.testing.assert_allclose(read["score"], expected["score"], rtol=1e-6)
