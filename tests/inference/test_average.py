@@ -11,6 +11,7 @@ import torch
 
 import inference
 from inference.evaluate import evaluate
+from inference.evaluate import main as evaluate_command
 from inference.recommend import compare_items, main, recommend
 from inference.updates import fold_in
 from pyro_cvae.data.frames import from_frames
@@ -220,3 +221,24 @@ def test_where_nobody_is_known_the_average_is_of_all(fits):
     posterior, train = fits("full").posterior, fits("full").split.train
     nothing = dataclasses.replace(train.select(np.zeros(len(train), bool)))
     torch.testing.assert_close(average_user(posterior, nothing).u_loc[0], posterior.u_loc.mean(0))
+
+
+@pytest.mark.parametrize("kind", ["map", "stars"])
+def test_the_evaluation_counts_and_shows_them_apart(tmp_path, capsys, kind):
+    table, items = make_dataset()
+    table["time"][3] = table["time"][11] = 2.0
+    dataset = from_frames(table, items, ratings="stars" if kind == "stars" else "clicks")
+    inference.fit(dataset, by_time(dataset, 0.1), out=tmp_path / "run", **SMALL | KINDS[kind])
+    evaluate_command([str(tmp_path / "run"), "--rivals", "--cutoffs", "5", "--out", str(tmp_path / "means.csv")])
+    said = capsys.readouterr().out
+    assert "Users with and without training pairs" in said and "average user's list" in said
+    means = pd.read_csv(tmp_path / "means.csv").set_index(["model", "users", "items"])
+    measure = "rmse" if kind == "stars" else "recall@5"
+    for model in ("popularity", "als", str(tmp_path / "run")) if kind == "map" else ("mean", str(tmp_path / "run")):
+        known, late = (means.loc[(model, f"{what} training pairs", "all")] for what in ("with", "without"))
+        assert (late["n_users"], late["n_pairs"], known["n_users"]) == (3, 18, 2)
+        whole = means.loc[(model, "headline", "all")]
+        if kind == "map":
+            assert (3 * late[measure] + 2 * known[measure]) / 5 == pytest.approx(whole[measure])
+        else:
+            assert (18 * late[measure] ** 2 + 2 * known[measure] ** 2) / 20 == pytest.approx(whole[measure] ** 2)

@@ -1,0 +1,159 @@
+"""What ``inference.evaluate`` prints and writes: tables of means, of users and of items, and their frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from inference.printing import Sheet
+from inference.user_groups import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from inference.evaluate import Comparison
+    from pyro_cvae.data.splits import Split
+
+
+def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
+    """What is printed: lines of text, the table of means, and the table of hot, warm and cold items."""
+    dataset, (_, first) = comparison.dataset, comparison.evaluations[0]
+    where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
+    title = f"{protocol} protocol; {where}; split {split_name(comparison.split)}"
+    notes = [f"{name}: {result}" for name, result in comparison.rows if isinstance(result, str)]
+    if protocol == "paper":
+        notes.append("Training items stay in the ranking and count as hits: mostly a measure of what was remembered.")
+    means = Sheet(["model", *first.metrics])
+    for model, result in comparison.rows:
+        if isinstance(result, str):
+            means.add_row(model, *("-" for _ in first.metrics))
+            continue
+        means.add_row(model, *(f"{value:.4f}" for value in result.means().values()))
+        if result.per_user["tuning"].any():
+            means.add_row(f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values()))
+    if first.per_user["tuning"].any():
+        notes.append(f"* over all {len(first.per_user):,} users, those included on whom settings were chosen.")
+
+    recalls = [name for name in first.metrics if name.startswith("recall@")]
+    groups = Sheet(["model", "items", "pairs", "users", *recalls])
+    for model, result in comparison.evaluations:
+        for group, row in result.groups.iterrows():
+            counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
+            groups.add_row(model, str(group), *counts, *(f"{row[name]:.4f}" for name in recalls))
+        groups.add_rule()
+    return [
+        f"{title}; {first.n_users_evaluated:,} users evaluated",
+        means,
+        *notes,
+        *_users_apart(comparison, {name: name for name in first.metrics}),
+        f"\n{title}; hot, warm and cold items",
+        groups,
+        "Share of a user's relevant items of the group within the first M of the ranking, mean over users with any.\n"
+        "cold: no training rating; warm: up to the median number of ratings of rated items; hot: more.\n",
+    ]
+
+
+def rating_report(comparison: Comparison) -> list[Sheet | str]:
+    """The same of explicit ratings: errors and coverage, over all items and over hot, warm and cold ones."""
+    dataset, (_, first) = comparison.dataset, comparison.evaluations[0]
+    where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
+    n_pairs = int(first.per_user.loc[~first.per_user["tuning"], "n_test"].sum())
+    title = f"{where}; split {split_name(comparison.split)}; {n_pairs:,} test ratings"
+    head = {
+        "rmse": "RMSE",
+        "mae": "MAE",
+        "log_density": "log density",
+        "coverage@50": "in 50 %",
+        "coverage@90": "in 90 %",
+    }
+    means = Sheet(["model", *head.values()])
+    groups = Sheet(["model", "items", "pairs", "users", *head.values()])
+    notes = []
+    for model, result in comparison.evaluations:
+        means.add_row(model, *(f"{value:.4f}" for value in result.means().values()))
+        if result.per_user["tuning"].any():
+            means.add_row(f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values()))
+            notes = [f"* over all {len(result.per_user):,} users, those included on whom settings were chosen."]
+        for group, row in result.groups.iterrows():
+            counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
+            groups.add_row(model, str(group), *counts, *(f"{row[name]:.4f}" for name in head))
+        groups.add_rule()
+    return [
+        title,
+        means,
+        *notes,
+        "log density: mean over ratings of log N(rating; mean, sd^2), nats; in 90 %: share of ratings within that "
+        "central interval. A point estimate has the noise alone in its intervals.",
+        *_users_apart(comparison, head),
+        f"\n{title}; hot, warm and cold items",
+        groups,
+        "cold: no training rating; warm: up to the median number of ratings of rated items; hot: more.\n",
+    ]
+
+
+def _users_apart(comparison: Comparison, head: dict[str, str]) -> list[Sheet | str]:
+    """The means over users with and without training pairs; nothing where all have some."""
+    sheet = Sheet(["model", "users", "number", "pairs", *head.values()])
+    for model, result in comparison.evaluations:
+        for group, row in shown(result.user_groups):
+            counts = (f"{row[name]:,}" for name in ("n_users", "n_pairs"))
+            sheet.add_row(model, group, *counts, *(f"{row[name]:.4f}" for name in head))
+        sheet.add_rule()
+    told = "A user without training pairs gets the average user's list: the mean of all others' scores."
+    return ["\nUsers with and without training pairs", sheet, told] if sheet.rows else []
+
+
+def split_name(split: Split) -> str:
+    """How a split was made, in words: ``per-user, train_per_user 10, seed 0``."""
+    facts = {name: value for name, value in split.protocol.items() if name not in ("kind", "validation")}
+    words = [str(split.protocol.get("kind", "given")), *(f"{name} {value}" for name, value in facts.items())]
+    if validation := split.protocol.get("validation"):
+        words.append(f"validation {validation['fraction']:g} ({validation['kind']})")
+    return ", ".join(words)
+
+
+def means_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """One row for each model and group of users or items; what does not apply to a row is missing in it."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for comparison in comparisons:
+        for model, result in comparison.evaluations:
+            about = {
+                "model": model,
+                "dataset": comparison.dataset.name,
+                "split": split_name(comparison.split),
+                "split_fingerprint": comparison.split.fingerprint(),
+                "protocol": result.protocol,
+            }
+            n_relevant = "n_test" if comparison.explicit else "n_relevant"
+            counts = result.per_user.loc[~result.per_user["tuning"], n_relevant]
+            headline = {"users": "headline", "items": "all", "n_users": len(counts), "n_pairs": int(counts.sum())}
+            rows.append(about | headline | result.means())
+            if len(counts) < len(result.per_user):
+                n_pairs = int(result.per_user[n_relevant].sum())
+                everybody = {"users": "all", "items": "all", "n_users": len(result.per_user), "n_pairs": n_pairs}
+                rows.append(about | everybody | result.all_user_means())
+            rows += [about | {"users": name, "items": "all"} | row for name, row in shown(result.user_groups)]
+            for group, row in result.groups.iterrows():
+                counted = {"n_users": int(row["n_users"]), "n_pairs": int(row["n_pairs"])}
+                found = {str(name): value for name, value in row.items() if not str(name).startswith("n_")}
+                rows.append(about | {"users": "headline", "items": str(group)} | counted | found)
+    return pd.DataFrame(rows)
+
+
+def per_user_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """The metrics of every user under its external id, for every model; ids as text where data sets differ in type."""
+    import pandas as pd
+
+    frames = []
+    for comparison in comparisons:
+        about = {"dataset": comparison.dataset.name, "split_fingerprint": comparison.split.fingerprint()}
+        for model, result in comparison.evaluations:
+            ids = comparison.dataset.user_ids[result.per_user["user"].to_numpy()]
+            frames.append(result.per_user.assign(user=ids, model=model, protocol=result.protocol, **about))
+    if len({frame["user"].dtype.kind for frame in frames}) > 1:
+        frames = [frame.assign(user=frame["user"].map(str)) for frame in frames]
+    whole = pd.concat(frames, ignore_index=True)
+    first = ["model", "protocol", *about]
+    return whole[[*first, *(name for name in whole if name not in first)]]
