@@ -28,6 +28,7 @@ from analysis.recalibration import (
     predict,
     raw_probability,
 )
+from pyro_cvae.data.splits import need_test
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def reserved_users(fit: Fit, share: float, seed: int) -> tuple[np.ndarray, np.nd
     The first are the split's tuning users if it has any, otherwise a seeded ``share`` of all. Raises InputError where
     one of the two is left without users.
     """
+    need_test(fit.split)
     test = fit.split.test
     able = np.unique(test.users[test.positive])
     tuning = fit.split.tuning_users

@@ -137,7 +137,7 @@ def read_value(option_classes: tuple[type, ...], name: str, text: str) -> Any:
     """The value of an option from the text that stands after its flag; InputError for a wrong name or type."""
     option = option_of(option_classes, name)
     words: Any = text.split() if option.element is not None else text
-    return _typed(option, words, None, None)
+    return typed(option, words, None, None)
 
 
 def option_of(option_classes: tuple[type, ...], name: str) -> _Option:
@@ -458,12 +458,15 @@ def _read_config(path: str, options: Sequence[_Option], passed_over: Collection[
         except yaml.YAMLError as error:
             problem = getattr(error, "problem", None) or str(error)
             raise InputError(f"{key}: {problem}", "write a plain value", path=path, line=line) from None
-        entries[key] = _FromFile(_typed(known[key], value, path, line), path, line)
+        entries[key] = _FromFile(typed(known[key], value, path, line), path, line)
     return entries
 
 
-def _typed(option: _Option, value: Any, path: str | None, line: int | None) -> Any:
-    """The value of a YAML file, or of a text, as the field's type, by jsonargparse's rules (``1e-3`` is a number)."""
+def typed(option: _Option, value: Any, path: str | None = None, line: int | None = None) -> Any:
+    """A value of a file, a flag or a keyword in the field's type, by jsonargparse's rules (``1e-3`` is a number).
+
+    Raises InputError, with the place, for a value of another type.
+    """
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)

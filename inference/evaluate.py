@@ -112,6 +112,9 @@ def evaluate(
     import pandas as pd
     import torch
 
+    from pyro_cvae.data.splits import need_test
+
+    need_test(split)
     parts = [split.train] if split.validation is None else [split.train, split.validation]
     chosen = [part.select(part.positive if protocol == "paper" else part.observed) for part in parts]
     positive_test = split.test.select(split.test.positive)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.user_groups import user_groups
+from pyro_cvae.data.splits import need_test
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def evaluate_ratings(predict: Predict, split: Split) -> RatingEvaluation:
 
     from inference.evaluate import GROUPS, item_groups
 
+    need_test(split)
     test = split.test.select(split.test.observed)
     tuning = np.zeros(test.n_users, bool) if split.tuning_users is None else np.asarray(split.tuning_users, bool)
     headline = ~tuning[test.users]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from inference.fitting import Fit
+    from pyro_cvae.data.splits import Split
 
 DESCRIPTIONS = {
     "svi": "Fit the Collaborative Variational Autoencoder by stochastic variational inference.",
@@ -115,6 +116,13 @@ def _on_step(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]
         yield on_step
 
 
+def _held_out(split: Split) -> str:
+    """The numbers of pairs that were not fitted; those of a validation part may be test pairs too."""
+    n_test, n_validation = (0 if one is None else int(one.observed.sum()) for one in (split.test, split.validation))
+    share = n_test / max(1, n_test + int(split.train.observed.sum()))
+    return f"{n_test:,} ({share:.0%}), {n_validation:,}" if n_test or n_validation else "none"
+
+
 def _report(fitted: Fit, seconds: float) -> None:
     metrics, options = fitted.metrics, fitted.options
     name = NAMES[options.objective]
@@ -125,6 +133,7 @@ def _report(fitted: Fit, seconds: float) -> None:
         "users, items, training pairs",
         f"{fitted.dataset.n_users:,}, {fitted.dataset.n_items:,}, {int(fitted.split.train.observed.sum()):,}",
     )
+    table.add_row("held out: test, validation pairs", _held_out(fitted.split))
     if last:
         label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * fitted.model.content.pseudo
         table.add_row(f"{label}, nats", f"{last[options.objective]:,.0f}")
@@ -153,6 +162,11 @@ def _report(fitted: Fit, seconds: float) -> None:
         for key, value in metrics.items():
             if key.startswith(("recall@", "ndcg@")):
                 table.add_row(f"{key} ({users})", f"{value:.4f}")
+    if not fitted.split.train.complete and not len(fitted.split.test):
+        table.add_row("test metrics", "none: no pair is held out")
+    for group, row in metrics.get("user_groups", {}).items():
+        name = next(key for key in row if key.startswith("recall@"))
+        table.add_row(f"{name} of {row['n_users']:,} users {group}", f"{row[name]:.4f}")
     for key in ("rmse", "mae", "coverage@50", "coverage@90"):
         if key in metrics:
             table.add_row(f"test ratings, {key} ({metrics['n_ratings_evaluated']:,} pairs)", f"{metrics[key]:.4f}")

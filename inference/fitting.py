@@ -16,14 +16,14 @@ import torch
 from inference.average import list_scores, predictions
 from inference.base import Inference, Snapshot
 from inference.base import fit as run_steps
-from inference.commands import read_preset
 from inference.convergence import convergence, doubts
 from inference.coordinate import Coordinate
 from inference.draws import Draws
 from inference.evaluate import evaluate, rating_metrics, recall_on_validation, root_mean_square_error
+from inference.keywords import options_of
 from inference.mcmc import MCMC
 from inference.networks import NetworkFit
-from inference.options import METHODS, CoordinateOptions, Options
+from inference.options import CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.ranking import credible_interval
 from inference.svi import SVI
@@ -36,14 +36,14 @@ from models.build import (
     rating_likelihood,
     weight_unit,
 )
-from models.contents.making import described
 from models.cvae import CVAE
-from models.making import path_of
-from models.ratings import NAMES as RATING_NAMES
 from models.ratings import RatingLikelihood
 from models.state import buffers, fill, kept
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.readers import with_contents
+from pyro_cvae.data.registry import check_stars
+from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.run import Run, RunWriter, open_run, run_config
@@ -138,7 +138,7 @@ class Fit:
 
 def fit(
     dataset: Dataset,
-    split: Split | None = None,
+    split: Split | str | None = None,
     *,
     method: str = "svi",
     mode: str = "bayes",
@@ -149,26 +149,23 @@ def fit(
 ) -> Fit:
     """Fit the CVAE to a data set.
 
-    Parameters: ``split`` (by default made by the options, e.g. ``train_per_user=10``), ``method`` "svi" (gradients),
-    "coordinate" (closed form) or "mcmc" (draws, of small data), ``mode`` "map" or "bayes", ``preset`` settings of the
-    package (``--preset``), ``out`` a run folder to be written, ``on_step`` called after each epoch, ``options`` any
-    flag of the command line, with underscores; they win over the preset. A likelihood, of content or ratings, may be a
-    class or an instance too, of which class and constructor's arguments count. Raises InputError.
+    Parameters: ``split`` a Split, or how one is made (``"time"``, ``"none"``; by default per user, with
+    ``train_per_user=10``), ``method`` "svi" (gradients), "coordinate" (closed form) or "mcmc" (draws, of small data),
+    ``mode`` "map" or "bayes", ``preset`` settings of the package (``--preset``), ``out`` a run folder to be written,
+    ``on_step`` called after each epoch, ``options`` any flag of the command line, with underscores; they win over the
+    preset. Further ``contents`` that the data set has not yet are read; ``data`` and ``items``, which say where it is
+    from, are kept for the record. A likelihood, of content or ratings, may be a class or an instance too. Raises
+    InputError.
     """
-    if preset is not None:
-        options = read_preset(preset, Options.classes(method), tuple(METHODS.values()), options)
-    likelihood = options.get("content_likelihood")
-    if likelihood is not None and not isinstance(likelihood, str):
-        name, arguments = described(likelihood)
-        options |= {"content_likelihood": name, "content_likelihood_args": arguments}
-    rating = options.get("rating_likelihood")
-    if rating is not None and not isinstance(rating, str):
-        cls = rating if isinstance(rating, type) else type(rating)
-        arguments = {} if isinstance(rating, type) else dict(rating.made_with)
-        name = path_of(RATING_NAMES, cls, RatingLikelihood, "rating")
-        options |= {"rating_likelihood": name, "rating_likelihood_args": arguments}
-    chosen = Options.of(method, mode=mode, out=None if out is None else os.fspath(out), **options)
-    return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step)
+    if isinstance(split, str):
+        options["split"] = split
+    chosen = options_of(method, preset, {"mode": mode, "out": out} | options)
+    if options.get("ratings") == "stars":
+        check_stars(dataset)
+    if sources := [one for one in parse_all(chosen.data.contents) if one.name not in dataset.contents]:
+        dataset = with_contents(dataset, tuple(sources))
+    made = split if isinstance(split, Split) else make_split(dataset, chosen.data)
+    return fit_with(dataset, made, chosen, on_step)
 
 
 def fit_with(

@@ -65,7 +65,8 @@ class DataOptions:
             Without a path it is one that the data have: a column of the items' table, titles, title-tokens, tags.
         ratings: What the column ``rating`` of a table says (clicks: nothing, each pair is a 1; stars: the rating; auto:
             stars for the rating likelihood normal, else clicks).
-        split: How training and test are told apart (per-user, time, items, cells); ignored with ``train_file``.
+        split: How training and test are told apart (per-user, time, items, cells; none: all pairs train, nothing is
+            evaluated); ignored with ``train_file``.
         train_per_user: Training items per user (the paper's P) of a per-user split.
         train_file: A file of training rows in CiteULike's format; all other pairs are test.
         test_fraction: Share of test pairs of a split by time or by cells, or of held-out items of a split by items.
@@ -90,7 +91,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         parse_all(self.contents)
         _choice("ratings", self.ratings, ("auto", "clicks", "stars"))
-        _choice("split", self.split, ("per-user", "time", "items", "cells"))
+        _choice("split", self.split, ("per-user", "time", "items", "cells", "none"))
         _check(self.train_per_user >= 1, "train_per_user", self.train_per_user, "at least 1")
         _check(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "0 or more and below 2^32")
         _check(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")

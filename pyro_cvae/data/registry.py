@@ -95,13 +95,19 @@ def load_dataset(
     """
     sources = parse_all(contents)
     dataset = _load(os.fspath(name_or_path), items, sources, ratings)
-    if ratings == "stars" and (dataset.interactions.ratings[dataset.interactions.observed] == 1).all():
-        raise InputError(f"the ratings of {dataset.name} are all 1: they are clicks", "leave --ratings stars out")
+    if ratings == "stars":
+        check_stars(dataset)
     if not sources:
         return dataset
     from pyro_cvae.data.readers import with_contents
 
     return with_contents(dataset, sources)
+
+
+def check_stars(dataset: Dataset) -> None:
+    """Raise InputError where the ratings are all 1."""
+    if (dataset.interactions.ratings[dataset.interactions.observed] == 1).all():
+        raise InputError(f"the ratings of {dataset.name} are all 1: they are clicks", "leave --ratings stars out")
 
 
 def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: str) -> Dataset:

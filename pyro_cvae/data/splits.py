@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ from pyro_cvae.data import citeulike, files
 from pyro_cvae.data.dataset import Dataset, read_interactions
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -145,6 +148,12 @@ def per_user(dataset: Dataset, n: int, seed: int) -> Split:
     return _split(pairs, test, {"kind": "per-user", "train_per_user": n, "seed": seed})
 
 
+def nothing_held_out(dataset: Dataset) -> Split:
+    """All pairs train and none is test: for a fit that is to be used."""
+    pairs = dataset.interactions
+    return _split(pairs, np.zeros(len(pairs), bool), {"kind": "none"})
+
+
 def from_file(dataset: Dataset, path: files.PathLike) -> Split:
     """The training rows of a file in CiteULike's format (the authors' ``cf-train-P-users.dat``), the rest test.
 
@@ -177,7 +186,10 @@ def by_time(dataset: Dataset, test_fraction: float) -> Split:
     test = observed & (pairs.times >= cut)
     if not (observed & ~test).any():
         raise InputError("no pair is earlier than the test part", "use another --split or a smaller --test-fraction")
-    return _split(pairs, test, {"kind": "time", "test_fraction": test_fraction, "cut": float(cut)})
+    protocol = {"kind": "time", "test_fraction": test_fraction, "cut": float(cut)}
+    n, why = int(observed.sum()), "pairs of one moment stay together"
+    protocol |= _became("test-fraction", test_fraction, int(test.sum()), n, "pairs", why)
+    return _split(pairs, test, protocol)
 
 
 def held_out_items(dataset: Dataset, fraction: float, seed: int) -> Split:
@@ -190,6 +202,7 @@ def held_out_items(dataset: Dataset, fraction: float, seed: int) -> Split:
     held = np.zeros(pairs.n_items, bool)
     held[np.random.default_rng(seed).permutation(rated)[:n]] = True
     protocol = {"kind": "items", "test_fraction": fraction, "seed": seed}
+    protocol |= _became("test-fraction", fraction, n, len(rated), "rated items", "there are so few")
     return _split(pairs, pairs.observed & held[pairs.items], protocol)
 
 
@@ -197,9 +210,11 @@ def held_out_cells(dataset: Dataset, fraction: float, seed: int) -> Split:
     """A seeded ``fraction`` of the stored cells is test; in training they are missing (confidence 0), not zeros."""
     pairs = dataset.interactions
     observed = np.flatnonzero(pairs.observed)
+    n = round(fraction * len(observed))
     test = np.zeros(len(pairs), bool)
-    test[np.random.default_rng(seed).permutation(observed)[: round(fraction * len(observed))]] = True
+    test[np.random.default_rng(seed).permutation(observed)[:n]] = True
     protocol = {"kind": "cells", "test_fraction": fraction, "seed": seed}
+    protocol |= _became("test-fraction", fraction, n, len(observed), "cells", "there are so few")
     return Split(pairs.as_missing(test), pairs.select(test), None, None, protocol)
 
 
@@ -216,10 +231,13 @@ def with_validation(split: Split, fraction: float, seed: int) -> Split:
     if counts.max(initial=0) <= 1:
         able = np.flatnonzero(split.test.user_counts)
         if not len(able):
-            raise InputError("no user has a test pair to validate on", "use a split with test pairs")
+            problem = "no user has a second training pair, or a test pair, to validate on"
+            raise InputError(problem, "leave --validation out, or use a split with test pairs")
         tuning = np.zeros(train.n_users, bool)
-        tuning[rng.permutation(able)[: max(1, round(fraction * len(able)))]] = True
+        n = max(1, round(fraction * len(able)))
+        tuning[rng.permutation(able)[:n]] = True
         protocol["validation"]["kind"] = "tuning users"
+        protocol["validation"] |= _became("validation", fraction, n, len(able), "users", "there are so few")
         validation = split.test.select(tuning[split.test.users])
         return replace(split, validation=validation, tuning_users=tuning, protocol=protocol)
     wanted = np.minimum(np.floor(fraction * counts + rng.random(len(counts))), counts - 1)
@@ -230,6 +248,8 @@ def with_validation(split: Split, fraction: float, seed: int) -> Split:
     taken = np.zeros(len(train), bool)
     taken[shuffled[rank < wanted[users]]] = True
     protocol["validation"]["kind"] = "training pairs"
+    n, n_taken, why = int(counts.sum()), int(taken.sum()), "every user keeps a training pair"
+    protocol["validation"] |= _became("validation", fraction, n_taken, n, "training pairs", why)
     kept = train.as_missing(taken) if split.protocol.get("kind") == "cells" else train.select(~taken)
     return replace(split, train=kept, validation=train.select(taken), protocol=protocol)
 
@@ -246,13 +266,46 @@ def make_split(dataset: Dataset, options: Any) -> Split:
         split = by_time(dataset, options.test_fraction)
     elif options.split == "items":
         split = held_out_items(dataset, options.test_fraction, options.split_seed)
+    elif options.split == "none":
+        split = nothing_held_out(dataset)
     elif options.split not in ("per-user", "cells"):
-        raise InputError(f"unknown split {options.split!r}", "use per-user, time, items or cells")
+        raise InputError(f"unknown split {options.split!r}", "use per-user, time, items, cells or none")
     elif options.split == "cells" or dataset.interactions.complete:
         split = held_out_cells(dataset, options.test_fraction, options.split_seed)
     else:
         split = per_user(dataset, options.train_per_user, options.split_seed)
-    return with_validation(split, options.validation, options.split_seed) if options.validation else split
+    if options.validation:
+        split = with_validation(split, options.validation, options.split_seed)
+    log.info("%s", told(split))
+    return split
+
+
+def told(split: Split) -> str:
+    """How many pairs train and how many are held out, in a line."""
+    n_train, n_test = int(split.train.observed.sum()), int(split.test.observed.sum())
+    n_validation = 0 if split.validation is None else int(split.validation.observed.sum())
+    apart = n_test + (n_validation if split.tuning_users is None else 0)  # tuning users validate on test pairs
+    if not apart:
+        return f"all {n_train:,} pairs train, none is held out"
+    parts = [f"{n_test:,} test pairs"] + ([f"{n_validation:,} validation pairs"] if n_validation else [])
+    share = apart / (n_train + apart)
+    return f"{n_train:,} pairs train; {share:.0%} are held out: {', '.join(parts)} (--split none fits all)"
+
+
+def need_test(split: Split) -> None:
+    """Raise InputError where the split holds no test pairs out because it was asked not to."""
+    if not len(split.test) and split.protocol.get("kind") == "none":
+        problem = "all pairs were fitted (--split none), so that there is nothing to evaluate on"
+        raise InputError(problem, "fit again with another --split, for instance per-user")
+
+
+def _became(flag: str, asked: float, n: int, of: int, what: str, why: str) -> dict[str, float]:
+    """What a share became, for the protocol and in the log, where that is not what was asked for."""
+    share = n / max(1, of)
+    if n and abs(share - asked) <= max(0.01, 0.05 * asked):
+        return {}
+    log.warning("--%s %g became %.3g: %d of %d %s, since %s", flag, asked, share, n, of, what, why)
+    return {"became": round(share, 4)}
 
 
 def _split(pairs: Interactions, test: np.ndarray, protocol: dict[str, Any]) -> Split:
