@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from inference.candidates import CandidateSet
     from inference.explicit import RatingEvaluation
     from inference.posterior import Posterior
     from models.ratings import RatingLikelihood
@@ -46,8 +47,9 @@ class Evaluation:
             ``n_train``, ``n_test``, ``n_relevant`` (the denominator of recall), then ``recall@M`` and ``ndcg@M``.
         groups: One row for each of hot, warm and cold items (:func:`item_groups`), over headline users: ``n_items``,
             ``n_pairs`` (relevant pairs), ``n_users`` (users with such a pair), ``pooled_recall@M`` (share of those
-            pairs within the first M of their user's whole ranking) and ``recall@M`` (the same share by user, averaged
-            over those users). A group without pairs has no row.
+            pairs within the first M of their user's whole ranking), ``recall@M`` (the same share by user, averaged
+            over those users) and ``own_recall@M`` (of the ranking of the group's items alone). A group without pairs
+            has no row.
     """
 
     protocol: str
@@ -100,42 +102,56 @@ def evaluate(
     users: np.ndarray | None = None,
     block_size: int = 256,
     ndcg_cutoffs: Sequence[int] = NDCG_CUTOFFS,
+    candidates: CandidateSet | None = None,
 ) -> Evaluation:
     """Rank all candidate items of each user that has relevant ones, and average over users.
 
     ``score_block(users (B,)) -> (B, n_items)`` is asked for at most ``block_size`` users and 2^26 scores at once.
-    Relevant are test pairs with a positive rating; candidates are all items, never-rated ones too, but not the pairs
-    known from training or validation (``corrected``). A training pair of confidence 0 is missing, hence not known. A
-    pair that is in the test part and the validation part, as at P = 1, is a test pair; its user is marked ``tuning``.
-    ``users`` (n_chosen,) restricts to some user rows. Raises ``InputError`` where nobody has a relevant item.
+    Relevant are test pairs with a positive rating; candidates are all items, never-rated ones too, or those of
+    ``candidates``, but not the pairs known from training or validation (``corrected``). A relevant pair that is no
+    candidate counts for nothing. A training pair of confidence 0 is missing, hence not known. A pair that is in the
+    test part and the validation part, as at P = 1, is a test pair; its user is marked ``tuning``. ``users``
+    (n_chosen,) restricts to some user rows. Raises ``InputError`` where nobody has a relevant item.
     """
     import pandas as pd
     import torch
 
+    from inference.candidates import CandidateSet, Ranking
     from pyro_cvae.data.splits import need_test
 
     need_test(split)
     parts = [split.train] if split.validation is None else [split.train, split.validation]
     chosen = [part.select(part.positive if protocol == "paper" else part.observed) for part in parts]
-    positive_test = split.test.select(split.test.positive)
-    known, test = pairs_matrix(*chosen), pairs_matrix(positive_test)
-    relevant = pairs_matrix(*chosen, positive_test) if protocol == "paper" else test
-    rows = _users_with(relevant, users, f"no user has {'any' if protocol == 'paper' else 'a test'} item to rank")
+    known, test = pairs_matrix(*chosen), pairs_matrix(split.test.select(split.test.positive))
+    among = candidates or CandidateSet(np.ones(split.train.n_items, bool))
+    group_of = item_groups(split.train)
+    whole, *own = (
+        Ranking(known, test, among.items & mask, among.pairs)
+        for mask in (np.ones(len(group_of), bool), *(group_of == group for group in range(len(GROUPS))))
+    )
+    what = "any" if protocol == "paper" else "a test"
+    rows = _users_with(
+        whole.relevant(protocol),
+        users,
+        f"no user has {what} item to rank{' among the candidates' * (candidates is not None)}",
+    )
 
-    group_of = torch.from_numpy(item_groups(split.train))
+    groups_of = torch.from_numpy(group_of)
     pairs, hits = torch.zeros(3, dtype=torch.float64), torch.zeros(3, len(cutoffs), dtype=torch.float64)
-    group_users, recalls = torch.zeros_like(pairs), torch.zeros_like(hits)
+    group_users, recalls, own_recalls = torch.zeros_like(pairs), torch.zeros_like(hits), torch.zeros_like(hits)
     columns: dict[str, list[np.ndarray]] = {}
-    tuning = np.zeros(relevant.shape[0], bool) if split.tuning_users is None else np.asarray(split.tuning_users, bool)
-    for block in _blocks(rows, relevant.shape[1], block_size):
-        depth = max((*cutoffs, *ndcg_cutoffs))
-        positions = rank_positions(score_block(block), known[block], test[block], depth, protocol)
+    tuning = (
+        np.zeros(len(known.indptr) - 1, bool) if split.tuning_users is None else np.asarray(split.tuning_users, bool)
+    )
+    depth = max((*cutoffs, *ndcg_cutoffs))
+    for block in _blocks(rows, len(group_of), block_size):
+        scores, headline = score_block(block), torch.from_numpy(~tuning[block])
+        positions = whole.positions(scores, block, depth, protocol)
         values = {"n_relevant": positions.n_relevant, **metrics_of(positions, cutoffs, ndcg_cutoffs)}
         for name, value in values.items():
             columns.setdefault(name, []).append(value.numpy())
 
-        headline = torch.from_numpy(~tuning[block])
-        cell = positions.row * 3 + group_of[positions.item]
+        cell = positions.row * 3 + groups_of[positions.item]
         in_group = torch.bincount(cell, minlength=3 * len(block)).reshape(-1, 3).double() * headline[:, None]
         pairs += in_group.sum(0)
         group_users += (in_group > 0).sum(0)
@@ -144,17 +160,23 @@ def evaluate(
             found = found.reshape(-1, 3) * headline[:, None]
             hits[:, column] += found.sum(0)
             recalls[:, column] += (found / in_group.clamp(min=1)).sum(0)
+        for group in in_group.sum(0).nonzero().flatten().tolist():
+            alone = own[group].positions(scores, block, depth, protocol)
+            for column, cutoff in enumerate(cutoffs):
+                own_recalls[group, column] += recall_at(alone, cutoff)[in_group[:, group] > 0].sum()
 
     metrics = [name for name in columns if name != "n_relevant"]
-    n_test = np.diff(test.indptr)[rows]
+    n_test = np.diff(whole.relevant("corrected").indptr)[rows]
     per_user = pd.DataFrame(
         {"user": rows, "tuning": tuning[rows], "n_train": split.train.user_counts[rows], "n_test": n_test}
         | {name: np.concatenate(blocks) for name, blocks in columns.items()}
     )
+    n_items = np.bincount(group_of[among.items], minlength=3)
     groups = pd.DataFrame(
-        {"n_items": np.bincount(group_of, minlength=3), "n_pairs": pairs.long(), "n_users": group_users.long()}
+        {"n_items": n_items, "n_pairs": pairs.long(), "n_users": group_users.long()}
         | {f"pooled_recall@{cutoff}": hits[:, i] / pairs.clamp(min=1) for i, cutoff in enumerate(cutoffs)}
-        | {f"recall@{cutoff}": recalls[:, i] / group_users.clamp(min=1) for i, cutoff in enumerate(cutoffs)},
+        | {f"recall@{cutoff}": recalls[:, i] / group_users.clamp(min=1) for i, cutoff in enumerate(cutoffs)}
+        | {f"own_recall@{cutoff}": own_recalls[:, i] / group_users.clamp(min=1) for i, cutoff in enumerate(cutoffs)},
         index=pd.Index(GROUPS, name="group"),
     )
     return Evaluation(protocol, per_user, groups[groups["n_pairs"] > 0], tuple(metrics))
@@ -288,6 +310,8 @@ class EvaluateOptions:
             ratings their mean, and the mean with biases by ridge.
         protocol: corrected takes training items out of the ranking; paper leaves them in and counts them as hits.
         cutoffs: The M of recall@M.
+        candidates: A file of the items that are ranked: a table with a column item, and if there user, for candidates
+            of each user, test items among them; or one id a line. By default all items.
         out: A .csv or .parquet file for the means, by model, users and group of items.
         per_user: A .csv or .parquet file for the metrics of every user.
         threads: Number of threads; all that torch takes by itself if not given.
@@ -299,6 +323,7 @@ class EvaluateOptions:
     rivals: bool = False
     protocol: Literal["corrected", "paper"] = "corrected"
     cutoffs: tuple[int, ...] = CUTOFFS
+    candidates: str | None = None
     out: str | None = None
     per_user: str | None = None
     threads: int | None = None
@@ -324,13 +349,14 @@ class EvaluateOptions:
 class Comparison:
     """Models on one split of one data set: ``rows`` are (name, evaluation), or (name, why there is none).
 
-    ``explicit`` says that they predict ratings, and do not rank.
+    ``explicit`` says that they predict ratings, and do not rank; ``candidates`` which items are ranked, if not all.
     """
 
     dataset: Dataset
     split: Split
     rows: list[tuple[str, Evaluation | RatingEvaluation | str]]
     explicit: bool = False
+    candidates: CandidateSet | None = None
 
     @property
     def evaluations(self) -> list[tuple[str, Any]]:
@@ -373,6 +399,7 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
 
     import inference
     from inference.average import list_scores
+    from inference.candidates import read_candidates
     from inference.explicit import evaluate_ratings, predictor
     from inference.rivals import RATING_RIVALS, RIVALS
 
@@ -387,7 +414,15 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
     for path in options.runs:
         fit = inference.load(path)
         key = fit.dataset.fingerprint(), fit.split.fingerprint(), fit.model.ratings.explicit
-        comparison = comparisons.setdefault(key, Comparison(fit.dataset, fit.split, [], key[-1]))
+        if key not in comparisons:
+            if options.candidates and key[-1]:
+                raise InputError(
+                    "--candidates are of rankings, and this run predicts ratings", "leave it out", path=path
+                )
+            among = read_candidates(options.candidates, fit.dataset) if options.candidates else None
+            comparisons[key] = Comparison(fit.dataset, fit.split, [], key[-1], among)
+        comparison = comparisons[key]
+        asked["candidates"] = comparison.candidates
         result: Evaluation | RatingEvaluation
         try:
             if comparison.explicit:
@@ -399,6 +434,7 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
         comparison.rows.append((path, result))
     if options.rivals:
         for comparison in comparisons.values():
+            asked["candidates"] = comparison.candidates
             for name, of_ratings in RATING_RIVALS.items() if comparison.explicit else ():
                 predict = of_ratings(comparison.dataset, comparison.split)
                 comparison.rows.append((name, evaluate_ratings(predict, comparison.split)))

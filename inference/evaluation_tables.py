@@ -21,6 +21,8 @@ def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
     where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
     title = f"{protocol} protocol; {where}; split {split_name(comparison.split)}"
     notes = [f"{name}: {result}" for name, result in comparison.rows if isinstance(result, str)]
+    if comparison.candidates is not None:
+        notes.append(comparison.candidates.told(comparison.split))
     if protocol == "paper":
         notes.append("Training items stay in the ranking and count as hits: mostly a measure of what was remembered.")
     means = Sheet(["model", *first.metrics])
@@ -39,7 +41,8 @@ def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
     for model, result in comparison.evaluations:
         for group, row in result.groups.iterrows():
             counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
-            groups.add_row(model, str(group), *counts, *(f"{row[name]:.4f}" for name in recalls))
+            groups.add_row(model, f"{group}, all ranked", *counts, *(f"{row[name]:.4f}" for name in recalls))
+            groups.add_row(model, f"{group}, alone", "", "", *(f"{row[f'own_{name}']:.4f}" for name in recalls))
         groups.add_rule()
     return [
         f"{title}; {first.n_users_evaluated:,} users evaluated",
@@ -48,7 +51,8 @@ def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
         *_users_apart(comparison, {name: name for name in first.metrics}),
         f"\n{title}; hot, warm and cold items",
         groups,
-        "Share of a user's relevant items of the group within the first M of the ranking, mean over users with any.\n"
+        "Share of a user's relevant items of the group within the first M of the ranking, mean over users with any:\n"
+        "of the ranking of all candidates (all ranked), and of the group's candidates among themselves (alone).\n"
         "cold: no training rating; warm: up to the median number of ratings of rated items; hot: more.\n",
     ]
 

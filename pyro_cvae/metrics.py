@@ -47,13 +47,17 @@ class Positions(NamedTuple):
     depth: int
 
 
-def rank_positions(scores: torch.Tensor, train: Any, test: Any, depth: int, protocol: str = "corrected") -> Positions:
+def rank_positions(
+    scores: torch.Tensor, train: Any, test: Any, depth: int, protocol: str = "corrected", allowed: Any = None
+) -> Positions:
     """Positions of each user's relevant items among the candidates, exact down to ``depth``.
 
     ``scores`` (n_users, n_items) in any float type, left untouched; ``train`` and ``test`` are scipy CSR matrices
     (n_users, n_items) whose stored cells are the pairs, whatever the values. A pair stored in both counts as a test
-    pair. One ``topk`` of ``depth + 1`` scores a user; a whole row is read again only where a tie runs past ``depth``.
-    Raises ``InputError`` where a score is not finite, ``ValueError`` for shapes that do not agree.
+    pair. ``allowed``, of the same kind, has the candidates where these are not all items; test pairs must be among
+    them, and in the paper protocol training pairs too. One ``topk`` of ``depth + 1`` scores a user; a whole row is read
+    again only where a tie runs past ``depth``. Raises ``InputError`` where a score is not finite, ``ValueError`` for
+    shapes that do not agree.
     """
     import torch
 
@@ -66,6 +70,9 @@ def rank_positions(scores: torch.Tensor, train: Any, test: Any, depth: int, prot
     work = scores.detach().to(torch.promote_types(scores.dtype, torch.float32), copy=True)
     _check_finite(work)
 
+    if allowed is not None:
+        cells = tuple(torch.from_numpy(one).to(work.device) for one in _pairs(allowed))
+        work = torch.full_like(work, -torch.inf).index_put_(cells, work[cells])
     train_row, train_item = _pairs(train)
     row, item = _pairs(test)
     if protocol == "paper":
