@@ -57,7 +57,8 @@ class Coverage:
         pits: By target, "true score", where it is known, and "held-out rating".
         table: One row for each target and group of cells: ``target``, ``by`` (all, items, popularity, history),
             ``group``, ``n_cells``, then for each level ``covered@90``, ``low@90`` and ``high@90`` (what 95 % of fits
-            with a right posterior would show), ``normal@90`` (by mean and sd in place of quantiles of draws), last
+            with a right posterior would show), ``normal@90`` (the score's mean and sd, read as a Normal's, and the
+            likelihood's own predictive of them, in place of quantiles of draws), last
             ``p_value``.
     """
 
@@ -69,13 +70,13 @@ class Coverage:
     table: pd.DataFrame
 
 
-def pit_bins(truth: np.ndarray, draws: np.ndarray, seed: int) -> np.ndarray:
+def pit_bins(truth: np.ndarray, draws: np.ndarray, seed: int, discrete: bool = False) -> np.ndarray:
     """Bins of the PIT values of the truth and of each draw, uint8 (n_draws + 1, n_cells), the truth's first.
 
     The PIT value of a number is (rank + U) / (n_draws + 1), with its rank among the truth and all draws of the cell,
     counted from 0, and U uniform on (0, 1). If the truth is one more draw, every row has the same distribution, and
-    each value is exactly uniform. Shapes: ``truth`` (n_cells,), ``draws`` (n_draws, n_cells). Source: Dawid, JRSS A
-    1984; Talts et al., arXiv 1804.06788, for ranks.
+    each value is exactly uniform; equal numbers, which ``discrete`` ones are, rank in random order. Shapes: ``truth``
+    (n_cells,), ``draws`` (n_draws, n_cells). Source: Dawid, JRSS A 1984; Talts et al., arXiv 1804.06788, for ranks.
     """
     rng = np.random.default_rng(seed)
     n = len(draws) + 1
@@ -83,7 +84,8 @@ def pit_bins(truth: np.ndarray, draws: np.ndarray, seed: int) -> np.ndarray:
     for start in range(0, len(truth), 2048):
         block = slice(start, start + 2048)
         values = np.concatenate([truth[None, block].astype(draws.dtype), draws[:, block]])
-        ranks = values.argsort(0).argsort(0)
+        order = np.lexsort((rng.random(values.shape), values), axis=0) if discrete else values.argsort(0)
+        ranks = order.argsort(0)
         parts.append((PIT_BINS * (ranks + rng.random(ranks.shape)) / n).astype(np.uint8))
     return np.concatenate(parts, 1)
 
@@ -112,23 +114,23 @@ def pit_summary(bins: np.ndarray) -> Pit:
 def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20_000, seed: int = 0) -> Coverage:
     """Coverage of central intervals of u.v and of held-out ratings, and PIT values, on data drawn from the model.
 
-    Intervals are quantiles of ``draws`` draws of u.v; those of a rating add a draw of the noise N(0, 1 / C_ij). Ratings
-    are looked at where their precision is above the background's b, whose noise would cover anything. More than
-    ``max_cells`` held-out cells are thinned to a seeded sample. Of a point estimate nothing is asked. Explicit ratings
-    need no known truth: all held-out ones are looked at, with the noise that was learned. Raises InputError where other
-    data hold no truth, or clicks that are no draws of the model.
+    Intervals are quantiles of ``draws`` draws of u.v; those of a rating draw it, given the score, by the fit's own
+    likelihood; discrete ratings have randomised PIT values. Ratings are looked at where their precision is above the
+    background's b, whose noise would cover anything. More than ``max_cells`` held-out cells are thinned to a seeded
+    sample. Of a point estimate nothing is asked. Explicit ratings need no known truth: all held-out ones are looked at.
+    Raises InputError where other data hold no truth, or clicks that are no draws of the model.
     """
     import pandas as pd
+    import torch
     from scipy.stats import norm
 
-    from analysis.posterior import noise_precision
+    from analysis.posterior import draw_ratings
+    from models.ratings.confidence_normal import ConfidenceNormal
 
     truth, test, explicit = fit.dataset.truth, fit.split.test, predicts_ratings(fit)
     if explicit:
         test = test.select(test.observed)
         truth = None if truth is None or "a" not in truth else truth
-        if noise_precision(fit.model.ratings) is None:
-            raise InputError("these explicit ratings have no Normal noise", "see the coverage of inference.evaluate")
     elif truth is None or "a" not in truth:
         problem = (
             "the truth behind these data is not known" if truth is None else "these clicks are no draws of the model"
@@ -141,39 +143,41 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
     users, items = test.users[cells], test.items[cells]
     if fit.posterior.is_point:
         return Coverage(name, fit.posterior.kind, len(cells), 0, {}, pd.DataFrame())
-    precision = confidences(fit, test)[cells]
-    if explicit:
-        precision = (noise_precision(fit.model.ratings) or 1.0) * precision
-        exposed = np.ones(len(cells), bool)
-    else:
-        exposed = precision > fit.options.model.b
-    noise_sd = 1 / np.sqrt(precision)
+    given = confidences(fit, test)[cells]
+    own = fit.options.model
+    likelihood = ConfidenceNormal(own.a, own.b) if fit.model is None else fit.model.ratings
+    exposed = np.ones(len(cells), bool) if explicit else given > own.b
     mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))
     sampled = fit.posterior.score_draws(users, items, draws, seed).numpy()
     groups = cell_groups(fit, users, items)
     rows, pits = [], {}
     for target in ("true score", "held-out rating")[truth is None :]:
+        discrete = False
         if truth is not None and target == "true score":
-            true, total_sd = truth["scores"][users, items], sd
+            true = truth["scores"][users, items]
+            pit = norm.cdf((true - mean) / sd)
         else:
-            true, total_sd = test.ratings[cells], np.hypot(sd, noise_sd)
-            sampled = sampled + noise_sd.astype(sampled.dtype) * rng.standard_normal(sampled.shape, sampled.dtype)
-        bins = pit_bins(true, sampled, seed)
-        distance = 2 * np.abs(norm.cdf((true - mean) / total_sd) - 0.5)
+            true = test.ratings[cells]
+            score = torch.as_tensor(mean), torch.as_tensor(sd).square(), torch.as_tensor(given)
+            distribution = likelihood.predictive(*score)
+            pit, discrete = distribution.pit(torch.as_tensor(true), seed).numpy(), distribution.discrete
+            sampled = draw_ratings(likelihood, sampled, given, seed)
+        bins = pit_bins(true, sampled, seed, discrete)
+        distance = 2 * np.abs(pit - 0.5)
         for by, group, chosen in groups:
             if target == "held-out rating":
                 chosen = chosen & exposed
                 if not chosen.any():
                     continue
-            pit = pit_summary(bins[:, chosen])
+            found = pit_summary(bins[:, chosen])
             row: dict[str, Any] = {"target": target, "by": by, "group": group, "n_cells": int(chosen.sum())}
             for level in LEVELS:
                 at, percent = round(100 * level) - 1, f"@{100 * level:.0f}"
-                row |= {f"covered{percent}": pit.covered[at], f"low{percent}": pit.low[at]}
-                row |= {f"high{percent}": pit.high[at], f"normal{percent}": float((distance[chosen] <= level).mean())}
-            rows.append(row | {"p_value": pit.p_value})
+                row |= {f"covered{percent}": found.covered[at], f"low{percent}": found.low[at]}
+                row |= {f"high{percent}": found.high[at], f"normal{percent}": float((distance[chosen] <= level).mean())}
+            rows.append(row | {"p_value": found.p_value})
             if by == "all":
-                pits[target] = pit
+                pits[target] = found
     return Coverage(name, fit.posterior.kind, len(cells), draws, pits, pd.DataFrame(rows))
 
 

@@ -116,7 +116,7 @@ def error_correlation(
         return ErrorCorrelation(name, kind, outcome, len(users), n_unmatched, pd.DataFrame())
     mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))
     expected = mean
-    if outcome == "matched" and not is_normal(fit):
+    if outcome != "true score" and not is_normal(fit):
         expected = expected_rating(fit, mean, sd)
     rows = []
     for by, group, chosen in cell_groups(fit, users, items):

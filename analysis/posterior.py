@@ -765,19 +765,22 @@ def to_inference_data(fit: Fit, *args: Any, **options: Any) -> Any:
     return arviz.InferenceData(attrs=dict(tree.attrs), warn_on_custom_groups=False, **groups)
 
 
-def pit(tree: Any) -> Any:
-    """Where each held-out rating lies in its predictive draws, P(R_draw <= R), for ``plot_ecdf_pit``.
+def pit(tree: Any, seed: int = 0) -> Any:
+    """Where each held-out rating lies in its predictive draws, for ``plot_ecdf_pit``.
 
-    A ``DataTree`` with a group "pit", variable R (held_out): uniform if the fit is calibrated and R a real number;
-    clicks and counts equal many of their draws. Ratings that are all 1 because they were chosen to be so, clicks, are
-    no draws of the paper's model either.
+    P(R_draw < R) + w P(R_draw = R) with w uniform on (0, 1), drawn by ``seed``: discrete ratings equal many of their
+    draws. A ``DataTree`` with a group "pit", variable R (held_out): uniform if the fit is calibrated. Ratings that are
+    all 1 because they were chosen to be so, clicks, are no draws of the paper's model.
     """
+    import numpy as np
     import xarray as xr
 
     if "predictions" not in tree.children:
         raise InputError("no pair of the test part is in these data", "ask for pairs that were held out")
-    below = tree["predictions"]["R"] <= tree["predictions_constant_data"]["R"]
-    return xr.DataTree.from_dict({"pit": below.mean(("chain", "draw")).to_dataset(name="R")})
+    drawn, came = tree["predictions"]["R"], tree["predictions_constant_data"]["R"]
+    below, equal = ((drawn < came).mean(("chain", "draw")), (drawn == came).mean(("chain", "draw")))
+    spread = np.random.default_rng(seed).random(equal.shape)
+    return xr.DataTree.from_dict({"pit": (below + spread * equal).to_dataset(name="R")})
 
 
 def save(tree: Any, out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:

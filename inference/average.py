@@ -25,6 +25,7 @@ from inference.draws import Draws
 if TYPE_CHECKING:
     from inference.fitting import Fit
     from inference.posterior import Posterior
+    from inference.predicted import Predicted
     from models.ratings import RatingLikelihood
     from pyro_cvae.data.interactions import Interactions
 
@@ -114,18 +115,17 @@ def predictions(
     items: np.ndarray,
     train: Interactions,
     within: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of new ratings of pairs, (n_pairs,) each, float64, for users without pairs too.
+) -> Predicted:
+    """New ratings of pairs of rows, (n_pairs,), for users without pairs too, which are the average user's.
 
-    As :func:`inference.evaluate.predict_ratings`; ``within`` keeps means within the range of the training ratings.
+    ``within`` keeps means within the range of the training ratings.
     """
-    from inference.evaluate import predict_ratings
+    from inference.predicted import predicted, score_moments
 
-    mean, sd = torch.zeros(2, len(users), dtype=torch.float64)
+    mean, variance = torch.zeros(2, len(users), dtype=torch.float64)
     for at, some, rows in parts_of(posterior, train, users):
-        found = predict_ratings(some, likelihood, rows, items[at], train if within else None)
-        mean[at], sd[at] = (one.double() for one in found)
-    return mean, sd
+        mean[at], variance[at] = score_moments(some, rows, items[at])
+    return predicted(likelihood, mean, variance, train if within else None)
 
 
 def posterior_of(fit: Fit, rows: np.ndarray) -> Posterior:

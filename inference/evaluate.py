@@ -207,20 +207,10 @@ def predict_ratings(
     ``likelihood`` is the fitted model's. Of a point estimate the score is taken to be known: the standard deviation is
     the noise alone. Where ``train`` is given, means stay within the range of its ratings.
     """
-    import torch
+    from inference.predicted import predicted, score_moments
 
-    if posterior.is_point:
-        mean = posterior.mean_score(users, items).double()
-        variance = torch.zeros_like(mean)
-    else:
-        mean, sd = (part.double() for part in posterior.score(users, items))
-        variance = sd.square()
-    with torch.no_grad():
-        mean, sd = likelihood.predict(mean, variance)
-    if train is not None:
-        given = train.ratings[train.observed]
-        mean = mean.clamp(float(given.min()), float(given.max()))
-    return mean, sd
+    found = predicted(likelihood, *score_moments(posterior, users, items), train)
+    return found.mean, found.sd
 
 
 def root_mean_square_error(posterior: Posterior, test: Interactions, train: Interactions) -> float:
@@ -239,15 +229,17 @@ def rating_metrics(
 ) -> dict[str, Any]:
     """How explicit test ratings are predicted: errors, log density, coverage of intervals, and the number of pairs.
 
-    ``rmse`` and ``mae`` are in units of the ratings, ``log_density`` is the mean over pairs of log N(r; mean, sd^2) in
-    nats, ``coverage@50`` and ``coverage@90`` are the shares of ratings within the central intervals.
+    ``rmse`` and ``mae`` are in units of the ratings, ``log_density`` is the mean over pairs of log p(r), the
+    likelihood's own with the score averaged out, in nats (of discrete ratings their log probability); ``coverage@50``
+    and ``coverage@90`` are the shares of ratings within its central intervals.
     """
     from inference.average import predictions
     from inference.explicit import METRICS, pair_errors
 
     kept = test.select(test.observed)
-    mean, sd = predictions(posterior, likelihood, kept.users, kept.items, train)
-    means = [float(values.mean()) for values in pair_errors(kept.ratings, mean.numpy(), sd.numpy()).values()]
+    found = predictions(posterior, likelihood, kept.users, kept.items, train)
+    errors = pair_errors(kept.ratings, found.mean.numpy(), found.sd.numpy(), found.distribution)
+    means = [float(values.mean()) for values in errors.values()]
     return dict(zip(METRICS, [means[0] ** 0.5, *means[1:]], strict=True)) | {"n_ratings_evaluated": len(kept)}
 
 

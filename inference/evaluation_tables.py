@@ -86,7 +86,7 @@ def rating_report(comparison: Comparison) -> list[Sheet | str]:
         title,
         means,
         *notes,
-        "log density: mean over ratings of log N(rating; mean, sd^2), nats; in 90 %: share of ratings within that "
+        "log density: mean over ratings of log p(rating), nats; in 90 %: share of ratings within that "
         "central interval. A point estimate has the noise alone in its intervals.",
         *_users_apart(comparison, head),
         f"\n{title}; hot, warm and cold items",

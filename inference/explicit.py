@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from inference.fitting import Fit
+    from models.ratings.predictive import Predictive
     from pyro_cvae.data.splits import Split
 
-Predict = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""From rows of users and of items, (n_pairs,) each, to mean and standard deviation of their ratings."""
+Predict = Callable[[np.ndarray, np.ndarray], tuple[Any, ...]]
+"""From rows of users and of items, (n_pairs,) each, to mean and standard deviation of their ratings, and where it is no
+Normal of these their distribution (:class:`models.ratings.predictive.Predictive`)."""
 OF_PAIRS = ("squared_error", "absolute_error", "log_density", "coverage@50", "coverage@90")
 METRICS = ("rmse", *(name.replace("absolute_error", "mae") for name in OF_PAIRS[1:]))
 LEVELS = (0.5, 0.9)
@@ -93,26 +95,37 @@ def evaluate_ratings(predict: Predict, split: Split) -> RatingEvaluation:
     return RatingEvaluation(per_user, pd.DataFrame.from_dict(rows, orient="index").rename_axis("group"))
 
 
-def pair_errors(ratings: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> dict[str, np.ndarray]:
-    """:data:`OF_PAIRS` of each pair, (n_pairs,), of predictions N(mean, sd^2).
+def pair_errors(
+    ratings: np.ndarray, mean: np.ndarray, sd: np.ndarray, distribution: Predictive | None = None
+) -> dict[str, np.ndarray]:
+    """:data:`OF_PAIRS` of each pair, (n_pairs,), of predictions with this distribution, N(mean, sd^2) if none is given.
 
-    The log density is in nats, coverage is 1 where the rating lies within the central 50 or 90 % interval.
+    The log density is in nats, of discrete ratings a log probability; coverage is 1 where the rating lies within the
+    central 50 or 90 % interval.
     """
+    import torch
     from scipy.stats import norm
 
     away = ratings - mean
-    found = {"squared_error": away**2, "absolute_error": np.abs(away), "log_density": norm.logpdf(away, scale=sd)}
-    inside = {f"coverage@{100 * level:.0f}": np.abs(away) <= norm.ppf(0.5 + level / 2) * sd for level in LEVELS}
-    return found | {name: within.astype(np.float64) for name, within in inside.items()}
+    found = {"squared_error": away**2, "absolute_error": np.abs(away)}
+    if distribution is None:
+        found["log_density"] = norm.logpdf(away, scale=sd)
+        inside = [np.abs(away) <= norm.ppf(0.5 + level / 2) * sd for level in LEVELS]
+    else:
+        given = torch.as_tensor(ratings, dtype=torch.float64)
+        found["log_density"] = distribution.log_prob(given).numpy()
+        inside = [held.numpy() for held in distribution.holds(given, LEVELS)]
+    names = (f"coverage@{100 * level:.0f}" for level in LEVELS)
+    return found | {name: held.astype(np.float64) for name, held in zip(names, inside, strict=True)}
 
 
 def predictor(fit: Fit) -> Predict:
-    """A fit's predictions of ratings, the noise included in their standard deviations."""
+    """A fit's predictions of ratings, with the distribution that its own likelihood has."""
     from inference.average import predictions
 
-    def predict(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        mean, sd = predictions(fit.posterior, fit.model.ratings, users, items, fit.split.train)
-        return mean.numpy(), sd.numpy()
+    def predict(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, Predictive]:
+        found = predictions(fit.posterior, fit.model.ratings, users, items, fit.split.train)
+        return found.mean.numpy(), found.sd.numpy(), found.distribution
 
     return predict
 

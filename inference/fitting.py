@@ -25,7 +25,6 @@ from inference.mcmc import MCMC
 from inference.networks import NetworkFit
 from inference.options import CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
-from inference.ranking import credible_interval
 from inference.svi import SVI
 from models.build import (
     content_likelihood,
@@ -116,10 +115,11 @@ class Fit:
         """New ratings of pairs of external ids: columns user, item, mean, sd, low, high.
 
         ``mean`` and ``sd`` are those of a rating, the likelihood's own noise included (a click is a 1: its mean is its
-        probability); of explicit ratings ``mean`` stays within the range of the training ratings, and ``low`` and
-        ``high`` are the ends of the central interval of that probability, of a Normal with ``mean`` and ``sd``; they
-        are missing for others. Of users without training pairs it is the average user's rating
-        (:mod:`inference.average`). Raises InputError for unknown ids or lists of different lengths.
+        probability); of explicit ratings ``mean`` stays within the range of the training ratings. ``low`` and ``high``
+        are the ends of the central interval of that probability, quantiles of the likelihood's own predictive
+        distribution (:mod:`models.ratings.predictive`); of clicks and counts it holds at least as much. Of users
+        without training pairs it is the average user's rating (:mod:`inference.average`). Raises InputError for
+        unknown ids or lists of different lengths.
         """
         import pandas as pd
 
@@ -129,9 +129,9 @@ class Fit:
         if not 0 < level < 1:
             raise InputError(f"level is {level}, but it must be between 0 and 1", "for instance 0.9")
         explicit = self.model.ratings.explicit
-        mean, sd = predictions(self.posterior, self.model.ratings, rows, columns, self.split.train, explicit)
-        low, high = credible_interval(mean, sd, level) if explicit else (torch.full_like(mean, torch.nan),) * 2
-        found = {"mean": mean, "sd": sd, "low": low, "high": high}
+        new = predictions(self.posterior, self.model.ratings, rows, columns, self.split.train, explicit)
+        low, high = new.distribution.interval(level)
+        found = {"mean": new.mean, "sd": new.sd, "low": low, "high": high}
         ids = {"user": self.dataset.user_ids[rows], "item": self.dataset.item_ids[columns]}
         return pd.DataFrame(ids | {name: value.numpy().astype(np.float64) for name, value in found.items()})
 

@@ -172,7 +172,7 @@ def recommend(
 
     from inference.average import lacks_pairs, posterior_of
     from inference.candidates import known_pairs
-    from inference.evaluate import predict_ratings
+    from inference.predicted import predicted, score_moments
     from inference.ranking import Candidates, best_items, credible_interval, top_probabilities
     from inference.updates import folded_in
 
@@ -197,13 +197,16 @@ def recommend(
         mean, sd = posterior.score(place[:, None], items)
         columns["sd"] = sd
     if fit.model.ratings.explicit:
-        mean, sd = predict_ratings(posterior, fit.model.ratings, place[:, None], items.numpy(), fit.split.train)
-        columns |= {"rating": mean, "rating_sd": sd}
-    if interval is not None:
+        found = predicted(fit.model.ratings, *score_moments(posterior, place[:, None], items), fit.split.train)
+        columns |= {"rating": found.mean, "rating_sd": found.sd}
+        if interval is not None:
+            ends = found.distribution.interval(interval)
+            columns["low"], columns["high"] = (end.view_as(found.mean) for end in ends)
+    elif interval is not None:
         columns["low"], columns["high"] = credible_interval(mean, sd, interval)
     if top_probability is not None:
-        found = top_probabilities(posterior, place, items, top_probability, allowed, draws, seed)
-        columns[f"p_top_{top_probability}"] = found
+        chances = top_probabilities(posterior, place, items, top_probability, allowed, draws, seed)
+        columns[f"p_top_{top_probability}"] = chances
     origin = np.where(folded_in(fit)[rows], "folded in", "fit")
     origin = np.where(lacks_pairs(fit, rows), "average", origin)
     return _table(fit, ids, items, columns, torch.isfinite(values), "user", origin)

@@ -14,8 +14,10 @@ from torch.distributions import Distribution
 
 from models.making import Remembered
 from models.observations import RatingColumns
+from models.ratings.cells import moments
 from models.ratings.columns import CellColumns
 from models.ratings.moments import Moments
+from models.ratings.predictive import Predictive, predictive
 from pyro_cvae.errors import InputError
 
 N_NODES = 32
@@ -125,10 +127,19 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         nodes, weights = np.polynomial.hermite_e.hermegauss(N_NODES)
         score = mean[..., None] + variance.sqrt()[..., None] * torch.as_tensor(nodes).to(mean)
         weight = torch.as_tensor(weights / weights.sum()).to(mean)
-        given = self.cell(score, torch.full_like(score, self.default_confidence))
-        expected = (weight * given.mean).sum(-1)
-        second = (weight * (given.variance + given.mean.square())).sum(-1)
+        given = moments(self.cell(score, torch.full_like(score, self.default_confidence)))
+        own_mean, own_variance = (part.to(mean) for part in given)
+        expected = (weight * own_mean).sum(-1)
+        second = (weight * (own_variance + own_mean.square())).sum(-1)
         return expected, (second - expected.square()).clamp(min=0).sqrt()
+
+    def predictive(self, mean: Tensor, variance: Tensor, confidence: Tensor | None = None) -> Predictive:
+        """New ratings whose scores are N(mean, variance), given their confidences, by default the usual one.
+
+        It answers ``log_prob``, ``cdf``, ``pit``, ``quantile`` and ``interval``, from :meth:`cell` alone; see
+        :mod:`models.ratings.predictive`. Shapes are made flat, (n_pairs,).
+        """
+        return predictive(self, mean, variance, confidence)
 
     def prepare(self, n_users: int) -> None:
         """Make what needs the number of users; called once, before anything is fitted."""

@@ -272,7 +272,7 @@ def test_coverage_of_held_out_ratings_needs_no_truth(fit):
     found = coverage(fit, draws=400)
     assert list(found.pits) == ["held-out rating"]
     test, table = fit.split.test, by_hand(fit)
-    c = np.where(np.isnan(test.confidences), 1.0, test.confidences)
+    c = np.where(np.isnan(test.confidences), 1.0, test.confidences / fit.split.train.weight_unit)
     noise = float(torch.exp(-fit.model.ratings.log_tau.detach()))
     sd = np.sqrt(table["sd"] ** 2 - noise + noise / c)
     q = fit.posterior
