@@ -242,21 +242,21 @@ class UserRows:
         import torch
 
         user, item, rating, confidence = self.cells(block, u.dtype)
-        there = confidence > 0
-        rating, confidence = torch.where(there, rating, 0.0), torch.where(there, confidence, 1.0)
+        there = (confidence > 0).nonzero().squeeze(-1)
+        rating, confidence = rating[there], confidence[there]
         parts = []
         step = max(1, FLOATS_AT_ONCE // max(1, self.n_users * v.shape[1]))
         with torch.no_grad():
             for start in range(0, len(u), step):
                 score = u[start : start + step] @ v[start : start + step].mT
-                own = score[:, user, item]
+                stored = score[:, user, item]
+                own = stored[:, there]
                 added = self.likelihood.log_prob(own, rating.expand_as(own), confidence.expand_as(own))
-                added = torch.where(there, added, 0.0).double()
                 total = score.new_zeros(score.shape[:2], dtype=torch.float64)
                 if self.b > 0:
                     total += self._zeros(score).double().sum(-1)
-                    added -= self._zeros(own).double()
-                parts.append(total.index_add_(1, user, added))
+                    total.index_add_(1, user, -self._zeros(stored).double())
+                parts.append(total.index_add_(1, user[there], added.double()))
         return torch.cat(parts)
 
     def _zeros(self, score: torch.Tensor) -> torch.Tensor:

@@ -192,9 +192,10 @@ class _RatingKit(Kit):
         ratings, confidences = c.dense(likelihood.background if likelihood.zeros else 0.0)
         there = confidences > 0
         score = v @ u.mT
-        confidences = torch.where(there, confidences, 1.0).expand_as(score)
-        cells = self.cell(score, confidences).log_prob(torch.where(there, ratings, 0.0).expand_as(score))
-        return torch.where(there, cells, 0.0).sum(-1)
+        own, found = score[..., there], torch.zeros_like(score)
+        given = confidences[there].expand_as(own), ratings[there].expand_as(own)
+        found[..., there] = self.cell(own, given[0]).log_prob(given[1])
+        return found.sum(-1)
 
     def product(self) -> None:
         u, v = self.u.clone().requires_grad_(), self.v.clone().requires_grad_()

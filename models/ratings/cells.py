@@ -64,7 +64,7 @@ def bounds(cell: Distribution) -> tuple[Tensor, Tensor]:
     if isinstance(cell, td.TransformedDistribution):
         ends = bounds(cell.base_dist)
         for transform in cell.transforms:
-            ends = tuple(transform(end) for end in ends)  # type: ignore[assignment]
+            ends = tuple(transform(end) for end in ends)
         low, high = torch.broadcast_tensors(*ends)
         return torch.minimum(low, high), torch.maximum(low, high)
     support, found = support_of(cell), []

@@ -46,13 +46,13 @@ class CellColumns(TorchDistribution):
         """Log p(R_j | U, v_j) in nats, or its estimate in training mode, (n_items,)."""
         likelihood, users, items = self.likelihood, value.users, value.items
         score = (self.u[users] * self.v[items]).sum(-1)
-        there = value.confidences > 0
-        confidence = torch.where(there, value.confidences, 1.0).to(score.dtype)
-        ratings = torch.where(there, value.ratings, 0.0).to(score.dtype)
-        stored = torch.where(there, likelihood.log_prob(score, ratings, confidence), 0.0)
+        # a missing cell holds no rating, not even a 0, which a likelihood of stars would refuse
+        there = (value.confidences > 0).nonzero().squeeze(-1)
+        given = (part[there].to(score.dtype) for part in (value.ratings, value.confidences))
+        stored = likelihood.log_prob(score[there], *given)
         if not likelihood.zeros:
-            return self.v.new_zeros(len(value)).index_add(0, items, stored)
-        whole = self._zeros().index_add(0, items, stored - self._zero(score))
+            return self.v.new_zeros(len(value)).index_add(0, items[there], stored)
+        whole = self._zeros().index_add(0, items, -self._zero(score)).index_add(0, items[there], stored)
         return whole * value.observed
 
     def _zero(self, score: Tensor) -> Tensor:
