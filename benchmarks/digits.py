@@ -47,6 +47,7 @@ MODES = ("map", "bayes")
 SHARED: dict[str, Any] = {
     **{"content": "image", "content_likelihood": "normal", "factors": 30, "hidden": (100,)},
     **{"content_likelihood_args": {"learned": True}, "activation": "tanh", "pretrain_epochs": 60, "kl_weight": 0.1},
+    **{"kl_warmup": 0},
     **{"epochs": 0, "sweeps": 10},
 }
 SETTINGS = {"lambda_u": 100000.0, "lambda_v": 100.0, "b": 10.0}

@@ -22,7 +22,7 @@ from inference.guides import AmortizedContent
 from inference.options import Options
 from models.cvae import CVAE
 from models.observations import Batch, Observations
-from models.rows import PartRows, SparseRows, TokenRows
+from models.rows import DenseRows, PartRows, SparseRows, TokenRows
 from models.starting import start_alive
 from models.state import fill, kept
 
@@ -129,9 +129,22 @@ class NetworkFit(Inference[State]):
         progress = (state.epoch - start + into) / length
         for group in state.optimizer.param_groups:
             group["lr"] = group["full_lr"] * (1 - 0.9 * max(0.0, 2 * progress - 1))
-        if state.joint or not fit.kl_warmup:
+        if state.joint or not self.kl_warmup:
             return fit.kl_weight
-        return fit.kl_weight * min(1.0, (state.epoch + into) / fit.kl_warmup)
+        return fit.kl_weight * min(1.0, (state.epoch + into) / self.kl_warmup)
+
+    @property
+    def kl_warmup(self) -> int:
+        """Epochs of pre-training over which the weight of the KL rises.
+
+        Of numbers that are dense the decoder starts without knowing what the encoder says. Under the full weight it
+        lets go of units before it has learned to read them, most of all of pixels, of which each says little.
+        """
+        fit, content = self.options.fit, self.observations.content
+        if fit.kl_warmup is not None:
+            return fit.kl_warmup
+        parts = content.parts.values() if isinstance(content, PartRows) else [content]
+        return fit.pretrain_epochs // 2 if any(isinstance(part, DenseRows) for part in parts) else 0
 
     def _drop_words(self, batch: Batch) -> Batch:
         """The minibatch with words hidden from the encoder, tokens from the decoder, and parts from the encoder."""

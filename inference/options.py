@@ -200,7 +200,8 @@ class FitOptions:
         pretrain_learning_rate: Adam's step of the networks in pre-training.
         learning_rate: Adam's step of the networks in joint training; 0 holds them.
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
-        kl_warmup: Epochs of pre-training over which that weight rises from 0.
+        kl_warmup: Epochs of pre-training over which that weight rises from 0; by default half of them where a content is
+            of images or vectors, else none.
         word_dropout: Share of the encoder's input words dropped at random while training, and of the tokens that a
             recurrent decoder is told; by default none of the first and half of the second.
         part_dropout: Share of the parts of a product hidden from the encoder at random while training.
@@ -221,7 +222,7 @@ class FitOptions:
     pretrain_learning_rate: float = 0.01
     learning_rate: float = 0.003
     kl_weight: float = 1.0
-    kl_warmup: int = 0
+    kl_warmup: int | None = None
     word_dropout: float | None = None
     part_dropout: float = 0.0
     validate_every: int = 5
@@ -237,7 +238,7 @@ class FitOptions:
         _choice("guide", self.guide, ("mean-field", "structured"))
         _check(self.mode == "bayes" or self.guide == "mean-field", "guide", self.guide, "left out with --mode map")
         for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed"):
-            _check(getattr(self, name) >= 0, name, getattr(self, name), "0 or more")
+            _check((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more")
         _check(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1")
         rate = self.pretrain_learning_rate
         _check(0 < rate < math.inf, "pretrain_learning_rate", rate, "a finite number above 0")
@@ -245,7 +246,8 @@ class FitOptions:
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
         for name in ("word_dropout", "part_dropout"):
             _check(0 <= (getattr(self, name) or 0) < 1, name, getattr(self, name), "at least 0 and below 1")
-        _check(self.kl_warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs")
+        warmup = self.kl_warmup or 0
+        _check(warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs")
         _check(self.seed < 2**63, "seed", self.seed, "below 2^63")
         _check(bool(re.fullmatch(r"cpu|cuda(:\d+)?", self.device)), "device", self.device, "cpu, cuda or cuda:N")
         _choice("dtype", self.dtype, ("float32", "float64"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from models.networks.convolutional import ConvolutionalDecoder, ConvolutionalEnc
 from models.networks.mlp import MLPDecoder, MLPEncoder
 from models.networks.product import ProductDecoder, ProductEncoder
 from models.networks.recurrent import RecurrentDecoder, RecurrentEncoder, start_recurrent
+from models.networks.spread import rank, spread
 from models.observations import Observations
 from models.rows import DenseRows, NumberRows, PartRows, SparseRows
 
@@ -74,7 +76,7 @@ def _start(
 ) -> None:
     if isinstance(inputs, DenseRows):
         chosen = torch.randperm(len(inputs))[:sample].sort().values
-        likelihood.start(float(content.select(chosen).dense().var(0).mean()))
+        likelihood.start(float(content.select(chosen).dense().var(0).mean()) if len(chosen) > 1 else 0.0)
     if isinstance(encoder, MLPEncoder) and isinstance(decoder, MLPDecoder):
         start_mlp(encoder, decoder, likelihood, content, inputs, start, sample)
     elif isinstance(encoder, RecurrentEncoder) and isinstance(decoder, RecurrentDecoder):
@@ -118,7 +120,12 @@ def start_mlp(
     seed = int(torch.randint(2**31 - 1, ()))
     matrix = _matrix(inputs if isinstance(inputs, SparseRows) else sampled)
     # Few power iterations: as features, a less exact SVD ranks better (figures in inference/rivals.py, svd).
-    _, singular, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
+    singular, right, asked = np.zeros(0), np.zeros((0, table.shape[0])), min(n_components, encoder.loc.out_features)
+    if n_components:
+        _, singular, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
+        table[:, :n_components] = 0.0  # beyond the rank there are no directions
+        n_components = rank(singular)
+        singular, right = singular[:n_components], right[:n_components]
     table[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
     outward = table * 0.0
     outward[:, :n_components] = table[:, :n_components] * torch.as_tensor(singular.copy()).to(table)
@@ -126,21 +133,26 @@ def start_mlp(
     h = encoder.activation(_standardize(h, table, encoder.biases[0], hidden))
     for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
         mix(weight)
-        h = encoder.activation(_standardize(h @ weight, weight, bias, hidden, rest=rest))
+        h = encoder.activation(_standardize(h @ weight, weight, bias, hidden, rest=rest, size=1.0))
     loc = mix(torch.empty_like(encoder.loc.weight.mT))
-    _standardize(h @ loc, loc, encoder.loc.bias, outer, rest=rest)
+    _standardize(h @ loc, loc, encoder.loc.bias, outer, rest=rest, size=1.0)
     encoder.loc.weight.copy_(loc.mT)
+    if n_components < asked:  # as many factors all say the same: together they vary as much as those that do not
+        share = (max(n_components, 1) / encoder.loc.out_features) ** 0.5
+        encoder.loc.weight.mul_(share)
+        encoder.loc.bias.mul_(share)
     encoder.log_variance.weight.zero_()
     encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
 
-    z = torch.randn(len(rows), decoder.inner.in_features).to(table)
+    z = torch.randn(max(2, len(rows)), decoder.inner.in_features).to(table)
     inner = mix(torch.empty_like(decoder.inner.weight.mT))
     tied = {id(weight) for weight in encoder.weights}
     if as_is:
         for head in decoder.heads:
             if id(decoder.outputs[head]) not in tied:
                 decoder.outputs[head].zero_()[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
-        hidden = 0.5 / float(decoder.outputs[decoder.heads[0]][:, :n_components].norm(dim=0).mean())
+        if n_components:
+            hidden = 0.5 / float(decoder.outputs[decoder.heads[0]][:, :n_components].norm(dim=0).mean())
     h = decoder.activation(_standardize(z @ inner, inner, decoder.inner.bias, hidden))
     decoder.inner.weight.copy_(inner.mT)
     for weight, bias in zip(reversed(list(decoder.weights)), reversed(list(decoder.biases)), strict=True):
@@ -149,8 +161,9 @@ def start_mlp(
     mean = _mean(content)
     for head, begin in likelihood.initial_bias(mean).items():
         if isinstance(inputs, DenseRows):  # half as wide as the content, in the directions in which it varies most
-            wide = 0.5 * _in_units_of(head, likelihood, mean, sampled.dense().std(0).to(mean)).norm()
-            outward = outward * (wide.to(table) / (h @ outward.mT).std(0).norm())
+            deviation = torch.nan_to_num(sampled.dense().std(0, correction=min(1, len(rows) - 1)))
+            wide = 0.5 * _in_units_of(head, likelihood, mean, deviation.to(mean)).norm()
+            outward = outward * (wide.to(table) / (h @ outward.mT).std(0).norm().clamp(min=1e-30))
             decoder.outputs[head].copy_(outward)
         elif not as_is and id(decoder.outputs[head]) not in tied:
             decoder.outputs[head].copy_(table)
@@ -165,19 +178,20 @@ def _standardize(
     gain: float | None = None,
     scale: bool = True,
     rest: float = 0.0,
+    size: float = 0.0,
 ) -> Tensor:
     """Pre-activations of mean 0 and variance 1, by scaling ``weight``'s columns and setting ``bias``.
+
+    ``size`` is that of what the layer below sends, where it is known.
 
     With a ``gain``, all columns are scaled alike, to this mean standard deviation, and ``bias`` takes out only what the
     layer below sends at rest, ``rest`` from each unit.
     """
-    spread = torch.ones_like(bias)
+    wide = torch.ones_like(bias)
     if scale:
-        spread = pre.std(0).clamp(min=1e-6)
-        if gain is not None:
-            spread = (spread.square().mean().sqrt() / gain).expand_as(bias)
-        weight.div_(spread)
-    pre = pre / spread
+        wide = spread(pre, size=size) if gain is None else spread(pre, alike=True, size=size) / gain
+        weight.div_(wide)
+    pre = pre / wide
     bias.copy_(-pre.mean(0) if gain is None else -rest * weight.sum(0))
     return pre + bias
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from models.contents.base import ContentLikelihood
 from models.networks.base import Decoder, Encoder
 from models.networks.mlp import activation_of
+from models.networks.spread import NOTHING, rank, spread
 from models.rows import DenseRows, Form
 from pyro_cvae.errors import InputError
 
@@ -151,24 +152,27 @@ def start_convolutional(
     h = sampled.block.to(encoder.loc.weight.dtype)
     for layer in encoder.layers:
         nn.init.orthogonal_(layer.weight)  # type: ignore[arg-type]
-        h = encoder.activation(_unit(layer, h.flatten(1) if isinstance(layer, nn.Linear) else h))
+        size = 0.0 if layer is encoder.layers[0] else 1.0
+        h = encoder.activation(_unit(layer, h.flatten(1) if isinstance(layer, nn.Linear) else h, size))
     centre = h.mean(0)
-    _, spread, right = torch.linalg.svd(h - centre, full_matrices=False)
-    k = min(len(spread), encoder.loc.out_features)
+    _, singular, right = torch.linalg.svd(h - centre, full_matrices=False)
     nn.init.orthogonal_(encoder.loc.weight)
-    encoder.loc.weight[:k] = right[:k] / (spread[:k, None] / len(h) ** 0.5).clamp(min=1e-3 * float(spread[0]))
+    if float(singular[0]) > NOTHING * len(h) ** 0.5:
+        k = min(rank(singular), encoder.loc.out_features)
+        wide = singular[:k, None] / len(h) ** 0.5
+        encoder.loc.weight[:k] = right[:k] / wide.clamp(min=1e-3 * float(singular[0]))
     encoder.loc.bias.copy_(-encoder.loc.weight @ centre)
     encoder.log_variance.weight.zero_()
     encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
 
-    h = torch.randn(len(sampled), encoder.loc.out_features).to(centre)
+    h = torch.randn(max(2, len(sampled)), encoder.loc.out_features).to(centre)
     for layer in decoder.layers:
         nn.init.orthogonal_(layer.weight)  # type: ignore[arg-type]
         if isinstance(layer, nn.ConvTranspose2d) and h.dim() == 2:
             h = h.unflatten(1, decoder.inmost)
         h = decoder.activation(_unit(layer, h))
     h = h.unflatten(1, decoder.inmost) if h.dim() == 2 else h
-    wide = sampled.dense().std(0).norm().to(centre)
+    wide = sampled.dense().std(0, correction=min(1, len(sampled) - 1)).norm().to(centre)
     begins = likelihood.initial_bias(mean)
     for head in decoder.heads:
         outward: Any = decoder.outputs[head]
@@ -177,14 +181,14 @@ def start_convolutional(
         decoder.output_biases[head].copy_(begin - outward(h).flatten(1).mean(0))
 
 
-def _unit(layer: Any, h: Tensor) -> Tensor:
+def _unit(layer: Any, h: Tensor, size: float = 0.0) -> Tensor:
     """The layer's pre-activations, after it was scaled so that each unit or channel has mean 0 and variance 1."""
     nn.init.zeros_(layer.bias)
     pre = layer(h)
     over = (0,) if pre.dim() == 2 else (0, 2, 3)
-    spread = pre.std(over).clamp(min=1e-6)
+    wide = spread(pre, over, size=size)
     shape = [1] * layer.weight.dim()
     shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0] = -1
-    layer.weight.div_(spread.view(shape))
-    layer.bias.copy_(-pre.mean(over) / spread)
+    layer.weight.div_(wide.view(shape))
+    layer.bias.copy_(-pre.mean(over) / wide)
     return layer(h)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.networks.base import Decoder, Encoder
+from models.networks.spread import rank, spread
 from models.rows import AnyRows, Form, TokenRows
 from pyro_cvae.errors import InputError
 
@@ -191,31 +192,28 @@ def start_recurrent(
     table = encoder.embedding
     n_components = min(table.shape[1], min(matrix.shape) - 1)
     seed = int(torch.randint(2**31 - 1, ()))
-    _, _, right = randomized_svd(matrix, n_components, n_iter=2, random_state=seed)
     table.zero_()
-    table[:-1, :n_components] = torch.as_tensor((right * transformer.idf_).T.copy()).to(table)
+    if n_components:
+        _, singular, right = randomized_svd(matrix, n_components, n_iter=2, random_state=seed)
+        n_components, right = rank(singular), right[: rank(singular)]
+        table[:-1, :n_components] = torch.as_tensor((right * transformer.idf_).T.copy()).to(table)
     chosen = torch.randperm(len(content), device="cpu")[:sample].to(content.device).sort().values
     as_is = start == "svd"
     mix = nn.init.eye_ if as_is else nn.init.orthogonal_
 
-    def spread(rows: Tensor) -> Tensor:
-        """Standard deviation in each direction, or one for all of them."""
-        found = rows.std(0)
-        return (found.square().mean().sqrt() if as_is else found).clamp(min=1e-6)
-
-    table.div_(spread(encoder.bag(content.select(chosen))))
+    table.div_(spread(encoder.bag(content.select(chosen)), alike=as_is))
     mix(decoder.inner.weight)
     nn.init.zeros_(decoder.inner.bias)
     z = torch.randn(4096, decoder.inner.in_features).to(table)
-    decoder.inner.weight.div_(decoder.inner(z).std(0).clamp(min=1e-6)[:, None])
-    table.div_((decoder.topic(z[:200]) @ table.mT).std())  # logits vary by 1 with z
+    decoder.inner.weight.div_(spread(decoder.inner(z))[:, None])
+    table.div_((decoder.topic(z[:200]) @ table.mT).std().clamp(min=1e-6))  # logits vary by 1 with z
     bag = encoder.bag(content.select(chosen))
     width = table.shape[1]
     for head in (encoder.loc, encoder.log_variance):
         head.weight.zero_()
         head.bias.zero_()
     loc = mix(torch.empty(width, encoder.loc.out_features).to(table))
-    loc.div_(spread(bag @ loc) * (2.0 if as_is else 1.0))
+    loc.div_(spread(bag @ loc, alike=as_is, size=1.0) * (2.0 if as_is else 1.0))
     encoder.loc.weight[:, :width] = loc.mT
     if not as_is:
         encoder.loc.bias.copy_(-(bag @ loc).mean(0))
