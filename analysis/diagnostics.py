@@ -695,6 +695,7 @@ def diagnose(
     import pandas as pd
 
     from analysis.posterior import noise_precision
+    from inference.liveness import judge
     from inference.posterior import content_diagnostics
 
     rows: list[tuple[str, str, str]] = []
@@ -715,7 +716,9 @@ def diagnose(
     _, figures["content"] = content_units(fit)
     content = content_diagnostics(fit.posterior.z_loc, fit.posterior.z_scale, seed=seed)
     n_items, n_factors = fit.posterior.z_loc.shape
+    verdict = judge(fit)
     rows += [
+        ("content", verdict["state"], verdict["words"]),
         ("KL(q(z|x) || p(z))", f"{content['kl']:.2f} nats", "mean over items; 0 says that the content is dead"),
         (
             "active units",

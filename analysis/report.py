@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inference.liveness import judge
 from inference.printing import show
 from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
@@ -116,7 +117,7 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
             "fitted": _fit_facts(fit, runs[name]),
             "command": reproduce(runs[name]),
             "given": _was_given(runs[name]),
-            "content": content_verdict(fit.metrics.get("content", {}), *fit.posterior.z_loc.shape),
+            "content": judge(fit),
             "is_point": fit.posterior.is_point,
             "lists": lists,
             "reliable": reliable,
@@ -254,45 +255,6 @@ def _data_facts(fit: Fit) -> dict[str, Any]:
         "data": facts,
         "split": {name: f"{value:,}" if isinstance(value, int) else value for name, value in split.describe().items()},
         "fingerprints": {"data": dataset.fingerprint(), "split": split.fingerprint()},
-    }
-
-
-def content_verdict(content: dict[str, float], n_items: int, n_factors: int) -> dict[str, Any]:
-    """Does q(z|x) know the items apart? A state (alive, faint or collapsed), a sentence and the numbers.
-
-    Collapsed: no active unit, or I(x; z) below 0.1 nats, so that every text says the same. Faint: below 1 nat, or fewer
-    than a tenth of the units. At most I(x; z) = log n_items, at which every item is known apart from all others.
-    """
-    kl, units = content.get("kl", np.nan), content.get("active_units", np.nan)
-    information, most = content.get("mutual_information", np.nan), float(np.log(n_items))
-    if units == 0 or information < 0.1:
-        state, words = (
-            "collapsed",
-            (
-                "Every text leads to nearly the same z: what is recommended rests on ratings alone, and items that "
-                "nobody has chosen cannot be told apart. More pre-training or a KL warm-up may cure it."
-            ),
-        )
-    elif information < 1 or units < n_factors / 10:
-        state, words = (
-            "faint",
-            ("The texts tell items apart only a little. Items that nobody has chosen are ranked on thin evidence."),
-        )
-    else:
-        share = f"{information / most:.0%}" if np.isfinite(information) else "an unknown share"
-        state, words = (
-            "alive",
-            (f"A text says which item it is about: {share} of what would tell every item apart from all others."),
-        )
-    return {
-        "state": state,
-        "words": words,
-        "numbers": {
-            "KL(q(z|x) || p(z)), mean over items": f"{kl:.2f} nats",
-            "Active units (directions of the means)": f"{units:.0f} of {n_factors}",
-            "Active axes (single units)": f"{content.get('active_axes', np.nan):.0f} of {n_factors}",
-            "Mutual information I(x; z)": f"{information:.2f} of at most {most:.2f} nats",
-        },
     }
 
 

@@ -129,7 +129,7 @@ def compatible(case: Case) -> str:
         options = case.options()
         if case.content != PRODUCT:
             rng, present = np.random.default_rng(0), np.ones(N_ITEMS, bool)
-            options.check_contents({case.kind: blank(case.kind, present, case.content == "categorical", rng)})
+            options.for_contents({case.kind: blank(case.kind, present, case.content == "categorical", rng)})
     except InputError as error:
         return str(error)
     return ""

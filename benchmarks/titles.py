@@ -52,7 +52,10 @@ MODELS: dict[str, dict[str, Any]] = {
         **{"content": "title-tokens", "content_likelihood": "tokens", "content_likelihood_args": {}},
         "pretrain_epochs": 10,
     },
-    "titles, words": {"content": "titles", "content_likelihood_args": {"subsample": 1500}},
+    "titles, words": {
+        **{"content": "titles", "content_likelihood": "pseudo-multinomial"},
+        "content_likelihood_args": {"subsample": 1500},
+    },
     "tags": {"content_likelihood": "product", "content_likelihood_args": TAGS},
     "titles, words, and tags": {"content_likelihood": "product", "content_likelihood_args": WORDS | TAGS},
     "titles, sequences, and tags": {

@@ -15,13 +15,13 @@ import inspect
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from inference import presets
-from inference.compatibility import PRODUCT
+from inference.compatibility import AUTO, PRODUCT, by_kind, merged
 from pyro_cvae.errors import InputError
 from pyro_cvae.text import visible, visible_lines
 
@@ -95,7 +95,7 @@ def parse(
     for name in preset_names:
         config |= _read_config(str(presets.path(name)), readable, {*passed_over, *_names(preset_classes)})
     for path in config_paths:
-        config |= _read_config(path, readable, passed_over)
+        config |= _over(config, _read_config(path, readable, passed_over))
     parser = _build_parser(command, description, options, config, positionals, examples, bool(preset_classes))
     values = _parse_tokens(parser, tokens, command, options, positionals)
     given = {name for name, entry in config.items() if values.get(name) == entry.value}
@@ -127,10 +127,14 @@ def read_preset(
     options = list(_options(option_classes).values())
     entries = _read_config(str(presets.path(name)), options, _names(preset_classes))
     values = {key: entry.value for key, entry in entries.items()}
+    given = dict(given)
     for field in PLUGINS:  # the arguments belong to the class that the preset names
+        arguments = f"{field}_args"
         if given.get(field, values.get(field)) != values.get(field):
-            values.pop(f"{field}_args", None)
-    return values | dict(given)
+            values.pop(arguments, None)
+        elif values.get(field) == AUTO and arguments in given:
+            given[arguments] = merged(values.get(arguments, {}), given[arguments])
+    return values | given
 
 
 def read_value(option_classes: tuple[type, ...], name: str, text: str) -> Any:
@@ -505,6 +509,15 @@ def _print_config(command: str, options: Mapping[str, _Option], values: Mapping[
 # --- plug-ins --------------------------------------------------------------------------------------------------------
 
 
+def _over(config: Mapping[str, _FromFile], entries: dict[str, _FromFile]) -> dict[str, _FromFile]:
+    """The entries of a file, with what an earlier file says of other kinds of content where both are of ``auto``."""
+    for field in PLUGINS:
+        key, named = f"{field}_args", entries.get(field, config.get(field))
+        if key in entries and key in config and named is not None and named.value == AUTO:
+            entries[key] = replace(entries[key], value=merged(config[key].value, entries[key].value))
+    return entries
+
+
 def _plugin_arguments(
     field: str, values: Mapping[str, Any], texts: Mapping[str, str], config: Mapping[str, _FromFile]
 ) -> dict[str, Any]:
@@ -514,12 +527,15 @@ def _plugin_arguments(
     from_file = config.get(f"{field}_args")
     if from_file is not None and (field not in config or config[field].value == chosen):
         arguments |= from_file.value
-    arguments |= texts
+    arguments = merged(arguments, texts) if chosen == AUTO else arguments | dict(texts)
     is_path = isinstance(chosen, str) and ("." in chosen or ":" in chosen)
     if not arguments and not is_path:
         return {}
     if chosen == PRODUCT:
         return _part_arguments(field, arguments)
+    if chosen == AUTO:
+        checked = _part_arguments(field, by_kind(arguments))
+        return {key: checked[key] for key in arguments}
     module = PLUGINS[field].partition(":")[0]
     if is_path:
         cls = load_class(field, chosen)

@@ -32,6 +32,55 @@ NETWORKS = {"mlp": NUMBERS, "convolutional": ("images",), "recurrent": ("tokens"
 """The package's networks, and the kinds that each reads."""
 PRODUCT = "product"
 """The likelihood of several contents: its arguments are its parts."""
+AUTO = "auto"
+"""No likelihood, but the choice of one for each content by its kind; its arguments are by kind."""
+BY_KIND: dict[str, Any] = {
+    **{"words": "multinomial", "tokens": "tokens"},
+    **{"images": "normal", "images.learned": True, "vectors": "normal", "vectors.learned": True},
+}
+"""What ``auto`` takes for a kind that its arguments do not name."""
+
+
+def merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``auto``, those ``given`` over ``base``; one that names no kind belongs to the likelihood of words.
+
+    A likelihood that ``given`` names in the place of another leaves the arguments of that one behind.
+    """
+    base, given = (
+        {(key if key.partition(".")[0] in BY_KIND else f"words.{key}"): value for key, value in one.items()}
+        for one in (base, given)
+    )
+    changed = {key for key in given if "." not in key and given[key] != base.get(key)}
+    return {key: value for key, value in base.items() if key.partition(".")[0] not in changed} | given
+
+
+def by_kind(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``auto`` on top of :data:`BY_KIND`; InputError where one kind has a product."""
+    found = merged(BY_KIND, arguments)
+    if nested := [key for key in found if "." not in key and found[key] in (PRODUCT, AUTO)]:
+        problem = f"--content-likelihood.{nested[0]} is {found[nested[0]]!r}"
+        raise InputError(problem, "give the likelihood of one content")
+    return found
+
+
+def choose(there: Mapping[str, Any], arguments: Mapping[str, Any], content: str) -> tuple[str, dict[str, Any]]:
+    """The likelihood that ``auto`` stands for, and its arguments: of one content its kind's, of several their product.
+
+    Parameters: ``there`` the contents of a data set, ``content`` the one that is asked for alone, or "".
+    """
+    from pyro_cvae.data.contents import select
+
+    kinds = by_kind(arguments)
+    chosen = select(dict(there), None if content else list(there), content)
+    parts: dict[str, Any] = {}
+    for name, one in chosen.items():
+        parts[name] = kinds[one.kind]
+        start = one.kind + "."
+        parts |= {f"{name}.{key.removeprefix(start)}": kinds[key] for key in kinds if key.startswith(start)}
+    if len(chosen) > 1:
+        return PRODUCT, parts
+    (name,) = chosen
+    return parts.pop(name), {key.removeprefix(name + "."): value for key, value in parts.items()}
 
 
 def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, network: str, start: str) -> None:
@@ -39,6 +88,8 @@ def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, n
     if network != "auto" and network not in NETWORKS:
         raise InputError(f"--network is {network!r}, but it must be one of auto, {', '.join(NETWORKS)}")
     parts = {likelihood: likelihood}
+    if likelihood == AUTO:  # any kinds: what of them the data have is looked at when they are known
+        parts = {name: value for name, value in by_kind(arguments).items() if "." not in name}
     if likelihood == PRODUCT:
         parts = {name: value for name, value in arguments.items() if "." not in name}
         if not parts:
@@ -82,7 +133,7 @@ def check_kinds(
 
 def check_normalised(likelihood: str, arguments: Mapping[str, Any]) -> None:
     """InputError for a content without a normaliser, or a part without one, of which there is no posterior to draw."""
-    named = arguments.values() if likelihood == PRODUCT else [likelihood]
+    named = arguments.values() if likelihood in (PRODUCT, AUTO) else [likelihood]
     for name in named:
         if isinstance(name, str) and name in PSEUDO:
             problem = f"{name} content has no normaliser, and so no posterior for inference.mcmc to draw from"

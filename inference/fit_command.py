@@ -86,7 +86,7 @@ def fit_and_report(options: Options) -> None:
         run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{options.fit.mode}")
         options = replace(options, run=run)
     dataset = load_dataset(data.data, data.items, data.contents, ratings=data.ratings)
-    options.check_contents(dataset.contents)
+    options = options.for_contents(dataset.contents)
     split = make_split(dataset, data)
     from inference.fitting import fit_with  # what cannot work is refused before torch is imported
 

@@ -21,6 +21,7 @@ from inference.coordinate import Coordinate
 from inference.draws import Draws
 from inference.evaluate import evaluate, rating_metrics, recall_on_validation, root_mean_square_error
 from inference.keywords import options_of
+from inference.liveness import doubt
 from inference.mcmc import MCMC
 from inference.networks import NetworkFit
 from inference.options import CoordinateOptions, Options
@@ -36,6 +37,7 @@ from models.build import (
     weight_unit,
 )
 from models.cvae import CVAE
+from models.networks.product import ProductEncoder
 from models.ratings import RatingLikelihood
 from models.state import buffers, fill, kept
 from pyro_cvae.data.content import ContentScaling
@@ -179,7 +181,7 @@ def fit_with(
 
     ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out.
     """
-    options.check_contents(dataset.contents)
+    options = options.for_contents(dataset.contents)
     _check_device(options.fit.device)
     if options.fit.patience and (split.validation is None or not len(split.validation)):
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
@@ -210,6 +212,7 @@ def fit_with(
         scalings={name: scaling.to_json() for name, scaling in scalings.items()},
         weight_unit=unit,
         buffers=True,
+        product_radius=True,
     )
     writer, resume = _writer(options, config, dataset, split)
     if pretrained is None or resume is not None:
@@ -241,6 +244,8 @@ def fit_with(
     if dataset.truth is not None and "scores" in dataset.truth:
         metrics["recovery"] = recovery(posterior, split, dataset.truth)
     fitted = Fit(posterior, dataset, split, options, result.history, metrics, result.state.model, scalings)
+    if found := doubt(fitted):
+        logging.getLogger("pyro_cvae").warning(found)
     if writer:
         networks = {f"network.{name}": tensor.cpu() for name, tensor in kept(fitted.model).items()}
         writer.save_tensors("posterior", posterior.tensors() | networks)
@@ -337,6 +342,8 @@ def load(path: str | os.PathLike[str] | Run) -> Fit:
         finally:
             torch.set_default_dtype(before)
     model.ratings.weight_unit = run.config.get("weight_unit")  # of old runs none: their weights were confidences
+    if isinstance(model.encoder, ProductEncoder) and not run.config.get("product_radius"):
+        model.encoder.radius = 0.0  # of old runs its experts alone had one
     for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
         setattr(model, name, value)
     networks = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}

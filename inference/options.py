@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from inference.compatibility import check_content, check_kinds, check_normalised
+from inference.compatibility import AUTO, check_content, check_kinds, check_normalised, choose
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
 
@@ -106,7 +106,8 @@ class ModelOptions:
     Parameters:
         factors: Number of latent factors K.
         content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, categorical, poisson,
-            negative-binomial, normal, tokens, product (of several contents), or the path of a class.
+            negative-binomial, normal, tokens, product (of several contents), the path of a class, or auto: what suits
+            the kind of each content, and of several their product.
         content_likelihood_args: Arguments of that class.
         content: Which of the items' contents it is of; by default their text, or the only one.
         network: Encoder and decoder (auto, mlp, convolutional, recurrent); auto takes what suits each content.
@@ -200,8 +201,8 @@ class FitOptions:
         pretrain_learning_rate: Adam's step of the networks in pre-training.
         learning_rate: Adam's step of the networks in joint training; 0 holds them.
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
-        kl_warmup: Epochs of pre-training over which that weight rises from 0; by default half of them where a content is
-            of images or vectors, else none.
+        kl_warmup: Epochs of pre-training over which that weight rises from 0; by default half of them where a content
+            is of images or vectors, else none.
         word_dropout: Share of the encoder's input words dropped at random while training, and of the tokens that a
             recurrent decoder is told; by default none of the first and half of the second.
         part_dropout: Share of the parts of a product hidden from the encoder at random while training.
@@ -411,10 +412,17 @@ class Options:
             must = ", ".join(exact) + " with --guide structured in inference.svi"
             _check(not structured or (own.conjugate and own.exact), flag, name, must)
 
-    def check_contents(self, contents: dict[str, Any]) -> None:
-        """InputError unless likelihood and network are for the contents that a data set has."""
-        m = self.model
-        check_kinds(contents, m.content_likelihood, m.content_likelihood_args, m.content, m.network)
+    def for_contents(self, contents: dict[str, Any]) -> Options:
+        """The same with the likelihood that ``auto`` stands for in a data set of these contents.
+
+        Raises InputError unless likelihood and network are for the contents that there are.
+        """
+        model = self.model
+        if model.content_likelihood == AUTO:
+            likelihood, arguments = choose(contents, model.content_likelihood_args, model.content)
+            model = replace(model, content_likelihood=likelihood, content_likelihood_args=arguments)
+        check_kinds(contents, model.content_likelihood, model.content_likelihood_args, model.content, model.network)
+        return self if model is self.model else replace(self, model=model)
 
     @staticmethod
     def classes(method: str) -> tuple[type, ...]:

@@ -480,7 +480,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pyro_cvae.data.splits import make_split
 
     dataset = load_dataset(data.data, data.items, data.contents, ratings=base.data.ratings)
-    base.check_contents(dataset.contents)
+    base = base.for_contents(dataset.contents)
     split = make_split(dataset, data)
     identity = identity_of(tune, base, dataset, split)
     with open_study(path, identity, "minimize" if is_explicit(base) else "maximize") as study:

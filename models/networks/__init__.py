@@ -46,7 +46,7 @@ def make_networks(form: Forms, likelihood: ContentLikelihood, options: Any) -> t
         for name, part in likelihood.each()
     }
     experts, decoders = ({name: pair[place] for name, pair in pairs.items()} for place in (0, 1))
-    return ProductEncoder(experts, options.factors), ProductDecoder(decoders)
+    return ProductEncoder(experts, options.factors, options.radius), ProductDecoder(decoders)
 
 
 def reads(name: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.rows import AnyRows
 
@@ -55,3 +56,11 @@ class Decoder(nn.Module, ABC):
         params = self(z)
         cells = {name: value[rows, columns] for name, value in params.items()}
         return cells, {name: value[:, drawn] for name, value in params.items()}
+
+
+def of_length(radius: float, loc: Tensor) -> Tensor:
+    """The same directions at the length ``radius``, (n_items, n_factors).
+
+    Rows below a hundredth stay in proportion: at 0, where an empty text may start, the gradient would have no bound.
+    """
+    return radius * F.normalize(loc, dim=-1, eps=0.01)

@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from models.contents.base import ContentLikelihood
-from models.networks.base import Decoder, Encoder
+from models.networks.base import Decoder, Encoder, of_length
 from models.networks.mlp import activation_of
 from models.networks.spread import NOTHING, rank, spread
 from models.rows import DenseRows, Form
@@ -87,7 +86,7 @@ class ConvolutionalEncoder(Encoder):
         h = self.hidden(content)
         loc = self.loc(h)
         if self.radius:
-            loc = self.radius * F.normalize(loc, dim=-1, eps=0.01)
+            loc = of_length(self.radius, loc)
         return loc, torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.networks.base import Decoder, Encoder
+from models.networks.base import Decoder, Encoder, of_length
 from models.rows import Form, NumberRows
 from pyro_cvae.errors import InputError
 
@@ -83,8 +83,8 @@ class MLPEncoder(Encoder):
         """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
         h = self.hidden(content)
         loc = self.loc(h)
-        if self.radius:  # shorter ones stay in proportion: at 0, where an empty text may start, the gradient is 1 / eps
-            loc = self.radius * F.normalize(loc, dim=-1, eps=0.01)
+        if self.radius:
+            loc = of_length(self.radius, loc)
         return loc, torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.networks.base import Decoder, Encoder
+from models.networks.base import Decoder, Encoder, of_length
 from models.rows import AnyRows, PartRows
 
 if TYPE_CHECKING:
@@ -20,12 +20,16 @@ class ProductEncoder(Encoder):
 
     Precision 1 + sum_m sigma_m^-2, mean (sum_m mu_m sigma_m^-2) / precision: the prior itself where nothing is there.
     Source: Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, NeurIPS 2018.
+
+    With a ``radius`` above 0 the mean is given this length, as every expert's is. Otherwise an expert with many factors
+    can only be as little certain of each as the KL asks by having no weight, and the mean of the product shrinks to 0
+    where that of a single content stays as long as it is.
     """
 
-    def __init__(self, experts: Mapping[str, Encoder], n_factors: int) -> None:
+    def __init__(self, experts: Mapping[str, Encoder], n_factors: int, radius: float = 0.0) -> None:
         super().__init__()
         self.experts = nn.ModuleDict(experts)
-        self.n_factors = n_factors
+        self.n_factors, self.radius = n_factors, radius
 
     @property
     def reads(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -45,7 +49,10 @@ class ProductEncoder(Encoder):
             weight = scale.square().reciprocal()
             precision = precision.index_add(0, items, weight)
             shift = shift.index_add(0, items, weight * loc)
-        return shift / precision, precision.rsqrt()
+        loc = shift / precision
+        if self.radius:
+            loc = of_length(self.radius, loc)
+        return loc, precision.rsqrt()
 
 
 class ProductDecoder(Decoder):

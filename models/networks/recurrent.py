@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.networks.base import Decoder, Encoder
+from models.networks.base import Decoder, Encoder, of_length
 from models.networks.spread import rank, spread
 from models.rows import AnyRows, Form, TokenRows
 from pyro_cvae.errors import InputError
@@ -78,7 +78,7 @@ class RecurrentEncoder(Encoder):
         h = torch.cat([self.bag(content), *last], -1)
         loc = self.loc(h)
         if self.radius:
-            loc = self.radius * F.normalize(loc, dim=-1, eps=0.01)
+            loc = of_length(self.radius, loc)
         return loc, torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
 
 

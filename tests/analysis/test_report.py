@@ -21,7 +21,6 @@ from analysis.reliability import reliability, top_lists
 from analysis.report import (
     ReportOptions,
     by_history,
-    content_verdict,
     example_lists,
     main,
     report,
@@ -30,6 +29,7 @@ from analysis.report import (
 )
 from inference.commands import parse
 from inference.evaluate import evaluate
+from inference.liveness import content_verdict
 from inference.options import Options
 from inference.posterior import content_diagnostics
 from pyro_cvae.data.contents import Vectors

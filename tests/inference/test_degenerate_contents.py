@@ -28,7 +28,9 @@ def category(n):
 
 
 def pictures(n_distinct):
-    return Images(RNG.integers(255, size=(n_distinct, 1, 8, 8)).astype(np.uint8)[np.arange(N_ITEMS) % n_distinct], EVERY)
+    return Images(
+        RNG.integers(255, size=(n_distinct, 1, 8, 8)).astype(np.uint8)[np.arange(N_ITEMS) % n_distinct], EVERY
+    )
 
 
 def constant(value):
@@ -86,7 +88,9 @@ def test_a_content_that_hardly_varies_gives_sane_scores(case, method):
 def test_a_part_that_never_varies_leaves_the_other_alive(start):
     parts = {"own": "normal", "own.learned": True, "same": "bernoulli"}
     contents = {"own": Vectors(GOOD, EVERY), "same": category(1)}
-    fitted = fit(contents, start=start, method="coordinate", content_likelihood="product", content_likelihood_args=parts)
+    fitted = fit(
+        contents, start=start, method="coordinate", content_likelihood="product", content_likelihood_args=parts
+    )
     is_sane(fitted)
     assert fitted.metrics["content"]["active_units"] >= 4
 

@@ -49,7 +49,7 @@ def test_the_packages_presets_say_how_and_not_what(name: str) -> None:
 def test_the_papers_settings() -> None:
     found = read("--preset", "paper")
     assert (found["lambda_u"], found["lambda_v"], found["a"], found["b"], found["factors"]) == (0.1, 10, 1, 0.01, 50)
-    assert (found["content_likelihood"], found["unrated"]) == ("pseudo-bernoulli", "zeros")
+    assert (found["content_likelihood_args"]["words"], found["unrated"]) == ("pseudo-bernoulli", "zeros")
 
 
 def test_presets_are_installed_with_the_package() -> None:
