@@ -85,7 +85,7 @@ def fit_and_report(options: Options) -> None:
     if run.out is None:
         run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{options.fit.mode}")
         options = replace(options, run=run)
-    dataset = load_dataset(data.data, data.items, data.contents, ratings=data.ratings)
+    dataset = load_dataset(data.data, data.items, data.contents, ratings=data.ratings, reading=data.reading)
     options = options.for_contents(dataset.contents)
     split = make_split(dataset, data)
     from inference.fitting import fit_with  # what cannot work is refused before torch is imported
@@ -100,7 +100,6 @@ def fit_and_report(options: Options) -> None:
 def _on_step(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]]:
     """A progress bar on a terminal, lines where stderr is none."""
     with progress(quiet) as tell:
-        tell("preparing", 0, None, "")
 
         def on_step(step: int, n_steps: int, row: dict[str, Any]) -> None:
             objective = next((row[name] for name in NAMES if name in row), 0.0)

@@ -165,7 +165,7 @@ def fit(
     if options.get("ratings") == "stars":
         check_stars(dataset)
     if sources := [one for one in parse_all(chosen.data.contents) if one.name not in dataset.contents]:
-        dataset = with_contents(dataset, tuple(sources))
+        dataset = with_contents(dataset, tuple(sources), reading=chosen.data.reading)
     made = split if isinstance(split, Split) else make_split(dataset, chosen.data)
     return fit_with(dataset, made, chosen, on_step)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from inference.compatibility import AUTO, check_content, check_kinds, check_normalised, choose
+from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
 
@@ -63,8 +64,16 @@ class DataOptions:
         items: A table of items and their texts, where ``data`` is a table of interactions.
         contents: Further contents of the items, each NAME[=[KIND:]PATH], with KIND words, tokens, images or vectors.
             Without a path it is one that the data have: a column of the items' table, titles, title-tokens, tags.
-        ratings: What the column ``rating`` of a table says (clicks: nothing, each pair is a 1; stars: the rating; auto:
+        ratings: What the column ``rating`` of a table says (clicks: a pair above 0 is a 1; stars: the rating; auto:
             stars for the rating likelihood normal, else clicks).
+        min_rating: Least rating of a pair that is a choice, of clicks; by default any above 0.
+        columns: What the columns of tables are called, each NAME=COLUMN, with NAME user, item, rating, weight, time,
+            text or title.
+        separator: Of text tables (a character, or comma, semicolon, tab, pipe, space); by default told by the header.
+        encoding: Of text tables, for instance latin-1; by default UTF-8, or what a byte order mark says.
+        tokenizer: What turns texts of tables into words (words, unicode-words, bigrams, or the path of a function);
+            bigrams are of scripts without blanks between words.
+        html: Take tags and entities out of texts (strip) or leave them (keep).
         split: How training and test are told apart (per-user, time, items, cells; none: all pairs train, nothing is
             evaluated); ignored with ``train_file``.
         train_per_user: Training items per user (the paper's P) of a per-user split.
@@ -80,6 +89,12 @@ class DataOptions:
     items: str | None = None
     contents: tuple[str, ...] = ()
     ratings: str = "auto"
+    min_rating: float | None = None
+    columns: tuple[str, ...] = ()
+    separator: str = ""
+    encoding: str = ""
+    tokenizer: str = "words"
+    html: str = "strip"
     split: str = "per-user"
     train_per_user: int = 10
     train_file: str | None = None
@@ -90,6 +105,8 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         parse_all(self.contents)
+        _check(self.ratings != "stars" or self.min_rating is None, "min_rating", self.min_rating, "left out with stars")
+        self.reading  # noqa: B018
         _choice("ratings", self.ratings, ("auto", "clicks", "stars"))
         _choice("split", self.split, ("per-user", "time", "items", "cells", "none"))
         _check(self.train_per_user >= 1, "train_per_user", self.train_per_user, "at least 1")
@@ -97,6 +114,19 @@ class DataOptions:
         _check(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
         _check(0 <= self.validation < 1, "validation", self.validation, "at least 0 and below 1")
         _choice("scaling", self.scaling, ("auto", "none", "binary", "word-max", "row-max", "tfidf", "tfidf-counts"))
+
+    @property
+    def reading(self) -> Reading:
+        """How tables are read; InputError where a part of it is wrong."""
+        return Reading(
+            parse_columns(self.columns),
+            self.separator,
+            self.encoding,
+            self.tokenizer,
+            self.html,
+            self.min_rating,
+            need_time=self.split == "time" and self.train_file is None,
+        )
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def progress(
     shown = console.is_terminal and not quiet
     more = TextColumn("{task.fields[note]}")
     with Progress(*columns, more, console=console, disable=not shown, transient=transient) as bar:
-        task = bar.add_task("", total=None, note="")
+        task = bar.add_task("preparing", total=None, note="")
 
         def on_step(phase: str, done: int, total: int | None, note: str = "") -> None:
             if told is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.printing import check_format, emit, sheet_of, show, write_frame
+from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, run_command
 
@@ -50,6 +51,9 @@ class RecommendOptions:
         new_items: A table (item, text[, title]) of items to be added before anything is ranked.
         new_contents: Further contents of these items, as in --contents of the fit: NAME=PATH, or NAME for a column of
             that table; what the fit is of and they lack is left to its prior.
+        columns: What columns of these tables are called, each NAME=COLUMN; by default as in the fit's own tables.
+        separator: Of these text tables; by default told by the header.
+        encoding: Of these text tables; by default UTF-8, or what a byte order mark says.
         top: Length of each list.
         interval: Probability of an interval for each score, or each explicit rating, noise included, for instance 0.9.
         top_probability: M, for the probability that an item is among the user's M best candidates.
@@ -75,6 +79,9 @@ class RecommendOptions:
     above: tuple[str, ...] = ()
     new_items: str | None = None
     new_contents: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    separator: str = ""
+    encoding: str = ""
     top: int = 10
     interval: float | None = None
     top_probability: int | None = None
@@ -108,6 +115,7 @@ class RecommendOptions:
         if self.new_contents and not self.new_items:
             raise InputError("--new-contents are of new items", "name these with --new-items FILE")
         parse_all(self.new_contents)
+        Reading(parse_columns(self.columns), self.separator, self.encoding)  # checks them
         if len(self.above) % 2:
             raise InputError(f"--above has {len(self.above)} items, which are no pairs", "give them two by two")
         if self.draws < 0:
@@ -438,15 +446,18 @@ def _opened(options: RecommendOptions) -> tuple[Fit, bool]:
 
     fit = load(options.run)
     unknown = "error" if options.unknown == "error" else "drop"
+    reading = fit.options.data.reading.of_another_file(options.columns, options.separator, options.encoding)
     if options.new_items:
-        new = read_new_items(options.new_items, parse_all(options.new_contents), fit.dataset, unknown)
+        new = read_new_items(options.new_items, parse_all(options.new_contents), fit.dataset, unknown, reading)
         with _at(options.new_items):
             ids = _typed(map(str, new.item_ids), fit.dataset.item_ids)
             fit = add_items(fit, ids, contents=new.contents, titles=new.titles)
     dataset = fit.dataset
     if options.history:
         explicit = fit.model.ratings.explicit
-        users, items, weights, stars = read_pairs(options.history, ratings="stars" if explicit else "clicks")
+        users, items, weights, stars = read_pairs(
+            options.history, ratings="stars" if explicit else "clicks", reading=reading
+        )
         users, items = _typed(map(str, users), dataset.user_ids), _typed(map(str, items), dataset.item_ids)
         with _at(options.history):
             fit = fold_in(fit, users, items, ratings=stars, confidences=weights, unknown=unknown)

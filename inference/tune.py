@@ -54,6 +54,8 @@ EXAMPLES = (
 _RUN_KEYS = tuple(f.name for f in fields(RunOptions))
 _MACHINE_KEYS = ("device", "threads")
 """Options of the machine: another one may go on with the search, and the settings found do not hold them."""
+_READING_KEYS = ("min_rating", "columns", "separator", "encoding", "tokenizer", "html")
+"""How tables are read, which the fingerprint of the data tells."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +268,8 @@ def _short(value: Any) -> str:
 
 def identity_of(tune: TuneOptions, base: Options, dataset: Dataset, split: Split) -> dict[str, Any]:
     """All that the value of a trial depends on, as JSON."""
-    options = {name: value for name, value in base.to_dict().items() if name not in _RUN_KEYS + _MACHINE_KEYS}
+    skipped = _RUN_KEYS + _MACHINE_KEYS + _READING_KEYS
+    options = {name: value for name, value in base.to_dict().items() if name not in skipped}
     prints = {"data fingerprint": dataset.fingerprint(), "split fingerprint": split.fingerprint()}
     of_tune = {"method": tune.method, "--search": sorted(tune.search), "--cutoffs": sorted(tune.cutoffs)}
     plain = {f"--{n.replace('_', '-')}": list(v) if isinstance(v, tuple) else v for n, v in options.items()}
@@ -479,7 +482,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from pyro_cvae.data.registry import load_dataset
     from pyro_cvae.data.splits import make_split
 
-    dataset = load_dataset(data.data, data.items, data.contents, ratings=base.data.ratings)
+    dataset = load_dataset(data.data, data.items, data.contents, ratings=base.data.ratings, reading=data.reading)
     base = base.for_contents(dataset.contents)
     split = make_split(dataset, data)
     identity = identity_of(tune, base, dataset, split)

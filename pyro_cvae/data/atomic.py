@@ -9,12 +9,15 @@ log; without ``rating`` every listed pair counts as chosen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pyro_cvae.data import files
 from pyro_cvae.data.dataset import Dataset
-from pyro_cvae.data.frames import Table, build
+from pyro_cvae.data.frames import build
+from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import Source
+from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
 
 TYPES = ("token", "token_seq", "float", "float_seq")
@@ -28,6 +31,7 @@ def load_atomic(
     unknown: str = "error",
     ratings: str = "clicks",
     contents: Sequence[Source] = (),
+    reading: Reading | None = None,
 ) -> Dataset:
     """A data set from a folder with one ``.inter`` file, or from that file; ``.item`` beside it, or ``items``.
 
@@ -40,9 +44,10 @@ def load_atomic(
         if len(found) != 1:
             raise InputError(f"has {len(found)} .inter files", "keep one, or give its path", path=path)
         path = found[0]
-    pairs, _ = _read(path)
+    reading = reading or Reading()
+    pairs, _ = _read(path, reading)
     item_path = path.with_suffix(".item") if items is None else Path(items)
-    table, types = _read(item_path)
+    table, types = _read(item_path, reading)
     sequences = [name for name, kind in types.items() if kind == "token_seq"]
     if not sequences and not contents:
         raise InputError("has no token_seq column", "add the text of the items", path=item_path, line=1)
@@ -55,11 +60,11 @@ def load_atomic(
     if titles:
         columns["title"] = table.columns[titles[0]]
     columns |= {s.name: table.columns[s.name] for s in contents if s.path is None and s.name in table.columns}
-    texts = Table(columns, path=item_path, lines=table.lines, typed=False)
+    texts = replace(table, columns=columns)
     return build(pairs, texts, path.stem, n_words, unknown, ratings, contents)
 
 
-def _read(path: Path) -> tuple[Table, dict[str, str]]:
+def _read(path: Path, reading: Reading) -> tuple[Table, dict[str, str]]:
     """The rows of an atomic file, and the type of each column."""
     header, *rows = files.read_lines(path)
     types: dict[str, str] = {}
@@ -79,4 +84,5 @@ def _read(path: Path) -> tuple[Table, dict[str, str]]:
                 f"has {len(row)} values, the header {len(types)}", "separate by tabs", path=path, line=line
             )
     columns = zip(*cells, strict=True) if cells else ((),) * len(types)
-    return Table(dict(zip(types, columns, strict=True)), path=path, lines=range(2, len(cells) + 2), typed=False), types
+    lines = range(2, len(cells) + 2)
+    return Table(dict(zip(types, columns, strict=True)), path=path, lines=lines, typed=False, reading=reading), types

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import scipy.sparse as sp
 
+from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
 
 SCALINGS = ("none", "binary", "word-max", "row-max", "tfidf", "tfidf-counts")
@@ -191,33 +192,50 @@ class TextVectorizer:
     """Texts to word counts by a fixed vocabulary: the paper's recipe (section 4.1), with scikit-learn's tokenizer.
 
     Lower case, tokens by ``token_pattern``, English stop words out, and of the rest the ``n_words`` with the largest
-    tf-idf summed over the texts, sum_j c_jw ln(N / df_w); ties go by the alphabet. It is stored as JSON, not pickled.
+    tf-idf summed over the texts, sum_j c_jw ln(N / df_w); ties go by the alphabet. Another ``tokenizer`` than "words"
+    (:func:`pyro_cvae.data.text.tokenizer_of`) takes the place of pattern and stop words. It is stored as JSON, not
+    pickled.
     """
 
     vocabulary: tuple[str, ...]
     token_pattern: str = r"(?u)\b\w\w+\b"
     stop_words: str | None = "english"
+    tokenizer: str = "words"
 
     @classmethod
-    def fit(cls, texts: Iterable[str], n_words: int = 8000, *, stop_words: str | None = "english") -> TextVectorizer:
-        """Choose the vocabulary; raises InputError if no word is left."""
+    def fit(
+        cls,
+        texts: Iterable[str],
+        n_words: int = 8000,
+        *,
+        stop_words: str | None = "english",
+        tokenizer: str = "words",
+    ) -> TextVectorizer:
+        """Choose the vocabulary; raises InputError if no word is left. What is doubtful of it is told in the log."""
         from sklearn.feature_extraction.text import CountVectorizer
 
-        counter = CountVectorizer(token_pattern=cls.token_pattern, stop_words=stop_words)
+        texts = list(texts)
+        if tokenizer == "words":
+            counter = CountVectorizer(token_pattern=cls.token_pattern, stop_words=stop_words)
+        else:
+            stop_words, counter = None, CountVectorizer(analyzer=tokenizer_of(tokenizer))
         try:
             counts = counter.fit_transform(texts)
         except ValueError:
             raise InputError("the texts have no words but stop words", "give items with a text") from None
         words = counter.get_feature_names_out()
+        tell_doubts(counts, texts, tokenizer)
         frequency = np.bincount(counts.indices, minlength=len(words))
         scores = np.asarray(counts.sum(axis=0)).ravel() * np.log(counts.shape[0] / frequency)
         best = np.sort(np.argsort(-scores, kind="stable")[:n_words])
-        return cls(tuple(str(word) for word in words[best]), cls.token_pattern, stop_words)
+        return cls(tuple(str(word) for word in words[best]), cls.token_pattern, stop_words, tokenizer)
 
     @cached_property
     def _counter(self) -> Any:
         from sklearn.feature_extraction.text import CountVectorizer
 
+        if self.tokenizer != "words":
+            return CountVectorizer(analyzer=tokenizer_of(self.tokenizer), vocabulary=list(self.vocabulary))
         return CountVectorizer(token_pattern=self.token_pattern, vocabulary=list(self.vocabulary))
 
     def counts(self, texts: Sequence[str]) -> sp.csr_matrix:
@@ -231,7 +249,7 @@ class TextVectorizer:
             "token_pattern": self.token_pattern,
             "stop_words": self.stop_words,
             "vocabulary": list(self.vocabulary),
-        }
+        } | ({} if self.tokenizer == "words" else {"tokenizer": self.tokenizer})
 
     @classmethod
     def from_json(cls, value: dict[str, Any] | str) -> TextVectorizer:
@@ -241,6 +259,9 @@ class TextVectorizer:
             words = tuple(stored["vocabulary"])
             if stored["kind"] != "bag-of-words" or not all(isinstance(word, str) for word in words):
                 raise ValueError
-            return cls(words, str(stored["token_pattern"]), stored["stop_words"])
+            tokenizer = stored.get("tokenizer", "words")
+            if not isinstance(tokenizer, str):
+                raise ValueError
+            return cls(words, str(stored["token_pattern"]), stored["stop_words"], tokenizer)
         except (KeyError, TypeError, ValueError):
             raise InputError("the stored vectorizer is damaged", "restore the folder it is in") from None

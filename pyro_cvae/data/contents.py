@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from pyro_cvae.data.content import Content, TextVectorizer, check_given
+from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 UNKNOWN = "<unknown>"
 """Token 0, which stands for all that are not in the vocabulary; no text can hold it."""
 
-_WORDS = re.compile(r"(?u)\b\w+\b").findall
 _BLOCK_BYTES = 2**26
 
 
@@ -137,6 +136,7 @@ class Tokens:
         tokens: Rows of the vocabulary, int32 (n_tokens,), in the order of the text.
         vocabulary: The token of each number; 0 stands for all that are not in it.
         present: False for items that have none, bool (n_items,); an item may have one of length 0.
+        tokenizer: What makes tokens of other texts (:func:`pyro_cvae.data.text.tokenizer_of`).
 
     Raises InputError for numbers outside the vocabulary, starts that do not fit, or a repeated token.
     """
@@ -146,6 +146,7 @@ class Tokens:
     tokens: np.ndarray
     vocabulary: tuple[str, ...]
     present: np.ndarray
+    tokenizer: str = "words"
 
     def __post_init__(self) -> None:
         for name, kind in (("indptr", np.int64), ("tokens", np.int32)):
@@ -169,28 +170,32 @@ class Tokens:
             raise InputError("an item that has no sequence has tokens", "set present to True where there are tokens")
 
     @classmethod
-    def fit(cls, texts: Sequence[str | None], n_tokens: int = 8000) -> Tokens:
+    def fit(cls, texts: Sequence[str | None], n_tokens: int = 8000, tokenizer: str = "words") -> Tokens:
         r"""The words of texts in their order, with the ``n_tokens`` most frequent as the vocabulary, from 1 on.
 
-        Words are lower case, by ``(?u)\b\w+\b``, stop words kept; ties go by the alphabet. ``None`` and blank texts
-        are items that have none. Raises InputError if no word is left.
+        Words are lower case, by ``(?u)\b\w+\b``, stop words kept, or what another ``tokenizer`` makes of a text; ties
+        go by the alphabet. ``None`` and blank texts are items that have none. Raises InputError if no word is left.
         """
-        counts = Counter(word for text in texts for word in words_of(text))
+        tokens_of = tokenizer_of(tokenizer)
+        counts = Counter(word for text in texts if text for word in tokens_of(text))
         if not counts:
             raise InputError("the texts have no words", "give items with a text")
         best = sorted(counts, key=lambda word: (-counts[word], word))[:n_tokens]
-        none = cls(np.zeros(1, np.int64), np.zeros(0, np.int32), (UNKNOWN, *best), np.zeros(0, bool))
-        return none.of(texts)
+        none = cls(np.zeros(1, np.int64), np.zeros(0, np.int32), (UNKNOWN, *best), np.zeros(0, bool), tokenizer)
+        found = none.of(texts)
+        tell_doubts(found.bag(), texts, tokenizer)
+        return found
 
     def of(self, texts: Sequence[str | None]) -> Tokens:
         """Sequences of other texts by this vocabulary; nothing is cut short, and the log counts unknown words."""
-        number = self._numbers
-        rows = [[number.get(word, 0) for word in words_of(text)] for text in texts]
+        number, tokens_of = self._numbers, tokenizer_of(self.tokenizer)
+        rows = [[number.get(word, 0) for word in tokens_of(text)] if text else [] for text in texts]
         indptr = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         tokens = np.fromiter((token for row in rows for token in row), np.int32, int(indptr[-1]))
         unknown = int((tokens == 0).sum())
         log.info("%d of %d words are outside the vocabulary of %d", unknown, len(tokens), len(self.vocabulary) - 1)
-        return Tokens(indptr, tokens, self.vocabulary, np.array([is_text(text) for text in texts], bool))
+        present = np.array([is_text(text) for text in texts], bool)
+        return Tokens(indptr, tokens, self.vocabulary, present, self.tokenizer)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
@@ -216,7 +221,8 @@ class Tokens:
 
     def bag(self) -> sp.csr_matrix:
         """How often each token but the unknown one occurs, float64 (n_items, n_features - 1)."""
-        counts = sp.csr_matrix((np.ones(len(self.tokens)), self.tokens, self.indptr), (self.n_items, self.n_features))
+        parts = np.ones(len(self.tokens)), self.tokens.copy(), self.indptr  # sorted in place below
+        counts = sp.csr_matrix(parts, (self.n_items, self.n_features))
         counts.sum_duplicates()
         return counts[:, 1:]
 
@@ -226,7 +232,7 @@ class Tokens:
         lengths = self.lengths[rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         places = np.arange(indptr[-1]) + np.repeat(self.indptr[rows] - indptr[:-1], lengths)
-        return Tokens(indptr, self.tokens[places], self.vocabulary, self.present[rows])
+        return Tokens(indptr, self.tokens[places], self.vocabulary, self.present[rows], self.tokenizer)
 
 
 AnyContent = Content | Vectors | Tokens
@@ -263,22 +269,20 @@ def select(there: dict[str, AnyContent], parts: Sequence[str] | None, content: s
     return {name: pick(there, spelled(name))}
 
 
-def of_texts(kind: str, texts: Sequence[str | None], like: AnyContent | None = None) -> Content | Tokens:
+def of_texts(
+    kind: str, texts: Sequence[str | None], like: AnyContent | None = None, tokenizer: str = "words"
+) -> Content | Tokens:
     """Texts as ``words`` or ``tokens``, by the vocabulary of ``like``; items with a blank one lack it."""
     if isinstance(like, Content | Tokens):
         return like.of(texts)
     if kind == "tokens":
-        return Tokens.fit(texts)
+        return Tokens.fit(texts, tokenizer=tokenizer)
     documents = [text or "" for text in texts]
     given = np.array([is_text(text) for text in texts], bool)
-    vectorizer = TextVectorizer.fit([text for text, there in zip(documents, given, strict=True) if there])
+    there = [text for text, has in zip(documents, given, strict=True) if has]
+    vectorizer = TextVectorizer.fit(there, tokenizer=tokenizer)
     counts = vectorizer.counts(documents)
     return Content(counts, vectorizer.vocabulary, vectorizer, None if given.all() else given)
-
-
-def words_of(text: str | None) -> list[str]:
-    """The words of a text as :class:`Tokens` has them; ``None`` has none."""
-    return _WORDS(text.lower()) if text else []
 
 
 def is_text(text: str | None) -> bool:
@@ -322,7 +326,7 @@ def parts_of(content: AnyContent) -> dict[str, Any]:
     if isinstance(content, Vectors):
         return {"values": content.values, "present": content.present}
     if isinstance(content, Tokens):
-        names = ("indptr", "tokens", "present", "vocabulary")
+        names = ("indptr", "tokens", "present", "vocabulary", *["tokenizer"] * (content.tokenizer != "words"))
         return {name: getattr(content, name) for name in names}
     counts, vectorizer = content.counts, content.vectorizer
     return {
@@ -341,7 +345,10 @@ def of_parts(kind: str, parts: dict[str, Any]) -> AnyContent:
     if kind in ("vectors", "images"):
         return {"vectors": Vectors, "images": Images}[kind](parts["values"], parts["present"])
     if kind == "tokens":
-        return Tokens(parts["indptr"], parts["tokens"], tuple(parts["vocabulary"]), parts["present"])
+        tokenizer = parts.get("tokenizer", "words")
+        if not isinstance(tokenizer, str):
+            raise InputError("the stored tokenizer is damaged", "restore the folder it is in")
+        return Tokens(parts["indptr"], parts["tokens"], tuple(parts["vocabulary"]), parts["present"], tokenizer)
     if kind != "words":
         raise InputError(f"the stored content is of an unknown kind {kind!r}", "update pyro-cvae")
     counts = sp.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=tuple(parts["shape"]))

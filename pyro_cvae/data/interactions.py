@@ -27,7 +27,7 @@ class Interactions:
         ratings: R_ij, float64 (n_pairs,); 1 for implicit data.
         confidences: Weights of the pairs, float64 (n_pairs,), of which C_ij is made (:meth:`precisions`); ``None`` or
             NaN is the model's ``a``; 0 means that the cell is missing, that is, it has no factor in the likelihood.
-        times: When, float64 (n_pairs,), in seconds since 1970 where the source has dates; ``None`` if unknown.
+        times: When, float64 (n_pairs,), in seconds since 1970 where the source has dates; ``None`` or NaN if unknown.
         n_users: Number of rows of the matrix.
         n_items: Number of its columns.
 
@@ -57,8 +57,8 @@ class Interactions:
             raise InputError("a rating is not a finite number", "leave the pair out or give it confidence 0")
         if self.confidences is not None and (np.isinf(self.confidences).any() or (self.confidences < 0).any()):
             raise InputError("a confidence is negative or infinite", "use 0 for a missing cell, NaN for the usual one")
-        if self.times is not None and not np.isfinite(self.times).all():
-            raise InputError("a time is not a finite number", "give a time for every pair, or for none")
+        if self.times is not None and np.isinf(self.times).any():
+            raise InputError("a time is infinite", "use NaN for a pair without a time")
 
     @classmethod
     def from_arrays(

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from pyro_cvae.data import files, frames
+from pyro_cvae.data.cells import ids_of, numbers_of, plain_number, texts_of, with_ids
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import (
     AnyContent,
@@ -30,7 +31,9 @@ from pyro_cvae.data.contents import (
 )
 from pyro_cvae.data.dataset import Dataset, typed_ids
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import TEXT_KINDS, Source
+from pyro_cvae.data.table import Table, key_of
 from pyro_cvae.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,9 @@ _LARGEST_FOLDER = 4 * 2**30
 _AS_ARRAY = "save it again: np.save of numbers (n_items, ...), or np.savez of ids and values"
 
 
-def with_contents(dataset: Dataset, sources: Iterable[Source], unknown: str = "error") -> Dataset:
+def with_contents(
+    dataset: Dataset, sources: Iterable[Source], unknown: str = "error", reading: Reading | None = None
+) -> Dataset:
     """The data set with these contents besides those that it has; each is told in the log.
 
     Parameters:
@@ -50,24 +55,31 @@ def with_contents(dataset: Dataset, sources: Iterable[Source], unknown: str = "e
             already, or ``titles`` (word counts) or ``title-tokens`` (sequences) where it has titles.
         unknown: What to do with a row or file of an item that is not in the data set: ``"error"``, or ``"drop"`` and
             count in the log.
+        reading: How tables are read, and texts turned into words.
 
     Raises InputError, with the file and where there is one the line, for what cannot be used.
     """
     if unknown not in ("error", "drop"):
         raise InputError(f"unknown policy {unknown!r} for contents of unknown items", "use error or drop")
-    others = dict(dataset.others)
+    others, reading = dict(dataset.others), reading or Reading()
     for source in sources:
         if source.path is not None:
             if source.name in others:
                 raise InputError(f"the data set has a content {source.name} already", "give it another name")
-            others[source.name] = read_content(dataset, source, unknown)
+            others[source.name] = read_content(dataset, source, unknown, reading=reading)
         elif source.name not in others:
-            others[source.name] = _of_titles(dataset, source)
+            others[source.name] = _of_titles(dataset, source, None, reading.tokenizer)
         log.info("content %s: %s", source.name, describe(others[source.name]))
     return dataclasses.replace(dataset, others=others)
 
 
-def read_new_items(path: files.PathLike, sources: Sequence[Source], like: Dataset, unknown: str = "error") -> Dataset:
+def read_new_items(
+    path: files.PathLike,
+    sources: Sequence[Source],
+    like: Dataset,
+    unknown: str = "error",
+    reading: Reading | None = None,
+) -> Dataset:
     """Items of a table (item, and if there text and title) and of files of further contents, without users.
 
     Texts are counted by the vocabularies of ``like``, whose contents the sources name, each of the kind that it has
@@ -75,19 +87,20 @@ def read_new_items(path: files.PathLike, sources: Sequence[Source], like: Datase
     """
     known = {source.name: pick(like.others, source.name) for source in sources}
     sources = [dataclasses.replace(source, kind=source.kind or known[source.name].kind) for source in sources]
-    table = frames.read_table(path)
+    reading = reading or Reading()
+    table = frames.read_table(path, reading)
     own = {source.name for source in sources if source.path is None and source.name in table.columns}
     wanted: dict[str, Sequence[str]] = {name: (name,) for name in own}
-    table = table.pick(wanted | dict(frames.ITEMS), ("item",) if sources else ("item", "text"))
-    (ids,) = frames.ids_of("item", table)
+    table = with_ids(table.pick(wanted | dict(frames.ITEMS), ("item",) if sources else ("item", "text")), "item")
+    (ids,) = ids_of("item", table)
     row_of: dict[Any, int] = {}
     for row, key in enumerate(ids):
         if row_of.setdefault(key, row) != row:
             raise table.error(f"item {key!r} is there more than once", "give each item one row", row)
-    titles = frames.texts_of(table, "title") if "title" in table.columns else None
+    titles = texts_of(table, "title") if "title" in table.columns else None
     text = Content(sp.csr_matrix((len(ids), 0)))
     if "text" in table.columns and like.content.n_features:
-        texts = frames.texts_of(table, "text")
+        texts = texts_of(table, "text")
         text = like.content.of(texts if titles is None else [f"{a}\n{b}" for a, b in zip(titles, texts, strict=True)])
     nobody = Interactions.from_arrays([], [], n_users=0, n_items=len(ids))
     shown = None if titles is None else np.array(titles, object)
@@ -100,12 +113,16 @@ def read_new_items(path: files.PathLike, sources: Sequence[Source], like: Datase
         elif source.path is None:
             others[source.name] = _of_titles(new, source, same)
         else:
-            others[source.name] = read_content(new, source, unknown, same)
+            others[source.name] = read_content(new, source, unknown, same, reading)
     return dataclasses.replace(new, others=others)
 
 
 def read_content(
-    dataset: Dataset, source: Source, unknown: str = "error", like: AnyContent | None = None
+    dataset: Dataset,
+    source: Source,
+    unknown: str = "error",
+    like: AnyContent | None = None,
+    reading: Reading | None = None,
 ) -> AnyContent:
     """The content that a file or folder has of the items of ``dataset``; see :func:`with_contents`.
 
@@ -133,11 +150,13 @@ def read_content(
         return _read_pictures(items)
     if ending in (".npy", ".npz"):
         return _of_array(items, kind, values, ids)
-    table = frames.read_table(path)
+    table = frames.read_table(path, reading)
     return _numbers_of_table(items, table) if kind == "vectors" else _texts_of_table(items, table, kind, like)
 
 
-def _of_titles(dataset: Dataset, source: Source, like: AnyContent | None = None) -> AnyContent:
+def _of_titles(
+    dataset: Dataset, source: Source, like: AnyContent | None = None, tokenizer: str = "words"
+) -> AnyContent:
     kinds = {"titles": source.kind or "words", "title-tokens": "tokens"}
     offered = list(dataset.others) + (list(kinds) if dataset.titles is not None else [])
     if source.name not in offered:
@@ -146,7 +165,7 @@ def _of_titles(dataset: Dataset, source: Source, like: AnyContent | None = None)
             f"it offers {', '.join(offered) or 'none'}; a file is given as {source.name}=PATH",
         )
     assert dataset.titles is not None
-    return of_texts(kinds[source.name], dataset.titles.tolist(), like)
+    return of_texts(kinds[source.name], dataset.titles.tolist(), like, tokenizer)
 
 
 class _Items:
@@ -181,13 +200,13 @@ class _Items:
         return InputError(f"{place}{problem}", remedy, path=self.path)
 
 
-def _item_ids(table: frames.Table) -> list[Any]:
+def _item_ids(table: Table) -> list[Any]:
     """The ids of a table; those of a text file are text, which also finds items whose ids are whole numbers."""
-    (ids,) = frames.ids_of("item", table)
-    return ids if table.typed else list(table.columns["item"])
+    (ids,) = ids_of("item", table)
+    return ids if table.typed else list(map(str, ids))
 
 
-def _places(table: frames.Table) -> list[Any]:
+def _places(table: Table) -> list[Any]:
     rows = range(len(next(iter(table.columns.values()))))
     return list(table.lines) if table.lines is not None else [f"row {row + 1}: " for row in rows]
 
@@ -226,26 +245,27 @@ def _of_array(items: _Items, kind: str, values: np.ndarray, ids: np.ndarray | No
     return (content if known.all() else content.select(known)).spread(rows, items.n_items)
 
 
-def _texts_of_table(items: _Items, table: frames.Table, kind: str, like: AnyContent | None) -> Content | Tokens:
-    table = table.pick({"item": frames.ITEMS["item"], "text": ("text",)}, ("item", "text"))
+def _texts_of_table(items: _Items, table: Table, kind: str, like: AnyContent | None) -> Content | Tokens:
+    table = with_ids(table.pick({"item": frames.ITEMS["item"], "text": ("text",)}, ("item", "text")), "item")
     ids = _item_ids(table)
     rows, known = items.rows(ids, _places(table))
     texts: list[str | None] = [None] * items.n_items
-    for row, text in zip(rows, np.array(frames.texts_of(table, "text"), object)[known], strict=True):
+    for row, text in zip(rows, np.array(texts_of(table, "text"), object)[known], strict=True):
         texts[row] = text
     try:
-        return of_texts(kind, texts, like)
+        return of_texts(kind, texts, like, table.reading.tokenizer)
     except InputError as error:
         raise InputError(error.problem, error.remedy, path=items.path) from None
 
 
-def _numbers_of_table(items: _Items, table: frames.Table) -> Vectors:
-    names = [name for name in table.columns if name not in frames.ITEMS["item"]]
+def _numbers_of_table(items: _Items, table: Table) -> Vectors:
+    called = {key_of(name) for name in (*frames.ITEMS["item"], table.reading.columns.get("item", ""))}
+    names = [name for name in table.columns if key_of(name) not in called]
     if not names:
         raise InputError("has no column of numbers", "give one besides the item's id", path=items.path)
-    table = table.pick({"item": frames.ITEMS["item"]} | {name: (name,) for name in names}, ("item",))
+    table = with_ids(table.pick({"item": frames.ITEMS["item"]} | {name: (name,) for name in names}, ("item",)), "item")
     ids = _item_ids(table)
-    columns = [frames.numbers_of(table, name, frames.plain_number, "a finite number") for name in names]
+    columns = [numbers_of(table, name, plain_number, "a finite number") for name in names]
     rows, known = items.rows(ids, _places(table))
     values = float32(np.stack([column for column in columns if column is not None], 1))
     return _of_array_rows(items, values[known], rows)

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import logging
 import os
+import re
 import tempfile
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.files import PathLike, read_bytes
+from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import Source, parse_all
 from pyro_cvae.errors import InputError, MachineError
 
@@ -77,6 +79,7 @@ def load_dataset(
     contents: Iterable[str] = (),
     *,
     ratings: str = "clicks",
+    reading: Reading | None = None,
 ) -> Dataset:
     """The data set of a name (one of ``NAMES``), a folder or a file.
 
@@ -86,22 +89,29 @@ def load_dataset(
         contents: Further contents of the items, each ``NAME[=[KIND:]PATH]``
             (:class:`~pyro_cvae.data.sources.Source`). Without a path it is what the data have themselves: a column of
             the table of items, ``titles`` and ``title-tokens`` where there are titles, ``tags`` of CiteULike.
-        ratings: ``clicks``: every pair of a table or ``.inter`` file is a 1; ``stars``: its column ``rating`` is R_ij.
+        ratings: ``clicks``: every pair of a table or ``.inter`` file is a 1 whose rating, if it has one, is above 0;
+            ``stars``: its column ``rating`` is R_ij.
             Saved data and simulations have the ratings that they have; they, too, must not be all 1 for ``stars``.
+        reading: How tables are read: names of columns, separator, encoding, tokenizer and the like.
 
     A folder is one that ``Dataset.save`` wrote, CiteULike's, or RecBole's atomic files; a file is a table of
     interactions (CSV, Parquet), with ``items`` the table of items, or a RecBole ``.inter`` file. Raises InputError
     with the remedy for anything else, and MachineError where a download fails.
     """
     sources = parse_all(contents)
-    dataset = _load(os.fspath(name_or_path), items, sources, ratings)
+    reading = reading or Reading()
+    if not reading.own_words:  # the caller's own word
+        from pyro_cvae.data.text import consent
+
+        consent([reading.tokenizer])
+    dataset = _load(os.fspath(name_or_path), items, sources, ratings, reading)
     if ratings == "stars":
         check_stars(dataset)
     if not sources:
         return dataset
     from pyro_cvae.data.readers import with_contents
 
-    return with_contents(dataset, sources)
+    return with_contents(dataset, sources, reading=reading)
 
 
 def check_stars(dataset: Dataset) -> None:
@@ -110,7 +120,7 @@ def check_stars(dataset: Dataset) -> None:
         raise InputError(f"the ratings of {dataset.name} are all 1: they are clicks", "leave --ratings stars out")
 
 
-def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: str) -> Dataset:
+def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: str, reading: Reading) -> Dataset:
     if items is not None and (name in NAMES or Path(name).is_dir()):
         raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
     if name == "simulated":
@@ -129,19 +139,19 @@ def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratin
         return _load_citeulike(fetch(name, tags=_asks_tags(contents)), contents)
     path = Path(name)
     if path.is_dir():
-        return _load_folder(path, contents, ratings)
+        return _load_folder(path, contents, ratings, reading)
     if path.suffix == ".inter":
         from pyro_cvae.data.atomic import load_atomic
 
-        return load_atomic(path, items, ratings=ratings, contents=contents)
-    if path.exists() or path.suffix in (".csv", ".parquet"):
+        return load_atomic(path, items, ratings=ratings, contents=contents, reading=reading)
+    if path.exists() or re.search(r"\.(csv|tsv|parquet)\b", path.name.lower()):
         from pyro_cvae.data.frames import load_tables
 
-        return load_tables(path, items, ratings=ratings, contents=contents)
+        return load_tables(path, items, ratings=ratings, contents=contents, reading=reading)
     raise InputError("no such data set", f"use one of {', '.join(NAMES)}, or the path of a folder or file", path=path)
 
 
-def _load_folder(path: Path, contents: tuple[Source, ...], ratings: str) -> Dataset:
+def _load_folder(path: Path, contents: tuple[Source, ...], ratings: str, reading: Reading) -> Dataset:
     if (path / "dataset.json").exists():
         return Dataset.load(path)
     if (path / "users.dat").exists():
@@ -149,7 +159,7 @@ def _load_folder(path: Path, contents: tuple[Source, ...], ratings: str) -> Data
     if any(path.glob("*.inter")):
         from pyro_cvae.data.atomic import load_atomic
 
-        return load_atomic(path, ratings=ratings, contents=contents)
+        return load_atomic(path, ratings=ratings, contents=contents, reading=reading)
     raise InputError(
         "no data set in this folder",
         "it needs users.dat (CiteULike), a .inter file (RecBole) or dataset.json (saved by this program)",

@@ -181,6 +181,9 @@ def by_time(dataset: Dataset, test_fraction: float) -> Split:
     if pairs.times is None:
         raise InputError(f"the data set {dataset.name} has no times", "give a table with a time column, or --split")
     observed = pairs.observed
+    if unknown := int(np.isnan(pairs.times[observed]).sum()):
+        problem = f"{unknown} of {int(observed.sum())} pairs of {dataset.name} have no time"
+        raise InputError(problem, "give them one, leave them out, or choose another --split")
     times = np.sort(pairs.times[observed])
     cut = times[min(int(np.ceil(len(times) * (1 - test_fraction))), len(times) - 1)] if len(times) else 0.0
     test = observed & (pairs.times >= cut)

@@ -167,7 +167,20 @@ CASES = {
     "unknown item": svi(files={"pairs.csv": lines(PAIRS, (4, "u1,i9,1"))}, place="pairs.csv:4:", words="add it there"),
     "NaN weight": svi(files={"pairs.csv": lines(PAIRS, (2, "u1,i1,nan"))}, place="pairs.csv:2:", words="0 or more"),
     "negative weight": svi(files={"pairs.csv": lines(PAIRS, (2, "u1,i1,-1"))}, place="pairs.csv:2:", words="'-1'"),
-    "no id": svi(files={"pairs.csv": lines(PAIRS, (5, ",i1,1"))}, place="pairs.csv:5:", words="no id"),
+    "no id": svi(files={"pairs.csv": "user,item\n,i1\n"}, place="pairs.csv:2:", words="no row has an id of the user"),
+    "no time where it is needed": svi(
+        *("--split", "time"),
+        files={"pairs.csv": "user,item,time\nu1,i1,5\nu1,i2,\n"},
+        place="pairs.csv:3:",
+        words="time",
+    ),
+    "unknown encoding": svi("--encoding", "klingon", words="--encoding is 'klingon'"),
+    "unknown column": svi("--columns", "user=who", place="pairs.csv:", words="has no column who"),
+    "no column": svi("--columns", "user", words="write user=COLUMN"),
+    "unknown tokenizer": svi("--tokenizer", "wrods", words="--tokenizer is 'wrods'"),
+    "tokenizer that is nowhere": svi("--tokenizer", "nowhere.f", words="importing nowhere failed"),
+    "bound of stars": svi("--ratings", "stars", "--min-rating", "4", words="--min-rating is 4.0"),
+    "wrong format": svi("--format", "xml", words="--format is 'xml'"),
     "empty table": svi(files={"pairs.csv": ""}, place="pairs.csv:", words="empty"),
     "header only": svi(files={"pairs.csv": "user,item\n"}, place="pairs.csv:", words="no rows"),
     "bad UTF-8": svi(files={"pairs.csv": PAIRS.encode() + b"u\xff,i1,1\n"}, place="pairs.csv:22:", words="UTF-8"),
@@ -181,7 +194,7 @@ CASES = {
     "all missing": svi(files={"pairs.csv": PAIRS.replace(",1\n", ",0\n")}, words="training set is empty"),
     "no rating": svi("--ratings", "stars", place="pairs.csv:", words="has no column rating"),
     "NaN rating": svi(
-        "--ratings", "stars", files={"pairs.csv": STARS.replace("2.5", "nan")}, place="pairs.csv:5:", words="'nan'"
+        "--ratings", "stars", files={"pairs.csv": STARS.replace("2.5", "nan")}, place="pairs.csv:5:", words="is missing"
     ),
     "blank rating": svi(
         "--ratings", "stars", files={"pairs.csv": STARS.replace("2.5", "")}, place="pairs.csv:5:", words="missing"

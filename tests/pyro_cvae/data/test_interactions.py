@@ -55,7 +55,7 @@ def test_merged_pairs_are_counted_in_a_warning_or_are_an_error(caplog):
         {"ratings": [1.0, np.nan]},
         {"confidences": [1.0, -1.0]},
         {"confidences": [1.0, np.inf]},
-        {"times": [0.0, np.nan]},
+        {"times": [0.0, np.inf]},
     ],
 )
 def test_invalid_pairs_are_refused(change):

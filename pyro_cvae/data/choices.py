@@ -1,0 +1,82 @@
+"""Which listed pairs are choices, where a table of clicks has a column of ratings too."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from pyro_cvae.data.cells import absent, plain_number, with_points
+from pyro_cvae.data.table import Table
+from pyro_cvae.errors import InputError
+
+_WORDS = dict.fromkeys(("true", "yes", "like", "liked"), 1.0) | dict.fromkeys(("false", "no"), 0.0)
+_WORDS |= dict.fromkeys(("dislike", "disliked"), -1.0)
+_OTHERS = "--min-rating takes another bound, --ratings stars the ratings themselves"
+
+
+def choices_of(pairs: Table) -> Table:
+    """The pairs that are choices, the column ``rating`` left out; one line of the log says what was made of it.
+
+    A pair is a choice if its rating is at least ``min_rating`` of the reading; without such a bound if it is above 0,
+    or missing. Ratings that are all alike and above 0 say nothing and are passed over.
+    """
+    least = pairs.reading.min_rating
+    if "rating" not in pairs.columns:
+        if least is not None and not pairs.reading.lenient:
+            raise pairs.error(f"has no column rating, of which --min-rating {least:g} is", "leave it out")
+        return pairs
+    numbers = np.array([np.nan if number is None else number for number in _numbers(pairs, least is not None)])
+    without = replace(pairs, columns={name: values for name, values in pairs.columns.items() if name != "rating"})
+    stated = numbers[~np.isnan(numbers)]
+    if not len(stated):
+        pairs.tell("the column rating has no number and is left out: all %d pairs count as chosen", len(numbers))
+        return without
+    low, high = stated.min(), stated.max()
+    kept = ~(numbers < least) & ~np.isnan(numbers) if least is not None else ~(numbers <= 0)
+    if not kept.any():
+        bound = "above 0" if least is None else f"of {least:g} or more"
+        raise pairs.error(f"no pair has a rating {bound}", "choose another --min-rating, or --ratings stars")
+    n_out = int((~kept).sum())
+    if least is not None:
+        pairs.tell("%d of %d pairs have a rating of %g or more and are choices", kept.sum(), len(kept), least)
+    elif n_out:
+        pairs.tell(
+            "%d of %d pairs have a rating of 0 or less, are no choices and were left out; " + _OTHERS, n_out, len(kept)
+        )
+    if least is None and low < high and (stated > 0).sum() and len(set(stated[stated > 0].tolist())) > 1:
+        lowest = float(stated[stated > 0].min())
+        pairs.tell("ratings from %g to %g count alike, those of %g as chosen too; " + _OTHERS, low, high, lowest)
+    return without if kept.all() else without.keep(np.flatnonzero(kept).tolist())
+
+
+def _numbers(pairs: Table, strict: bool) -> list[float | None]:
+    """Ratings as numbers, ``None`` where there is none; InputError for other things, if ``strict``."""
+    values = with_points(pairs, "rating")
+    numbers: list[float | None] = []
+    odd: Counter[Any] = Counter()
+    for row, value in enumerate(values):
+        number = (
+            plain_number(value)
+            if not isinstance(value, str)
+            else _WORDS.get(value.strip().lower(), plain_number(value))
+        )
+        if number is None or number != number:
+            number = None
+            if not absent(value):
+                odd[str(value)] += 1
+            if strict:
+                shown = "is missing" if absent(value) else f"{value!r} cannot be used"
+                raise pairs.error(f"the rating {shown}", "give a number, or leave --min-rating out", row)
+        numbers.append(number)
+    if odd:
+        pairs.tell("%d ratings are no numbers (%r and others) and are passed over", odd.total(), next(iter(odd)))
+    return numbers
+
+
+def check_stars(ratings: str, least: float | None) -> None:
+    """Raise InputError where a bound of choices is given for ratings that are read as stars."""
+    if ratings == "stars" and least is not None:
+        raise InputError(f"--min-rating {least:g} is of clicks", "leave it out with --ratings stars")

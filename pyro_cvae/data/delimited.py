@@ -1,0 +1,206 @@
+"""Text tables: compressed or not, in any encoding, with any separator; each repair is counted in a line of the log."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import csv
+import gzip
+import io
+import lzma
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from pyro_cvae.data import files
+from pyro_cvae.data.reading import COLUMNS, Reading
+from pyro_cvae.data.table import Table, key_of, log
+from pyro_cvae.errors import InputError
+
+ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".dat", ".psv")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SEPARATORS = (",", ";", "\t", "|")
+_LARGEST_CELL = 2**31 - 1
+_FREE_BYTES, _LARGEST_RATIO = 2**28, 200  # a file that swells more than 200 times is no table
+_UNIT = "\x1f"  # stands for a separator of several characters, which the csv module does not take
+
+
+def ending_of(path: Path) -> tuple[str, str]:
+    """The ending of a table's name, and that of its compression or nothing, both in small letters."""
+    last = path.suffix.lower()
+    return (Path(path.stem).suffix.lower(), last) if last in COMPRESSED else (last, "")
+
+
+def read_delimited(path: Path, reading: Reading) -> Table:
+    """The table in a text file with a header; InputError, with the line, for what cannot be mended."""
+    raw = files.read_bytes(path)
+    _, compression = ending_of(path)
+    if compression:
+        raw = decompressed(raw, path, compression)
+    text = decoded(raw, path, reading.encoding)
+    separator = reading.separator or separator_of(text, reading)
+    if len(separator) > 1:
+        text = text.replace(separator, _UNIT)
+    try:
+        header, rows, lines = _rows(text, path, separator if len(separator) == 1 else _UNIT)
+    except InputError:
+        if separator != "\t":
+            raise
+        header, rows, lines = _rows(text, path, separator, csv.QUOTE_NONE)  # tabs are rarely quoted
+        log.warning("%s: quotes are read as they stand, since they do not come in pairs", path)
+    names = [name.strip() for name in header]
+    counts = Counter(names)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    named = dict(zip(reversed(names), reversed(columns), strict=True))
+    if counts[""]:
+        named.pop("")
+        log.warning("%s: %d columns without a name were left out", path, counts[""])
+    repeated = frozenset(name for name, count in counts.items() if count > 1)
+    in_order = {name: named[name] for name in names if name}
+    return Table(in_order, path=path, lines=lines, typed=False, reading=reading, repeated=repeated)
+
+
+def _rows(
+    text: str, path: Path, separator: str, quoting: Any = csv.QUOTE_MINIMAL
+) -> tuple[list[str], list[list[str]], list[int]]:
+    """The header, the rows and the line where each begins; what is no row is left out and counted."""
+    limit = csv.field_size_limit(_LARGEST_CELL)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, quoting=quoting)
+    header: list[str] | None = None
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    odd: Counter[str] = Counter()
+    line = 1
+    try:
+        for row in reader:
+            if not any(cell and not cell.isspace() for cell in row):
+                odd["rows without any value were left out"] += len(row) > 1
+            elif header is None:
+                header = row
+            elif row == header:
+                odd["lines that repeat the header were left out"] += 1
+            else:
+                n = len(header)
+                if len(row) > n and not any(row[n:]):
+                    odd["rows have separators at their end, which were left out"] += 1
+                    row = row[:n]
+                if len(row) != n:
+                    problem = f"has {len(row)} values, the header {n}"
+                    name = {"\t": "a tab", _UNIT: "the separator"}.get(separator, repr(separator))
+                    raise InputError(problem, f"quote values that hold {name}", path=path, line=line)
+                rows.append(row)
+                lines.append(line)
+            line = reader.line_num + 1  # quoted values may hold line ends: a row starts after the last one's end
+    except csv.Error as error:
+        reason = str(error).replace("\x1f", "the separator")
+        problem, remedy = f"is not valid CSV ({reason})", 'double quotes within quoted values ("")'
+        raise InputError(problem, remedy, path=path, line=line) from None
+    finally:
+        csv.field_size_limit(limit)
+    if header is None:
+        raise InputError("the file is empty", "restore it from its source", path=path)
+    for what, n in odd.items():
+        if n:
+            log.warning("%s: %d %s", path, n, what)
+    return header, rows, lines
+
+
+def separator_of(text: str, reading: Reading) -> str:
+    """The separator of a text with a header: the one by which most known names stand in the header, then most names."""
+    known = {key_of(name) for name in (*COLUMNS, "user_id", "item_id", "timestamp", *reading.columns.values())}
+
+    def worth(separator: str) -> tuple[int, int]:
+        lines = io.StringIO(text, newline="")
+        limit = csv.field_size_limit(_LARGEST_CELL)
+        try:
+            header = next((row for row in csv.reader(lines, delimiter=separator) if any(row)), [])
+        except csv.Error:
+            return 0, 0
+        finally:
+            csv.field_size_limit(limit)
+        return sum(key_of(name) in known for name in header), len(header)
+
+    return max(_SEPARATORS, key=worth)  # of equals the first: a comma
+
+
+def decoded(raw: bytes, path: Path, encoding: str) -> str:
+    """The text of a file, less its byte order mark and NUL bytes; InputError with the line for other encodings."""
+    if not raw:
+        raise InputError("the file is empty", "restore it from its source", path=path)
+    mark = next((name for mark, name in _MARKS if raw.startswith(mark)), "")
+    name = encoding or mark or _unmarked(raw)
+    if name.lower().replace("_", "-") in ("utf-8", "utf8"):
+        name = "utf-8-sig"
+    try:
+        text = raw.decode(name)
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        if encoding or mark not in ("", "utf-8-sig"):
+            problem, remedy = f"is not valid {encoding or mark}", "give the right --encoding, or restore the file"
+            raise InputError(problem, remedy, path=path, line=line) from None
+        text = _mended(raw, path, line)
+    if "\0" in text:
+        log.warning("%s: %d NUL characters were left out", path, text.count("\0"))
+        text = text.replace("\0", "")
+    return text
+
+
+def _unmarked(raw: bytes) -> str:
+    """UTF-16 where every other byte of the beginning is 0, else UTF-8."""
+    begin = raw[:4096]
+    n = max(1, len(begin) // 2)
+    for at, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if begin[at::2].count(0) > 0.7 * n and begin[1 - at :: 2].count(0) < 0.1 * n:
+            return name
+    return "utf-8"
+
+
+def _mended(raw: bytes, path: Path, line: int) -> str:
+    """UTF-8 with a few wrong bytes, which become U+FFFD; InputError where most are wrong: it is another encoding."""
+    text = raw.decode("utf-8-sig", errors="replace")
+    wrong = text.count("\ufffd")
+    right = sum(map(text.count, set(text) - set(map(chr, range(128))) - {"\ufffd"}))
+    if right < 5 * wrong:
+        remedy = "name its encoding, for instance --encoding latin-1 (or cp1252, utf-16, gb18030, shift_jis)"
+        raise InputError("is not valid UTF-8", remedy, path=path, line=line)
+    log.warning("%s: %d undecodable characters were replaced (the first: line %d)", path, wrong, line)
+    return text
+
+
+def decompressed(raw: bytes, path: Path, compression: str) -> bytes:
+    """The bytes of a compressed file; InputError where it is damaged, or swells out of all proportion."""
+    most = max(_FREE_BYTES, _LARGEST_RATIO * len(raw))
+    openers: dict[str, Callable[[IO[bytes]], Any]] = {
+        ".gz": gzip.open,
+        ".bz2": bz2.open,
+        ".xz": lzma.open,
+        ".zst": _zst,
+    }
+    parts, size = [], 0
+    try:
+        with openers[compression](io.BytesIO(raw)) as stream:
+            while part := stream.read(2**20):
+                parts.append(part)
+                size += len(part)
+                if size > most:
+                    problem = f"holds more than {_LARGEST_RATIO} times its own size"
+                    raise InputError(problem, "unpack it by hand, if it is no trap", path=path)
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"is not a readable {compression} file ({reason})", "restore it", path=path) from None
+    return b"".join(parts)
+
+
+def _zst(stream: IO[bytes]) -> Any:
+    import pyarrow as pa
+
+    return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
