@@ -165,7 +165,7 @@ def compare(
     from inference.evaluate import evaluate, pairs_matrix
     from inference.explicit import evaluate_ratings, predictor
     from inference.fitting import load
-    from inference.rivals import RATING_RIVALS, RIVALS
+    from inference.rivals import RATING_RIVALS, RIVALS, settings_of
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -235,7 +235,9 @@ def compare(
             if explicit[0]:
                 look(name, None, RATING_RIVALS[name](dataset, split))
             else:
-                look(name, RIVALS[name](dataset, split))
+                score_block = RIVALS[name](dataset, split)
+                look(name, score_block)
+                notes += [f"{name}: {settings_of(score_block)}."] if settings_of(score_block) != "fixed" else []
         except PyroCvaeError as error:
             notes.append(f"{name}: {error}.")
     on_step(n_models, n_models, "")

@@ -341,7 +341,8 @@ class EvaluateOptions:
 class Comparison:
     """Models on one split of one data set: ``rows`` are (name, evaluation), or (name, why there is none).
 
-    ``explicit`` says that they predict ratings, and do not rank; ``candidates`` which items are ranked, if not all.
+    ``explicit`` says that they predict ratings, and do not rank; ``candidates`` which items are ranked, if not all;
+    ``settings`` of rivals, in words, by name.
     """
 
     dataset: Dataset
@@ -349,6 +350,7 @@ class Comparison:
     rows: list[tuple[str, Evaluation | RatingEvaluation | str]]
     explicit: bool = False
     candidates: CandidateSet | None = None
+    settings: dict[str, str] = field(default_factory=dict)
 
     @property
     def evaluations(self) -> list[tuple[str, Any]]:
@@ -393,7 +395,7 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
     from inference.average import list_scores
     from inference.candidates import read_candidates
     from inference.explicit import evaluate_ratings, predictor
-    from inference.rivals import RATING_RIVALS, RIVALS
+    from inference.rivals import RATING_RIVALS, RATING_SETTINGS, RIVALS, settings_of
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -429,6 +431,7 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
             asked["candidates"] = comparison.candidates
             for name, of_ratings in RATING_RIVALS.items() if comparison.explicit else ():
                 predict = of_ratings(comparison.dataset, comparison.split)
+                comparison.settings[name] = RATING_SETTINGS.get(name, "fixed")
                 comparison.rows.append((name, evaluate_ratings(predict, comparison.split)))
             for name, factory in () if comparison.explicit else RIVALS.items():
                 try:
@@ -436,6 +439,7 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
                 except PyroCvaeError as error:
                     comparison.rows.append((name, str(error)))
                     continue
+                comparison.settings[name] = settings_of(score_block)
                 comparison.rows.append((name, evaluate(score_block, comparison.split, **asked)))
     return list(comparisons.values())
 

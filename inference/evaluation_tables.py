@@ -21,6 +21,7 @@ def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
     where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
     title = f"{protocol} protocol; {where}; split {split_name(comparison.split)}"
     notes = [f"{name}: {result}" for name, result in comparison.rows if isinstance(result, str)]
+    notes += _settings(comparison)
     if comparison.candidates is not None:
         notes.append(comparison.candidates.told(comparison.split))
     if protocol == "paper":
@@ -86,6 +87,7 @@ def rating_report(comparison: Comparison) -> list[Sheet | str]:
         title,
         means,
         *notes,
+        *_settings(comparison),
         "log density: mean over ratings of log p(rating), nats; in 90 %: share of ratings within that "
         "central interval. A point estimate has the noise alone in its intervals.",
         *_users_apart(comparison, head),
@@ -93,6 +95,13 @@ def rating_report(comparison: Comparison) -> list[Sheet | str]:
         groups,
         "cold: no training rating; warm: up to the median number of ratings of rated items; hot: more.\n",
     ]
+
+
+def _settings(comparison: Comparison) -> list[str]:
+    """How the rivals came to their settings."""
+    chosen = [f"{name}: {settings}." for name, settings in comparison.settings.items() if settings != "fixed"]
+    fixed = [name for name, settings in comparison.settings.items() if settings == "fixed"]
+    return chosen + ([f"{', '.join(fixed)}: no setting was chosen for these data."] if fixed else [])
 
 
 def _users_apart(comparison: Comparison, head: dict[str, str]) -> list[Sheet | str]:
@@ -129,7 +138,7 @@ def means_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 "split": split_name(comparison.split),
                 "split_fingerprint": comparison.split.fingerprint(),
                 "protocol": result.protocol,
-            }
+            } | ({"settings": comparison.settings[model]} if model in comparison.settings else {})
             n_relevant = "n_test" if comparison.explicit else "n_relevant"
             counts = result.per_user.loc[~result.per_user["tuning"], n_relevant]
             headline = {"users": "headline", "items": "all", "n_users": len(counts), "n_pairs": int(counts.sum())}

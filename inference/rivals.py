@@ -5,12 +5,14 @@ have no words, the cosines are of their pictures and vectors.
 
 A rival is a factory ``(dataset, split) -> score_block``; ``score_block(users (B,)) -> (B, n_items)`` float32 is what
 :func:`inference.evaluate.evaluate` asks for. Each sees the positive pairs of ``split.train`` and the item counts, and
-keeps nothing of size users x items. None has settings that were tuned on a test part.
+keeps nothing of size users x items. Settings of ALS are chosen on a validation part of the training ratings
+(:mod:`inference.rival_settings`), all others are fixed; none is chosen on a test part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,12 +114,27 @@ def svd_prior(
     return lambda rows: u.loc[torch.from_numpy(rows)] @ v.loc.T
 
 
-def als(dataset: Dataset, split: Split) -> ScoreBlock:
-    """Matrix factorisation without content, :func:`als_factors` with the paper's K, a, b and lambda_u: u_i . v_j."""
+@dataclass(frozen=True)
+class TunedScores:
+    """Scores of a rival, ``users (B,) -> (B, n_items)``, and the settings that were chosen for it, in words."""
+
+    score_block: ScoreBlock
+    settings: str
+
+    def __call__(self, users: np.ndarray) -> torch.Tensor:
+        """The scores of a block of users."""
+        return self.score_block(users)
+
+
+def als(dataset: Dataset, split: Split) -> TunedScores:
+    """Matrix factorisation without content, u_i . v_j of :func:`als_factors`, with settings chosen for the split."""
     import torch
 
-    users_by_factors, items_by_factors = als_factors(split)
-    return lambda users: users_by_factors[torch.from_numpy(users)] @ items_by_factors.T
+    from inference.rival_settings import als_settings
+
+    chosen = als_settings(split)
+    u, v = als_factors(split, chosen.factors, chosen.alpha, 1.0, chosen.regularization)
+    return TunedScores(lambda users: u[torch.from_numpy(users)] @ v.T, str(chosen))
 
 
 def als_factors(
@@ -219,6 +236,15 @@ RATING_RIVALS: dict[str, Callable[[Dataset, Split], Predict]] = {
     "mean": mean_rating,
     "mean and biases": mean_and_biases,
 }
+
+
+RATING_SETTINGS = {"mean and biases": "penalty chosen by five-fold cross-validation of the training ratings"}
+"""Rivals of explicit ratings with settings that are chosen, and how."""
+
+
+def settings_of(score_block: ScoreBlock) -> str:
+    """The settings of a rival in words, and whether they were chosen."""
+    return score_block.settings if isinstance(score_block, TunedScores) else "fixed"
 
 
 def rival(name: str) -> Rival:

@@ -221,12 +221,13 @@ def held_out_cells(dataset: Dataset, fraction: float, seed: int) -> Split:
     return Split(pairs.as_missing(test), pairs.select(test), None, None, protocol)
 
 
-def with_validation(split: Split, fraction: float, seed: int) -> Split:
+def with_validation(split: Split, fraction: float, seed: int, tell: bool = True) -> Split:
     """A validation part that never touches a reported test pair.
 
     Usually a seeded ``fraction`` of each user's training pairs leaves ``train`` (rounded at random so that the expected
     share is exact; every user keeps one or more). Where no user has more than one training pair, a seeded ``fraction``
-    of the users with test pairs becomes ``tuning_users`` instead, and their test pairs the validation part.
+    of the users with test pairs becomes ``tuning_users`` instead, and their test pairs the validation part. ``tell``
+    says in the log what the share became.
     """
     train, rng = split.train, np.random.default_rng(seed)
     counts = train.user_counts
@@ -240,7 +241,7 @@ def with_validation(split: Split, fraction: float, seed: int) -> Split:
         n = max(1, round(fraction * len(able)))
         tuning[rng.permutation(able)[:n]] = True
         protocol["validation"]["kind"] = "tuning users"
-        protocol["validation"] |= _became("validation", fraction, n, len(able), "users", "there are so few")
+        protocol["validation"] |= _became("validation", fraction, n, len(able), "users", "there are so few", tell)
         validation = split.test.select(tuning[split.test.users])
         return replace(split, validation=validation, tuning_users=tuning, protocol=protocol)
     wanted = np.minimum(np.floor(fraction * counts + rng.random(len(counts))), counts - 1)
@@ -252,7 +253,7 @@ def with_validation(split: Split, fraction: float, seed: int) -> Split:
     taken[shuffled[rank < wanted[users]]] = True
     protocol["validation"]["kind"] = "training pairs"
     n, n_taken, why = int(counts.sum()), int(taken.sum()), "every user keeps a training pair"
-    protocol["validation"] |= _became("validation", fraction, n_taken, n, "training pairs", why)
+    protocol["validation"] |= _became("validation", fraction, n_taken, n, "training pairs", why, tell)
     kept = train.as_missing(taken) if split.protocol.get("kind") == "cells" else train.select(~taken)
     return replace(split, train=kept, validation=train.select(taken), protocol=protocol)
 
@@ -302,12 +303,13 @@ def need_test(split: Split) -> None:
         raise InputError(problem, "fit again with another --split, for instance per-user")
 
 
-def _became(flag: str, asked: float, n: int, of: int, what: str, why: str) -> dict[str, float]:
+def _became(flag: str, asked: float, n: int, of: int, what: str, why: str, tell: bool = True) -> dict[str, float]:
     """What a share became, for the protocol and in the log, where that is not what was asked for."""
     share = n / max(1, of)
     if n and abs(share - asked) <= max(0.01, 0.05 * asked):
         return {}
-    log.warning("--%s %g became %.3g: %d of %d %s, since %s", flag, asked, share, n, of, what, why)
+    if tell:
+        log.warning("--%s %g became %.3g: %d of %d %s, since %s", flag, asked, share, n, of, what, why)
     return {"became": round(share, 4)}
 
 

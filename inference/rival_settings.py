@@ -1,0 +1,109 @@
+"""Settings of the rival ALS, chosen as a user would choose them: on a validation part of the training ratings.
+
+Never on test pairs. The validation part is that of the split, or where it has none a seeded fifth of each user's
+training pairs. Where no user has two of them there is nothing to choose on, and the settings are fixed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pyro_cvae.data.splits import Split
+
+CUTOFFS = (50, 300)
+"""Settings are chosen by the mean of recall at these."""
+MOST_USERS = 1000
+"""Users, a seeded sample, whose validation pairs are looked at."""
+MOST_WORK = 1e11
+"""Multiplications that the larger numbers of factors may take together, so that choosing ends on any data."""
+ITERATIONS = 8
+FEW_FACTORS, MORE_FACTORS = 10, (50, 200)
+ALPHAS, REGULARIZATIONS = (1.0, 3.0, 10.0, 30.0, 100.0), (1.0, 10.0, 100.0)
+
+
+@dataclass(frozen=True)
+class ALSSettings:
+    """Of ``implicit``'s ALS: factors, confidence ``alpha`` of a chosen pair in units of that of all others, penalty.
+
+    The defaults are the paper's K, a / b and lambda_u / b.
+    """
+
+    factors: int = 50
+    alpha: float = 100.0
+    regularization: float = 10.0
+    chosen: str = "fixed, since no user has two training pairs to choose them on"
+
+    def __str__(self) -> str:
+        own = f"{self.factors} factors, alpha {self.alpha:g}, regularization {self.regularization:g}"
+        return f"{own}: {self.chosen}"
+
+
+_CHOSEN: dict[str, ALSSettings] = {}  # by the fingerprint of the split, for this process
+
+
+def als_settings(split: Split) -> ALSSettings:
+    """The settings of ALS that rank the validation part best.
+
+    All pairs of ``ALPHAS`` and ``REGULARIZATIONS`` are tried with few factors, the best three of them with more, as far
+    as the data have twice as many rows and these fits cost no more than ``MOST_WORK``.
+    """
+    key = split.fingerprint()
+    if key not in _CHOSEN:
+        part = validation_split(split)
+        _CHOSEN[key] = ALSSettings() if part is None else _best(part)
+    return _CHOSEN[key]
+
+
+def _best(split: Split) -> ALSSettings:
+    users = np.unique(split.test.users[split.test.positive])
+    if len(users) > MOST_USERS:
+        users = np.sort(np.random.default_rng(0).permutation(users)[:MOST_USERS])
+    tried = {(FEW_FACTORS, alpha, penalty): 0.0 for alpha in ALPHAS for penalty in REGULARIZATIONS}
+    for settings in tried:
+        tried[settings] = _recall(split, users, *settings)
+    best, work = sorted(tried, key=lambda one: -tried[one])[:3], 0.0
+    rated = min(int((counts > 0).sum()) for counts in (split.train.user_counts, split.train.item_counts))
+    for factors in (one for one in MORE_FACTORS if 2 * one <= rated):
+        for _, alpha, penalty in best:
+            work += _work(split, factors)
+            if work <= MOST_WORK:
+                tried[factors, alpha, penalty] = _recall(split, users, factors, alpha, penalty)
+    factors, alpha, penalty = max(tried, key=lambda one: tried[one])
+    how = f"the best of {len(tried)} by recall on a validation part of the training ratings"
+    return ALSSettings(factors, alpha, penalty, how)
+
+
+def _recall(split: Split, users: np.ndarray, factors: int, alpha: float, penalty: float) -> float:
+    import torch
+
+    from inference.evaluate import evaluate
+    from inference.rivals import als_factors
+
+    u, v = als_factors(split, factors, alpha, 1.0, penalty, ITERATIONS)
+    found = evaluate(lambda rows: u[torch.from_numpy(rows)] @ v.T, split, cutoffs=CUTOFFS, users=users, ndcg_cutoffs=())
+    return sum(found.all_user_means().values())
+
+
+def _work(split: Split, factors: int) -> float:
+    """Multiplications of a fit: a Gram matrix for each pair, a linear system for each row."""
+    rows = split.train.n_users + split.train.n_items
+    return ITERATIONS * (2.0 * len(split.train) * factors**2 + rows * factors**3 / 3)
+
+
+def validation_split(split: Split) -> Split | None:
+    """The training pairs with a validation part of them as test, or ``None`` where there is nothing to look at."""
+    from pyro_cvae.data.splits import with_validation
+
+    part = split
+    if split.validation is None or not split.validation.positive.any():
+        if split.train.user_counts.max(initial=0) < 2:
+            return None
+        part = with_validation(replace(split, validation=None, tuning_users=None), 0.2, 0, tell=False)
+    validation = part.validation
+    if validation is None or not validation.positive.any() or not part.train.positive.any():
+        return None
+    return replace(part, test=validation, validation=None, tuning_users=None)
