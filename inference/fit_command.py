@@ -7,7 +7,6 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
@@ -77,15 +76,15 @@ def fit_and_report(options: Options) -> None:
     """Load, split, fit, write the run folder, print what was found."""
     from dataclasses import replace
 
-    from pyro_cvae.data.registry import load_dataset
+    from pyro_cvae.data.split_files import label_of, load_data
     from pyro_cvae.data.splits import make_split
 
     data, run = options.data, options.run
     logging.getLogger("pyro_cvae").setLevel(logging.WARNING if run.quiet else logging.INFO)
     if run.out is None:
-        run = replace(run, out=f"runs/{Path(data.data).name.split('.')[0]}-{options.fit.mode}")
+        run = replace(run, out=f"runs/{label_of(data)}-{options.fit.mode}")
         options = replace(options, run=run)
-    dataset = load_dataset(data.data, data.items, data.contents, ratings=data.ratings, reading=data.reading)
+    dataset = load_data(data)
     options = options.for_contents(dataset.contents)
     split = make_split(dataset, data)
     from inference.fitting import fit_with  # what cannot work is refused before torch is imported

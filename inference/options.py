@@ -75,9 +75,12 @@ class DataOptions:
             bigrams are of scripts without blanks between words.
         html: Take tags and entities out of texts (strip) or leave them (keep).
         split: How training and test are told apart (per-user, time, items, cells; none: all pairs train, nothing is
-            evaluated); ignored with ``train_file``.
+            evaluated); ignored with ``train_file`` and ``test_file``.
         train_per_user: Training items per user (the paper's P) of a per-user split.
-        train_file: A file of training rows in CiteULike's format; all other pairs are test.
+        train_file: A file of training pairs: a table with columns user and item, or rows in CiteULike's format. Without
+            ``test_file`` all other pairs are test. Without ``data`` (and with ``items``) the files are the data.
+        validation_file: A file of validation pairs, in the same forms.
+        test_file: A file of test pairs, in the same forms; without ``train_file`` all other pairs train.
         test_fraction: Share of test pairs of a split by time or by cells, or of held-out items of a split by items.
         split_seed: Seed of the split.
         validation: Share of the training ratings (for P = 1: of the users) that early stopping and tuning look at.
@@ -98,6 +101,8 @@ class DataOptions:
     split: str = "per-user"
     train_per_user: int = 10
     train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
     test_fraction: float = 0.2
     split_seed: int = 0
     validation: float = 0.0
@@ -113,6 +118,11 @@ class DataOptions:
         _check(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "0 or more and below 2^32")
         _check(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
         _check(0 <= self.validation < 1, "validation", self.validation, "at least 0 and below 1")
+        parts = self.train_file or self.test_file
+        alone = "beside --train-file or --test-file"
+        _check(self.validation_file is None or parts is not None, "validation_file", self.validation_file, alone)
+        both = self.validation_file is not None and self.validation > 0
+        _check(not both, "validation", self.validation, "left out with --validation-file")
         _choice("scaling", self.scaling, ("auto", "none", "binary", "word-max", "row-max", "tfidf", "tfidf-counts"))
 
     @property
@@ -125,7 +135,7 @@ class DataOptions:
             self.tokenizer,
             self.html,
             self.min_rating,
-            need_time=self.split == "time" and self.train_file is None,
+            need_time=self.split == "time" and self.train_file is None and self.test_file is None,
         )
 
 

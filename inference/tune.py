@@ -395,7 +395,7 @@ def keeps_validation(split: Split, options: Options) -> bool:
     At one training item a user the part was made of test pairs, whose users the headline mean leaves out; and early
     stopping needs one to look at.
     """
-    return split.tuning_users is not None or options.fit.patience > 0
+    return split.tuning_users is not None or options.fit.patience > 0 or options.data.validation_file is not None
 
 
 def write_settings(
@@ -421,7 +421,7 @@ def write_settings(
     recalls = ", ".join(f"{name} {value:.4f}" for name, value in best.user_attrs["recalls"].items())
     comments = (
         f"Found by {command}",
-        f"{recalls} on the validation part (--validation {base.data.validation:g}).",
+        f"{recalls} on the validation part ({_validation_words(base)}).",
         f"The best of trials: {_counts(study)}; it is number {best.number}.",
         f"Fit with {_fit_command(tune, path)}: " + ("with" if keep else "without") + " the validation part held back.",
         f"pyro-cvae {version()}; data {identity['data fingerprint']}; split {identity['split fingerprint']}.",
@@ -435,6 +435,14 @@ def write_settings(
 
     with whole_file(path) as new:
         new.write_text(text, encoding="utf-8")
+
+
+def _validation_words(base: Options) -> str:
+    """Where the validation part is from."""
+    data = base.data
+    if data.validation_file is not None:
+        return f"--validation-file {data.validation_file}"
+    return f"--validation {data.validation:g}"
 
 
 def _fit_command(tune: TuneOptions, path: Path) -> str:
@@ -470,19 +478,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     if tune.method != method:
         raise InputError(f"{method!r} is read as the method, but {tune.method!r} is it", "give the method first")
     base = Options(data, model, fit, own, RunOptions())
-    if not data.validation:
+    if not data.validation and data.validation_file is None:
         raise InputError("--validation is 0.0, but the search needs a validation part", "give --validation 0.2")
-    name = f"runs/tune-{Path(data.data).name.split('.')[0]}-{method}.yaml"
+    from pyro_cvae.data.split_files import label_of, load_data
+
+    name = f"runs/tune-{label_of(data)}-{method}.yaml"
     out = Path(name if tune.out is None else tune.out)
     path = out.with_suffix(".db") if tune.storage is None else Path(tune.storage)
     if out.exists() and not path.exists():
         raise InputError("is there already, but no trials are", "choose another --out, or remove it", path=out)
     dimensions(tune.search, base)
 
-    from pyro_cvae.data.registry import load_dataset
     from pyro_cvae.data.splits import make_split
 
-    dataset = load_dataset(data.data, data.items, data.contents, ratings=base.data.ratings, reading=data.reading)
+    dataset = load_data(base.data)
     base = base.for_contents(dataset.contents)
     split = make_split(dataset, data)
     identity = identity_of(tune, base, dataset, split)

@@ -45,9 +45,9 @@ def load_atomic(
             raise InputError(f"has {len(found)} .inter files", "keep one, or give its path", path=path)
         path = found[0]
     reading = reading or Reading()
-    pairs, _ = _read(path, reading)
+    pairs, _ = read_atomic(path, reading)
     item_path = path.with_suffix(".item") if items is None else Path(items)
-    table, types = _read(item_path, reading)
+    table, types = read_atomic(item_path, reading)
     sequences = [name for name, kind in types.items() if kind == "token_seq"]
     if not sequences and not contents:
         raise InputError("has no token_seq column", "add the text of the items", path=item_path, line=1)
@@ -64,7 +64,7 @@ def load_atomic(
     return build(pairs, texts, path.stem, n_words, unknown, ratings, contents)
 
 
-def _read(path: Path, reading: Reading) -> tuple[Table, dict[str, str]]:
+def read_atomic(path: Path, reading: Reading) -> tuple[Table, dict[str, str]]:
     """The rows of an atomic file, and the type of each column."""
     header, *rows = files.read_lines(path)
     types: dict[str, str] = {}

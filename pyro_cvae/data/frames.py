@@ -125,13 +125,13 @@ def read_pairs(
     With ``ratings`` "stars" there must be a column ``rating``; otherwise pairs whose rating says that they are no
     choices are left out. Raises InputError.
     """
-    table = _pairs(read_table(path, reading), ratings)
+    table = pairs_of(read_table(path, reading), ratings)
     ((users,), (items,)) = ids_of("user", table), ids_of("item", table)
     weights = numbers_of(table, "weight", _weight, _A_WEIGHT)
     return users, items, weights, numbers_of(table, "rating", plain_number, "a finite number")
 
 
-def _pairs(table: Table, ratings: str) -> Table:
+def pairs_of(table: Table, ratings: str) -> Table:
     """The columns of a table of pairs and its rows with ids; of clicks those that are choices, without ratings."""
     stars = ratings == "stars"
     table = with_ids(table.pick(STARS, ("user", "item", "rating") if stars else ("user", "item")), "user", "item")
@@ -152,7 +152,7 @@ def build(
         raise InputError(f"unknown policy {unknown!r} for pairs of unknown items", "use error or drop")
     if ratings not in ("clicks", "stars"):
         raise InputError(f"ratings cannot be read as {ratings!r}", "use clicks or stars")
-    pairs = _pairs(pairs, ratings)
+    pairs = pairs_of(pairs, ratings)
     own = [source for source in contents if source.path is None and source.name in items.columns]
     wanted = {**{source.name: (source.name,) for source in own}, **ITEMS}
     items = with_ids(items.pick(wanted, ("item",) if contents else ("item", "text")), "item")

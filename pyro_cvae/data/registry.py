@@ -100,10 +100,7 @@ def load_dataset(
     """
     sources = parse_all(contents)
     reading = reading or Reading()
-    if not reading.own_words:  # the caller's own word
-        from pyro_cvae.data.text import consent
-
-        consent([reading.tokenizer])
+    consent_to(reading)
     dataset = _load(os.fspath(name_or_path), items, sources, ratings, reading)
     if ratings == "stars":
         check_stars(dataset)
@@ -112,6 +109,14 @@ def load_dataset(
     from pyro_cvae.data.readers import with_contents
 
     return with_contents(dataset, sources, reading=reading)
+
+
+def consent_to(reading: Reading) -> None:
+    """A tokenizer that the caller names is the caller's own word that it may be imported."""
+    if not reading.own_words:
+        from pyro_cvae.data.text import consent
+
+        consent([reading.tokenizer])
 
 
 def check_stars(dataset: Dataset) -> None:

@@ -6,11 +6,12 @@ import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-from pyro_cvae.data import citeulike, files
+from pyro_cvae.data import files
 from pyro_cvae.data.dataset import Dataset, read_interactions
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
@@ -155,24 +156,23 @@ def nothing_held_out(dataset: Dataset) -> Split:
 
 
 def from_file(dataset: Dataset, path: files.PathLike) -> Split:
-    """The training rows of a file in CiteULike's format (the authors' ``cf-train-P-users.dat``), the rest test.
+    """The training pairs of a file, the rest test; see :func:`from_files`."""
+    return from_files(dataset, SimpleNamespace(train_file=str(path)))
 
-    The file speaks of users and items by number, so the ids of the data must be 0, 1, 2, ... Raises InputError, with
-    the line, for a malformed row or a pair that is not in the data.
+
+def from_files(dataset: Dataset, options: Any) -> Split:
+    """The split that files say (``train_file``, ``validation_file``, ``test_file`` of ``DataOptions``).
+
+    Each is a table with the user's own ids, or rows in CiteULike's format (the authors' ``cf-train-P-users.dat``);
+    what is in none of them, see :func:`pyro_cvae.data.split_files.masks_of`. Raises InputError with file and line.
     """
+    from pyro_cvae.data.split_files import masks_of
+
     pairs = dataset.interactions
-    for ids in (dataset.user_ids, dataset.item_ids):
-        if ids.dtype == object or not np.array_equal(ids, np.arange(len(ids))):
-            raise InputError("a file of training rows needs data whose ids are 0, 1, 2, ...", "use --split", path=path)
-    starts, items = citeulike.read_lists(path, pairs.n_items, pairs.n_users)
-    keys = np.repeat(np.arange(pairs.n_users), np.diff(starts)) * pairs.n_items + items
-    known = np.isin(keys, pairs.keys, assume_unique=True)
-    if not known.all():
-        user, item = divmod(int(keys[np.argmin(known)]), pairs.n_items)
-        problem = f"user {user} has no item {item} in the data"
-        raise InputError(problem, "use the file of these data", path=path, line=user + 1)
-    test = pairs.observed & ~np.isin(pairs.keys, keys, assume_unique=True)
-    return _split(pairs, test, {"kind": "file", "file": Path(path).name})
+    masks, protocol = masks_of(dataset, options)
+    test = masks.get("test", np.zeros(len(pairs), bool))
+    validation = pairs.select(masks["validation"]) if "validation" in masks else None
+    return Split(pairs.select(masks["train"]), pairs.select(test), validation, None, protocol)
 
 
 def by_time(dataset: Dataset, test_fraction: float) -> Split:
@@ -264,8 +264,10 @@ def make_split(dataset: Dataset, options: Any) -> Split:
     A data set whose every cell is stored is split by cells (:func:`held_out_cells`) where ``per-user`` is asked: its
     ratings are real numbers, and a cell that is not trained on is unknown, not a zero.
     """
-    if options.train_file is not None:
-        split = from_file(dataset, options.train_file)
+    from pyro_cvae.data.split_files import given_files
+
+    if given_files(options):
+        split = from_files(dataset, options)
     elif options.split == "time":
         split = by_time(dataset, options.test_fraction)
     elif options.split == "items":
@@ -292,8 +294,10 @@ def told(split: Split) -> str:
     if not apart:
         return f"all {n_train:,} pairs train, none is held out"
     parts = [f"{n_test:,} test pairs"] + ([f"{n_validation:,} validation pairs"] if n_validation else [])
-    share = apart / (n_train + apart)
-    return f"{n_train:,} pairs train; {share:.0%} are held out: {', '.join(parts)} (--split none fits all)"
+    share, how = apart / (n_train + apart), "--split none fits all"
+    if str(split.protocol.get("kind")).startswith("file"):
+        how = "by the files"
+    return f"{n_train:,} pairs train; {share:.0%} are held out: {', '.join(parts)} ({how})"
 
 
 def need_test(split: Split) -> None:

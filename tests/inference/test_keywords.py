@@ -21,7 +21,7 @@ OTHER = {  # a value that is not the default, and that goes with the defaults of
     **{"unrated": "zeros", "parametrization": "non-centred", "mode": "map", "guide": "structured", "start": "svd"},
     **{"device": "cuda", "dtype": "float64", "out": "folder", "word_dropout": 0.25, "kl_warmup": 3, "validation": 0.3},
     **{"kl_weight": 0.5, "radius": 2.0, "part_dropout": 0.5, "test_fraction": 0.3, "learning_rate": 0.5},
-    **{"pretrain_learning_rate": 0.5, "precision_prior": 2.0},
+    **{"pretrain_learning_rate": 0.5, "precision_prior": 2.0, "columns": ("user=userId",), "min_rating": 4.0},
 }
 BESIDE = {  # what a value needs of the other options
     "content_likelihood": {"scaling": "none"},
@@ -60,7 +60,7 @@ def value_of(field):
     default = field.default
     if isinstance(default, bool):
         return not default
-    if isinstance(default, str):  # of a choice that OTHER does not know
+    if not isinstance(default, int | float):  # of a choice that OTHER does not know
         return default
     return default + (1 if isinstance(default, int) else 0.5)
 

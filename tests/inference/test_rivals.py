@@ -245,11 +245,22 @@ def citeulike_t():
 )
 def test_rivals_on_the_authors_splits_have_the_known_recall(citeulike_t, name, p, at_50, at_300):
     dataset, splits = citeulike_t
-    evaluation = evaluate(RIVALS[name](dataset, splits[p]), splits[p], cutoffs=(50, 300))
+    u, v = als_factors(splits[p]) if name == "als" else (None, None)  # the paper's K, a, b and lambda_u
+    score_block = (
+        (lambda users: u[torch.from_numpy(users)] @ v.T) if name == "als" else RIVALS[name](dataset, splits[p])
+    )
+    evaluation = evaluate(score_block, splits[p], cutoffs=(50, 300))
     tolerance = 0.006 if name.startswith("svd") else 0.001
     assert evaluation.n_users_evaluated == {1: 7947, 10: 2598}[p]
     assert evaluation.means()["recall@50"] == pytest.approx(at_50, abs=tolerance)
     assert evaluation.means()["recall@300"] == pytest.approx(at_300, abs=tolerance)
+
+
+@pytest.mark.realdata
+def test_als_with_chosen_settings_is_no_worse_than_with_the_papers(citeulike_t):
+    dataset, splits = citeulike_t
+    evaluation = evaluate(RIVALS["als"](dataset, splits[10]), splits[10], cutoffs=(50, 300))
+    assert evaluation.means()["recall@50"] > 0.228 - 0.01 and evaluation.means()["recall@300"] > 0.423 - 0.01
 
 
 @pytest.mark.realdata
