@@ -905,23 +905,15 @@ def _named(ids: Sequence[str], path: str | None) -> list[str] | None:
 
 
 def read_pairs(path: str) -> list[tuple[Any, Any]]:
-    """Pairs of ids from a CSV or Parquet file with columns user and item. Raises InputError."""
-    import pandas as pd
+    """Pairs of ids from a table with columns user and item (:mod:`pyro_cvae.data.frames`). Raises InputError."""
+    from pyro_cvae.data.cells import ids_of, with_ids
+    from pyro_cvae.data.frames import PAIRS, read_table
 
-    try:
-        table = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path, dtype=str)
-    except FileNotFoundError:
-        raise InputError("no such file", "check the path after --pairs", path=path) from None
-    except (ValueError, OSError) as error:
-        raise InputError(
-            f"cannot be read: {str(error).splitlines()[0]}", "give a CSV or Parquet file", path=path
-        ) from None
-    missing = {"user", "item"} - set(table.columns)
-    if missing:
-        raise InputError(f"has no column {min(missing)!r}", "name the columns user and item", path=path)
-    if not len(table):
-        raise InputError("holds no pair", "write one pair a line", path=path)
-    return list(zip(table["user"].tolist(), table["item"].tolist(), strict=True))
+    table = with_ids(
+        read_table(path).pick({name: PAIRS[name] for name in ("user", "item")}, ("user", "item")), "user", "item"
+    )
+    ((users,), (items,)) = ids_of("user", table), ids_of("item", table)
+    return list(zip(users, items, strict=True))
 
 
 def _print(tree: Any, path: str | None, about: str, format: str) -> None:

@@ -61,8 +61,9 @@ def read_candidates(path: str, dataset: Dataset) -> CandidateSet:
     """
     from scipy.sparse import csr_matrix
 
-    from pyro_cvae.data.files import read_lines
-    from pyro_cvae.data.frames import PAIRS, Table, read_table
+    from pyro_cvae.data.delimited import read_lines
+    from pyro_cvae.data.frames import PAIRS, read_table
+    from pyro_cvae.data.table import Table
 
     if any(ending in TABLES for ending in map(str.lower, Path(path).suffixes)):
         wanted = {name: PAIRS[name] for name in ("user", "item")}

@@ -39,7 +39,12 @@ class Lines:
             return
         self._free -= 1
         self._phase, self._last = phase, now
-        print(f"{phase}{note and ' '}{note} [{now - self._began:.0f} s]", file=self._stream or sys.stderr, flush=True)
+        try:
+            print(
+                f"{phase}{note and ' '}{note} [{now - self._began:.0f} s]", file=self._stream or sys.stderr, flush=True
+            )
+        except BrokenPipeError:  # nobody reads any more, and the work goes on
+            self._patient, self._last = True, float("inf")
 
 
 @contextmanager

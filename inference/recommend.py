@@ -338,11 +338,11 @@ def _as_ids(asked: Sequence[Any], known: np.ndarray) -> np.ndarray:
     return np.array(list(map(int, asked)), np.int64) if whole else np.array(list(map(str, asked)), object)
 
 
-def read_ids(path: str) -> list[str]:
+def read_ids(path: str, encoding: str = "") -> list[str]:
     """Ids of a file, one a line; empty lines are skipped. Raises InputError if there is none."""
-    from pyro_cvae.data.files import read_lines
+    from pyro_cvae.data.delimited import read_lines
 
-    ids = [line.strip() for line in read_lines(path) if line.strip()]
+    ids = [line.strip() for line in read_lines(path, encoding) if line.strip()]
     if not ids:
         raise InputError("holds no id", "write one id a line", path=path)
     return ids
@@ -382,7 +382,8 @@ def main() -> None:
     fit, new_user = _opened(options)
     known_users, known_items = fit.dataset.user_ids, fit.dataset.item_ids
     candidates, exclude = (
-        None if path is None else _typed(read_ids(path), known_items) for path in (options.candidates, options.exclude)
+        None if path is None else _typed(read_ids(path, options.encoding), known_items)
+        for path in (options.candidates, options.exclude)
     )
     if options.similar:
         asked = _typed(options.similar, known_items)
@@ -390,7 +391,8 @@ def main() -> None:
             fit, asked, options.top, candidates=candidates, exclude=exclude or (), unknown=options.unknown
         )
     else:
-        named = _typed([*options.user, *(read_ids(options.users_from) if options.users_from else [])], known_users)
+        listed = read_ids(options.users_from, options.encoding) if options.users_from else []
+        named = _typed([*options.user, *listed], known_users)
         named += _folded_ids(fit)
         if not named:
             raise InputError(

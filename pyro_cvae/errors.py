@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pyro_cvae.text import log_to_stderr, visible
+from pyro_cvae.text import log_to_stderr, visible, write_anything
 
 
 class PyroCvaeError(Exception):
@@ -52,6 +52,7 @@ def run_command(main: Callable[[], None]) -> int:
         raise SystemExit(128 + signum)
 
     signal.signal(signal.SIGTERM, terminate)
+    write_anything()
     log_to_stderr()
     try:
         main()

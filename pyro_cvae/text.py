@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
+import sys
 
 _CONTROL = re.compile(
     "["
@@ -38,6 +40,28 @@ class VisibleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The message of the record, as :func:`visible_lines` has it."""
         return visible_lines(super().format(record))
+
+
+def write_anything() -> None:
+    r"""Let stdout and stderr write what their encoding does not have, and lone surrogates, as escapes (``\u65e5``)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def encodable(text: str, errors: str = "backslashreplace") -> str:
+    r"""The text itself, or where it has lone surrogates one that a file can hold; pairs of them become their character.
+
+    ``errors`` is "replace" (each becomes U+FFFD) or "backslashreplace" (each becomes its escape, ``\ud800``).
+    """
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        paired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    if errors == "replace":
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in paired)
+    return paired.encode("utf-8", errors).decode()
 
 
 def log_to_stderr() -> None:

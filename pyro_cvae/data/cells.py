@@ -14,6 +14,7 @@ import numpy as np
 from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.html import without_tags
 from pyro_cvae.data.table import Table
+from pyro_cvae.text import encodable
 
 A_TIME = "a number or a date like 2026-11-23T09:30:00"
 _ABSENT = ("na", "n/a", "nan", "null", "none", "nil", "-", "?", "\\n")
@@ -293,18 +294,6 @@ def texts_of(table: Table, column: str) -> list[str]:
     if tagged:
         table.tell("HTML was taken out of %d texts of the column %s (--html keep leaves it)", tagged, column)
     return texts
-
-
-def encodable(text: str, errors: str) -> str:
-    """The text itself, or where it has lone surrogates one without; pairs of surrogates become their character."""
-    try:
-        text.encode()
-        return text
-    except UnicodeEncodeError:
-        paired = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-    if errors == "replace":
-        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in paired)
-    return paired.encode("utf-8", errors).decode()
 
 
 def _as_text(value: Any) -> str | None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from pyro_cvae.data.cells import absent, plain_number, with_points
 from pyro_cvae.data.table import Table
-from pyro_cvae.errors import InputError
 
 _WORDS = dict.fromkeys(("true", "yes", "like", "liked"), 1.0) | dict.fromkeys(("false", "no"), 0.0)
 _WORDS |= dict.fromkeys(("dislike", "disliked"), -1.0)
@@ -34,7 +33,6 @@ def choices_of(pairs: Table) -> Table:
     if not len(stated):
         pairs.tell("the column rating has no number and is left out: all %d pairs count as chosen", len(numbers))
         return without
-    low, high = stated.min(), stated.max()
     kept = ~(numbers < least) & ~np.isnan(numbers) if least is not None else ~(numbers <= 0)
     if not kept.any():
         bound = "above 0" if least is None else f"of {least:g} or more"
@@ -46,9 +44,10 @@ def choices_of(pairs: Table) -> Table:
         pairs.tell(
             "%d of %d pairs have a rating of 0 or less, are no choices and were left out; " + _OTHERS, n_out, len(kept)
         )
-    if least is None and low < high and (stated > 0).sum() and len(set(stated[stated > 0].tolist())) > 1:
-        lowest = float(stated[stated > 0].min())
-        pairs.tell("ratings from %g to %g count alike, those of %g as chosen too; " + _OTHERS, low, high, lowest)
+    chosen = stated[stated > 0]
+    if least is None and chosen.min(initial=np.inf) < chosen.max(initial=-np.inf):
+        low = chosen.min()
+        pairs.tell("ratings from %g to %g count alike, those of %g as chosen too; " + _OTHERS, low, chosen.max(), low)
     return without if kept.all() else without.keep(np.flatnonzero(kept).tolist())
 
 
@@ -74,9 +73,3 @@ def _numbers(pairs: Table, strict: bool) -> list[float | None]:
     if odd:
         pairs.tell("%d ratings are no numbers (%r and others) and are passed over", odd.total(), next(iter(odd)))
     return numbers
-
-
-def check_stars(ratings: str, least: float | None) -> None:
-    """Raise InputError where a bound of choices is given for ratings that are read as stars."""
-    if ratings == "stars" and least is not None:
-        raise InputError(f"--min-rating {least:g} is of clicks", "leave it out with --ratings stars")

@@ -18,6 +18,7 @@ from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, describe, of_pa
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.sources import check_name
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import encodable
 
 SCHEMA = 1
 SCHEMA_OF_OTHERS = 2  # with contents that a reader of the first schema would not see
@@ -64,7 +65,10 @@ class Dataset:
                 "give one row of content for each item",
             )
         if self.titles is not None:
-            object.__setattr__(self, "titles", np.asarray(self.titles, object))
+            titles = np.asarray(self.titles, object)
+            if any(isinstance(title, str) and encodable(title, "replace") is not title for title in titles):
+                titles = np.array([encodable(str(title), "replace") for title in titles], object)
+            object.__setattr__(self, "titles", titles)
             if len(self.titles) != self.n_items:
                 raise InputError(f"{len(self.titles)} titles for {self.n_items} items", "give one for each item")
         object.__setattr__(self, "others", dict(self.others))
@@ -269,12 +273,15 @@ def read_interactions(columns: dict[str, np.ndarray], n_users: int, n_items: int
 
 
 def typed_ids(ids: Any, what: str) -> np.ndarray:
-    """Ids as one typed array: int64, or object holding str; raises InputError for mixed or other types."""
+    """Ids as one typed array: int64, or object holding str; raises InputError for mixed or other types.
+
+    Lone surrogates, which no file can hold, are written as escapes.
+    """
     if isinstance(ids, np.ndarray) and np.issubdtype(ids.dtype, np.integer):
         return ids.astype(np.int64)
     values = ids.tolist() if hasattr(ids, "tolist") else list(ids)
     if all(isinstance(value, str) for value in values):
-        return np.array([str(value) for value in values], object)
+        return np.array([encodable(str(value)) for value in values], object)
     if all(isinstance(value, int | np.integer) and not isinstance(value, bool) for value in values):
         try:
             return np.array(values, np.int64)

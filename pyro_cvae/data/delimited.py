@@ -8,6 +8,7 @@ import csv
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections import Counter
 from collections.abc import Callable
@@ -112,6 +113,15 @@ def _rows(
         if n:
             log.warning("%s: %d %s", path, n, what)
     return header, rows, lines
+
+
+def read_lines(path: str | Path, encoding: str = "") -> list[str]:
+    """The lines of a text file of any encoding and line ends; InputError where it is empty or cannot be read."""
+    path = Path(path)
+    raw = files.read_bytes(path)
+    if compression := ending_of(path)[1]:
+        raw = decompressed(raw, path, compression)
+    return re.split(r"\r\n|\r|\n", decoded(raw, path, encoding))
 
 
 def separator_of(text: str, reading: Reading) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,8 +99,10 @@ def whole_file(path: PathLike) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as UTF-8 JSON."""
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    """Write ``value`` as UTF-8 JSON, lone surrogates as escapes."""
+    text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
+    lone = re.compile("[\ud800-\udfff]").sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    path.write_text(lone, encoding="utf-8")
 
 
 def read_json(path: Path, *schemas: int) -> dict[str, Any]:

@@ -506,7 +506,7 @@ def test_the_command_writes_what_was_asked(run, tmp_path, capsys):
         (["--out", "x.nc", "--max-memory", "0"], "--max-memory is 0"),
         (["--out", "x.nc", "--user", "nobody"], "no user has the id 'nobody'"),
         (["--out", "x.nc", "--pairs", "none.csv"], "none.csv: no such file"),
-        (["--out", "x.nc", "--pairs", "wrong.csv"], "has no column 'item'"),
+        (["--out", "x.nc", "--pairs", "wrong.csv"], "has no column item"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(run, argv, said, tmp_path, monkeypatch, capsys):

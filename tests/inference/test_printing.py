@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -153,3 +155,23 @@ def test_a_fit_without_a_terminal_writes_a_line_an_epoch(tmp_path, monkeypatch, 
     places = [["content", "1/7"], ["content", "2/7"], *(["joint", f"{k}/7"] for k in (3, 4, 5))]
     places += [["sweep", "6/7"], ["sweep", "7/7"]]
     assert lines == ([] if quiet else places)
+
+
+def test_a_reader_that_has_gone_does_not_stop_the_work():
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    lines = Lines(Gone())
+    for epoch in range(3):
+        lines.tell("joint", f"{epoch}/3")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_any_text_can_be_written_to_any_stream(encoding):
+    code = "from pyro_cvae.errors import run_command; run_command(lambda: print('日本 \\ud800 ü'))"
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    expected = "日本 \\ud800 ü".encode(encoding, "backslashreplace")
+    assert done.stdout.strip() == expected

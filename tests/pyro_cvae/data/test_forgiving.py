@@ -7,6 +7,7 @@ import logging
 import lzma
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from inference.recommend import read_ids
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.frames import from_frames, load_tables
 from pyro_cvae.data.reading import Reading
@@ -504,3 +506,19 @@ def test_parquet_tables_have_the_same_repairs(tmp_path):
     data = load_tables(tmp_path / "p.parquet", tmp_path / "i.parquet", contents=[Source("title")])
     assert (data.user_ids.tolist(), data.item_ids.tolist()) == (["ana"], [1, 2])
     assert data.titles.tolist() == ["1984", ""]
+
+
+def test_a_data_set_made_by_hand_can_be_saved(tmp_path):
+    data = from_frames({"user": [1], "item": [1]}, {"item": [1], "text": ["sail"]})
+    odd = replace(data, item_ids=np.array(["a\ud800"], object), titles=np.array(["\ud83d\ude00\udfff"], object))
+    assert (odd.item_ids.tolist(), odd.titles.tolist()) == (["a\\ud800"], ["😀\ufffd"])
+    replace(odd, name="folder\udcff").save(tmp_path / "saved")
+    again = Dataset.load(tmp_path / "saved")
+    assert (again.fingerprint(), again.name) == (odd.fingerprint(), "folder\udcff")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
+def test_lists_of_ids_of_any_line_end_and_encoding(tmp_path, encoding):
+    (tmp_path / "ids.txt").write_bytes("größe\r\n\r\n 7 \rb\n".encode(encoding))
+    named = "latin-1" if encoding == "latin-1" else ""
+    assert read_ids(str(tmp_path / "ids.txt"), named) == ["größe", "7", "b"]
