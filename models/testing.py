@@ -24,9 +24,10 @@ from torch.distributions import Distribution, constraints
 from models.contents import ContentDistribution, ContentLikelihood
 from models.contents.product import Product
 from models.networks.mlp import MLPDecoder
-from models.rows import SparseRows
+from models.rows import DenseRows, SparseRows
 from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, in_float64, moved, quantile
 from models.testing_contents import ProductKit, SequenceKit
+from models.testing_inputs import ASKED, candidate_rows, compositions, texts
 from models.testing_ratings import check_rating_likelihood
 from pyro_cvae.errors import InputError
 
@@ -35,8 +36,6 @@ __all__ = ["check_likelihood", "check_rating_likelihood"]
 Params = dict[str, Tensor]
 
 N_ITEMS, N_FEATURES, N_FACTORS = 7, 5, 3
-CANDIDATES = (-1.0, 0.5, 2.0)
-"""Values of which those outside the support have to be refused."""
 LARGEST_COUNT = 150
 """Supports of counts are summed up to this, for two features."""
 
@@ -48,33 +47,43 @@ def check_likelihood(likelihood: type[ContentLikelihood], /, *, seed: int = 0, *
       rows of the whole; no item's value depends on another's; the type is that of the parameters;
     - parameters: gradients reach every weight of the decoder's heads and every parameter of the likelihood;
       ``initial_bias`` fits the heads;
-    - density: ``log_prob`` is that of ``distribution``, with its gradient; it sums to one over the support of two
+    - density: ``log_prob`` is that of ``distribution``, with its gradient, on contents that the kit makes itself (empty
+      ones, long texts, large counts, sparse rows and dense ones), wherever ``check`` takes them; it
+      sums to one over the support of two
       features (counts, up to 150; of given totals for multinomial ones), or integrates to one over the plane (real
       values). Other supports, and ``pseudo`` likelihoods, have no normaliser that is looked at;
     - support: ``check`` takes what is drawn and refuses values outside the support of ``distribution``;
-    - draws: means and variances of ``sample`` are those of ``distribution`` (two-sided, at most ``FAILURE_RATE`` false
-      alarms over seeds);
+    - draws: as many rows as were asked for, texts as long as was asked for where the length is given, whatever the rows
+      beside them; means and variances of ``sample`` are those of the density (two-sided, at most ``FAILURE_RATE`` false
+      alarms over seeds), of texts of one, four and nine words by the masses of all counts there are;
     - part of the features: where there is ``log_prob_sampled``, it is ``log_prob`` if all features are drawn; over all
       subsets its mean is, or its error falls with their size where ``unbiased`` is False;
     - saved and loaded: the constructor's arguments, the parameters and the buffers are all there is to know.
 
     Of a likelihood of tokens, teacher forcing is held to one token at a time, the masses of all sequences sum to one,
-    and frequencies of draws are compared; of a product, its value is held to its parts one by one, of which some items
-    lack some. What a fit is worth is not tested.
+    and frequencies of draws are compared; of a product each part is checked by itself, and its value held to its parts
+    one by one, of which some items lack some. What a fit is worth is not tested.
     """
     if not (isinstance(likelihood, type) and issubclass(likelihood, ContentLikelihood)):
         raise AssertionError(f"{likelihood}: this is no class of content likelihoods; derive it from ContentLikelihood")
-    kit: type[Kit] = _RowsKit
-    if issubclass(likelihood, Product):
-        kit = ProductKit
-    elif "tokens" in likelihood.reads:
-        kit = SequenceKit
     with in_float64(seed):
-        kit(likelihood, arguments).run()
+        kit = _kit_of(likelihood)(likelihood, arguments)
+        for name, part in kit.each() if isinstance(kit, ProductKit) else ():
+            try:
+                _kit_of(type(part))(type(part), dict(part.made_with)).run()
+            except AssertionError as error:
+                raise AssertionError(f"{likelihood.__name__}: its part {name} breaks the contract: {error}") from error
+        kit.run()
+
+
+def _kit_of(likelihood: type[ContentLikelihood]) -> type[Kit]:
+    if issubclass(likelihood, Product):
+        return ProductKit
+    return SequenceKit if "tokens" in likelihood.reads else _RowsKit
 
 
 class _RowsKit(Kit):
-    """One likelihood of rows of numbers at random parameters of a small decoder, with content drawn from itself."""
+    """One likelihood of rows of numbers at random parameters of a small decoder, with content that the kit makes."""
 
     def __init__(self, cls: type[ContentLikelihood], arguments: dict[str, Any]) -> None:
         super().__init__(cls, arguments)
@@ -85,13 +94,15 @@ class _RowsKit(Kit):
         """All checks, from the ones that others rely on to the subtle ones."""
         self.params = {name: value.detach() for name, value in self.decoder(self.z).items()}
         self.shapes_of_the_distribution()
-        self.obs = self.content()
+        self.obs, self.every = self.content()
+        self.lengths()
         self.support()
         self.shapes()
         self.minibatches()
         self.plates()
         self.gradients()
         self.dense()
+        self.everywhere()
         self.normaliser()
         self.moments()
         self.parts()
@@ -125,19 +136,22 @@ class _RowsKit(Kit):
             problem = f"log_prob fails on {len(obs)} items ({type(error).__name__}: {error})"
             self.fail(problem, "work for any number of items, with parameters (n_items, n_features)", error)
 
-    def content(self) -> SparseRows:
-        """A draw for rows like texts of one to four words, and one empty where the likelihood takes it."""
-        like = torch.zeros(N_ITEMS, N_FEATURES)
-        for row in range(N_ITEMS):
-            words = torch.randint(N_FEATURES, (1 + row % 4,))
-            like[row].index_add_(0, words, torch.ones(len(words)))
-        drawn = self.draw(self.params, SparseRows.from_dense(like)).dense()
-        with_empty = torch.cat([drawn[:-1], torch.zeros(1, N_FEATURES)])
-        found = SparseRows.from_dense(with_empty if self.takes(with_empty) else drawn)
+    def content(self) -> tuple[SparseRows, Tensor]:
+        """Rows for the checks, N_ITEMS of them, and all that the support and ``check`` let in, (n_rows, n_features)."""
+        inside = (lambda rows: torch.ones(len(rows), dtype=torch.bool)) if self.likelihood.pseudo else None
+        inside = inside or _inside(self.distribution(self.params))
+        kinds = [
+            [row for row in rows[inside(rows)] if self.takes(row[None])] for rows in candidate_rows(N_FEATURES).values()
+        ]
         if self.likelihood.pseudo:
-            damped = SparseRows(found.indptr, found.columns, 0.7 * found.values, found.n_columns)
-            found = damped if self.takes(damped.dense()) else found
-        return found
+            kinds.append([0.7 * row for rows in kinds for row in rows if self.takes(0.7 * row[None])])
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*(kind[::-1] for kind in kinds)))
+        found = [row for row in turns if row is not None]
+        if len(found) < N_ITEMS:  # a support that the kit does not know: what is drawn besides
+            like = SparseRows.from_dense(texts((1,) * N_ITEMS, N_FEATURES))
+            found += list(self.draw(self.params, like).dense())
+        every = torch.stack(found)
+        return SparseRows.from_dense(every[torch.randperm(len(every))[:N_ITEMS]]), every
 
     def draw(self, params: Params, like: SparseRows) -> SparseRows:
         drawn = self.likelihood.sample(params, like)
@@ -180,20 +194,36 @@ class _RowsKit(Kit):
         self.require(torch.isfinite(found).all(), "log_prob is not finite on draws of its own", "look for log(0)")
 
     def support(self) -> None:
-        if not self.takes(self.obs.dense()):
-            self.fail("check refuses what sample draws", "let check take exactly the support of distribution")
         if self.likelihood.pseudo:
             return
         inside = _inside(self.distribution(self.params))
-        none, *others = (self.obs.dense() for _ in range(1 + len(CANDIDATES)))
-        none[0] = 0
-        for value, dense in zip(CANDIDATES, others, strict=True):
-            dense[0, 0] = value
-        for what, dense in zip(("an empty row", *(f"{value:g}" for value in CANDIDATES)), (none, *others), strict=True):
-            if not bool(inside(dense)[0]) and self.takes(dense):
+        for what, rows in candidate_rows(N_FEATURES).items():
+            for row, good in zip(rows, inside(rows).tolist(), strict=True):
+                if not good and self.takes(row[None]):
+                    values = ", ".join(f"{value:g}" for value in row.tolist())
+                    self.fail(
+                        f"check accepts {what} ({values}), which is outside the support of distribution",
+                        "raise InputError in check, or choose a distribution with that support",
+                    )
+
+    def lengths(self) -> None:
+        """Draws are what was asked for: one row an item, of a given length where lengths are given."""
+        given = _given_totals(_innermost(self.distribution(self.params).support))
+        wanted = texts((9, 1, 0, 4, 40, 1, 9), N_FEATURES)
+        wanted = torch.stack(
+            [row if self.takes(row[None]) or not given else torch.eye(N_FEATURES)[0] for row in wanted]
+        )
+        for like in (wanted, wanted[:2], wanted[[3]]):
+            params = {name: value[: len(like)] for name, value in self.params.items()}
+            drawn = self.draw(params, SparseRows.from_dense(like))
+            if not self.takes(drawn.dense()):
+                self.fail("check refuses what sample draws", "let check take exactly the support of distribution")
+            off = (drawn.totals != like.sum(-1)).nonzero().flatten().tolist()
+            if given and off:
+                totals = drawn.totals[off[0]], like[off[0]].sum()
                 self.fail(
-                    f"check accepts {what}, which is outside the support of distribution",
-                    "raise InputError in check, or choose a distribution with that support",
+                    "sample draws {:g} words where {:g} were asked for".format(*map(float, totals)),
+                    "draw texts as long as those of `like` (like.totals), each as long as its own",
                 )
 
     def minibatches(self) -> None:
@@ -272,6 +302,25 @@ class _RowsKit(Kit):
             ours, theirs = (torch.zeros(()) if g is None else g for g in (ours, theirs))
             self.close(ours, theirs, "the gradient of log_prob is not distribution's", "look at its backward", 1e-8)
 
+    def everywhere(self) -> None:
+        """The same on every row that is let in, sparse and as the rows of vectors and images are."""
+        params = {name: value.detach() for name, value in self.decoder(torch.randn(len(self.every), N_FACTORS)).items()}
+        wanted = self.distribution(params).log_prob(self.every)
+        kinds: list[tuple[str, Any]] = [("", SparseRows.from_dense(self.every))]
+        if {"vectors", "images"} & set(self.likelihood.reads):
+            kinds.append((" of rows of numbers (DenseRows)", DenseRows(self.every, dtype=self.every.dtype)))
+        for what, rows in kinds:
+            found = self.log_prob(rows, params)
+            off = (found - wanted).abs() > 1e-9 * (1 + wanted.abs())
+            if bool((off | found.isnan()).any()):
+                at = int((off | found.isnan()).nonzero()[0])
+                values = ", ".join(f"{value:.3g}" for value in self.every[at].tolist())
+                self.fail(
+                    f"log_prob{what} is {float(found[at]):.6g} at ({values}), where distribution's is "
+                    f"{float(wanted[at]):.6g}",
+                    "let it be right for empty rows, long texts and large values too",
+                )
+
     def normaliser(self) -> None:
         if self.likelihood.pseudo:
             return
@@ -284,7 +333,9 @@ class _RowsKit(Kit):
             rows = torch.cartesian_prod(grid, grid)
             rows = rows[_inside(dist)(rows)]
             totals = rows.sum(-1)
-            groups = [totals == n for n in range(6)] if _given_totals(base) else [totals >= 0]
+            lengths = (*range(6), 9, 40, LARGEST_COUNT)
+            groups = [totals == n for n in lengths] if _given_totals(base) else [totals >= 0]
+            groups = [group for group in groups if self.takes(rows[group])]
             masses = [self.mass(rows[group], first) for group in groups]
             outside = float((dist.sample((1000,)) > LARGEST_COUNT / 2).any(-1).double().mean())
             tolerance = 1e-6 + 10 * outside
@@ -302,6 +353,24 @@ class _RowsKit(Kit):
                 f"p(x) sums to {float(mass):.6g} over its support, not to 1",
                 "add the normaliser to log_prob and to distribution, or set pseudo = True and say what it is",
             )
+        if not _given_totals(base):
+            self.stated_moments(dist, rows, first, tolerance)
+
+    def stated_moments(self, dist: Distribution, rows: Tensor, params: Params, tolerance: float) -> None:
+        """Mean and variance as distribution states them are those of the density at ``rows``, a grid of it."""
+        with torch.no_grad():
+            repeated = {name: value.expand(len(rows), -1) for name, value in params.items()}
+            mass = self.log_prob(SparseRows.from_dense(rows), repeated).softmax(0)[:, None]
+            mean = (mass * rows).sum(0)
+            found = mean, (mass * (rows - mean).square()).sum(0)
+        for what, ours, stated in zip(("mean", "variance"), found, self.of_distribution(dist), strict=True):
+            wanted, scale = stated.flatten()[: len(ours)], 1 + ours.abs()
+            self.require(
+                ((ours - wanted).abs() < (1e-6 + 1e3 * (tolerance - 1e-6)) * scale).all(),
+                f"the {what} that distribution states ({float(wanted[0]):.6g}) is not that of its density "
+                f"({float(ours[0]):.6g})",
+                "mend it: draws are held to it",
+            )
 
     def mass(self, rows: Tensor, params: Params) -> Tensor:
         with torch.no_grad():
@@ -309,28 +378,51 @@ class _RowsKit(Kit):
             return self.log_prob(SparseRows.from_dense(rows), repeated).exp().sum()
 
     def moments(self) -> None:
-        rows = torch.arange(3)
+        """Of draws for texts of different lengths side by side, against those of the density."""
+        rows, asked = torch.arange(3), texts(ASKED, N_FEATURES)
         params = {name: value[rows] for name, value in self.params.items()}
-        like = SparseRows.from_dense(torch.eye(3, N_FEATURES)).select(rows.repeat(N_DRAWS))
+        dist = self.distribution(params)
+        given = _given_totals(_innermost(dist.support))
+        if given:
+            asked = torch.stack([row if self.takes(row[None]) else torch.eye(N_FEATURES)[0] for row in asked])
         with torch.no_grad():
+            like = SparseRows.from_dense(asked).select(rows.repeat(N_DRAWS))
             drawn = self.draw({name: value.repeat(N_DRAWS, 1) for name, value in params.items()}, like)
-            dist = self.distribution(params)
-            try:
-                mean, variance = dist.mean.detach(), dist.variance.detach()
-            except NotImplementedError as error:
-                self.fail("distribution has no mean or variance", "give it these: draws are held to them", error)
+            if given:
+                mean, variance = self.of_lengths(asked.sum(-1), params)
+            else:
+                mean, variance = self.of_distribution(dist)
         x = drawn.dense().view(N_DRAWS, 3, N_FEATURES)
         square = (x - mean).square()
         bound = quantile(2 * mean.numel())
         for what, values, wanted in (("mean", x, mean), ("variance", square, variance)):
             spread = values.std(0) / math.sqrt(N_DRAWS)
             off = (values.mean(0) - wanted).abs() / spread.clamp(min=1e-12)
+            lengths = f" of texts of {', '.join(f'{n:g}' for n in asked.sum(-1).tolist())} words" if given else ""
             self.require(
                 (off < bound).all(),
-                f"the {what} of {N_DRAWS} draws of sample is {float(off.max()):.1f} standard errors off that of "
-                f"distribution, above {bound:.1f}",
+                f"the {what} of {N_DRAWS} draws of sample{lengths} is {float(off.max()):.1f} standard errors off "
+                f"that of distribution, above {bound:.1f}",
                 "draw each row of sample from its own parameters",
             )
+
+    def of_distribution(self, dist: Distribution) -> tuple[Tensor, Tensor]:
+        """Mean and variance as it states them."""
+        try:
+            return dist.mean.detach(), dist.variance.detach()
+        except NotImplementedError as error:
+            self.fail("distribution has no mean or variance", "give it these: draws are held to them", error)
+
+    def of_lengths(self, lengths: Tensor, params: Params) -> tuple[Tensor, Tensor]:
+        """Mean and variance of texts of these lengths, (n_rows, n_features) each, by the masses of all counts."""
+        means, variances = [], []
+        for row, length in enumerate(lengths.tolist()):
+            counts = compositions(int(length), N_FEATURES)
+            repeated = {name: value[row].expand(len(counts), -1) for name, value in params.items()}
+            mass = self.log_prob(SparseRows.from_dense(counts), repeated).softmax(0)[:, None]
+            means.append((mass * counts).sum(0))
+            variances.append((mass * (counts - means[-1]).square()).sum(0))
+        return torch.stack(means), torch.stack(variances)
 
     def parts(self) -> None:
         likelihood = self.likelihood

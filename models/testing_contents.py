@@ -13,6 +13,7 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import constraints
 
 from models.contents import ContentLikelihood
 from models.contents.product import Product, of_part
@@ -20,9 +21,11 @@ from models.networks import make_networks
 from models.networks.base import Decoder
 from models.rows import AnyRows, Form, Forms, PartRows, SparseRows, TokenRows
 from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, moved, quantile
+from models.testing_inputs import ASKED, texts
+from pyro_cvae.errors import InputError
 
 N_ITEMS, N_FACTORS, N_TOKENS = 7, 3, 4
-LENGTHS = (3, 0, 1, 5, 2, 1, 4)
+LENGTHS = (3, 0, 1, 5, 30, 1, 12)
 
 
 class Options:
@@ -211,22 +214,22 @@ class SequenceKit(ContentKit):
         )
 
     def draws(self) -> None:
-        """Frequencies of the shortest sequences among draws, two-sided."""
-        kinds = [[], *([token] for token in range(N_TOKENS)), *([a, b] for a in range(2) for b in range(N_TOKENS))]
+        """Frequencies of the sequences of up to two tokens, and of longer ones, among draws, two-sided."""
+        kinds = [list(one) for n in range(3) for one in itertools.product(range(N_TOKENS), repeat=n)]
         with torch.no_grad():
             rows = TokenRows.from_lists(kinds, N_TOKENS)
-            bound = quantile(2 * len(kinds))
+            bound = quantile(2 * (len(kinds) + 1))
             for z in (self.z[:1], self.z[1:2]):
                 p = self.log_prob(rows, z.expand(len(kinds), -1)).exp()
+                p = torch.cat([p, (1 - p.sum()).clamp(0, 1)[None]])
                 drawn = self.decoder.draw(self.likelihood, z.expand(N_DRAWS, -1), self.obs)
                 if not isinstance(drawn, TokenRows) or len(drawn) != N_DRAWS:
                     self.fail("a draw is no TokenRows of as many items", "draw_next gives a token for each row")
                 code = {tuple(kind): index for index, kind in enumerate(kinds)}
-                counts = torch.zeros(len(kinds))
+                counts = torch.zeros(len(kinds) + 1)
                 for start, stop in itertools.pairwise(drawn.indptr.tolist()):
-                    index = code.get(tuple(drawn.tokens[start:stop].tolist())) if stop - start < 3 else None
-                    if index is not None:
-                        counts[index] += 1
+                    short = stop - start < 3
+                    counts[code[tuple(drawn.tokens[start:stop].tolist())] if short else -1] += 1
                 off = (counts / N_DRAWS - p).abs() / (p * (1 - p) / N_DRAWS).sqrt().clamp(min=1e-12)
                 self.require(
                     (off < bound).all(),
@@ -263,7 +266,7 @@ class ProductKit(ContentKit):
         }
 
     def content(self) -> PartRows:
-        """Of each part a draw for two thirds of the items; one item has none of them."""
+        """Of each part a draw for two thirds of the items, of texts of different lengths; one item has none of them."""
         parts: dict[str, Any] = {}
         present = {}
         for place, (name, part) in enumerate(self.each()):
@@ -275,7 +278,7 @@ class ProductKit(ContentKit):
             like: Any = (
                 TokenRows.from_lists([[0]] * n, form.n_features)
                 if form.kind == "tokens"
-                else SparseRows.from_dense(torch.ones(n, form.n_features))
+                else SparseRows.from_dense(self.asked(part, n, form.n_features))
             )
             decoder = self.decoder.part(name)
             with torch.no_grad():
@@ -283,6 +286,16 @@ class ProductKit(ContentKit):
         found = PartRows(parts, present)
         self.likelihood.check(found)
         return found
+
+    @staticmethod
+    def asked(part: ContentLikelihood, n: int, n_features: int) -> Tensor:
+        """Texts of 9, 1, 4, ... words, those of one word where a part takes no others, (n, n_features)."""
+        rows = texts(tuple(itertools.islice(itertools.cycle(ASKED), n)), n_features)
+        try:
+            part.check(SparseRows.from_dense(rows))
+        except InputError:
+            return torch.eye(n_features)[torch.arange(n) % n_features]
+        return rows
 
     def parts(self) -> None:
         """The sum over the parts that are there, each by itself; an item that has none has 0."""
@@ -311,6 +324,15 @@ class ProductKit(ContentKit):
         )
         self.require(same, "a draw has other parts than what it is like", "draw the parts that are there")
         self.likelihood.check(drawn)
+        assert isinstance(drawn, PartRows)
+        for name, part in self.each():
+            own, asked = drawn.parts[name], self.obs.parts[name]
+            if not isinstance(own, SparseRows) or not isinstance(asked, SparseRows):
+                continue
+            params = self.decoder.part(name).given(self.z[self.obs.items(name)], asked)
+            support: Any = part.distribution(**params).support
+            if isinstance(support, type(constraints.multinomial(1))) and not torch.equal(own.totals, asked.totals):
+                self.fail(f"a draw of the part {name} has texts of other lengths", "pass on what each part is like")
 
 
 def _size(kind: str) -> tuple[int, ...]:

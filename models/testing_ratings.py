@@ -19,12 +19,14 @@ import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
 from models.observations import RatingColumns
-from models.ratings import Moments, RatingLikelihood
+from models.ratings import Moments, RatingLikelihood, cells
 from models.ratings.confidence_normal import gaussian_factors
+from models.ratings.predictive import predictive
 from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, in_float64, moved, quantile
+from models.testing_inputs import ratings_to_try
 from pyro_cvae.errors import InputError
 
 N_USERS, N_ITEMS, N_FACTORS = 6, 7, 3
@@ -35,8 +37,10 @@ LARGEST_COUNT = 400
 def check_rating_likelihood(likelihood: type[RatingLikelihood], /, *, seed: int = 0, **arguments: Any) -> None:
     """Raise AssertionError unless a ratings likelihood class, built with ``arguments``, keeps its contract.
 
-    - cells: :meth:`cell` is one distribution a score; it sums or integrates to one; ``log_prob`` is its log density;
-      ``check`` takes what it draws and refuses what is outside its support; missing cells may hold anything;
+    - cells: :meth:`cell` is one distribution a score; it sums or integrates to one; mean, variance and ``cdf``, where
+      it states them, are those of its density; ``log_prob`` is its log density at ratings that the kit chooses over the
+      whole support, at any confidence; ``check`` takes what it draws and refuses what is outside its support; missing
+      cells may hold anything;
     - columns: ``distribution`` is the product over all users, cells that are not stored being zeros (or missing without
       ``zeros``), missing ones and items without a column left out; with its gradient in u and v; minibatches are parts
       of the whole, and a Pyro plate scales them; zeros subsampled by users are unbiased over all subsets;
@@ -44,7 +48,8 @@ def check_rating_likelihood(likelihood: type[RatingLikelihood], /, *, seed: int 
     - expectation: ``expected_log_prob``, where it is given, is that of draws of u and v (not above it for a bound), and
       at points, with ``constant``, is log p itself;
     - closed form: where ``conjugate``, the gradient of ``expected_log_prob`` in v is that of :meth:`site`'s Gaussian;
-    - predictions: ``predict`` has the mean and standard deviation of draws of s and then R;
+    - predictions: ``predict`` has the mean and standard deviation of draws of s and then R; ``predictive``, where it is
+      given, is what :mod:`models.ratings.predictive` makes of ``cell``;
     - parameters: gradients reach them; saved and loaded it is the same; float32 stays float32.
     """
     if not (isinstance(likelihood, type) and issubclass(likelihood, RatingLikelihood)):
@@ -108,27 +113,79 @@ class _RatingKit(Kit):
             self.close(
                 ours, found.log_prob(drawn), "log_prob is not that of cell", "leave log_prob out, or mend its formula"
             )
+        self.tried = self.ratings_to_try()
+        with torch.no_grad():
+            self.anywhere()
 
+    def anywhere(self) -> None:
+        """The same at ratings, scores and confidences that the kit chooses."""
+        for times in (1.0, 0.3, 4.0):
+            scores = torch.tensor([-4.0, -1.2, 0.3, 1.5, 3.0])[:, None].expand(-1, len(self.tried)).contiguous()
+            ratings = self.tried.expand_as(scores).contiguous()
+            confidence = torch.full_like(scores, times * self.likelihood.default_confidence)
+            ours = self.likelihood.log_prob(scores, ratings, confidence)
+            theirs = self.cell(scores, confidence).log_prob(ratings)
+            off = ((ours - theirs).abs() > 1e-9 * (1 + theirs.abs())) | (ours.isnan() & ~theirs.isnan())
+            if bool(off.any()):
+                at = tuple(off.nonzero()[0].tolist())
+                self.fail(
+                    f"log_prob of a rating of {float(ratings[at]):g} at the score {float(scores[at]):g} is "
+                    f"{float(ours[at]):.6g}, that of cell {float(theirs[at]):.6g}",
+                    "leave log_prob out, or mend its formula",
+                )
+
+    def ratings_to_try(self) -> Tensor:
+        """Ratings that the kit chooses, over the whole support."""
+        try:
+            return ratings_to_try(self.cell(torch.zeros(1)))
+        except InputError as error:
+            self.fail(error.problem, error.remedy, error)
+
+    @torch.no_grad()
     def normaliser(self) -> None:
         score = torch.tensor([-1.2, 0.3, 1.5])
         dist = self.cell(score)
-        support: Any = dist.support
-        if bool(support.is_discrete):
-            rows = torch.arange(LARGEST_COUNT + 1.0)[:, None].expand(-1, 3)
-            rows = rows[support.check(rows).all(-1)]
-            mass = self.density(score, rows).sum(0)
-        elif support is constraints.real:
-            sd, mean = dist.stddev.detach(), dist.mean.detach()
-            axis = torch.linspace(-12, 12, 20_001)[:, None]  # of sinh: heavy tails too
-            weight = sd * axis.cosh() * (axis[1] - axis[0])
-            mass = (self.density(score, mean + sd * axis.sinh()) * weight).sum(0)
+        if cells.is_discrete(dist):
+            rows = cells.points(dist, up_to=LARGEST_COUNT)[:, None].expand(-1, 3)
+            weight = torch.ones_like(rows)
         else:
-            return
+            rows, mass = cells.nodes(dist)
+            weight = (mass / cells.log_prob(dist, rows).exp()).nan_to_num(0.0)
+        mass = (self.density(score, rows) * weight).nan_to_num(0.0, posinf=0.0)
+        total = mass.sum(0)
         self.require(
-            ((mass - 1).abs() < 1e-6).all(),
-            f"p(R | s) sums to {float(mass[(mass - 1).abs().argmax()]):.6g} over its support, not to 1",
+            ((total - 1).abs() < 1e-6).all(),
+            f"p(R | s) sums to {float(total[(total - 1).abs().argmax()]):.6g} over its support, not to 1",
             "add the normaliser to log_prob and to cell",
         )
+        self.stated(dist, rows, mass)
+
+    def stated(self, dist: Distribution, rows: Tensor, mass: Tensor) -> None:
+        """Mean, variance and distribution function as cell states them are those of the masses at ``rows``."""
+        mean = (mass * rows).sum(0)
+        for what, ours in (("mean", mean), ("variance", (mass * (rows - mean).square()).sum(0))):
+            try:
+                stated = getattr(dist, what).detach()
+            except NotImplementedError:
+                continue
+            off = ((ours - stated).abs() > 1e-4 * (1 + ours.abs())) & stated.isfinite()
+            if bool(off.any()):
+                self.fail(
+                    f"the {what} that cell states is {float(stated[off][0]):.6g}, that of its density "
+                    f"{float(ours[off][0]):.6g}",
+                    f"mend the {what}, or leave it out",
+                )
+        if cells.is_discrete(dist):
+            return
+        for at in (0.1, 0.6, 0.9):
+            place = rows[(mass.cumsum(0) >= at).double().argmax(0), torch.arange(rows.shape[1])]
+            try:
+                stated = dist.cdf(place)
+            except NotImplementedError:
+                return
+            ours = cells.integrated(dist, place)
+            if not torch.allclose(stated, ours, atol=1e-5, rtol=0):
+                self.fail("cdf is not the integral of cell's density", "mend it, or leave it out")
 
     def density(self, score: Tensor, ratings: Tensor) -> Tensor:
         with torch.no_grad():
@@ -145,6 +202,9 @@ class _RatingKit(Kit):
         indptr = torch.cat([torch.zeros(1, dtype=torch.int64), stored.sum(1).cumsum(0)])
         confidence = self.likelihood.default_confidence * (0.5 + torch.rand(len(users)))
         ratings = self.cell((self.u[users] * self.v[items]).sum(-1), confidence).sample()
+        near = self.tried[self.tried.abs() <= 20.0]
+        if len(near):  # and some that it would hardly draw
+            ratings[1::3] = near[torch.randint(len(near), (len(ratings[1::3]),))].to(ratings)
         confidence[::4], ratings[::4] = 0.0, 0.0
         return RatingColumns(indptr, users, ratings, confidence, observed, N_USERS)
 
@@ -257,7 +317,7 @@ class _RatingKit(Kit):
         there = confidences > 0
         dist = self.cell(self.v[rows] @ self.u.mT, torch.where(there, confidences, 1.0))
         x = drawn.dense(0.0)[0].view(2000, 3, N_USERS)
-        mean, variance = dist.mean.detach(), dist.variance.detach()
+        mean, variance = (part.detach() for part in cells.moments(dist))
         bound = quantile(2 * int(there.sum()))
         for what, values, wanted in (("mean", x, mean), ("variance", (x - mean).square(), variance)):
             spread = values.std(0) / math.sqrt(len(x))
@@ -333,6 +393,8 @@ class _RatingKit(Kit):
             found, sd = self.likelihood.predict(mean, variance)
             s = mean + variance.sqrt() * torch.randn(N_DRAWS, 3)
             drawn = self.cell(s).sample()
+        if type(self.likelihood).predictive is not RatingLikelihood.predictive:
+            self.own_predictive(mean, variance)
         bound = quantile(6)
         for what, ours, values in (("mean", found, drawn), ("variance", sd**2, (drawn - found).square())):
             off = (ours - values.mean(0)).abs() / (values.std(0) / math.sqrt(N_DRAWS))
@@ -341,6 +403,17 @@ class _RatingKit(Kit):
                 f"the {what} that predict gives is {float(off.max()):.1f} standard errors off that of draws",
                 "leave predict out, or count both the spread of s and that of R given s",
             )
+
+    def own_predictive(self, mean: Tensor, variance: Tensor) -> None:
+        """A predictive distribution of its own is the one that its cells have."""
+        with torch.no_grad():
+            found, wanted = self.likelihood.predictive(mean, variance), predictive(self.likelihood, mean, variance)
+            for rating in self.tried.tolist():
+                given = torch.full_like(mean, rating)
+                for name in ("log_prob", "cdf"):
+                    problem = f"{name} of predictive is not that of cell's average over scores"
+                    ours, theirs = getattr(found, name)(given), getattr(wanted, name)(given)
+                    self.close(ours, theirs, problem, "leave predictive out", 1e-6)
 
     def parameters(self) -> None:
         likelihood = self.likelihood

@@ -166,11 +166,12 @@ def cdf(cell: Distribution, value: Tensor) -> Tensor:
             kept, sign = transform.inv(kept), sign * transform.sign
         below = cdf(cell.base_dist, kept.expand(cell.batch_shape))
         return torch.where(torch.as_tensor(sign) > 0, below, 1 - below)
-    return _integrated(cell, value, low, high)
+    return integrated(cell, value)
 
 
-def _integrated(cell: Distribution, value: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def integrated(cell: Distribution, value: Tensor) -> Tensor:
     """P(R <= value) by double exponential quadrature of the density over the side of ``value`` without the centre."""
+    low, high = bounds(cell)
     centre, spread = _where(cell)
     upper = value > centre
     t = torch.arange(-3.4, 3.4, STEP, dtype=torch.float64).view(-1, *(1 for _ in value.shape))

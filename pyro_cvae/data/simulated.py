@@ -149,7 +149,21 @@ def _factors(
 
 def _texts(rng: np.random.Generator, z: np.ndarray, n_words: int, words_per_item: float) -> tuple[Content, np.ndarray]:
     """Counts by the story above, and titles of each item's most telling theme words."""
-    n_items, n_factors = z.shape
+    vocabulary, named, weights, bias = _words(rng, n_words, z.shape[1])
+    logits = z @ weights.T + bias
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    counts = rng.multinomial(5 + rng.poisson(words_per_item - 5, len(z)), probabilities)
+    telling = counts[:, : len(named)] * (1 + np.maximum(z @ weights[: len(named)].T, 0))
+    best = np.argsort(-telling, axis=1, kind="stable")[:, :3]
+    titles = np.array([_title([named[w] for w in row]) for row in best], object)
+    return Content(sp.csr_matrix(counts, dtype=np.float64), tuple(vocabulary)), titles
+
+
+def _words(
+    rng: np.random.Generator, n_words: int, n_factors: int
+) -> tuple[list[str], list[str], np.ndarray, np.ndarray]:
+    """The vocabulary, those of its first words that belong to themes, W (n_words, n_factors) and bias (n_words,)."""
     themes = [THEMES[t % len(THEMES)] for t in range(2 * n_factors)]
     named = list(dict.fromkeys(word for theme in themes for word in theme))[:n_words]
     vocabulary = named + _made_up_words(rng, n_words - len(named), set(named))
@@ -159,14 +173,24 @@ def _texts(rng: np.random.Generator, z: np.ndarray, n_words: int, words_per_item
         rows = [number[word] for word in theme if word in number]
         weights[rows, t // 2] = (2.0, -2.0)[t % 2]
     bias = 0.7 * rng.standard_normal(n_words) - 0.5 * (np.arange(n_words) < len(named))
-    logits = z @ weights.T + bias
-    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities /= probabilities.sum(axis=1, keepdims=True)
-    counts = rng.multinomial(5 + rng.poisson(words_per_item - 5, n_items), probabilities)
-    telling = counts[:, : len(named)] * (1 + np.maximum(z @ weights[: len(named)].T, 0))
-    best = np.argsort(-telling, axis=1, kind="stable")[:, :3]
-    titles = np.array([_title([named[w] for w in row]) for row in best], object)
-    return Content(sp.csr_matrix(counts, dtype=np.float64), tuple(vocabulary)), titles
+    return vocabulary, named, weights, bias
+
+
+def gaussian_decoder(
+    seed: int = 0,
+    *,
+    n_users: int = 150,
+    n_items: int = 200,
+    n_words: int = 300,
+    n_factors: int = 5,
+) -> tuple[np.ndarray, np.ndarray]:
+    """W (n_words, n_factors) and bias (n_words,) of the texts of :func:`simulated_gaussian`, of this seed and size.
+
+    The probabilities of the words of item j are softmax(W z_j + bias): what a decoder has to find.
+    """
+    rng = np.random.default_rng(seed)
+    _factors(rng, n_users, n_items, n_factors, 1.0, 1.0)
+    return _words(rng, n_words, n_factors)[2:]
 
 
 def _title(words: list[str]) -> str:
