@@ -55,6 +55,11 @@ class _Option:
         return self.default is MISSING
 
     @property
+    def is_number(self) -> bool:
+        """True if its values are numbers; ``None`` may be one more."""
+        return _alternatives(self.hint) in ((int,), (float,))
+
+    @property
     def element(self) -> Any:
         """The type of the elements of a tuple field (or ``tuple[...] | None``), otherwise ``None``."""
         return next((get_args(kind)[0] for kind in _alternatives(self.hint) if get_origin(kind) is tuple), None)

@@ -174,7 +174,7 @@ def dimensions(search: Sequence[str], base: Options) -> tuple[Dimension, ...]:
         if not is_range:
             found.append(Dimension(name, choices={piece: read_value(classes, name, piece) for piece in pieces}))
             continue
-        if option.hint not in (int, float):
+        if not option.is_number:
             raise InputError(f"--search has {text!r}, but {name} is no number", f"give choices, {name}=a,b,c")
         low, high = (read_value(classes, name, piece) for piece in pieces[:2])
         if not -math.inf < low < high < math.inf or ("log" in pieces and low <= 0):

@@ -3,7 +3,8 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -377,8 +378,8 @@ def test_the_file_fits_to_the_same_recall(
 
 def _identity(folder: Path) -> dict[str, Any]:
     """Of the stored study, without a check."""
-    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{folder / 'best.db'}")
-    return study.user_attrs["identity"]
+    with _stored(folder) as study:
+        return study.user_attrs["identity"]
 
 
 def test_the_same_command_goes_on_up_to_its_trials(folder: Path, stub: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -395,8 +396,19 @@ def test_the_same_command_goes_on_up_to_its_trials(folder: Path, stub: Any, caps
 
 
 def _values(folder: Path) -> list[float | None]:
-    study = optuna.load_study(study_name="tune", storage=f"sqlite:///{folder / 'best.db'}")
-    return [trial.value for trial in study.trials]
+    with _stored(folder) as study:
+        return [trial.value for trial in study.trials]
+
+
+@contextmanager
+def _stored(folder: Path) -> Iterator[optuna.Study]:
+    """The stored study; its connection is closed, which Python 3.13 asks for."""
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'best.db'}")
+    try:
+        yield optuna.load_study(study_name="tune", storage=storage)
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 @pytest.mark.parametrize(
