@@ -21,6 +21,7 @@ from analysis.posterior import draw_blocks, main, pit, psis, save, spread_rows, 
 from inference.fitting import Fit
 from models.build import content_likelihood, observe
 from pyro_cvae.data.frames import from_frames
+from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.simulated import simulated, simulated_gaussian
 from pyro_cvae.errors import InputError, MachineError, run_command
 
@@ -420,7 +421,8 @@ def test_whole_numbers_stay_ids_and_titles_are_plain_texts(tmp_path):
         "text": [" ".join(rng.choice(["sun", "sea", "ice"], 5)) for _ in range(12)],
     }
     titles = [f"<b>[red]{j} \N{SNOWMAN}</b>" for j in range(12)]
-    data = from_frames({"user": [u for u, _ in pairs], "item": [j for _, j in pairs]}, texts | {"title": titles})
+    chosen = {"user": [u for u, _ in pairs], "item": [j for _, j in pairs]}
+    data = from_frames(chosen, texts | {"title": titles}, reading=Reading(html="keep"))
     fit = inference.fit(data, **SMALL | {"train_per_user": 3})
     path = save(to_datatree(fit, [14, 0], [-3], draws=2), tmp_path / "x.nc")
     with h5netcdf.File(path, "r") as file:

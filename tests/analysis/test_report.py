@@ -34,6 +34,7 @@ from inference.options import Options
 from inference.posterior import content_diagnostics
 from pyro_cvae.data.contents import Vectors
 from pyro_cvae.data.frames import from_frames
+from pyro_cvae.data.reading import Reading
 from pyro_cvae.errors import InputError, run_command
 from pyro_cvae.run import open_run
 
@@ -56,6 +57,7 @@ def make_dataset():
             "title": [f"{EVIL} {j}" for j in range(N_ITEMS)],
         },
         name="small <i>data</i> $x_1$",
+        reading=Reading(html="keep"),
     )
     shapes = Vectors(rng.random((N_ITEMS, 2)), np.ones(N_ITEMS, bool))
     return dataclasses.replace(dataset, others={"shapes": shapes})
