@@ -22,7 +22,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from inference import presets
 from inference.compatibility import AUTO, PRODUCT, by_kind, merged
-from pyro_cvae.errors import InputError
+from pyro_cvae.errors import InputError, shown
 from pyro_cvae.text import visible, visible_lines
 
 PLUGINS = {
@@ -427,47 +427,22 @@ class _FromFile:
 
 
 def _read_config(path: str, options: Sequence[_Option], passed_over: Collection[str]) -> dict[str, _FromFile]:
-    import yaml
+    from inference.config_file import read_entries, value_of
 
+    if not Path(path).exists():
+        raise InputError("no such file", "check the path after --config", path=path)
     known = {option.name: option for option in options}
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        loader = yaml.SafeLoader(text)
-        root = loader.get_single_node()
-    except FileNotFoundError:
-        raise InputError("no such file", "check the path after --config", path=path) from None
-    except UnicodeDecodeError:
-        raise InputError("is not UTF-8 text", "save it as UTF-8", path=path) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise InputError(
-            f"is no YAML: {problem}", "write one 'key: value' a line", path=path, line=mark and mark.line + 1
-        ) from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", "name a readable file", path=path) from None
-    if root is None:
-        return {}
-    if not isinstance(root, yaml.MappingNode):
-        raise InputError("is no list of options", "write one 'key: value' a line", path=path, line=1)
     entries: dict[str, _FromFile] = {}
-    for key_node, value_node in root.value:
-        line = key_node.start_mark.line + 1
-        key = str(key_node.value).replace("-", "_")
+    for entry in read_entries(path):
+        key = entry.key.replace("-", "_")
         if key not in known:
             if key in passed_over:
                 continue
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
             remedy = f"did you mean {near[0]}?" if near else "see --print-config for all keys"
-            raise InputError(f"unknown key {key_node.value}", remedy, path=path, line=line)
-        if key in entries:
-            raise InputError(f"{key} stands here a second time", "remove one", path=path, line=line)
-        try:
-            value = loader.construct_object(value_node, deep=True)
-        except yaml.YAMLError as error:
-            problem = getattr(error, "problem", None) or str(error)
-            raise InputError(f"{key}: {problem}", "write a plain value", path=path, line=line) from None
-        entries[key] = _FromFile(typed(known[key], value, path, line), path, line)
+            raise InputError(f"unknown key {entry.key[:80]}", remedy, path=path, line=entry.line)
+        value = value_of(entry, path)
+        entries[key] = _FromFile(typed(known[key], value, path, entry.line), path, entry.line)
     return entries
 
 
@@ -481,11 +456,17 @@ def typed(option: _Option, value: Any, path: str | None = None, line: int | None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=option.hint)
     try:
-        return parser.parse_object({"value": value}).value
-    except argparse.ArgumentError:
+        typed = parser.parse_object({"value": value}).value
+        parts = typed if isinstance(typed, list | tuple) else [typed]
+        if None in parts and NoneType not in get_args(option.hint):  # jsonargparse takes null for anything
+            raise ValueError("null")
+        return typed
+    except (argparse.ArgumentError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         must = _must(option.hint)
         quote = " in quotes" if must == "a text" and not isinstance(value, list | dict | NoneType) else ""
-        raise InputError(f"{option.name} is {value!r}, but it must be {must}{quote}", path=path, line=line) from None
+        raise InputError(
+            f"{option.name} is {shown(value)}, but it must be {must}{quote}", path=path, line=line
+        ) from None
 
 
 def _with_place(error: InputError, config: Mapping[str, _FromFile], given: set[str]) -> InputError:

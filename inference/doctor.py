@@ -22,6 +22,7 @@ from typing import Literal
 from inference.commands import parse
 from inference.printing import Sheet, check_format, show
 from pyro_cvae.errors import run_command
+from pyro_cvae.limits import available_memory
 
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 GIB = 2**30
@@ -100,19 +101,6 @@ def available_cores() -> float:
     if quota.is_file() and (words := quota.read_text().split())[0] != "max":
         cores = min(cores, int(words[0]) / int(words[1]))
     return cores
-
-
-def available_memory() -> tuple[float, float]:
-    """(free, all) memory in bytes, the limit of the container included."""
-    import psutil
-
-    memory = psutil.virtual_memory()
-    free, total = float(memory.available), float(memory.total)
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
-        total = min(total, float(text))
-        free = min(free, float(text) - float(used.read_text()))
-    return free, total
 
 
 def cache_folder() -> Path:

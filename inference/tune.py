@@ -25,7 +25,7 @@ from inference.commands import option_of, parse, read_value, version
 from inference.options import METHODS, DataOptions, Options, RunOptions
 from inference.printing import Sheet, check_format, emit
 from inference.progress import Lines
-from pyro_cvae.errors import InputError, PyroCvaeError, run_command
+from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
     import optuna
@@ -316,12 +316,15 @@ def search(
             recalls = _measured(trial, tune, chosen, dataset, split, on_step, pretrained)
         except optuna.TrialPruned:
             study.tell(trial, state=states.PRUNED)
-        except (PyroCvaeError, MemoryError, torch.OutOfMemoryError, torch.linalg.LinAlgError) as error:
-            trial.set_user_attr("failed", str(error).splitlines()[0] if str(error) else "out of memory")
+        except BaseException as error:
+            known = str(error) if isinstance(error, torch.linalg.LinAlgError) else as_known(error)
+            if known is not None:  # without a reason it does not count, and the same is drawn again
+                reason = str(known).splitlines()[0][:500]
+                trial.set_user_attr("failed", reason)
+                log.warning("trial %d failed: %s", trial.number, reason)
             study.tell(trial, state=states.FAIL)
-        except BaseException:  # without a reason it does not count, and the same is drawn again
-            study.tell(trial, state=states.FAIL)
-            raise
+            if known is None:
+                raise
         else:
             trial.set_user_attr("recalls", recalls)
             study.tell(trial, sum(recalls.values()) / len(recalls))

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from pyro_cvae.text import log_to_stderr, visible, write_anything
+
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|cannot allocate memory|DefaultCPUAllocator|enforce fail at \S*alloc_cpu|out of memory"
+    r"|std::bad_alloc|bad allocation|Storage size calculation overflowed|Unable to allocate|array is too big"
+    r"|Maximum allowed (dimension|size) exceeded|can't start new thread|malloc of size \d+ failed"
+    r"|numel: integer multiplication overflow|not enough memory",
+    re.IGNORECASE,
+)
+"""How torch, numpy, Arrow and C++ say that memory is short, or that no memory could be as large: a class has none."""
+_WANTED = re.compile(r"(?:Unable to allocate|you tried to allocate|Tried to allocate) ([\d.,]+ \w+)", re.IGNORECASE)
 
 
 class PyroCvaeError(Exception):
@@ -39,6 +50,15 @@ class MachineError(PyroCvaeError):
     """What the machine lacks (disk space, memory, network, a package): exit code 1."""
 
     exit_code = 1
+
+
+def shown(value: object, most: int = 80) -> str:
+    """``repr`` of what a person gave, cut to ``most`` characters; a number too long to be written is so called."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} too long to be written"
+    return text if len(text) <= most else text[: most - 4] + " ..."
 
 
 def run_command(main: Callable[[], None]) -> int:
@@ -78,8 +98,10 @@ def as_known(error: BaseException) -> PyroCvaeError | None:
     """Our own error for an exception whose cause a person can mend (disk, memory, permissions), or ``None``."""
     if isinstance(error, PyroCvaeError):
         return error
-    if isinstance(error, MemoryError):
-        return MachineError("out of memory", "use a smaller --batch-size or fewer --factors")
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) or isinstance(error, OverflowError):
+        wanted = _WANTED.search(str(error))
+        what = f"out of memory (wanted {wanted[1]} more)" if wanted else "out of memory"
+        return MachineError(what, "use a smaller --batch-size or fewer --factors")
     if isinstance(error, OSError) and error.strerror:
         remedy = {28: "free some space or choose another folder", 13: "check the permissions"}.get(error.errno or 0, "")
         return MachineError(error.strerror, remedy, path=error.filename)

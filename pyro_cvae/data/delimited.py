@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from pyro_cvae import limits
 from pyro_cvae.data import files
 from pyro_cvae.data.reading import COLUMNS, Reading
 from pyro_cvae.data.table import Table, key_of, log
@@ -47,6 +48,8 @@ def read_delimited(path: Path, reading: Reading) -> Table:
     _, compression = ending_of(path)
     if compression:
         raw = decompressed(raw, path, compression)
+    what, needed = f"a table of {limits.in_words(len(raw))}", 6 * len(raw) + 400 * raw.count(b"\n")
+    limits.check_memory(needed, what, "use a smaller table, for instance as Parquet")
     text = decoded(raw, path, reading.encoding)
     separator = reading.separator or separator_of(text, reading)
     if len(separator) > 1:

@@ -10,33 +10,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
+from pyro_cvae.data.gate import PathLike, opened, read_bytes
+from pyro_cvae.data.parquet import read_parquet
 from pyro_cvae.errors import InputError
-
-PathLike = str | os.PathLike[str]
-
-
-def read_bytes(path: PathLike) -> bytes:
-    """The bytes of a file; raises InputError if it is missing, a folder or unreadable."""
-    with readable(path):
-        return Path(path).read_bytes()
-
-
-@contextmanager
-def readable(path: PathLike) -> Iterator[None]:
-    """Turn what goes wrong while opening a file into an InputError: missing, a folder, unreadable."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise InputError("no such file", "check the path", path=path) from None
-    except (IsADirectoryError, NotADirectoryError):
-        raise InputError("this is not a file", "give the path of a file", path=path) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot be read ({reason})", "check that it is a readable file", path=path) from None
 
 
 def read_text(path: PathLike, *, strict: bool = True) -> str:
@@ -109,7 +89,7 @@ def read_json(path: Path, *schemas: int) -> dict[str, Any]:
     """Read a JSON object written with one of these ``schema`` numbers; raises InputError for anything else."""
     try:
         value = json.loads(read_bytes(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"is not valid JSON ({error})", _RESTORE, path=path) from None
     if not isinstance(value, dict) or value.get("schema") not in schemas:
         found = value.get("schema") if isinstance(value, dict) else None
@@ -129,13 +109,12 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
     """Read what :func:`write_table` wrote, types and NaN kept; raises InputError if the file is damaged."""
+    table = read_parquet(path, _RESTORE)
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(read_bytes(path)))
         return {name: table.column(name).to_numpy() for name in table.column_names}
-    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: text that is no UTF-8
+    except (pa.ArrowException, ValueError) as error:  # ValueError: text that is no UTF-8
         raise InputError(f"is not a readable Parquet file ({error})", _RESTORE, path=path) from None
 
 
@@ -171,23 +150,35 @@ def read_npy(path: PathLike, remedy: str = _RESTORE) -> np.ndarray:
     Raises InputError if the file is missing, damaged, cut short, or holds anything but plain numbers.
     """
     path = Path(path)
-    with readable(path), open(path, "rb") as stream:
-        try:
-            version = np.lib.format.read_magic(stream)
-            if version not in ((1, 0), (2, 0)):
-                raise ValueError(f"version {version}")
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(stream)
-        except Exception:  # a damaged header is parsed as Python's literals are, and can fail in every way
-            raise InputError("is not a readable .npy file", remedy, path=path) from None
+    with opened(path) as stream:
+        shape, fortran, dtype = npy_header(stream, path, remedy)
         begin, found = stream.tell(), os.fstat(stream.fileno()).st_size
-    if dtype.kind not in "biuf":
-        raise InputError(f"holds values of type {dtype}, not numbers", "save an array of numbers", path=path)
-    wanted = begin + math.prod(shape) * dtype.itemsize
-    if found != wanted:
-        raise InputError(f"has {found} bytes instead of {wanted}: it is damaged or cut short", remedy, path=path)
-    values = np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C") if 0 not in shape else np.zeros(shape)
-    return values if wanted > _MAPPED_BYTES else np.array(values, dtype)
+        if dtype.kind not in "biuf":
+            raise InputError(f"holds values of type {dtype}, not numbers", "save an array of numbers", path=path)
+        wanted = begin + math.prod(shape) * dtype.itemsize
+        if found != wanted:
+            raise InputError(f"has {found} bytes instead of {wanted}: it is damaged or cut short", remedy, path=path)
+        if 0 in shape:
+            return np.zeros(shape, dtype)
+        values = np.memmap(stream, dtype, "r", begin, shape, "F" if fortran else "C")
+        return values if wanted > _MAPPED_BYTES else np.array(values, dtype)
+
+
+def npy_header(stream: BinaryIO, path: PathLike, remedy: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, Fortran order and type that a ``.npy`` file says it has; InputError for what no array can be."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version}")
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except Exception:  # a damaged header is parsed as Python's literals are, and can fail in every way
+        raise InputError("is not a readable .npy file", remedy, path=path) from None
+    if min(shape, default=0) < 0 or max(shape, default=0) >= 2**62:
+        raise InputError(f"says that its shape is {shape}: it is damaged", remedy, path=path)
+    if not shape:
+        raise InputError("holds a single value, not rows of them", "save an array of numbers", path=path)
+    return shape, fortran, dtype
 
 
 def _bytes(values: np.ndarray) -> memoryview:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from pyro_cvae.data import files
+from pyro_cvae.data import files, gate
 from pyro_cvae.data.cells import ids_of, numbers_of, plain_number, texts_of, times_of, with_ids
 from pyro_cvae.data.choices import choices_of
 from pyro_cvae.data.content import Content, TextVectorizer
@@ -23,6 +23,7 @@ from pyro_cvae.data.contents import AnyContent, of_texts
 from pyro_cvae.data.dataset import Dataset, typed_ids
 from pyro_cvae.data.delimited import COMPRESSED, ENDINGS, ending_of, read_delimited
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.parquet import Columns, read_parquet
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import Source
 from pyro_cvae.data.table import Table
@@ -103,18 +104,11 @@ def read_table(path: files.PathLike, reading: Reading | None = None) -> Table:
     ending, compression = ending_of(path)
     if ending in ENDINGS:
         return read_delimited(path, reading)
-    raw = files.read_bytes(path)
     if ending not in PARQUET or compression:
         known = f"{', '.join(ENDINGS)} (also with {', '.join(COMPRESSED)}) nor .parquet"
-        raise InputError(f"is neither {known}", "convert it to one of them", path=path)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(pa.BufferReader(raw))
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"is not a readable Parquet file ({error})", "write it again", path=path) from None
-    return Table(_arrow_columns(table), path=path, reading=reading)
+        with gate.opened(path):  # a wrong path is the first thing to tell
+            raise InputError(f"is neither {known}", "convert it to one of them", path=path)
+    return Table(Columns(read_parquet(path), "the table", path), path=path, reading=reading)
 
 
 def read_pairs(
@@ -229,17 +223,13 @@ def _as_table(frame: Any, label: str, reading: Reading) -> Table:
     if hasattr(frame, "__arrow_c_stream__"):
         import pyarrow as pa
 
-        return Table(_arrow_columns(pa.table(frame)), label, reading=reading)
+        return Table(Columns(pa.table(frame), label), label, reading=reading)
     if isinstance(frame, Mapping):
         columns = {str(k): v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in frame.items()}
         if len({len(values) for values in columns.values()}) > 1:
             raise InputError(f"{label}: columns differ in length", "give as many values in each")
         return Table(columns, label, reading=reading)
     raise InputError(f"{label}: {type(frame).__name__} is no table", "give a pandas or polars frame, or a mapping")
-
-
-def _arrow_columns(table: Any) -> dict[str, list[Any]]:
-    return {name: column.to_pylist() for name, column in zip(table.column_names, table.columns, strict=True)}
 
 
 def _weight(value: Any) -> float | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import logging
+import math
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from pyro_cvae.data.contents import (
 )
 from pyro_cvae.data.dataset import Dataset, typed_ids
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.npz import read_npz
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import TEXT_KINDS, Source
 from pyro_cvae.data.table import Table, key_of
@@ -41,6 +44,7 @@ log = logging.getLogger(__name__)
 PICTURES = (".png", ".jpg", ".jpeg")
 _MODES = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4}
 _LARGEST_FOLDER = 4 * 2**30
+_LARGEST_PICTURE = 2**26
 _AS_ARRAY = "save it again: np.save of numbers (n_items, ...), or np.savez of ids and values"
 
 
@@ -213,15 +217,7 @@ def _places(table: Table) -> list[Any]:
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """``values`` and ``ids`` of an ``.npz`` file."""
-    raw = io.BytesIO(files.read_bytes(path))
-    try:
-        with np.load(raw, allow_pickle=False) as archive:
-            values, ids = archive["values"], archive["ids"]
-    except KeyError:
-        raise InputError("does not hold ids and values", _AS_ARRAY, path=path) from None
-    except Exception:  # what a damaged archive is taken for, and fails as, has no end
-        problem = "is damaged, or holds objects, not numbers and text"
-        raise InputError(problem, "save ids as text: np.array(ids, str)", path=path) from None
+    values, ids = read_npz(path, ("values", "ids"), _AS_ARRAY)
     if ids.ndim != 1 or values.ndim < 1 or len(ids) != len(values):
         raise InputError(f"has {ids.shape} ids for {values.shape} values", "give one id for each row", path=path)
     if ids.dtype.kind not in "iuU":
@@ -311,7 +307,9 @@ def _read_picture(path: Path) -> np.ndarray:
 
     raw = io.BytesIO(files.read_bytes(path))
     try:
-        with Image.open(raw, formats=("PNG", "JPEG")) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(raw, formats=("PNG", "JPEG")) as image:
+            if math.prod(image.size) > _LARGEST_PICTURE:
+                raise ValueError(f"{image.size[0]} x {image.size[1]} pixels, and at most {_LARGEST_PICTURE:,} are read")
             mode = {"1": "L", "P": "RGBA" if "transparency" in image.info else "RGB"}.get(image.mode, image.mode)
             pixels = np.asarray(image.convert(mode) if mode != image.mode else image)
     except Exception as error:  # Pillow's decoders raise nearly anything

@@ -411,16 +411,16 @@ def test_damaged_checkpoints(work, monkeypatch, capsys):
 
 
 def test_an_unreadable_file(work, monkeypatch, capsys):
-    read = Path.read_bytes
+    opened = os.open
 
-    def refuse(path):
-        if path.name == "items.csv":
+    def refuse(path, *more, **named):
+        if Path(path).name == "items.csv":
             raise PermissionError(13, "Permission denied", str(path))
-        return read(path)
+        return opened(path, *more, **named)
 
     before = contents(work)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(os, "open", refuse)
         code = run_in_process("svi", svi()[1], patch)
     said = capsys.readouterr()
     assert_one_line(code, said.out, said.err, "items.csv:", "Permission denied")

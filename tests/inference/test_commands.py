@@ -210,7 +210,7 @@ def test_an_unreadable_file(tmp_path: Path) -> None:
     assert said("a", "--config", str(path)) == f"{path}: no such file; check the path after --config"
     path.write_bytes(b"items: \xff\n")
     assert said("a", "--config", str(path)) == f"{path}: is not UTF-8 text; save it as UTF-8"
-    assert said("a", "--config", str(tmp_path)).startswith(f"{tmp_path}: cannot be read: Is a directory")
+    assert said("a", "--config", str(tmp_path)).startswith(f"{tmp_path}: this is not a file")
 
 
 def test_a_flag_that_repairs_the_file_is_not_blamed_on_it(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Malformed inputs: each is one InputError of one line that names the file, the line where there is one, the remedy."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -240,10 +242,14 @@ def test_an_unreadable_file(tmp_path, monkeypatch):
     for good, text in GOOD.items():
         put(tmp_path / good, text)
 
-    def refuse(self):
-        raise PermissionError(13, "Permission denied")
+    opened = os.open
 
-    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    def refuse(path, *more, **named):
+        if str(path).endswith("vocabulary.dat"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *more, **named)
+
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(InputError) as caught:
         load_dataset(tmp_path)
     assert_one_line(caught.value, tmp_path / "vocabulary.dat", None, "Permission denied")
