@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.estimates import check_draws
 from inference.printing import Sheet, check_format, emit, write_frame
 from inference.progress import track
 from pyro_cvae.errors import InputError, run_command
@@ -153,6 +154,8 @@ def draw_world(options: BanditOptions, content: float, seed: int) -> World:
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
     size, n = options.factors, options.n_items
+    numbers = options.users * n + (options.users + 3 * n) * size
+    check_draws(options.rounds + 4, numbers, "rounds of so many users and items")
     spread = (1 - content) ** 0.5
     u = normal(options.users, size) / options.lambda_u**0.5
     mu = content**0.5 * normal(n, size)

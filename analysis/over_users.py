@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference.estimates import check_draws
+
 if TYPE_CHECKING:
     from inference.fitting import Fit
     from pyro_cvae.data.interactions import Interactions
@@ -27,6 +29,7 @@ class Interval:
 
 def user_weights(n_users: int, resamples: int, seed: int) -> np.ndarray:
     """How often each user counts, (1 + resamples, n_users): once in the first row, then as drawn with replacement."""
+    check_draws(resamples, 2 * n_users, "resamples of so many users")
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(n_users, np.full(n_users, 1 / n_users), resamples)
     return np.concatenate([np.ones((1, n_users)), drawn])

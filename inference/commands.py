@@ -21,6 +21,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from inference import presets
+from inference.bounds import check_bounds
 from inference.compatibility import AUTO, PRODUCT, by_kind, merged
 from pyro_cvae.errors import InputError, shown
 from pyro_cvae.text import visible, visible_lines
@@ -113,7 +114,9 @@ def parse(
     instances = []
     for cls in option_classes:
         try:
-            instances.append(cls(**{name: values[name] for name, option in options.items() if option.owner is cls}))
+            instance = cls(**{name: values[name] for name, option in options.items() if option.owner is cls})
+            check_bounds(instance)
+            instances.append(instance)
         except InputError as error:
             raise _with_place(error, config, given) from None
     if print_config:
@@ -456,11 +459,11 @@ def typed(option: _Option, value: Any, path: str | None = None, line: int | None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=option.hint)
     try:
-        typed = parser.parse_object({"value": value}).value
-        parts = typed if isinstance(typed, list | tuple) else [typed]
+        parsed = parser.parse_object({"value": value}).value
+        parts = parsed if isinstance(parsed, list | tuple) else [parsed]
         if None in parts and NoneType not in get_args(option.hint):  # jsonargparse takes null for anything
             raise ValueError("null")
-        return typed
+        return parsed
     except (argparse.ArgumentError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         must = _must(option.hint)
         quote = " in quotes" if must == "a text" and not isinstance(value, list | dict | NoneType) else ""

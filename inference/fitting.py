@@ -19,6 +19,7 @@ from inference.base import fit as run_steps
 from inference.convergence import convergence, doubts
 from inference.coordinate import Coordinate
 from inference.draws import Draws
+from inference.estimates import check_fit
 from inference.evaluate import evaluate, rating_metrics, recall_on_validation, root_mean_square_error
 from inference.keywords import options_of
 from inference.liveness import doubt
@@ -185,6 +186,7 @@ def fit_with(
     _check_device(options.fit.device)
     if options.fit.patience and (split.validation is None or not len(split.validation)):
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
+    check_fit(dataset.n_users, dataset.n_items, dataset.contents, options)
     options = _within_memory(options, dataset, split)
     likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
     rating = rating_likelihood(options.model)

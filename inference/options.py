@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from inference.bounds import check_all
 from inference.compatibility import AUTO, check_content, check_kinds, check_normalised, choose
 from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
@@ -407,6 +408,7 @@ class Options:
     run: RunOptions
 
     def __post_init__(self) -> None:
+        check_all((self.data, self.model, self.fit, self.method, self.run))
         model = self.model
         likelihood = model.content_likelihood, model.content_likelihood_args
         check_content(*likelihood, model.content, model.network, self.fit.start)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference.estimates import check_draws
 from pyro_cvae.errors import InputError
 
 PAIRS_AT_ONCE = 8192
@@ -136,6 +137,7 @@ class Posterior:
         Of a point, u and v are the point. The non-centred program draws v_dagger, the centred one v: with both, draws
         mean the same in either. With biases u and v have coordinates that no site has: see ``Fit.draw_sites``.
         """
+        check_draws(n, 5 * (len(self.u_loc) + len(self.v_loc)) * self.u_loc.shape[1], "draws of so many rows")
         drawn = next(self.draws(n, seed, n))
         around = drawn["z"]
         if self.v_pad is not None:
@@ -217,6 +219,7 @@ class Posterior:
         users, items = torch.broadcast_tensors(torch.as_tensor(users), torch.as_tensor(items))
         user_rows, user_at = users.flatten().unique(return_inverse=True)
         item_rows, item_at = items.flatten().unique(return_inverse=True)
+        check_draws(n, 2 * users.numel(), "draws of the scores of so many pairs")
         floats = (len(user_rows) + 2 * len(item_rows) + 2 * users.numel()) * self.u_loc.shape[1]
         parts = self.select(user_rows, item_rows).draws(n, seed, max(1, FLOATS_AT_ONCE // floats))
         scores = [torch.einsum("npk,npk->np", part["u"][:, user_at], part["v"][:, item_at]) for part in parts]

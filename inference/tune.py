@@ -10,6 +10,7 @@ alone: a search that was stopped goes on to the same trials. What is found is a 
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shlex
@@ -25,7 +26,8 @@ from inference.commands import option_of, parse, read_value, version
 from inference.options import METHODS, DataOptions, Options, RunOptions
 from inference.printing import Sheet, check_format, emit
 from inference.progress import Lines
-from pyro_cvae.errors import InputError, run_command
+from inference.study import open_study
+from pyro_cvae.errors import InputError, as_known, run_command
 
 if TYPE_CHECKING:
     import optuna
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from pyro_cvae.data.splits import Split
 
     OnStep = Callable[[int, int, dict[str, Any]], None]
+
+log = logging.getLogger("pyro_cvae")
 
 DESCRIPTION = (
     "Search settings by the recall on the validation part of the training ratings, or of explicit ratings by the RMSE; "
@@ -222,50 +226,6 @@ def is_explicit(base: Options) -> bool:
     return rating_likelihood(base.model).explicit
 
 
-@contextmanager
-def open_study(
-    path: Path, identity: dict[str, Any], direction: Literal["maximize", "minimize"] = "maximize"
-) -> Iterator[optuna.Study]:
-    """The stored trials, or a new file for them; ``identity`` is what they were made with, as JSON.
-
-    Raises InputError if the file is no such store, or if its trials were made with something else.
-    """
-    import optuna
-    from sqlalchemy import URL
-    from sqlalchemy.exc import SQLAlchemyError
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        url = URL.create("sqlite", database=os.fspath(path)).render_as_string()
-        storage = optuna.storages.RDBStorage(url)
-        pruner = optuna.pruners.MedianPruner()
-        study = optuna.create_study(
-            storage=storage, study_name="tune", direction=direction, load_if_exists=True, pruner=pruner
-        )
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(f"cannot hold the trials ({reason})", "choose another --storage", path=path) from error
-    try:
-        before: Any = study.user_attrs.get("identity")
-        if before is None:
-            study.set_user_attr("identity", identity)
-        for name in () if before is None else sorted(before.keys() | identity.keys()):
-            old, new = before.get(name), identity.get(name)
-            if old != new:
-                problem = f"its trials were made with {name} {_short(old)}, not {_short(new)}"
-                raise InputError(problem, "give the same again, or another --storage", path=path)
-        yield study
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
-
-
-def _short(value: Any) -> str:
-    text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if len(text) < 80 else text[:77] + "..."
-
-
 def identity_of(tune: TuneOptions, base: Options, dataset: Dataset, split: Split) -> dict[str, Any]:
     """All that the value of a trial depends on, as JSON."""
     skipped = _RUN_KEYS + _MACHINE_KEYS + _READING_KEYS
@@ -317,7 +277,8 @@ def search(
         except optuna.TrialPruned:
             study.tell(trial, state=states.PRUNED)
         except BaseException as error:
-            known = str(error) if isinstance(error, torch.linalg.LinAlgError) else as_known(error)
+            known = None if isinstance(error, OSError) else as_known(error)
+            known = str(error) if isinstance(error, torch.linalg.LinAlgError) else known
             if known is not None:  # without a reason it does not count, and the same is drawn again
                 reason = str(known).splitlines()[0][:500]
                 trial.set_user_attr("failed", reason)
@@ -498,7 +459,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     base = base.for_contents(dataset.contents)
     split = make_split(dataset, data)
     identity = identity_of(tune, base, dataset, split)
-    with open_study(path, identity, "minimize" if is_explicit(base) else "maximize") as study:
+    space = {one.name: one.distribution for one in dimensions(tune.search, base)}
+    with open_study(path, identity, "minimize" if is_explicit(base) else "maximize", space) as study:
         try:
             with _progress(tune) as (on_trial, on_step):
                 search(study, tune, base, dataset, split, on_trial, on_step)

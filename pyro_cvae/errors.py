@@ -98,7 +98,12 @@ def as_known(error: BaseException) -> PyroCvaeError | None:
     """Our own error for an exception whose cause a person can mend (disk, memory, permissions), or ``None``."""
     if isinstance(error, PyroCvaeError):
         return error
-    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) or isinstance(error, OverflowError):
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or _NO_MEMORY.search(str(error))
+        or isinstance(error, OverflowError)
+    ):
         wanted = _WANTED.search(str(error))
         what = f"out of memory (wanted {wanted[1]} more)" if wanted else "out of memory"
         return MachineError(what, "use a smaller --batch-size or fewer --factors")

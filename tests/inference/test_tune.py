@@ -1,10 +1,12 @@
 """The search for settings: what it may see, what it stores, what it writes, and how it goes on."""
 
+import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +21,7 @@ import yaml
 from inference import fitting, tune
 from inference.fit_command import run_fit
 from inference.options import Options
+from inference.study import open_study
 from inference.tune import TuneOptions, dimensions, main, search, without_test
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.simulated import simulated
@@ -270,7 +273,14 @@ def test_a_weak_trial_is_stopped_but_not_at_its_last_epoch(dataset: Dataset, stu
 
 @pytest.mark.parametrize(
     "error",
-    [MachineError("epoch 1: no finite number: ratings"), torch.OutOfMemoryError("too large\nmore"), MemoryError()],
+    [
+        MachineError("epoch 1: no finite number: ratings"),
+        torch.OutOfMemoryError("too large\nmore"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("Storage size calculation overflowed with sizes=[1, 4]"),
+        OverflowError("Python integer too large"),
+    ],
 )
 def test_a_trial_that_diverges_is_stored_as_failed_and_the_search_goes_on(
     dataset: Dataset, stub: Any, error: Exception
@@ -287,7 +297,19 @@ def test_a_trial_that_diverges_is_stored_as_failed_and_the_search_goes_on(
     states = [state for _, _, state in told(study)]
     assert len(states) == 8 and set(states) == {"COMPLETE", "FAIL"}
     said = {trial.user_attrs["failed"] for trial in tune.finished(study) if trial.state.name == "FAIL"}
-    assert said == {str(error).splitlines()[0] if str(error) else "out of memory"}
+    (reason,) = said
+    assert reason == str(error) if isinstance(error, MachineError) else reason.startswith("out of memory")
+
+
+def test_a_trial_that_needs_more_than_the_machine_has_is_told_and_the_search_goes_on(
+    dataset: Dataset, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On commit 3a1bb09 torch's RuntimeError ended the search, since it is no MemoryError."""
+    split, study = make_split(dataset, options().data), new_study()
+    search(study, wanted("factors=3,100000000", trials=6), options(), dataset, split)
+    found = {trial.params["factors"]: trial.user_attrs.get("failed", "") for trial in tune.finished(study)}
+    assert found["3"] == "" and "would take" in found["100000000"] and "fewer --factors" in found["100000000"]
+    assert any("failed: a fit of" in record.getMessage() for record in caplog.records)
 
 
 def test_a_fit_that_diverges_in_earnest(dataset: Dataset) -> None:
@@ -370,7 +392,7 @@ def test_the_file_fits_to_the_same_recall(
     assert run_fit("coordinate") == 0
     recall = fitting.load("run").history[-1]["validation_recall"]
     assert f"{recall:.4f}" == found[2]
-    with tune.open_study(folder / "best.db", _identity(folder)) as study:
+    with open_study(folder / "best.db", _identity(folder)) as study:
         best = tune.ranked(study)[0]
     assert abs(best.user_attrs["recalls"]["recall@300"] - recall) < 1e-12
     assert best.value == pytest.approx((best.user_attrs["recalls"]["recall@50"] + recall) / 2, abs=1e-12)
@@ -380,6 +402,73 @@ def _identity(folder: Path) -> dict[str, Any]:
     """Of the stored study, without a check."""
     with _stored(folder) as study:
         return study.user_attrs["identity"]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of two trials."""
+    path = tmp_path_factory.mktemp("stored")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        tuned(n=2)
+    return path / "best.db"
+
+
+def answer(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and error of the same search with one more trial."""
+    code = run_command(lambda: tuned(n=3))
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize("how", ["flipped", "cut", "zeros"])
+def test_a_damaged_storage_is_one_line(
+    stored: Path, folder: Path, how: str, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On commit 3a1bb09 flipped bits came out as nine kinds of traceback."""
+    raw = bytearray(stored.read_bytes())
+    at = int(share * len(raw))
+    if how == "cut":
+        del raw[at:]
+    else:
+        for place in range(at, min(at + 4096, len(raw))):
+            raw[place] = 0 if how == "zeros" else raw[place] ^ 0x11
+    (folder / "best.db").write_bytes(raw)
+    code, said = answer(capsys)
+    assert code in (0, 2) and (code == 0 or said.startswith("error: best.db: "))
+    assert "Traceback" not in said and (code == 0 or said.count("\n") == 1)
+
+
+@pytest.mark.parametrize(
+    ("statement", "words"),
+    [
+        ("UPDATE trial_params SET distribution_json = 'nonsense'", "cannot hold the trials"),
+        ("UPDATE trial_params SET distribution_json = replace(distribution_json, '1000.0', '7.0')", "contained"),
+        ("UPDATE trial_user_attributes SET value_json = '[1, 2]' WHERE key = 'recalls'", "trial 0 is damaged"),
+        ("UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'recalls'", "cannot hold the trials"),
+        ("UPDATE trial_values SET value = 9e999", "cannot hold the trials"),
+        ("UPDATE trials SET state = 'NONE'", "cannot hold the trials"),
+        ("UPDATE trials SET number = number + 5", "cannot hold the trials"),
+        ("UPDATE study_user_attributes SET value_json = '7'", "cannot hold the trials"),
+        ("UPDATE study_directions SET direction = 'MINIMIZE'", "its direction is not maximize"),
+        ("UPDATE alembic_version SET version_num = 'v9'", "cannot hold the trials"),
+        ("DROP TABLE trial_values", "best.db"),
+        ("CREATE VIEW endless AS SELECT 1", "is damaged, or no file of trials"),
+    ],
+)
+def test_a_storage_with_other_content_is_one_line(
+    stored: Path, folder: Path, statement: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "best.db").write_bytes(stored.read_bytes())
+    with closing(sqlite3.connect(folder / "best.db")) as connection, connection:
+        connection.execute(statement)
+    code, said = answer(capsys)
+    assert code == 2 and words in said and said.count("\n") == 1, said
+
+
+def test_a_storage_that_is_no_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("best.db")
+    assert answer(capsys) == (2, "error: best.db: is a pipe, not a regular file; write it to a file first\n")
 
 
 def test_the_same_command_goes_on_up_to_its_trials(folder: Path, stub: Any, capsys: pytest.CaptureFixture[str]) -> None:
