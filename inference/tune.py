@@ -277,14 +277,14 @@ def search(
         except optuna.TrialPruned:
             study.tell(trial, state=states.PRUNED)
         except BaseException as error:
-            known = None if isinstance(error, OSError) else as_known(error)
-            known = str(error) if isinstance(error, torch.linalg.LinAlgError) else known
-            if known is not None:  # without a reason it does not count, and the same is drawn again
+            known = error if isinstance(error, torch.linalg.LinAlgError) else as_known(error)
+            to_blame = known is not None and not isinstance(error, OSError)  # a full disk is not of these settings
+            if to_blame:  # without a reason it does not count, and the same is drawn again
                 reason = str(known).splitlines()[0][:500]
                 trial.set_user_attr("failed", reason)
                 log.warning("trial %d failed: %s", trial.number, reason)
             study.tell(trial, state=states.FAIL)
-            if known is None:
+            if not to_blame:
                 raise
         else:
             trial.set_user_attr("recalls", recalls)

@@ -600,7 +600,7 @@ def test_presets_and_files_are_the_base(folder: Path, stub: Any, capsys: pytest.
         (["svi", "--search", "b=0:1", "--validation=0.2", "--out=there.yaml"], "there.yaml: is there already, but no"),
         (
             ["svi", "--search", "b=0:1", "--validation=0.2", "--storage=there.yaml"],
-            "there.yaml: cannot hold the trials",
+            "there.yaml: is no file of trials (SQLite); choose another --storage",
         ),
     ],
 )
