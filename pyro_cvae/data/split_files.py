@@ -157,7 +157,7 @@ def _rows(dataset: Dataset, path: str) -> tuple[Table, np.ndarray, np.ndarray]:
             raise InputError(problem, "give a table with columns user and item", path=path)
     starts, items = citeulike.read_lists(path, dataset.n_items, dataset.n_users)
     users = np.repeat(np.arange(dataset.n_users), np.diff(starts))
-    columns = {"user": users, "item": items}
+    columns = {"user": users.tolist(), "item": items.tolist()}
     return Table(columns, path=Path(path), lines=(users + 1).tolist(), typed=True), users, items
 
 
