@@ -46,7 +46,10 @@ def with_ids(table: Table, *names: str) -> Table:
     kept: Sequence[int] = range(table.n_rows)
     for name in names:
         values = table.columns[name]
-        there = [row for row in kept if not missing(values[row]) and str(values[row]).strip()]
+        if table.typed:
+            there = [row for row in kept if not missing(values[row]) and str(values[row]).strip()]
+        else:
+            there = [row for row in kept if values[row].strip()]
         if len(there) < len(kept):
             first = min(set(kept) - set(there))
             n = len(kept) - len(there)
@@ -96,28 +99,29 @@ def ids_of(column: str, *tables: Table) -> list[list[Any]]:
 def _tidy(table: Table, column: str) -> list[Any]:
     """The ids of one table, what surrounds them taken off."""
     values = list(table.columns[column])
+    if not table.typed:
+        values = [value.strip() for value in values]
     for row, value in enumerate(values):
         if missing(value):
             raise table.error(f"the {column} has no id", "give one, or delete the row", row)
     if not table.typed:
-        values = [value.strip() for value in values]
-        if all(map(_TRAILING_ZERO, values)):
+        if values and _TRAILING_ZERO(values[0]) and all(map(_TRAILING_ZERO, values)):
             values = [value.partition(".")[0] for value in values]
             table.tell("the ids in the column %s are written with .0 and read as whole numbers", column)
-    elif all(isinstance(value, float | np.floating | Decimal) and value == int(value) for value in _finite(values)):
+        return values
+    if _of_whole_floats(values):
         values = [int(value) for value in values]
-        if table.columns[column] and not is_integer(table.columns[column][0]):
-            table.tell("the ids in the column %s are of type float and read as whole numbers", column)
-    escaped = [encodable(value, "backslashreplace") if isinstance(value, str) else value for value in values]
+        table.tell("the ids in the column %s are of type float and read as whole numbers", column)
+    escaped = [encodable(value) if isinstance(value, str) else value for value in values]
     if n := sum(old is not new for old, new in zip(values, escaped, strict=True)):
         table.tell("%d ids in the column %s have undecodable characters, which are written as escapes", n, column)
     return escaped
 
 
-def _finite(values: Sequence[Any]) -> Sequence[Any]:
-    """The values, or one that is no number where some are infinite or of another type than numbers with a point."""
-    fine = all(isinstance(value, float | np.floating | Decimal) and math.isfinite(value) for value in values)
-    return values if fine else [None]
+def _of_whole_floats(values: Sequence[Any]) -> bool:
+    """Whether all are numbers with a point and nothing after it; pandas makes ids so where one is missing."""
+    kinds = (float, np.floating, Decimal)
+    return all(isinstance(value, kinds) and math.isfinite(value) and value == int(value) for value in values)
 
 
 def is_integer(value: Any) -> bool:

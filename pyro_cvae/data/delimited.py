@@ -86,7 +86,7 @@ def _rows(
     line = 1
     try:
         for row in reader:
-            if not any(cell and not cell.isspace() for cell in row):
+            if not "".join(row).strip():
                 odd["rows without any value were left out"] += len(row) > 1
             elif header is None:
                 header = row
