@@ -181,7 +181,7 @@ def _mended(raw: bytes, path: Path, line: int) -> str:
     """UTF-8 with a few wrong bytes, which become U+FFFD; InputError where most are wrong: it is another encoding."""
     text = raw.decode("utf-8-sig", errors="replace")
     wrong = text.count("\ufffd")
-    right = sum(map(text.count, set(text) - set(map(chr, range(128))) - {"\ufffd"}))
+    right = len(text) - len(text.encode("ascii", "ignore")) - wrong
     if right < 5 * wrong:
         remedy = "name its encoding, for instance --encoding latin-1 (or cp1252, utf-16, gb18030, shift_jis)"
         raise InputError("is not valid UTF-8", remedy, path=path, line=line)
