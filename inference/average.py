@@ -83,16 +83,20 @@ def _drawn(draws: Tensor, weights: Tensor) -> Tensor:
 
 def list_scores(posterior: Posterior, train: Interactions) -> ScoreBlock:
     """Scores that rank: ``posterior.score_block``, for users without training pairs those of the average user."""
+    return filled(posterior.score_block, train, lambda known: average_user(posterior, train).score_block([0]))
+
+
+def filled(score_block: ScoreBlock, train: Interactions, average: Callable[[Tensor], Tensor]) -> ScoreBlock:
+    """The same scores, for users without training pairs those of ``average``: from the others' rows to (n_items,)."""
     lacking = without_pairs(train)
-    if not lacking.any():
-        return posterior.score_block
-    average = average_user(posterior, train).score_block([0])
+    if not lacking.any() or lacking.all():
+        return score_block
+    mean = average(torch.from_numpy(np.flatnonzero(~lacking)))
 
-    def score_block(users: np.ndarray) -> Tensor:
-        scores = posterior.score_block(users)
-        return torch.where(torch.from_numpy(lacking[users])[:, None], average, scores)
+    def for_everybody(users: np.ndarray) -> Tensor:
+        return torch.where(torch.from_numpy(lacking[users])[:, None], mean, score_block(users))
 
-    return score_block
+    return for_everybody
 
 
 def parts_of(posterior: Posterior, train: Interactions, users: np.ndarray) -> Iterator[Part]:

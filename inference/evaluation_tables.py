@@ -112,7 +112,7 @@ def _users_apart(comparison: Comparison, head: dict[str, str]) -> list[Sheet | s
             counts = (f"{row[name]:,}" for name in ("n_users", "n_pairs"))
             sheet.add_row(model, group, *counts, *(f"{row[name]:.4f}" for name in head))
         sheet.add_rule()
-    told = "A user without training pairs gets the average user's list: the mean of all others' scores."
+    told = "A user without training pairs gets the average user's list: the mean of all others' scores, of each model."
     return ["\nUsers with and without training pairs", sheet, told] if sheet.rows else []
 
 

@@ -6,7 +6,8 @@ have no words, the cosines are of their pictures and vectors.
 A rival is a factory ``(dataset, split) -> score_block``; ``score_block(users (B,)) -> (B, n_items)`` float32 is what
 :func:`inference.evaluate.evaluate` asks for. Each sees the positive pairs of ``split.train`` and the item counts, and
 keeps nothing of size users x items. Settings of ALS are chosen on a validation part of the training ratings
-(:mod:`inference.rival_settings`), all others are fixed; none is chosen on a test part.
+(:mod:`inference.rival_settings`), all others are fixed; none is chosen on a test part. A user without training pairs
+gets the mean of the others' scores, as in a fit (:mod:`inference.average`).
 """
 
 from __future__ import annotations
@@ -50,12 +51,21 @@ def tfidf(dataset: Dataset, split: Split, contents: Sequence[str] = ()) -> Score
     """
     import torch
 
+    from inference.average import filled
+
     unit = _unit_rows(dataset, contents)
     profiles, by_feature = _positive(split) @ unit, unit.T
-    if isinstance(unit, np.ndarray):
-        return lambda users: torch.from_numpy(profiles[users] @ by_feature)
-    profiles, by_feature = profiles.tocsr(), by_feature.tocsr()
-    return lambda users: torch.from_numpy((profiles[users] @ by_feature).toarray())
+    if not isinstance(unit, np.ndarray):
+        profiles, by_feature = profiles.tocsr(), by_feature.tocsr()
+
+    def scores(rows: Any) -> torch.Tensor:
+        found = rows @ by_feature
+        return torch.from_numpy(np.asarray(found if isinstance(found, np.ndarray) else found.toarray()))
+
+    def mean_scores(known: torch.Tensor) -> torch.Tensor:
+        return scores(np.asarray(profiles[known.numpy()].mean(0)).reshape(1, -1))
+
+    return filled(lambda users: scores(profiles[users]), split.train.select(split.train.positive), mean_scores)
 
 
 def svd(dataset: Dataset, split: Split, n_dimensions: int, seed: int = 0, contents: Sequence[str] = ()) -> ScoreBlock:
@@ -70,7 +80,21 @@ def svd(dataset: Dataset, split: Split, n_dimensions: int, seed: int = 0, conten
 
     vectors = _svd_vectors(dataset, n_dimensions, seed, contents)
     items, profiles = torch.from_numpy(vectors), torch.from_numpy(_positive(split) @ vectors)
-    return lambda users: profiles[torch.from_numpy(users)] @ items.T
+    return _of_factors(profiles, items, split)
+
+
+def _of_factors(users: torch.Tensor, items: torch.Tensor, split: Split) -> ScoreBlock:
+    """Products of the rows of users (n_users, width) and items (n_items, width); of nobody known, the mean user's."""
+    import torch
+
+    from inference.average import filled
+
+    chosen = split.train.select(split.train.positive)
+
+    def score_block(rows: np.ndarray) -> torch.Tensor:
+        return users[torch.from_numpy(rows)] @ items.T
+
+    return filled(score_block, chosen, lambda known: users[known].mean(0) @ items.T)
 
 
 def _svd_vectors(dataset: Dataset, n_dimensions: int, seed: int, contents: Sequence[str]) -> np.ndarray:
@@ -111,7 +135,7 @@ def svd_prior(
     for _ in range(sweeps):
         u = half_step(users, v, items.observed, b, lambda_u).rows
         v = half_step(items, u, users.observed, b, lambda_v, z).rows
-    return lambda rows: u.loc[torch.from_numpy(rows)] @ v.loc.T
+    return _of_factors(u.loc, v.loc, split)
 
 
 @dataclass(frozen=True)
@@ -128,13 +152,11 @@ class TunedScores:
 
 def als(dataset: Dataset, split: Split) -> TunedScores:
     """Matrix factorisation without content, u_i . v_j of :func:`als_factors`, with settings chosen for the split."""
-    import torch
-
     from inference.rival_settings import als_settings
 
     chosen = als_settings(split)
     u, v = als_factors(split, chosen.factors, chosen.alpha, 1.0, chosen.regularization)
-    return TunedScores(lambda users: u[torch.from_numpy(users)] @ v.T, str(chosen))
+    return TunedScores(_of_factors(u, v, split), str(chosen))
 
 
 def als_factors(

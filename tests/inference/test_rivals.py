@@ -272,3 +272,14 @@ def test_the_paper_protocol_has_the_known_recall_of_tfidf(citeulike_t, p, at_50,
     assert evaluation.n_users_evaluated == 7947
     assert evaluation.means()["recall@50"] == pytest.approx(at_50, abs=0.001)
     assert evaluation.means()["recall@300"] == pytest.approx(at_300, abs=0.001)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_who_has_no_training_pair_gets_the_mean_of_the_others_scores(data, name):
+    dataset, split = data
+    late = split.train.users < 3
+    split = dataclasses.replace(split, train=split.train.select(~late))
+    scores = rival(name)(dataset, split)(np.arange(20))
+    for user in range(3):
+        torch.testing.assert_close(scores[user], scores[3:].mean(0), rtol=1e-4, atol=1e-5)
+    assert scores[0].std() > 0
