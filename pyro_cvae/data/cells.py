@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -22,6 +23,7 @@ _ABSENT = ("na", "n/a", "nan", "null", "none", "nil", "-", "?", "\\n")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+").fullmatch
 _TRAILING_ZERO = re.compile(r"-?\d+\.0+").fullmatch
 _SLASHED = re.compile(r"\s*(\d{1,2})([/.-])(\d{1,2})\2(\d{4})(?:[\sT,]+(.*\S))?\s*").fullmatch
+_YEAR_FIRST = re.compile(r"^(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)").sub
 _UNITS = ((1e17, 1e9, "nanoseconds"), (1e14, 1e6, "microseconds"), (1e11, 1e3, "milliseconds"))
 """From which median on a time since 1970 is no number of seconds: 1e11 s is the year 5138, 1e11 ms is 1973."""
 
@@ -232,26 +234,31 @@ def _moment(value: Any, day_first: bool) -> float | None:
 
 
 def _parsed(text: str, day_first: bool) -> dt.datetime | None:
-    """A moment from ISO 8601, with or without ``UTC``; from day, month and year; from what an e-mail's header says."""
-    iso = re.sub(r"\s*(UTC|GMT|Z)$", "+00:00", text, flags=re.IGNORECASE)
-    if len(iso) < 17 and iso != text:  # a date alone takes no zone
-        iso = iso.removesuffix("+00:00")
+    """A moment from ISO 8601, with or without ``UTC``; from day, month and year; else what pandas makes of it."""
+    iso = re.sub(r"\s*(UTC|GMT|Z)$", "", text, flags=re.IGNORECASE)  # a date without a zone is in UTC anyway
     if found := _SLASHED(iso):
         first, _, second, year, rest = found.groups()
         day, month = (first, second) if day_first else (second, first)
         iso = f"{year}-{int(month):02d}-{int(day):02d}" + (f" {rest}" if rest else "")
     else:
-        iso = re.sub(r"^(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})(?!\d)", lambda f: f"{f[1]}-{f[2]:0>2}-{f[3]:0>2}", iso)
+        iso = _YEAR_FIRST(lambda f: f"{f[1]}-{f[2]:0>2}-{f[3]:0>2}", iso)
     try:
         return dt.datetime.fromisoformat(re.sub(r"(?<=\d)\s+(?=[+-]\d\d:?\d\d$)", "", iso))
     except ValueError:
-        pass
-    from email.utils import parsedate_to_datetime
+        return _by_pandas(iso) if re.search(r"\b\d{4}\b", iso) and re.search("[A-Za-z]{2}", iso) else None
 
-    try:
-        return parsedate_to_datetime(text)
-    except (TypeError, ValueError, IndexError):
-        return None
+
+def _by_pandas(text: str) -> dt.datetime | None:
+    """A moment with a month's name, or with AM and PM."""
+    import pandas as pd
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it guesses what it warns about
+        try:
+            moment = pd.to_datetime(text, utc=True)
+        except (ValueError, OverflowError, Warning):
+            return None
+    return None if pd.isna(moment) else moment.to_pydatetime()
 
 
 def _day_first(table: Table) -> bool:

@@ -30,6 +30,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SEPARATOR_LINE = re.compile("sep=(.)\r?\n").match
 _SEPARATORS = (",", ";", "\t", "|")
 _LARGEST_CELL = 2**31 - 1
 _FREE_BYTES, _LARGEST_RATIO = 2**28, 200  # a file that swells more than 200 times is no table
@@ -51,7 +52,10 @@ def read_delimited(path: Path, reading: Reading) -> Table:
     what, needed = f"a table of {limits.in_words(len(raw))}", 6 * len(raw) + 400 * raw.count(b"\n")
     limits.check_memory(needed, what, "use a smaller table, for instance as Parquet")
     text = decoded(raw, path, reading.encoding)
-    separator = reading.separator or separator_of(text, reading)
+    named = _SEPARATOR_LINE(text)
+    if named is not None:  # Excel's own way to name the separator; the lines keep their numbers
+        text = "\n" + text[named.end() :]
+    separator = reading.separator or (named[1] if named else separator_of(text, reading))
     if len(separator) > 1:
         text = text.replace(separator, _UNIT)
     try:
@@ -64,12 +68,12 @@ def read_delimited(path: Path, reading: Reading) -> Table:
     names = [name.strip() for name in header]
     counts = Counter(names)
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    named = dict(zip(reversed(names), reversed(columns), strict=True))
+    of_names = dict(zip(reversed(names), reversed(columns), strict=True))
     if counts[""]:
-        named.pop("")
+        of_names.pop("")
         log.warning("%s: %d columns without a name were left out", path, counts[""])
     repeated = frozenset(name for name, count in counts.items() if count > 1)
-    in_order = {name: named[name] for name in names if name}
+    in_order = {name: of_names[name] for name in names if name}
     return Table(in_order, path=path, lines=lines, typed=False, reading=reading, repeated=repeated)
 
 

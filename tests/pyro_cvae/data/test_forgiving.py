@@ -149,6 +149,12 @@ def test_names_by_option(read):
     assert (data.user_ids.tolist(), data.content.vocabulary) == (["ana"], ("comet",))
 
 
+def test_the_line_that_names_the_separator_for_excel(read):
+    assert read("sep=;\r\n" + PAIRS.replace(",", ";")).fingerprint() == read().fingerprint()
+    with pytest.raises(InputError, match=r"pairs\.csv:3: the weight '-1' cannot be used"):
+        read("sep=|\nuser|item|weight\nana|1|-1\n")
+
+
 def test_an_exact_name_wins_over_one_in_capitals(read):
     data = read("user,User,item\nana,x,1\nbo,y,2\n")
     assert data.user_ids.tolist() == ["ana", "bo"]
@@ -232,6 +238,11 @@ MOMENT = dt.datetime(2024, 5, 1, 10, tzinfo=dt.UTC)
         "2024/05/01 10:00:00",
         "Wed, 01 May 2024 10:00:00 GMT",
         "01.05.2024 10:00",
+        "2024-05-01 10:00:00 +0000 UTC",
+        "2024-05-01 10:00:00.000000000",
+        "May 1, 2024 10:00 AM",
+        "05/01/2024 10:00:00 AM",
+        "1 May 2024 12:00:00 +0200",
         f"{MOMENT.timestamp():.0f}",
         f"{1000 * MOMENT.timestamp():.0f}",
         f"{1e6 * MOMENT.timestamp():.0f}",
@@ -252,7 +263,7 @@ def test_days_and_months(read):
     assert days("2024-05-01", "2024-1-3") == ["01 May 24", "03 Jan 24"]
 
 
-@pytest.mark.parametrize("cell", ["", "NA", "yesterday", "inf", "2024-13-45"])
+@pytest.mark.parametrize("cell", ["", "NA", "yesterday", "now", "inf", "2024-13-45", "2024-05-01 10:00 QQQ"])
 def test_a_missing_time_is_a_warning_and_an_error_only_for_a_split_by_time(read, told, tmp_path, cell):
     pairs = PAIRS + f"bo,1,{cell}\n"
     data = read(pairs)
