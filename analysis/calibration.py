@@ -65,6 +65,7 @@ class CalibrationOptions:
         seed: Of all that is drawn.
         threads: Number of threads; all that torch takes by itself if not given.
         format: How the tables are printed (table, csv, json).
+        trust: Class paths outside of the package that the runs may import; see docs/security.md.
     """
 
     runs: tuple[str, ...]
@@ -77,6 +78,7 @@ class CalibrationOptions:
     seed: int = 0
     threads: int | None = None
     format: str = "table"
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -119,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds: dict[str, Any] = {"seed": options.seed}
     boot = seeds | {"reserve": options.reserve, "resamples": options.resamples}
     for name, path in track(_names(options.runs), "runs"):
-        fit = inference.load(path)
+        fit = inference.load(path, trust=options.trust)
         known = predicts_ratings(fit) or (fit.dataset.truth is not None and "a" in fit.dataset.truth)
         try:
             if known:

@@ -26,6 +26,7 @@ from inference.progress import Lines
 from inference.progress import progress as progress_of_steps
 from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 from pyro_cvae.metrics import CUTOFFS
+from pyro_cvae.trust import Trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,6 +74,7 @@ class CompareOptions:
         block_size: Users scored at once.
         overwrite: Replace the folder, if it is of this command.
         format: How the tables are printed (table, csv, json).
+        trust: Class paths outside of the package that the runs may import; see docs/security.md.
     """
 
     runs: tuple[str, ...]
@@ -89,6 +91,7 @@ class CompareOptions:
     block_size: int = 256
     overwrite: bool = False
     format: str = "table"
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -169,7 +172,7 @@ def compare(
 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    opened = open_runs(options.runs)
+    opened = open_runs(options.runs, options.trust)
     names = short_names(options.runs)
     explicit = [predicts_ratings(run) for run in opened]
     if len(set(explicit)) > 1:
@@ -270,21 +273,20 @@ def compare(
 
 def predicts_ratings(run: Run) -> bool:
     """True for a run of explicit ratings, which are predicted as numbers."""
-    from types import SimpleNamespace
-
+    from inference.stored import stored_options
     from models.build import rating_likelihood
 
-    defaults = {"rating_likelihood": "confidence-normal", "rating_likelihood_args": {}}
-    return rating_likelihood(SimpleNamespace(**defaults | run.config["options"])).explicit
+    with run.reading():
+        return rating_likelihood(stored_options(run).model).explicit
 
 
-def open_runs(paths: Sequence[str | os.PathLike[str]]) -> list[Run]:
+def open_runs(paths: Sequence[str | os.PathLike[str]], trust: Trust = ()) -> list[Run]:
     """Open runs; InputError, naming the run, for one of other data or another split than the first, or given twice."""
     from pyro_cvae.run import open_run
 
     opened: list[Run] = []
     for path in paths:
-        run = open_run(path)
+        run = open_run(path, trust)
         if any(run.path == other.path for other in opened):
             raise InputError("is given twice", "name each run once", path=path)
         for part, what in (("data", "other data"), ("split", "another split")):

@@ -785,6 +785,7 @@ class DiagnosticsOptions:
         seed: Of the draws.
         overwrite: Write into a folder that exists.
         format: How the summary is printed (table, csv, json).
+        trust: Class paths outside of the package that the run may import; see docs/security.md.
     """
 
     run: str
@@ -797,6 +798,7 @@ class DiagnosticsOptions:
     seed: int = 0
     overwrite: bool = False
     format: str = "table"
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -829,7 +831,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     from inference.fitting import load
 
-    fit = load(options.run)
+    fit = load(options.run, trust=options.trust)
     with progress(lines=Lines(free=0), transient=True) as tell:
         found = diagnose(
             fit,

@@ -825,6 +825,7 @@ class PosteriorOptions:
         max_memory: GiB that the arrays may take; more is refused.
         overwrite: Replace the file if it exists.
         format: How the list of variables is printed (table, csv, json).
+        trust: Class paths outside of the package that the run may import; see docs/security.md.
     """
 
     run: str
@@ -843,6 +844,7 @@ class PosteriorOptions:
     max_memory: float = 1.0
     overwrite: bool = False
     format: str = "table"
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -878,7 +880,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     from inference.fitting import load
 
-    fit = load(options.run)
+    fit = load(options.run, trust=options.trust)
     tree = to_datatree(
         fit,
         _named(options.user, options.users_from),

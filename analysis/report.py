@@ -64,6 +64,7 @@ class ReportOptions:
         seed: Of everything random.
         threads: Number of threads; all that torch takes by itself if not given.
         overwrite: Replace the file if it exists.
+        trust: Class paths outside of the package that the runs may import; see docs/security.md.
     """
 
     runs: tuple[str, ...]
@@ -76,6 +77,7 @@ class ReportOptions:
     seed: int = 0
     threads: int | None = None
     overwrite: bool = False
+    trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.runs) > 2:
@@ -104,8 +106,9 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
     from inference.rivals import RIVALS as ALL
 
     about: dict[str, dict[str, Any]] = {}
-    runs = dict(zip(short_names(options.runs), open_runs(options.runs), strict=True))
-    asked = CompareOptions(options.runs, seed=options.seed, threads=options.threads, users=200, draws=10)
+    runs = dict(zip(short_names(options.runs), open_runs(options.runs, options.trust), strict=True))
+    of_both: dict[str, Any] = {"seed": options.seed, "threads": options.threads, "trust": options.trust}
+    asked = CompareOptions(options.runs, users=200, draws=10, **of_both)
     shared: dict[str, Any] = {}
 
     def on_fit(name: str, fit: Fit) -> None:

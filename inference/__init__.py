@@ -3,8 +3,7 @@
 ``fit(dataset, mode=...)`` and ``load(run)`` are for notebooks; commands are modules (``python -m inference.svi``).
 """
 
-from __future__ import annotations
-
+import pyro_cvae  # noqa: F401, I001  # first of all, since it takes run folders off the path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -25,6 +25,7 @@ from inference.bounds import check_bounds
 from inference.compatibility import AUTO, PRODUCT, by_kind, merged
 from pyro_cvae.errors import InputError, shown
 from pyro_cvae.text import visible, visible_lines
+from pyro_cvae.trust import import_named
 
 PLUGINS = {
     "content_likelihood": "models.contents:ContentLikelihood",
@@ -35,6 +36,10 @@ PLUGINS = {
 The arguments of its constructor are flags with a dot (``--content-likelihood.rate 3``) and arrive in the field of the
 same name with ``_args`` (a dict), which is also their key in a YAML file.
 """
+
+
+BY_FLAG_ALONE = ("trust",)
+"""Fields that no file can set: whose code may run is for the person at the keyboard to say."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ def parse(
     tokens = [token for token in tokens if token != "--print-config"]
 
     config: dict[str, _FromFile] = {}
-    readable = [option for name, option in options.items() if name not in (*positionals, *passed_over)]
+    readable = [option for name, option in options.items() if name not in (*positionals, *passed_over, *BY_FLAG_ALONE)]
     for name in preset_names:
         config |= _read_config(str(presets.path(name)), readable, {*passed_over, *_names(preset_classes)})
     for path in config_paths:
@@ -169,7 +174,9 @@ def load_class(field: str, class_path: str) -> type:
     flag = "--" + field.replace("_", "-")
     module_name, _, class_name = class_path.replace(":", ".").rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        found = import_named(class_path)
+    except InputError as error:
+        raise InputError(f"{flag}: {error.problem}", error.remedy, path=error.path) from None
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(missing + "."):
@@ -439,6 +446,9 @@ def _read_config(path: str, options: Sequence[_Option], passed_over: Collection[
     for entry in read_entries(path):
         key = entry.key.replace("-", "_")
         if key not in known:
+            if key in BY_FLAG_ALONE:
+                remedy = f"give --{key} on the command line"
+                raise InputError(f"a file cannot say whom you {key}", remedy, path=path, line=entry.line)
             if key in passed_over:
                 continue
             near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
@@ -487,7 +497,7 @@ def _print_config(command: str, options: Mapping[str, _Option], values: Mapping[
     plain = {
         name: list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
         for name, value in values.items()
-        if name in options and name not in skip
+        if name in options and name not in (*skip, *BY_FLAG_ALONE)
     }
     print(f"# {command} --config FILE")
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)

@@ -309,6 +309,8 @@ class EvaluateOptions:
         threads: Number of threads; all that torch takes by itself if not given.
         block_size: Users scored at once.
         format: How the tables are printed (table, csv, json).
+        trust: Class paths outside of the package that the runs may import; see docs/security.md.
+        csv_safe: Put an apostrophe before texts in CSV that a spreadsheet program would take for formulas.
     """
 
     runs: tuple[str, ...]
@@ -321,6 +323,8 @@ class EvaluateOptions:
     threads: int | None = None
     block_size: int = 256
     format: str = "table"
+    trust: tuple[str, ...] = ()
+    csv_safe: bool = False
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -380,11 +384,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts: list[Sheet | str] = []
     for comparison in comparisons:
         parts += rating_report(comparison) if comparison.explicit else report(comparison, options.protocol)
-    emit(parts, {"means": means_frame(comparisons)}, options.format)
+    emit(parts, {"means": means_frame(comparisons)}, options.format, safe=options.csv_safe)
     if options.out is not None:
-        write_frame(means_frame(comparisons), options.out)
+        write_frame(means_frame(comparisons), options.out, options.csv_safe)
     if options.per_user is not None:
-        write_frame(per_user_frame(comparisons), options.per_user)
+        write_frame(per_user_frame(comparisons), options.per_user, options.csv_safe)
 
 
 def compare(options: EvaluateOptions) -> list[Comparison]:
@@ -406,7 +410,7 @@ def compare(options: EvaluateOptions) -> list[Comparison]:
     }
     comparisons: dict[tuple[str, str, bool], Comparison] = {}
     for path in options.runs:
-        fit = inference.load(path)
+        fit = inference.load(path, trust=options.trust)
         key = fit.dataset.fingerprint(), fit.split.fingerprint(), fit.model.ratings.explicit
         if key not in comparisons:
             if options.candidates and key[-1]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from inference import stored
 from inference.average import list_scores, predictions
 from inference.base import Inference, Snapshot
 from inference.base import fit as run_steps
@@ -38,17 +39,18 @@ from models.build import (
     weight_unit,
 )
 from models.cvae import CVAE
-from models.networks.product import ProductEncoder
 from models.ratings import RatingLikelihood
-from models.state import buffers, fill, kept
+from models.state import kept
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.readers import with_contents
 from pyro_cvae.data.registry import check_stars
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.splits import Split, make_split
+from pyro_cvae.data.text import consent
 from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.run import Run, RunWriter, open_run, run_config
+from pyro_cvae.trust import Trust
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -329,43 +331,23 @@ def recovery(posterior: Posterior, split: Split, truth: dict[str, np.ndarray]) -
     return found
 
 
-def load(path: str | os.PathLike[str] | Run) -> Fit:
-    """Open a run folder: everything that :func:`fit` returned. Raises InputError if it is damaged."""
-    run = path if isinstance(path, Run) else open_run(path)
-    options = Options.of(run.config["command"], **_as_options(run.config["options"]))
-    dataset, split, tensors = run.dataset(), run.split(), run.tensors("posterior")
-    before = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=()):  # the random start is overwritten below
-        try:
-            torch.set_default_dtype(getattr(torch, options.fit.dtype))
-            likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
-            form, likelihood = forms_of(dataset, likelihood, options.model.content)
-            model = make_model(dataset.n_users, dataset.n_items, form, likelihood, options.model)
-        finally:
-            torch.set_default_dtype(before)
-    model.ratings.weight_unit = run.config.get("weight_unit")  # of old runs none: their weights were confidences
-    if isinstance(model.encoder, ProductEncoder) and not run.config.get("product_radius"):
-        model.encoder.radius = 0.0  # of old runs its experts alone had one
-    for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
-        setattr(model, name, value)
-    networks = {n.removeprefix("network."): t for n, t in tensors.items() if n.startswith("network.")}
-    older = frozenset() if run.config.get("buffers") else frozenset(buffers(model))
-    if lost := sorted(older - networks.keys()):
-        note = f"{run.path} was written without {', '.join(lost)}, which keep what their constructor gives them"
-        logging.getLogger("pyro_cvae").warning(note)
-    try:
-        fill(model, networks, older)
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, path=run.path / "posterior.safetensors") from None
-    made = Draws if options.kind == "draws" else Posterior
-    posterior = made.from_tensors(options.kind, tensors, options.model.parametrization)
-    scalings = {name: ContentScaling.from_json(value) for name, value in run.config["scalings"].items()}
-    history = run.history().to_dict("records")
-    return Fit(posterior, dataset, split, options, history, run.metrics(), model, scalings, run.path)
+def load(path: str | os.PathLike[str] | Run, *, trust: Trust = ()) -> Fit:
+    """Open a run folder: everything that :func:`fit` returned.
 
-
-def _as_options(stored: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    A class outside of the package that the run names is imported only if it is in ``trust``, its path or a list of
+    paths; see docs/security.md. Raises InputError, naming the file, if one is damaged or makes no sense.
+    """
+    run = path if isinstance(path, Run) else open_run(path, trust)
+    consent(run.trust)  # of tokenizers, which are imported when there are new texts
+    options, dataset, split = stored.stored_options(run), run.dataset(), run.split()
+    stored.check_split(run, dataset, split)
+    options = stored.for_data(run, options, dataset)
+    tensors, metrics = run.tensors("posterior"), run.metrics()
+    posterior = stored.stored_posterior(run, options, dataset, tensors)
+    model = stored.stored_model(run, options, dataset, tensors)
+    scalings = stored.stored_scalings(run, options, dataset, model)
+    history = stored.stored_history(run, metrics)
+    return Fit(posterior, dataset, split, options, history, metrics, model, scalings, run.path)
 
 
 def _writer(

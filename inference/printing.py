@@ -27,6 +27,7 @@ LONGEST_TEXT = 120
 """Columns of the screen that a free text takes at most in a table; CSV and JSON have all of it."""
 LEAST_TEXT = 16
 """Columns below which a text is not folded: the rows become blocks instead."""
+_FORMULA = re.compile(r"[\s\x00]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]").match
 _BLANKS = re.compile(r"[\t\r\n]+")
 _NUMBER = re.compile(r"[-+]?[\d,]*\.?\d+(e[-+]?\d+)?%?|nan|-?inf|-", re.IGNORECASE).fullmatch
 
@@ -73,11 +74,13 @@ def emit(
     tables: Mapping[str, pd.DataFrame],
     format: str = "table",
     notes: Iterable[str] = (),
+    safe: bool = False,
 ) -> None:
     """Print ``parts`` for people, or the same as ``tables`` in CSV or JSON.
 
     CSV has the tables one after the other, an empty line between. JSON is a list of objects where there is one table,
     otherwise an object of such lists by name. ``notes`` are lines for people, which go to stderr beside CSV and JSON.
+    On a terminal both show control characters; into a pipe they are the data. ``safe`` as in :func:`csv_text`.
     """
     check_format(format)
     if format == "table":
@@ -89,31 +92,45 @@ def emit(
             last = part
         return
     if format == "csv":
-        text = "\n".join(csv_text(table) for table in tables.values())
+        text = "\n".join(csv_text(table, safe) for table in tables.values())
     else:
         values = {name: [_plain_values(row) for row in table.to_dict("records")] for name, table in tables.items()}
         whole: Any = values if len(values) > 1 else next(iter(values.values()), [])
         text = json.dumps(whole, ensure_ascii=not _speaks_unicode(sys.stdout), indent=1) + "\n"
-    sys.stdout.write(text)
+    sys.stdout.write(visible_lines(text) if sys.stdout.isatty() else text)
     sys.stdout.flush()
     for note in notes:
         print(one_line(note), file=sys.stderr)
 
 
-def csv_text(table: pd.DataFrame) -> str:
-    """A table as CSV, numbers in full."""
-    return table.to_csv(index=False, lineterminator="\n")
+def csv_text(table: pd.DataFrame, safe: bool = False) -> str:
+    """A table as CSV, numbers in full; with ``safe`` a spreadsheet takes no text in it for a formula.
+
+    A text that begins as formulas do (= + - @ and blanks before them) then has an apostrophe in front. Source: OWASP,
+    CSV Injection.
+    """
+    return (_without_formulas(table) if safe else table).to_csv(index=False, lineterminator="\n")
 
 
-def write_frame(table: pd.DataFrame, path: str | Path) -> None:
-    """Write CSV or Parquet by the suffix, under another name first: an older file is replaced whole or not at all."""
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    def shielded(value: Any) -> Any:
+        return f"'{value}" if isinstance(value, str) and _FORMULA(value) else value
+
+    return table.rename(columns=shielded).map(shielded)
+
+
+def write_frame(table: pd.DataFrame, path: str | Path, safe: bool = False) -> None:
+    """Write CSV or Parquet by the suffix, under another name first: an older file is replaced whole or not at all.
+
+    ``safe`` as in :func:`csv_text`.
+    """
     from pyro_cvae.data.files import whole_file
 
     with whole_file(path) as new:
         if Path(path).suffix == ".parquet":
             table.to_parquet(new, index=False)
         else:
-            new.write_text(csv_text(table), encoding="utf-8", newline="")
+            new.write_text(csv_text(table, safe), encoding="utf-8", newline="")
 
 
 def show(part: Sheet | str, stream: TextIO | None = None) -> None:

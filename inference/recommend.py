@@ -68,6 +68,8 @@ class RecommendOptions:
         unknown: What to do with an unknown id (error, drop, or prior for users, who get the average user's list).
         out: A CSV or Parquet file instead of a table.
         format: How the answer is printed (table, csv, json).
+        trust: Class paths outside of the package that the run may import; see docs/security.md.
+        csv_safe: Put an apostrophe before texts in CSV that a spreadsheet program would take for formulas.
     """
 
     run: str
@@ -96,6 +98,8 @@ class RecommendOptions:
     unknown: str = "error"
     out: str | None = None
     format: str = "table"
+    trust: tuple[str, ...] = ()
+    csv_safe: bool = False
 
     def __post_init__(self) -> None:
         check_format(self.format)
@@ -424,11 +428,11 @@ def main() -> None:
         table["user"] = NEW_USER
     notes = _notes(table)
     if options.out:
-        write_frame(table, options.out)
+        write_frame(table, options.out, options.csv_safe)
         for line in (f"{len(table)} rows: {options.out}", *notes):
             show(line)
     else:
-        _print(table, fit, options.format, notes)
+        _print(table, fit, options.format, notes, options.csv_safe)
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
@@ -446,7 +450,7 @@ def _opened(options: RecommendOptions) -> tuple[Fit, bool]:
     from pyro_cvae.data.frames import read_pairs
     from pyro_cvae.data.readers import read_new_items
 
-    fit = load(options.run)
+    fit = load(options.run, trust=options.trust)
     unknown = "error" if options.unknown == "error" else "drop"
     reading = fit.options.data.reading.of_another_file(options.columns, options.separator, options.encoding)
     if options.new_items:
@@ -487,7 +491,7 @@ def _at(path: str) -> Iterator[None]:
         raise InputError(error.problem, error.remedy, path=error.path or path, line=error.line) from None
 
 
-def _print(table: pd.DataFrame, fit: Fit, format: str, notes: list[str]) -> None:
+def _print(table: pd.DataFrame, fit: Fit, format: str, notes: list[str], csv_safe: bool) -> None:
     key = table.columns[0]
     if "title" in table and fit.dataset.titles is None:
         table = table.drop(columns="title")
@@ -495,7 +499,7 @@ def _print(table: pd.DataFrame, fit: Fit, format: str, notes: list[str]) -> None
     everybody_known = "origin" in table and (table["origin"] == "fit").all()
     printed = table.drop(columns="origin") if everybody_known else table
     sheet = sheet_of(printed, f"{fit.dataset.name}, {fit.options.fit.mode}", ["title"], ends)
-    emit([sheet], {"recommendations": table}, format, notes)
+    emit([sheet], {"recommendations": table}, format, notes, csv_safe)
 
 
 if __name__ == "__main__":

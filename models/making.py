@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import sys
 from collections.abc import Mapping
 from typing import Any, Self
 
 from pyro_cvae.errors import InputError
+from pyro_cvae.trust import import_named
 
 
 class Remembered:
@@ -52,17 +53,25 @@ def path_of(names: Mapping[str, str], cls: type[Any], base: type[Any], what: str
 def class_of(names: Mapping[str, str], name: str, base: type[Any], what: str) -> type[Any]:
     """The package's own class of that name in the table ``names``, or that of a path ``module.Class``.
 
-    Raises InputError where there is none or it is no ``base``; ``what`` ("content", "rating") is for the message.
+    Raises InputError where there is none, it is no ``base``, or it was read from a run folder and is not trusted
+    (:mod:`pyro_cvae.trust`); ``what`` ("content", "rating") is for the message.
     """
-    module, _, attribute = names.get(name, name.replace(":", ".")).replace(":", ".").rpartition(".")
+    path = names.get(name, name)
+    module, _, attribute = path.replace(":", ".").rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        if module == "__main__" and not hasattr(sys.modules[module], attribute):
+            raise AttributeError(attribute)
+        found = import_named(path, names.values())
+    except InputError:
+        raise
     except (ImportError, AttributeError, ValueError) as error:
         if module == "__main__":
             problem = f"the {what} likelihood {attribute} was defined in a notebook or a program that is not at hand"
             raise InputError(problem, "move the class into a module, and fit again") from error
         problem = f"unknown {what} likelihood {name!r} ({error})"
         raise InputError(problem, "use a class path or " + ", ".join(names)) from error
+    except Exception as error:  # whatever a module of somebody's own does when it is imported
+        raise InputError(f"importing {module} failed: {type(error).__name__}: {error}", "mend that module") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(f"{name} is no {base.__name__}", f"derive it from models.{what}s.{base.__name__}")
     return found
@@ -73,5 +82,5 @@ def made(names: Mapping[str, str], name: str, arguments: Mapping[str, Any], base
     cls = class_of(names, name, base, what)
     try:
         return cls(**arguments)
-    except TypeError as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise InputError(f"{name}: {error}", "give the arguments that its constructor takes") from error

@@ -28,19 +28,25 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyro_cvae.checks import Natural, check_json
 from pyro_cvae.errors import InputError, MachineError
+from pyro_cvae.history import checked_metrics, read_history
+from pyro_cvae.listed import SCHEMA, Listed, check_files
+from pyro_cvae.listed import check_schema as _check_schema
+from pyro_cvae.listed import dump_json as _dump
+from pyro_cvae.listed import read_json as _read_json
+from pyro_cvae.listed import read_manifest as _read_manifest
+from pyro_cvae.listed import verify as _verify
+from pyro_cvae.trust import Trust, as_paths, only_trusted
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
-
-SCHEMA = 1
-"""Version of the folder's layout; a folder with a higher one was written by a newer version and is refused."""
 
 FREE_OPTIONS = ("out", "resume", "overwrite", "quiet", "progress", "checkpoint_seconds", "format")
 """Options that do not change the numbers of a fit, and may differ when it is resumed."""
@@ -217,24 +223,9 @@ def _plain(value: Any, where: str) -> Any:
     raise TypeError(f"{where}: JSON cannot hold a {type(value).__name__}")
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, indent=1) + "\n"
-
-
 def _write_json(path: Path, value: Any) -> None:
     text = _dump(_plain(value, path.stem))
     _write(path, lambda temporary: temporary.write_text(text, encoding="ascii"))
-
-
-def _read_json(path: Path, remedy: str) -> Any:
-    try:
-        return json.loads(path.read_bytes().decode("ascii"))
-    except FileNotFoundError:
-        raise InputError("is missing", remedy, path=path) from None
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror})", remedy, path=path) from error
-    except (ValueError, RecursionError):
-        raise InputError("is damaged: no JSON", remedy, path=path) from None
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -259,7 +250,7 @@ def _read_tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
 
     try:
         return load_file(path)
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise InputError("is damaged: no safetensors file", remedy, path=path) from error
 
 
@@ -282,54 +273,6 @@ def _write_manifest(folder: Path, files: Iterable[Path]) -> None:
     with _disk(folder / "manifest.json"):
         digests = _digests(folder, files)
     _write_json(folder / "manifest.json", {"schema": SCHEMA, "files": digests})
-
-
-def _read_manifest(folder: Path, remedy: str) -> dict[str, dict[str, Any]]:
-    path = folder / "manifest.json"
-    manifest = _read_json(path, remedy)
-    damaged = InputError("is damaged: no manifest", remedy, path=path)
-    if not isinstance(manifest, dict):
-        raise damaged
-    _check_schema(manifest, path, remedy)
-    files = manifest.get("files")
-    if not isinstance(files, dict) or path.read_text(encoding="ascii") != _dump(manifest):  # flipped blanks too
-        raise damaged
-    for name, entry in files.items():
-        if not isinstance(entry, dict) or set(entry) != {"sha256", "bytes"}:
-            raise damaged
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(f"names a file outside of the folder ({name})", "do not use this folder", path=path)
-    return files
-
-
-def _check_schema(content: Mapping[str, Any], path: Path, remedy: str) -> None:
-    schema = content.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise InputError(
-            f"was written by a newer version (schema {schema}, this one reads up to {SCHEMA})",
-            "update pyro-cvae",
-            path=path,
-        )
-    if isinstance(schema, bool) or not isinstance(schema, int) or schema < 1:
-        raise InputError("is damaged: no schema version", remedy, path=path)
-
-
-def _verify(folder: Path, files: Mapping[str, Mapping[str, Any]], remedy: str) -> None:
-    """InputError naming the first file that is missing, truncated or changed."""
-    for name, entry in files.items():
-        path = folder / name
-        try:
-            if not path.is_file():
-                raise InputError("is missing", remedy, path=path)
-            size = path.stat().st_size
-            if size != entry["bytes"]:
-                raise InputError(f"has {size} bytes instead of {entry['bytes']}", remedy, path=path)
-            with open(path, "rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        except OSError as error:
-            raise InputError(f"cannot be read ({error.strerror})", remedy, path=path) from error
-        if digest != entry["sha256"]:
-            raise InputError("is damaged: its SHA-256 is not the one in the manifest", remedy, path=path)
 
 
 # --- names beside each other -----------------------------------------------------------------------------------------
@@ -478,7 +421,10 @@ class RunWriter:
             _check_schema(state, partial / "writer.json", anew)
             if state.get("files") is None:
                 raise InputError("the run was stopped before its first epoch", anew, path=partial)
-            _verify(partial, state["files"], anew)
+            files = check_files(state["files"], partial / "writer.json", anew)
+            if "config.json" not in files:
+                raise InputError("is damaged: config.json is not in it", anew, path=partial / "writer.json")
+            _verify(partial, files, anew)
             stored = _read_json(partial / "config.json", anew)
             _compare(stored, {"schema": SCHEMA, **_plain(dict(config), "config")}, free, partial / "config.json")
         except BaseException:
@@ -568,8 +514,12 @@ class RunWriter:
             try:
                 files = _read_manifest(folder, "start anew with --overwrite")
                 _verify(folder, files, "start anew with --overwrite")
+                for name in ("tensors.safetensors", "meta.json"):
+                    Listed(folder, files).file(name, "start anew with --overwrite")
                 tensors = _read_tensors(folder / "tensors.safetensors", "start anew with --overwrite")
-                return tensors, _read_json(folder / "meta.json", "start anew with --overwrite")
+                meta = _read_json(folder / "meta.json", "start anew with --overwrite")
+                check_json(meta, {"epoch": Natural}, folder / "meta.json")
+                return tensors, meta
             except InputError as error:
                 self.notes.append(f"{error.path}: {error.problem}; going on from an older checkpoint")
                 first = first or error
@@ -703,23 +653,45 @@ def _epoch(checkpoint: Path) -> int:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 _AGAIN = "fit again or copy the folder again"
+_CONFIG = {
+    "schema": int,
+    "command": str,
+    "options": dict[str, Any],
+    "objective": str | None,
+    "tempered": bool,
+    "versions": dict[str, str | None],
+    "commit": str | None,
+    "fingerprints": dict[str, str],
+    "without_users": bool,
+}
+"""Types of the entries of config.json that :func:`run_config` writes."""
 
 
 class Run:
-    """A run folder whose files have been verified; made by :func:`open_run`."""
+    """A run folder whose files have been verified; made by :func:`open_run`.
 
-    def __init__(self, path: Path, config: dict[str, Any], files: Mapping[str, Mapping[str, Any]]) -> None:
+    ``files`` are the entries of its manifest, and all that is read; ``trust`` the class paths that it may import.
+    """
+
+    def __init__(
+        self, path: Path, config: dict[str, Any], files: Mapping[str, Mapping[str, Any]], trust: Trust = ()
+    ) -> None:
         self.path, self.config, self.files = path, config, files
+        self.trust = as_paths(trust)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    def reading(self) -> AbstractContextManager[None]:
+        """While its names are made into classes: those of ``trust`` alone are imported."""
+        return only_trusted(self.path, self.trust)
 
     def _file(self, name: str) -> Path:
         if name not in self.files:
             kind = Path(name).suffix
             others = ", ".join(file for file in self.files if file.endswith(kind) and "/" not in file) or "none"
             raise InputError(f"the run has no {name}", f"of that kind it has: {others}", path=self.path)
-        return self.path / name
+        return Listed(self.path, self.files).file(name, _AGAIN)
 
     def tensors(self, name: str = "posterior") -> dict[str, torch.Tensor]:
         """The tensors of ``<name>.safetensors``, on the CPU; InputError where the run has none of that name."""
@@ -730,25 +702,17 @@ class Run:
         return _read_json(self._file(f"{name}.json"), _AGAIN)
 
     def metrics(self) -> dict[str, Any]:
-        """The metrics that were computed at the end of the fit."""
-        return self.json("metrics")
+        """The metrics that were computed at the end of the fit; InputError where they are none."""
+        return checked_metrics(self.json("metrics"), self.path / "metrics.json")
 
     def history(self) -> pd.DataFrame:
-        """The history of the fit: a row an epoch."""
-        import pandas as pd
-
-        path = self._file("history.csv")
-        try:
-            with open(path, encoding="utf-8", newline="") as stream:
-                header, *rows = list(csv.reader(stream)) or [[]]
-            columns = list(zip(*rows, strict=True)) if rows else [()] * len(header)
-            return pd.DataFrame({name: _numbers(column) for name, column in zip(header, columns, strict=True)})
-        except (ValueError, csv.Error):
-            raise InputError("is damaged: no table", _AGAIN, path=path) from None
+        """The history of the fit: a row an epoch; InputError where it is no such table."""
+        return read_history(self._file("history.csv"))
 
     def dataset(self) -> Any:
         """The data that were fitted; InputError where the run was exported without users."""
-        return _load_dataset(self._part("dataset"))
+        with self.reading():
+            return _load_dataset(self._part("dataset"))
 
     def split(self) -> Any:
         """The split that was fitted; InputError where the run was exported without users."""
@@ -756,9 +720,10 @@ class Run:
 
     def items(self) -> Any:
         """Ids, titles and content of the items, as a data set without users; it is there in every run with data."""
-        return _without_users(_load_dataset(self._part("dataset", of_users=False)))
+        with self.reading():
+            return _without_users(_load_dataset(self._part("dataset", of_users=False)))
 
-    def _part(self, name: str, of_users: bool = True) -> Path:
+    def _part(self, name: str, of_users: bool = True) -> Listed:
         if of_users and self.config.get("without_users"):
             raise InputError(
                 "the run was exported without users: it holds no user vectors, user ids, ratings or split",
@@ -767,28 +732,16 @@ class Run:
             )
         if not any(file.startswith(f"data/{name}/") for file in self.files):
             raise InputError(f"the run holds no {name}", "fit it with its data", path=self.path)
-        return self.path / "data" / name
+        return Listed(self.path, self.files).within(f"data/{name}")
 
 
-def _numbers(texts: Sequence[str]) -> list[Any]:
-    """A column of a CSV file as ints, else as floats with blanks as NaN, else as it is."""
-    try:
-        return [int(text) for text in texts]
-    except ValueError:
-        pass
-    try:
-        return [float(text or "nan") for text in texts]
-    except ValueError:
-        return list(texts)
-
-
-def _load_dataset(folder: Path) -> Any:
+def _load_dataset(folder: Path | Listed) -> Any:
     from pyro_cvae.data.dataset import Dataset
 
     return Dataset.load(folder)
 
 
-def _load_split(folder: Path) -> Any:
+def _load_split(folder: Path | Listed) -> Any:
     from pyro_cvae.data.splits import Split
 
     return Split.load(folder)
@@ -804,15 +757,16 @@ def _without_users(dataset: Any) -> Any:
     return dataclasses.replace(dataset, interactions=nothing, user_ids=[], truth=None)
 
 
-def open_run(path: str | os.PathLike[str]) -> Run:
+def open_run(path: str | os.PathLike[str], trust: Trust = ()) -> Run:
     """Open a finished run folder, with every file compared to the manifest (size and SHA-256).
 
-    Files that the manifest does not list are never read.
+    Files that the manifest does not list are never read. ``trust`` are the paths of classes outside of the package that
+    the run may import (docs/security.md); here nothing is imported yet.
 
     Raises:
         InputError: No run there, not finished, written by a newer version, or a file missing, truncated or changed.
     """
-    path = _absolute(path)
+    path, trust = _absolute(path), as_paths(trust)
     if path.name.endswith(".partial") and path.is_dir():
         out = path.with_name(path.name.removesuffix(".partial"))
         raise InputError("this run is not finished", f"go on with --resume --out {out}", path=path)
@@ -826,7 +780,7 @@ def open_run(path: str | os.PathLike[str]) -> Run:
             raise InputError("there is no such run folder", "check the path", path=path)
     if not path.is_dir():
         raise InputError("is a file, no run folder", "give the folder that a fit command left", path=path)
-    if not (path / "manifest.json").exists():
+    if not os.path.lexists(path / "manifest.json"):
         raise InputError(
             "is no run folder (no manifest.json)", "give the folder that a fit command left, all of it", path=path
         )
@@ -838,7 +792,8 @@ def open_run(path: str | os.PathLike[str]) -> Run:
     if not isinstance(config, dict):
         raise InputError("is damaged: no config", _AGAIN, path=path / "config.json")
     _check_schema(config, path / "config.json", _AGAIN)
-    return Run(path, config, files)
+    check_json(config, _CONFIG, path / "config.json", optional=_CONFIG)
+    return Run(path, config, files, trust)
 
 
 def export_without_users(run: Run | str | os.PathLike[str], out: str | os.PathLike[str]) -> Run:

@@ -259,9 +259,13 @@ class TextVectorizer:
             words = tuple(stored["vocabulary"])
             if stored["kind"] != "bag-of-words" or not all(isinstance(word, str) for word in words):
                 raise ValueError
+            pattern, stop_words = stored["token_pattern"], stored["stop_words"]
             tokenizer = stored.get("tokenizer", "words")
-            if not isinstance(tokenizer, str):
+            if stop_words not in (None, "english") or not isinstance(tokenizer, str):
                 raise ValueError
-            return cls(words, str(stored["token_pattern"]), stored["stop_words"], tokenizer)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise InputError("the stored vectorizer is damaged", "restore the folder it is in") from None
+        if pattern != cls.token_pattern:  # a stranger's regular expression may take for ever
+            problem = f"texts are cut into words by {pattern!r}, which is no pattern of the package"
+            raise InputError(problem, f"use {cls.token_pattern!r}")
+        return cls(words, pattern, stop_words, tokenizer)

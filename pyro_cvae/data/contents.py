@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from pyro_cvae.data.content import Content, TextVectorizer, check_given
+from pyro_cvae.data.stored import csr_of
 from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
 
@@ -351,7 +352,8 @@ def of_parts(kind: str, parts: dict[str, Any]) -> AnyContent:
         return Tokens(parts["indptr"], parts["tokens"], tuple(parts["vocabulary"]), parts["present"], tokenizer)
     if kind != "words":
         raise InputError(f"the stored content is of an unknown kind {kind!r}", "update pyro-cvae")
-    counts = sp.csr_matrix((parts["data"], parts["indices"], parts["indptr"]), shape=tuple(parts["shape"]))
+    n_items, n_features = parts["shape"]
+    counts = csr_of(parts, (int(n_items), int(n_features)))
     words, vectorizer = parts["vocabulary"], parts["vectorizer"]
     return Content(
         counts,

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
-from pyro_cvae.data import files
+from pyro_cvae.checks import check_json
+from pyro_cvae.data import files, stored
 from pyro_cvae.data.content import Content, TextVectorizer
 from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, describe, of_parts, parts_of
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.sources import check_name
 from pyro_cvae.errors import InputError
+from pyro_cvae.listed import Listed
 from pyro_cvae.text import encodable
+from pyro_cvae.trust import only_trusted
 
 SCHEMA = 1
 SCHEMA_OF_OTHERS = 2  # with contents that a reader of the first schema would not see
@@ -210,34 +212,46 @@ class Dataset:
         files.write_json(folder / "dataset.json", facts)
 
     @classmethod
-    def load(cls, folder: files.PathLike) -> Dataset:
-        """Read what :meth:`save` wrote, exactly; raises InputError naming the file that is missing or damaged."""
-        folder = files.need_folder(folder)
-        facts = files.read_json(folder / "dataset.json", SCHEMA, SCHEMA_OF_OTHERS)
+    def load(cls, folder: files.PathLike | Listed) -> Dataset:
+        """Read what :meth:`save` wrote, exactly; raises InputError naming the file that is missing or damaged.
+
+        Of a folder with a manifest only the files that it lists are read. A class that the files name is imported only
+        where :mod:`pyro_cvae.trust` says so.
+        """
+        listed = stored.every_file(folder)
+        with only_trusted(listed.folder):
+            return cls._load(listed)
+
+    @classmethod
+    def _load(cls, listed: Listed) -> Dataset:
+        folder = listed.folder
+        facts = stored.load_json(listed, "dataset.json", SCHEMA, SCHEMA_OF_OTHERS)
         try:
-            pairs = files.read_table(folder / "interactions.parquet")
-            people, things = files.read_table(folder / "users.parquet"), files.read_table(folder / "items.parquet")
-            csr = files.read_arrays(folder / "content.safetensors")
-            words, vectorizer = facts["vocabulary"], facts["vectorizer"]
-            dataset = cls(
-                facts["name"],
-                read_interactions(pairs, facts["n_users"], facts["n_items"]),
-                Content(
-                    sp.csr_matrix(
-                        (csr["data"], csr["indices"], csr["indptr"]), shape=(facts["n_items"], facts["n_features"])
-                    ),
-                    None if words is None else tuple(words),
-                    None if vectorizer is None else TextVectorizer.from_json(vectorizer),
-                    csr.get("given"),
-                ),
-                people["id"],
-                things["id"],
-                things.get("title"),
-                files.read_arrays(folder / "truth.safetensors") if facts["truth"] else None,
-                {name: _load_content(folder, name, parts) for name, parts in facts.get("others", {}).items()},
+            check_json(facts, stored.DATASET, folder / "dataset.json", optional=("others",))
+        except InputError as error:
+            problem = f"its files do not fit together ({error.problem})"
+            raise InputError(problem, stored.AGAIN, path=error.path) from None
+        n_users, n_items, n_features = (facts[name] for name in ("n_users", "n_items", "n_features"))
+        people = stored.load_ids(listed, "users.parquet", n_users)
+        things = stored.load_ids(listed, "items.parquet", n_items)
+        pairs = stored.load_interactions(listed, "interactions.parquet", n_users, n_items)
+        csr = stored.load_arrays(listed, "content.safetensors")
+        truth = stored.load_truth(listed, n_users, n_items) if facts["truth"] else None
+        words, vectorizer = facts["vocabulary"], facts["vectorizer"]
+        try:
+            content = Content(
+                stored.csr_of(csr, (n_items, n_features), folder / "content.safetensors"),
+                None if words is None else tuple(words),
+                None if vectorizer is None else TextVectorizer.from_json(vectorizer),
+                csr.get("given"),
             )
+            others = {name: _load_content(listed, name, parts) for name, parts in facts.get("others", {}).items()}
+            ids = people["id"], things["id"]
+            dataset = cls(facts["name"], pairs, content, *ids, things.get("title"), truth, others)
             intact = dataset.fingerprint() == facts["fingerprint"]
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        except InputError as error:
+            raise InputError(error.problem, error.remedy, path=error.path or folder, line=error.line) from None
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
             raise InputError(f"its files do not fit together ({error})", "make the folder again", path=folder) from None
         if not intact:
             raise InputError("its files were changed or damaged after saving", "make the folder again", path=folder)
@@ -254,22 +268,17 @@ def _save_content(folder: Path, name: str, content: AnyContent) -> dict[str, Any
     return {"kind": content.kind} | {part: value for part, value in parts.items() if part not in arrays}
 
 
-def _load_content(folder: Path, name: str, facts: dict[str, Any]) -> AnyContent:
+def _load_content(listed: Listed, name: str, facts: dict[str, Any]) -> AnyContent:
     check_name(name)  # before it is part of a path
-    parts = facts | files.read_arrays(folder / f"content-{name}.safetensors")
+    folder = listed.folder
+    parts = facts | stored.load_arrays(listed, f"content-{name}.safetensors")
     if facts["kind"] in ("vectors", "images"):
-        parts["values"] = files.read_npy(folder / f"content-{name}.npy")
+        parts["values"] = files.read_npy(listed.file(f"content-{name}.npy", stored.AGAIN))
     try:
         return of_parts(facts["kind"], parts)
     except InputError as error:
         problem = f"the content {name} is damaged ({error.problem})"
         raise InputError(problem, "make the folder again", path=folder) from None
-
-
-def read_interactions(columns: dict[str, np.ndarray], n_users: int, n_items: int) -> Interactions:
-    """Interactions from the columns that :meth:`Interactions.columns` gave."""
-    confidences, times = columns.get("confidences"), columns.get("times")
-    return Interactions(columns["users"], columns["items"], columns["ratings"], confidences, times, n_users, n_items)
 
 
 def typed_ids(ids: Any, what: str) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from pyro_cvae.data.gate import PathLike, opened, read_bytes
 from pyro_cvae.data.parquet import read_parquet
 from pyro_cvae.errors import InputError
+from pyro_cvae.listed import LARGEST_JSON, MOST_CONTAINERS
 
 
 def read_text(path: PathLike, *, strict: bool = True) -> str:
@@ -87,8 +88,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path, *schemas: int) -> dict[str, Any]:
     """Read a JSON object written with one of these ``schema`` numbers; raises InputError for anything else."""
+    raw = read_bytes(path)
+    if len(raw) > LARGEST_JSON or raw.count(b"[") + raw.count(b"{") > MOST_CONTAINERS:
+        raise InputError("is larger than any such file of ours", _RESTORE, path=path)
     try:
-        value = json.loads(read_bytes(path))
+        value = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise InputError(f"is not valid JSON ({error})", _RESTORE, path=path) from None
     if not isinstance(value, dict) or value.get("schema") not in schemas:
@@ -132,7 +136,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     try:
         return load(read_bytes(path))
-    except (SafetensorError, ValueError, KeyError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"is not a readable safetensors file ({error})", _RESTORE, path=path) from None
 
 

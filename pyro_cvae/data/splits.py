@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from pyro_cvae.data import files
-from pyro_cvae.data.dataset import Dataset, read_interactions
+from pyro_cvae.checks import check_json
+from pyro_cvae.data import files, stored
+from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
+from pyro_cvae.listed import Listed
 
 log = logging.getLogger(__name__)
 
@@ -104,24 +106,29 @@ class Split:
         files.write_json(folder / "split.json", facts)
 
     @classmethod
-    def load(cls, folder: files.PathLike) -> Split:
+    def load(cls, folder: files.PathLike | Listed) -> Split:
         """Read what :meth:`save` wrote, exactly; raises InputError naming the file that is missing or damaged."""
-        folder = files.need_folder(folder)
-        facts = files.read_json(folder / "split.json", SCHEMA)
+        listed = stored.every_file(folder)
+        folder = listed.folder
+        facts = stored.load_json(listed, "split.json", SCHEMA)
+        check_json(facts, stored.SPLIT, folder / "split.json")
+        n_users, n_items = facts["n_users"], facts["n_items"]
+        if not {"train", "test"} <= set(facts["parts"]) <= {"train", "test", "validation"}:
+            raise InputError("its parts are not train, test and validation", stored.AGAIN, path=folder / "split.json")
+        parts = {n: stored.load_interactions(listed, f"{n}.parquet", n_users, n_items) for n in facts["parts"]}
+        tuning = None
+        if (tuned := facts["tuning_users"]) is not None:
+            if max(tuned, default=-1) >= n_users:
+                raise InputError(
+                    "has a tuning user that is none of its users", stored.AGAIN, path=folder / "split.json"
+                )
+            tuning = np.zeros(n_users, bool)
+            tuning[tuned] = True
         try:
-            n_users, n_items = facts["n_users"], facts["n_items"]
-            parts = {
-                name: read_interactions(files.read_table(folder / f"{name}.parquet"), n_users, n_items)
-                for name in facts["parts"]
-            }
-            tuning = None
-            if facts["tuning_users"] is not None:
-                tuning = np.zeros(n_users, bool)
-                tuning[facts["tuning_users"]] = True
             split = cls(parts["train"], parts["test"], parts.get("validation"), tuning, facts["protocol"])
-            intact = split.fingerprint() == facts["fingerprint"]
-        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise InputError(f"its files do not fit together ({error})", "make the folder again", path=folder) from None
+        except InputError as error:
+            raise InputError(error.problem, stored.AGAIN, path=folder) from None
+        intact = split.fingerprint() == facts["fingerprint"]
         if not intact:
             raise InputError("its files were changed or damaged after saving", "make the folder again", path=folder)
         return split

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import re
 import unicodedata
@@ -14,6 +13,7 @@ import scipy.sparse as sp
 
 from pyro_cvae.data.reading import TOKENIZERS
 from pyro_cvae.errors import InputError
+from pyro_cvae.trust import import_named
 
 log = logging.getLogger(__name__)
 
@@ -98,11 +98,13 @@ def _spelled(path: str) -> str:
 def _imported(path: str) -> Callable[[str], list[str]]:
     module_name, _, name = _spelled(path).rpartition(".")
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        found = import_named(path)
         made = found() if isinstance(found, type) else found
     except ModuleNotFoundError as error:
         problem = f"--tokenizer: importing {module_name} failed: {error}"
         raise InputError(problem, "call the command from the folder that holds it, or install it") from None
+    except InputError:
+        raise
     except AttributeError:
         raise InputError(f"--tokenizer: the module {module_name} has no {name}", "check its spelling") from None
     except Exception as error:

@@ -1,0 +1,253 @@
+"""What a run folder holds, as a fit: its options, model and posterior, each checked before it is used.
+
+A right manifest says that the files are those that were written, not that they make sense: a run folder may come from
+anybody. Types and shapes follow from the options and the data; where one does not, an InputError names the file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.draws import Draws
+from inference.options import METHODS, Options
+from inference.posterior import Posterior
+from models.build import content_likelihood, contents_of, forms_of, make_model
+from models.cvae import CVAE
+from models.networks.product import ProductEncoder
+from models.state import buffers, fill, kept
+from pyro_cvae.checks import REMEDY, Array, Positive, check_arrays, check_json
+from pyro_cvae.data.content import Content, ContentScaling
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.splits import Split
+from pyro_cvae.errors import InputError
+from pyro_cvae.history import check_history
+from pyro_cvae.run import Run
+
+PRECISIONS = ("lambda_u", "lambda_v")
+"""Precisions of the model that a fit may have learned, which are then in metrics.json."""
+_CONFIG = {
+    "command": str,
+    "options": dict[str, Any],
+    "scalings": dict[str, dict[str, Any]],
+    "weight_unit": Positive | None,
+    "product_radius": bool,
+    "buffers": bool,
+}
+
+
+def stored_options(run: Run) -> Options:
+    """The options of a run; InputError where one is unknown, of another type, or cannot be."""
+    path = run.path / "config.json"
+    check_json(run.config, _CONFIG, path, optional=_CONFIG.keys() - {"command", "options"})
+    method, stored = run.config["command"], run.config["options"]
+    if method not in METHODS:
+        raise InputError(f"command is {method!r}, which is none of {', '.join(METHODS)}", REMEDY, path=path)
+    hints = {name: hint for part in Options.classes(method) for name, hint in get_type_hints(part).items()}
+    check_json(stored, hints, path, optional=hints)
+    with _naming(path):
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        return Options.of(method, **values)
+
+
+def for_data(run: Run, options: Options, dataset: Dataset) -> Options:
+    """The options for the contents of the data; InputError where a likelihood or network is not for them."""
+    with _naming(run.path / "config.json"):
+        return options.for_contents(dataset.contents)
+
+
+def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[str, Tensor]) -> CVAE:
+    """The fitted model, from the ``network.*`` tensors of the posterior's file; its classes as ``run.trust`` allows."""
+    networks = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+    o = options.model
+
+    def make() -> CVAE:
+        likelihood = content_likelihood(o.content_likelihood, o.content_likelihood_args)
+        form, parts = forms_of(dataset, likelihood, o.content)
+        return make_model(dataset.n_users, dataset.n_items, form, parts, o)
+
+    with run.reading(), _naming(run.path / "config.json"), _default_dtype(options.fit.dtype):
+        _check_sizes(make, networks, run.path / "posterior.safetensors")
+        try:
+            model = make()
+        except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+            raise InputError(f"its model cannot be made ({str(error).splitlines()[0]})", REMEDY) from error
+    model.ratings.weight_unit = run.config.get("weight_unit")  # of old runs none: their weights were confidences
+    if isinstance(model.encoder, ProductEncoder) and not run.config.get("product_radius"):
+        model.encoder.radius = 0.0  # of old runs its experts alone had one
+    for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
+        if name in PRECISIONS:
+            setattr(model, name, value)
+    older = frozenset[str]() if run.config.get("buffers") else frozenset(buffers(model))
+    if lost := sorted(older - networks.keys()):
+        note = f"{run.path} was written without {', '.join(lost)}, which keep what their constructor gives them"
+        logging.getLogger("pyro_cvae").warning(note)
+    with _naming(run.path / "posterior.safetensors"):
+        fill(model, networks, older)
+        for name, tensor in kept(model).items():
+            if tensor.is_floating_point() and name not in buffers(model) and not bool(tensor.isfinite().all()):
+                raise InputError(f"the model's {name} has a number that is not finite", REMEDY)
+    return model
+
+
+def stored_posterior(run: Run, options: Options, dataset: Dataset, tensors: Mapping[str, Tensor]) -> Posterior:
+    """The posterior of a run, of the kind that its options say."""
+    path = run.path / "posterior.safetensors"
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith("network.")}
+    expected = expected_tensors(options, dataset, own)
+    if unknown := sorted(own.keys() & _names() - expected.keys()):
+        raise InputError(f"holds {unknown[0]}, which a posterior of kind {options.kind} has not", REMEDY, path=path)
+    arrays = {name: _array(own[name], name, path) for name in expected if name in own}
+    check_arrays(arrays, expected, path)
+    for side in "uv":
+        _check_covariance(arrays.get(f"{side}_covariance"), f"{side}_covariance", path)
+    if "n_chains" in arrays and len(arrays["u_draws"]) % int(arrays["n_chains"]):
+        raise InputError("its draws are no whole chains", REMEDY, path=path)
+    kind = Draws if options.kind == "draws" else Posterior
+    return kind.from_tensors(options.kind, dict(own), options.model.parametrization)
+
+
+def expected_tensors(options: Options, dataset: Dataset, there: Mapping[str, Tensor]) -> dict[str, Array]:
+    """Shape, type and range of every tensor of a posterior of the kind that the options say.
+
+    Of each side of a posterior that is no point, either standard deviations or covariances: those that are ``there``.
+    """
+    n_factors, real = options.model.factors, (options.fit.dtype,)
+    number = Array((), ("float64", "float32"), low=np.nextafter(0, 1))
+    rows = {"u": dataset.n_users, "v": dataset.n_items, "z": dataset.n_items}
+    if options.kind == "draws":
+        n_draws = there["u_draws"].shape[0] if "u_draws" in there and there["u_draws"].dim() else 0
+        found = {f"{name}_draws": Array((n_draws, n, n_factors), real) for name, n in rows.items()}
+        chains = Array((), ("int64",), 1, max(1, n_draws))
+        log_joint = Array((n_draws,), ("float64", "float32"), finite=False)
+        return found | {"log_joint": log_joint, "n_chains": chains, "lambda_v": number}
+    biases = 2 * (options.model.biases == "on")
+    width = n_factors + biases
+    found = {f"{side}_loc": Array((rows[side], width), real) for side in "uv"}
+    found["z_loc"] = Array((rows["z"], n_factors), real)
+    found["z_scale"] = Array((rows["z"], n_factors), real, low=0)
+    found["lambda_v"] = number
+    if biases:
+        found["v_pad"] = Array((2,), real)
+    for side in "uv" if options.kind != "point" else "":
+        covariance = there.get(f"{side}_covariance")
+        if covariance is not None and covariance.dim() and (options.kind != "mean-field"):
+            n_blocks = covariance.shape[0]
+            found[f"{side}_covariance"] = Array((n_blocks, width, width), real)
+            found[f"{side}_block"] = Array((rows[side],), ("int64",), 0, n_blocks - 1)
+        elif options.kind == "structured" and side == "v":
+            found["v_covariance"] = Array((None, width, width), real)
+        else:
+            found[f"{side}_scale"] = Array((rows[side], width), real, low=0)
+    return found
+
+
+def stored_scalings(run: Run, options: Options, dataset: Dataset, model: CVAE) -> dict[str, ContentScaling]:
+    """The scalings of word counts that the fit learned, one for the likelihood and one for the encoder of each."""
+    path = run.path / "config.json"
+    with _naming(path):
+        found = {name: ContentScaling.from_json(value) for name, value in run.config.get("scalings", {}).items()}
+        chosen, _, several = contents_of(dataset, model.content, options.model.content)
+    for name, content in chosen.items():
+        for which in ("content", "inputs") if isinstance(content, Content) else ():
+            scaling = found.get(f"{name}.{which}" if several else which)
+            if scaling is None:
+                raise InputError(f"scalings has none for {which} of {name}", REMEDY, path=path)
+            if scaling.factors is not None:
+                wanted = Array((content.n_features,), ("float64",), low=0)
+                check_arrays({"a scaling": scaling.factors}, {"a scaling": wanted}, path)
+    return found
+
+
+def stored_history(run: Run, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The history, a dictionary an epoch; InputError where the best epoch of the metrics is none of it."""
+    table = run.history()
+    check_history(table, run.path / "history.csv")
+    rows = table.to_dict("records")
+    if metrics.get("best_epoch", 0) > len(rows):
+        raise InputError("best_epoch is none of history.csv", REMEDY, path=run.path / "metrics.json")
+    return rows
+
+
+def check_split(run: Run, dataset: Dataset, split: Split) -> None:
+    """InputError unless data and split are of one catalogue, and those that config.json names."""
+    if (split.train.n_users, split.train.n_items) != (dataset.n_users, dataset.n_items):
+        problem = (
+            f"is of {split.train.n_users} users and {split.train.n_items} items, "
+            f"the data of {dataset.n_users} and {dataset.n_items}"
+        )
+        raise InputError(problem, REMEDY, path=run.path / "data" / "split")
+    stated = run.config.get("fingerprints") or {}
+    for name, part in (("data", dataset), ("split", split)):
+        if stated.get(name, part.fingerprint()) != part.fingerprint():
+            raise InputError(f"fingerprints are of another {name}", REMEDY, path=run.path / "config.json")
+
+
+def _names() -> set[str]:
+    """Names of all tensors that a posterior of any kind has."""
+    return {field.name for kind in (Posterior, Draws) for field in fields(kind)}
+
+
+def _array(tensor: Tensor, name: str, path: Path) -> np.ndarray:
+    try:
+        return tensor.numpy()
+    except TypeError:  # a type that numpy has not, such as bfloat16
+        raise InputError(f"{name} is of type {str(tensor.dtype).removeprefix('torch.')}", REMEDY, path=path) from None
+
+
+def _check_covariance(covariance: np.ndarray | None, name: str, path: Path) -> None:
+    """InputError unless each block (n_blocks, width, width) is symmetric with |c_kl| <= sqrt(c_kk c_ll)."""
+    for start in range(0, 0 if covariance is None else len(covariance), 1024):
+        assert covariance is not None
+        block = covariance[start : start + 1024]
+        variance = np.einsum("bkk->bk", block)
+        if (variance < 0).any():
+            raise InputError(f"{name} has a negative variance", REMEDY, path=path)
+        sd = np.sqrt(variance)
+        most = sd[:, :, None] * sd[:, None, :] * (1 + 1e-3) + np.finfo(block.dtype).tiny
+        if (np.abs(block) > most).any() or (np.abs(block - block.swapaxes(1, 2)) > 1e-3 * most).any():
+            raise InputError(f"{name} has a block that is no covariance", REMEDY, path=path)
+
+
+def _check_sizes(make: Callable[[], CVAE], networks: Mapping[str, Tensor], path: Path) -> None:
+    """InputError unless the model has the shapes of its tensors, looked at before anything of its size is allocated."""
+    try:
+        with torch.device("meta"):
+            shapes = {name: tensor.shape for name, tensor in kept(make()).items()}
+    except (RuntimeError, NotImplementedError):  # a likelihood that computes while it is made
+        return
+    for name, shape in shapes.items():
+        if name in networks and networks[name].shape != shape:
+            problem = f"the model's {name} has shape {tuple(networks[name].shape)}, but its options say {tuple(shape)}"
+            raise InputError(problem, REMEDY, path=path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """An InputError that names no file names this one."""
+    try:
+        yield
+    except InputError as error:
+        if error.path is not None:
+            raise
+        raise InputError(error.problem, error.remedy, path=path) from error
+
+
+@contextmanager
+def _default_dtype(name: str) -> Iterator[None]:
+    """Tensors are made as in the fit, and no random number is taken: what starts at random is overwritten."""
+    before = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=()):
+        try:
+            torch.set_default_dtype(getattr(torch, name))
+            yield
+        finally:
+            torch.set_default_dtype(before)
