@@ -164,7 +164,7 @@ def compare(
     import pandas as pd
     import torch
 
-    from inference.average import list_scores
+    from inference.average import list_scores, posterior_of
     from inference.evaluate import evaluate, pairs_matrix
     from inference.explicit import evaluate_ratings, predictor
     from inference.fitting import load
@@ -225,7 +225,9 @@ def compare(
         artefact = ignores_content(fit.posterior)
         prior = (1 + 1 / fit.model.lambda_v) ** 0.5
         spreads.append(table.assign(model=name, prior_sd_v=prior, artefact=artefact))
-        drawn = drawn_lists(fit.posterior, users, known, options.top, options.draws, options.seed)
+        drawn = drawn_lists(
+            posterior_of(fit, users), np.arange(len(users)), known, options.top, options.draws, options.seed
+        )
         to_means = [agreement(drawn_list, lists[name]) for drawn_list in drawn]
         half = options.draws // 2  # draws far apart, since those of a Markov chain are alike when they are near
         to_draws = [agreement(drawn[k], drawn[k + half]) for k in range(half)]

@@ -103,6 +103,18 @@ def test_stars_and_columns_that_not_all_files_have(folder, caplog):
     assert all(given[dataset.user_ids[u], dataset.item_ids[j]] == r for u, j, r in found)
 
 
+def test_files_of_stars_need_no_ratings_where_the_data_have_them(folder):
+    files = {"train_file": str(folder / "train.csv"), "test_file": str(folder / "test-stars.csv")}
+    asked = DataOptions(data=str(folder / "all-stars.csv"), items=str(folder / "items.csv"), ratings="stars", **files)
+    dataset = load_data(asked)
+    split = make_split(dataset, asked)
+    given = {row[:2]: row[2] for row in ROWS}
+    for part, rows in ((split.train, TRAIN), (split.test, TEST)):
+        assert ids(dataset, part) == wanted(rows)
+        found = zip(dataset.user_ids[part.users], dataset.item_ids[part.items], part.ratings, strict=True)
+        assert all(given[user, item] == rating for user, item, rating in found)
+
+
 @pytest.mark.parametrize("form", ["parquet", "csv.gz", "inter", "tsv"])
 def test_files_come_in_every_form_that_data_do(folder, form):
     path, frame = folder / f"part.{form}", table(TEST).drop(columns="rating")
