@@ -25,11 +25,18 @@ NEWEST = for python in $(CANDIDATES); do "$$python" -c '$(USABLE)' 2> /dev/null 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST := $(BIN)/python -m pytest
+# How other machines compute: older instruction sets, other kernels; each with one thread and with two. FITTING=1 takes
+# two mixtures of them, and the files of tests that fit anything.
+MACHINES := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
+EVERY_MACHINE := $(foreach machine,$(MACHINES),$(machine),TEST_THREADS=1 $(machine),TEST_THREADS=2)
+TWO_MACHINES := ATEN_CPU_CAPABILITY=default,ONEDNN_MAX_CPU_ISA=SSE41,MKL_CBWR=COMPATIBLE,TEST_THREADS=1 \
+	ATEN_CPU_CAPABILITY=avx2,TEST_THREADS=2
+FITTING ?=
 # pytest's exit code 5 is "no test carries this mark"
 MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] && echo "no test carries this mark yet"; }
 
 .DEFAULT_GOAL := help
-.PHONY: help run test slow statistical realdata lint format claims bench clean FORCE
+.PHONY: help run test machines slow statistical realdata seeds lint format claims bench clean FORCE
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +47,11 @@ run: .venv/installed  ## install, then fit the embedded data set by variational 
 test: .venv/installed-dev  ## install, then the quick tests
 	$(PYTEST) -n $(JOBS) $(ARGS)
 
+machines: .venv/installed-dev  ## the quick tests as other machines compute them (long); FITTING=1: those that fit, two ways
+	@set -e; for machine in $(if $(FITTING),$(TWO_MACHINES),$(EVERY_MACHINE)); do \
+		settings=$$(echo "$$machine" | tr , ' '); echo "$$settings"; \
+		env $$settings $(PYTEST) -n $(JOBS) $(if $(FITTING),--fitting) $(ARGS); done
+
 slow: .venv/installed-dev  ## the tests that take long, or that measure time or memory
 	$(PYTEST) -m "slow and not statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
 
@@ -48,6 +60,9 @@ statistical: .venv/installed-dev  ## the tests that may fail by chance, rarely
 
 realdata: .venv/installed-dev  ## the tests on the CiteULike folders under $PYRO_CVAE_DATA; without it they are skipped
 	$(PYTEST) -m realdata $(ARGS) $(MAY_BE_EMPTY)
+
+seeds: .venv/installed-dev  ## how many of twenty seeds pass each floor of the statistical tests (long)
+	$(BIN)/python -m benchmarks.seeds $(ARGS)
 
 lint: .venv/installed-dev  ## style and types: ruff, mypy
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import settings
 
 # Several workers on few cores: one thread each, set before numpy or torch is imported, and inherited by subprocesses.
-if "PYTEST_XDIST_WORKER" in os.environ:
+# `make machines` asks for another number.
+if "PYTEST_XDIST_WORKER" in os.environ or "TEST_THREADS" in os.environ:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"
+        os.environ[name] = os.environ.get("TEST_THREADS", "1")
 
 # Hypothesis draws the same examples every time and does not look at the clock, which tells of the machine's load only.
 settings.register_profile("project", deadline=None, derandomize=True)
@@ -26,6 +28,22 @@ One rate for the whole project: a test that compares an estimate with its expect
 at this rate (3.9 standard errors), and a test with k comparisons divides the rate by k. Seeds are fixed, so that a
 passing test goes on passing; who changes a seed because a test failed has to say why.
 """
+
+
+FITS = re.compile(r"\b(fit|fit_with|run_fit|fit_and_report|refit|SVI|Coordinate|MCMC)\(")
+"""What a file of tests calls if it fits anything."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--fitting``: what `.ci/run` repeats as other machines would compute it."""
+    parser.addoption("--fitting", action="store_true", help="only the files of tests that fit anything")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves files of tests out that call no fit, if ``--fitting`` is given."""
+    if not config.getoption("--fitting") or not collection_path.name.startswith("test_"):
+        return None
+    return True if not FITS.search(collection_path.read_text(encoding="utf-8")) else None
 
 
 @pytest.fixture

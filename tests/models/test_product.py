@@ -1,13 +1,12 @@
 """Several contents at once: the product of experts, what a lacking part changes, and what is refused."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
 import inference
+from benchmarks.floors import PARTS, vectors_and_tags
 from inference.elbo import NamedELBO
 from inference.guides import AmortizedContent
 from inference.networks import drop_parts
@@ -22,7 +21,6 @@ from models.observations import Batch
 from models.rows import DenseRows, PartRows, SparseRows
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import Vectors
-from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import held_out_items
 from pyro_cvae.errors import InputError
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, ToyOptions, toy_columns, toy_observations
@@ -213,40 +211,19 @@ SMALL = {"factors": 3, "hidden": (20,), "a": 1.0, "b": 0.01, "lambda_u": 1.0, "l
 
 @pytest.fixture(scope="module")
 def dataset():
-    """Items whose z is told by vectors and tags, each of which two thirds of them have, and some none."""
-    found = simulated(n_users=100, n_items=400, n_words=60, n_factors=3, clicks_per_user=50.0)
-    rng, z = np.random.default_rng(0), found.truth["z"]
-    vectors = (z @ rng.standard_normal((3, 12)) + 0.3 * rng.standard_normal((400, 12))).astype(np.float32)
-    p = 1 / (1 + np.exp(-2 * (z @ rng.standard_normal((3, 40)))))
-    first, second = rng.random(400) < 0.67, rng.random(400) < 0.67
-    vectors[~first] = 0
-    tags = sparse.csr_matrix(((rng.random(p.shape) < p) & second[:, None]).astype(float))
-    return dataclasses.replace(found, others={"vectors": Vectors(vectors, first), "tags": Content(tags, given=second)})
-
-
-def cold_correlation(fit, dataset):
-    """Of scores and true scores over held-out items, mean over users."""
-    cold = np.setdiff1d(np.arange(dataset.n_items), fit.split.train.items)
-    found, true = fit.posterior.score_block(np.arange(dataset.n_users)).double().numpy(), dataset.truth["scores"]
-    return np.mean([np.corrcoef(*pair)[0, 1] for pair in zip(found[:, cold], true[:, cold], strict=True)])
-
-
-PARTS = {"vectors": "normal", "vectors.learned": True, "tags": "bernoulli"}
+    return vectors_and_tags()
 
 
 @pytest.mark.parametrize("mode", ["map", "bayes"])
 def test_each_item_is_told_by_what_it_has(dataset, mode, tmp_path):
-    """Held-out items rank better by two contents together, of which they have one, both or none, than by one alone."""
+    """Also new ones, from a run folder; how well held-out items rank is asked in tests/test_floors.py."""
     split = held_out_items(dataset, 0.25, 0)
-    chosen = {"method": "coordinate", "mode": mode, **SMALL, "pretrain_epochs": 50, "epochs": 5}
+    chosen = {"method": "coordinate", "mode": mode, **SMALL, "pretrain_epochs": 3, "epochs": 1}
     fit = inference.fit(
         dataset, split, content_likelihood="product", content_likelihood_args=PARTS, out=tmp_path / "run", **chosen
     )
-    both = cold_correlation(fit, dataset)
     alone = inference.fit(dataset, split, content="tags", content_likelihood="bernoulli", **chosen)
     assert type(alone.model.content) is Product, "a content that items lack is a product of one part"
-    one = cold_correlation(alone, dataset)
-    assert both > 0.65 and both > one + 0.05 and one > 0.4
     again = inference.load(tmp_path / "run")
     for name, value in fit.model.named_parameters():
         assert torch.equal(dict(again.model.named_parameters())[name], value)

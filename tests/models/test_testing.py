@@ -1,16 +1,15 @@
 """The conformance kit: every likelihood of the package passes, every planted mistake is caught and named."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from pyro import distributions as dist
-from scipy.sparse import csr_matrix
 from torch import nn
 
 import inference
+from benchmarks.floors import SMALL, WORTH, drawn_from
 from models.contents import NAMES, ContentLikelihood
 from models.contents.bernoulli import Bernoulli
 from models.contents.categorical import Categorical
@@ -22,9 +21,6 @@ from models.contents.poisson import Poisson
 from models.contents.product import Product
 from models.contents.tokens import Tokens
 from models.testing import check_likelihood
-from pyro_cvae.data.content import Content
-from pyro_cvae.data.simulated import simulated
-from pyro_cvae.data.splits import held_out_items
 
 ARGUMENTS = {
     "bernoulli": [{"subsample": 2}],
@@ -405,63 +401,13 @@ def test_what_is_no_likelihood_or_cannot_be_built(cls, arguments, words):
 
 # --- fits ------------------------------------------------------------------------------------------------------------
 
-SIZES = {"n_users": 100, "n_items": 500, "n_words": 60, "n_factors": 3, "clicks_per_user": 50.0}
-FIT = {"method": "coordinate", "factors": 3, "hidden": (20,), "a": 1.0, "b": 0.01, "lambda_u": 1.0, "lambda_v": 10.0}
-FIT |= {"pretrain_epochs": 60, "epochs": 8, "threads": 1}
-WORTH = {
-    "poisson": ({}, {}, 0.6),
-    "poisson of a part": ({"subsample": 40}, {}, 0.5),
-    "negative-binomial": ({}, {}, 0.6),
-    "categorical": ({}, {"start": "svd"}, 0.15),
-    "normal": ({"learned": True}, {"encoder_input": "same", "tied": False}, 0.5),
-}
-"""Arguments, options, and the least correlation of scores of held-out items with the truth."""
 
-
-def drawn_from(name):
-    """A simulated catalogue whose contents follow from its z by the very likelihood; real values are made by tf-idf."""
-    dataset = simulated(**SIZES)
-    rng, z = np.random.default_rng(0), dataset.truth["z"]
-    loadings = rng.standard_normal((20 if name == "categorical" else 100, 3))
-    mean = np.exp(0.5 * z @ loadings.T - 0.5)
-    if name == "categorical":
-        logits = 2 * z @ loadings.T
-        p = np.exp(logits - logits.max(1, keepdims=True))
-        counts = np.stack([rng.multinomial(1, row) for row in p / p.sum(1, keepdims=True)])
-    elif name == "negative-binomial":
-        counts = rng.poisson(mean * rng.gamma(2.0, 0.5, mean.shape))  # a dispersion of 0.5
-    else:
-        counts = rng.poisson(mean)
-    return replace(dataset, content=Content(csr_matrix(counts.astype(float))))
-
-
-@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow if " " in c else ()) for c in WORTH])
-def test_a_fit_of_contents_drawn_from_it_ranks_held_out_items(case):
-    """Correlation of scores and true scores over held-out items, mean over users, against 200 shuffles of the items."""
-    arguments, options, least = WORTH[case]
+@pytest.mark.parametrize("case", WORTH)
+def test_a_fit_of_contents_drawn_from_it_learns_them(case):
+    """That held-out items rank by them is asked of several seeds in tests/test_floors.py."""
+    arguments, options, _ = WORTH[case]
+    chosen = SMALL | {"mode": "map", "pretrain_epochs": 12, "epochs": 1} | options
     name = case.split()[0]
-    dataset = drawn_from(name)
-    split = held_out_items(dataset, 0.2, 0)
-    chosen = {"mode": "map"} | FIT | options
-    fit = inference.fit(dataset, split, content_likelihood=name, content_likelihood_args=arguments, **chosen)
+    fit = inference.fit(drawn_from(name), content_likelihood=name, content_likelihood_args=arguments, **chosen)
     content = [row["content"] - row["kl_z"] for row in fit.history if row["phase"] == "content"]
-    assert np.mean(content[-5:]) > np.mean(content[:5])
-    assert fit.metrics["content"]["active_units"] >= 2
-    cold = np.setdiff1d(np.arange(dataset.n_items), split.train.items)
-    found, true = fit.posterior.score_block(np.arange(dataset.n_users)).double().numpy(), dataset.truth["scores"]
-
-    def correlation(order):
-        pairs = zip(found[:, cold], true[:, cold[order]], strict=True)
-        return np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs])
-
-    rng = np.random.default_rng(1)
-    by_chance = [correlation(rng.permutation(len(cold))) for _ in range(200)]
-    value = correlation(np.arange(len(cold)))
-    assert value > max(max(by_chance), least)
-    learned = dict(fit.model.content.named_parameters())
-    if name == "negative-binomial":
-        assert 0.4 < float(learned["log_dispersion"].detach().exp()) < 0.9
-    if name == "normal":
-        assert (
-            float(learned["log_lambda_x"].detach().exp()) > 50
-        )  # of rows of length 1 with 100 features: 1 says nothing
+    assert np.mean(content[-3:]) > np.mean(content[:3])
