@@ -159,8 +159,8 @@ def decoded(raw: bytes, path: Path, encoding: str) -> str:
         name = "utf-8-sig"
     try:
         text = raw.decode(name)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+    except UnicodeError as error:  # some codecs have no place to tell
+        line = raw.count(b"\n", 0, getattr(error, "start", 0)) + 1
         if encoding or mark not in ("", "utf-8-sig"):
             problem, remedy = f"is not valid {encoding or mark}", "give the right --encoding, or restore the file"
             raise InputError(problem, remedy, path=path, line=line) from None

@@ -5,6 +5,7 @@ import datetime as dt
 import gzip
 import logging
 import lzma
+import random
 import sys
 import textwrap
 from dataclasses import replace
@@ -533,3 +534,25 @@ def test_lists_of_ids_of_any_line_end_and_encoding(tmp_path, encoding):
     (tmp_path / "ids.txt").write_bytes("größe\r\n\r\n 7 \rb\n".encode(encoding))
     named = "latin-1" if encoding == "latin-1" else ""
     assert read_ids(str(tmp_path / "ids.txt"), named) == ["größe", "7", "b"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_tables_are_read_or_refused_in_one_line(read, seed):
+    """A hundred tables with bytes put in, cut out and changed, under options of all kinds: never anything else."""
+    rng = random.Random(seed)
+    pairs = rated(0, 1, 2, 3, 4, 5).encode()
+    bits = [b"\0", b"\xff", b'"', b";", b"\t", b"\r", b"\xed\xa0\x80", b"1e999", b"<p", b"<!--", b"<![x", b"&#x110000;"]
+    bits += [b"9999-12-31T23:59:59-23:59", b"99/99/2024", b"1,000", b"sep=|\n", b"user,", b"May 1 99999", b"9" * 40]
+    for _ in range(100):
+        tables = [bytearray(pairs), bytearray(ITEMS.encode())]
+        for table in tables:
+            for _ in range(rng.randint(0, 3)):
+                at = rng.randrange(len(table))
+                table[at : at + rng.choice([0, 0, 1, 9])] = rng.choice(bits)
+        encoding = rng.choice(["", "", "latin-1", "utf-16", "punycode", "utf-7"])
+        reading = Reading(separator=rng.choice(["", "", ";", "::"]), encoding=encoding, tokenizer="bigrams")
+        try:
+            read(*map(bytes, tables), reading=reading, ratings=rng.choice(["clicks", "stars"]))
+        except InputError as error:
+            assert "\n" not in str(error)
+            assert error.remedy
