@@ -6,14 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pyro_cvae.data import splits
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.splits import (
     by_time,
     held_out_cells,
     held_out_items,
     make_split,
-    need_test,
-    nothing_held_out,
     per_user,
     with_validation,
 )
@@ -42,12 +41,12 @@ def test_none_trains_on_all_pairs_and_says_so(caplog):
     assert split.protocol == {"kind": "none"} and "all 40 pairs train, none is held out" in caplog.text
     np.testing.assert_array_equal(split.train.keys, dataset.interactions.keys)
     with pytest.raises(InputError, match=r"all pairs were fitted \(--split none\).*; fit again with another --split"):
-        need_test(split)
-    need_test(per_user(dataset, 2, 0))
+        splits.need_test(split)
+    splits.need_test(per_user(dataset, 2, 0))
     tuned = make_split(dataset, options(split="none", validation=0.25))
     assert len(tuned.validation) + len(tuned.train) == 40 and 5 <= len(tuned.validation) <= 15
     with pytest.raises(InputError, match="no user has a second training pair"):
-        with_validation(nothing_held_out(table(each=1)), 0.2, 0)
+        with_validation(splits.nothing_held_out(table(each=1)), 0.2, 0)
 
 
 def test_every_split_says_how_many_pairs_it_holds_out(caplog):
