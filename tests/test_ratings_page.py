@@ -36,12 +36,14 @@ def test_the_commands_fit_it_in_both_modes_and_compare_the_runs(tmp_path: Path, 
     (tmp_path / "my_ratings.py").write_text(blocks("python")[0], encoding="utf-8")
     (shell,) = blocks("bash")
     commands = shell.replace("\\\n", " ").strip().splitlines()
-    assert len(commands) == 3
+    assert len(commands) == 4
+    printed = []
     for command in commands:
         python, *arguments = shlex.split(command)
         assert python == "python"
-        out = run(tmp_path, *arguments)
-    assert "t-map" in out and "t-bayes" in out
+        printed.append(run(tmp_path, *arguments))
+    assert "t-map" in printed[2] and "t-bayes" in printed[2]
+    assert "held-out rating" in printed[3] and (tmp_path / "calibrated" / "coverage.png").exists()
     monkeypatch.syspath_prepend(tmp_path)
     for mode in ("map", "bayes"):
         fit = inference.load(tmp_path / "runs" / f"t-{mode}")
