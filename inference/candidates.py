@@ -82,7 +82,9 @@ def read_candidates(path: str, dataset: Dataset) -> CandidateSet:
         rows[kind] = (dataset.user_rows if kind == "user" else dataset.item_rows)(given, unknown="prior")
         if (rows[kind] < 0).any():
             row = int(np.argmax(rows[kind] < 0))
-            raise table.error(f"no {kind} has the id {given[row]!r}", f"ids of {kind}s look like {known[0]!r}", row)
+            raise table.error(
+                f"no {kind} has the id {given[row]!r}", f"ids of {kind}s look like {known[:1].tolist()[0]!r}", row
+            )
     items = np.zeros(dataset.n_items, bool)
     items[rows["item"]] = True
     if "user" not in rows:

@@ -102,11 +102,12 @@ def masks_of(dataset: Dataset, options: Any) -> tuple[dict[str, np.ndarray], dic
     found = {part: _keys(dataset, path, options) for part, path in where.items()}
     for number, (keys, tables) in enumerate(found.values()):
         for other in list(found)[:number]:
-            if len(both := np.intersect1d(keys, found[other][0])):
-                user, item = divmod(int(both[0]), pairs.n_items)
-                names = f"user {dataset.user_ids[user]!r} with item {dataset.item_ids[item]!r}"
-                problem = f"{len(both):,} pairs are also in {where[other]}, {names} is the first"
-                row = int(np.flatnonzero(keys == both[0])[0])
+            both = np.isin(keys, found[other][0])
+            if both.any():
+                row = int(np.argmax(both))
+                user, item = divmod(int(keys[row]), pairs.n_items)
+                names = f"user {dataset.user_ids[user]} with item {dataset.item_ids[item]}"
+                problem = f"{both.sum():,} pairs are also in {where[other]}, {names} is the first"
                 raise tables.error(problem, "list a pair in one file only", row)
     masks = {part: np.isin(pairs.keys, keys) for part, (keys, _) in found.items()}
     rest = ~np.logical_or.reduce(list(masks.values()))

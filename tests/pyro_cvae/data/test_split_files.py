@@ -155,7 +155,7 @@ def test_rows_by_number_are_still_read(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([ROWS[1], ROWS[0]], "test.csv:3: 1 pairs are also in .*train.csv, user 'ann-0' with item 'b0' is the first"),
+        ([ROWS[1], ROWS[0]], "test.csv:3: 1 pairs are also in .*train.csv, user ann-0 with item b0 is the first"),
         ([ROWS[1], ("nobody", "b1", 1, 1)], "test.csv:3: no user of the data has the id 'nobody'"),
         ([("ann-1", "b99", 1, 1)], "test.csv:2: no item of the data has the id 'b99'"),
         ([ROWS[1], ("ann-2", "b0", 1, 1)], "test.csv:3: user ann-2 has no item b0 in the data"),
