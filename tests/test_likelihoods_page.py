@@ -63,7 +63,7 @@ def test_the_commands_fit_it_in_both_modes_and_compare_the_runs(tmp_path: Path, 
     assert "zip-map" in out and "zip-bayes" in out
     monkeypatch.syspath_prepend(tmp_path)
     for mode in ("map", "bayes"):
-        fit = inference.load(tmp_path / "runs" / f"zip-{mode}")
+        fit = inference.load(tmp_path / "runs" / f"zip-{mode}", trust=["my_module.ZeroInflatedPoisson"])
         assert type(fit.model.content).__name__ == "ZeroInflatedPoisson"
         objective = [row[fit.options.objective] for row in fit.history if row["phase"] == "content"]
         assert objective[-1] > objective[0]
