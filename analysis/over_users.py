@@ -61,9 +61,9 @@ def predicts_ratings(fit: Fit) -> bool:
 
 def confidences(fit: Fit, pairs: Interactions) -> np.ndarray:
     """C_ij of pairs of rows as the fit takes them, (n_pairs,); without a model their weights are C_ij."""
-    if fit.model is None:
-        return pairs.precisions(fit.options.model.a, None)
-    return pairs.precisions(fit.model.ratings.default_confidence, fit.model.ratings.weight_unit)
+    own = None if fit.model is None else fit.model.ratings
+    given = (fit.options.model.a, None) if own is None else (own.default_confidence, own.weight_unit)
+    return pairs.precisions(*given)
 
 
 def counted_pairs(fit: Fit) -> Interactions:

@@ -50,8 +50,8 @@ class State(NetworkState):
     """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made.
 
     ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the
-    stored cells where a bound needs it, ``z`` mean and standard deviation of q(z), behind how often each parameter of
-    the encoder had changed.
+    stored cells where a bound needs it, ``prior`` the precisions around which others are learned, ``z`` mean and
+    standard deviation of q(z), behind how often each parameter of the encoder had changed.
     """
 
     users: Rows | None = None
@@ -60,6 +60,7 @@ class State(NetworkState):
     second: Tensor | None = None
     content: dict[str, float] = field(default_factory=dict)
     sweeps: int = 0
+    prior: dict[str, float] = field(default_factory=dict)
     z: tuple[list[int], tuple[Tensor, Tensor]] | None = None
 
 
@@ -98,11 +99,13 @@ class Coordinate(NetworkFit[State]):
             self._first_sweeps(state)
         return state
 
-    def joint(self, state: State) -> State:
+    def joint(self, state: State, found: dict[str, float] | None = None) -> State:
         """A fresh optimiser; q(U) and q(V) are still to come."""
-        self.start_ratings(state.model)
+        self.start_ratings(state.model, found)
         optimizer = adam(state.model, self.options.fit.learning_rate)
-        return State(state.model, state.guide, optimizer, state.epoch, joint=True)
+        begun = State(state.model, state.guide, optimizer, state.epoch, joint=True)
+        begun.prior = {name: getattr(state.model, name) for name in ("lambda_u", "lambda_v")}
+        return begun
 
     def _encoded(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every z, computed once for as long as the networks stay."""
@@ -166,7 +169,7 @@ class Coordinate(NetworkFit[State]):
         prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if family == "point" else {"kl_u": kl_u, "kl_v": kl_v}
         parts = {"ratings": self._ratings(state, site, v), **prior}
         if self._method.learn_precisions:
-            parts["precisions"] = self._log_prior_precisions(model)
+            parts["precisions"] = self._log_prior_precisions(model, state.prior)
         return parts
 
     def _site(self, state: State) -> GaussianSite:
@@ -210,8 +213,9 @@ class Coordinate(NetworkFit[State]):
     def _learn_precisions(self, state: State, z_loc: Tensor, z_var: Tensor) -> None:
         """lambda_u and lambda_v at the maximum of the ELBO, their Gamma priors in it, given q.
 
-        The prior of a precision has its mode at the option's value and weighs as much as ``precision_prior`` times the
-        rows' own evidence, so that neither precision leaves (0, (1 + 1 / precision_prior) times that value).
+        The prior of a precision has its mode at the value before the first sweep and weighs as much as
+        ``precision_prior`` times the rows' own evidence, so that neither precision leaves
+        (0, (1 + 1 / precision_prior) times that value).
         """
         model, observed = state.model, self.item_cells.observed
         assert state.users is not None and state.items is not None
@@ -219,21 +223,21 @@ class Coordinate(NetworkFit[State]):
         square_v = state.items.expected_square(model.prior_of_items(z_loc)) * observed
         if state.items.spread is None:
             square_v = square_v + z_var.sum(-1)
-        model.lambda_u = self._best_precision(model, "lambda_u", square_u, model.n_users)
-        model.lambda_v = self._best_precision(model, "lambda_v", square_v, int(observed.sum()))
+        model.lambda_u = self._best_precision(model, state.prior, "lambda_u", square_u, model.n_users)
+        model.lambda_v = self._best_precision(model, state.prior, "lambda_v", square_v, int(observed.sum()))
 
-    def _best_precision(self, model: CVAE, name: str, squares: Tensor, n_rows: int) -> float:
-        given, weight = getattr(self.options.model, name), self._method.precision_prior
+    def _best_precision(self, model: CVAE, prior: dict[str, float], name: str, squares: Tensor, n_rows: int) -> float:
+        given, weight = prior[name], self._method.precision_prior
         mean_square = float(squares.double().sum()) / (n_rows * model.width)
         return (1 + weight) / (mean_square + weight / given)
 
-    def _log_prior_precisions(self, model: CVAE) -> float:
+    def _log_prior_precisions(self, model: CVAE, prior: dict[str, float]) -> float:
         """Log density of both Gamma priors at the present precisions, in nats."""
         rows = {"lambda_u": model.n_users, "lambda_v": int(self.item_cells.observed.sum())}
         value = 0.0
         for name, n_rows in rows.items():
             worth = 0.5 * self._method.precision_prior * n_rows * model.width
-            numbers = (1 + worth, worth / getattr(self.options.model, name), getattr(model, name))
+            numbers = (1 + worth, worth / prior[name], getattr(model, name))
             concentration, rate, precision = torch.tensor(numbers, dtype=torch.float64)
             value += float(torch.distributions.Gamma(concentration, rate).log_prob(precision))
         return value
@@ -257,9 +261,9 @@ class Coordinate(NetworkFit[State]):
         if state.joint:
             state.sweeps += phase == "sweep"
             with torch.no_grad():
-                terms = self.sweep(state) | terms
+                terms = self.scale.terms(self.sweep(state), model, self.observations.columns) | terms
         found = content_diagnostics(*self._encoded(state), n_draws=0)
-        found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u, "lambda_v": model.lambda_v}
+        found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u / self.scale.scale**2, "lambda_v": model.lambda_v}
         return StepInfo(phase, total(terms), terms, found)
 
     @torch.no_grad()
@@ -295,7 +299,7 @@ class Coordinate(NetworkFit[State]):
         if model.mean is not None:
             tensors["v_pad"] = model.of_items(model.prior_of_items(z_loc[:1]))[0, -2:]
         moved = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        return Posterior.from_tensors(self.options.kind, moved)
+        return self.scale.posterior(Posterior.from_tensors(self.options.kind, moved))
 
     def snapshot(self, state: State) -> Snapshot:
         """Networks and optimiser, q(U) and q(V), learned precisions."""
@@ -307,16 +311,14 @@ class Coordinate(NetworkFit[State]):
         for name in ("shift", "second"):
             if (value := getattr(state, name)) is not None:
                 tensors[f"sweep.{name}"] = value
-        meta |= {"content": state.content, "sweeps": state.sweeps}
-        return tensors, meta | {"lambda_u": state.model.lambda_u, "lambda_v": state.model.lambda_v}
+        meta |= {"content": state.content, "sweeps": state.sweeps, "prior": state.prior}
+        return tensors, meta
 
     def restore(self, snapshot: Snapshot) -> State:
         """The state of a snapshot."""
         tensors, meta = snapshot
         state = super().restore(snapshot)
-        state.content, state.sweeps = dict(meta["content"]), meta["sweeps"]
-        if state.joint:  # before that nothing is learned, and a fit with other precisions may go on from here
-            state.model.lambda_u, state.model.lambda_v = meta["lambda_u"], meta["lambda_v"]
+        state.content, state.sweeps, state.prior = dict(meta["content"]), meta["sweeps"], dict(meta["prior"])
         for side in ("users", "items"):
             found = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
             if found:

@@ -15,7 +15,7 @@ import torch
 
 from inference import stored
 from inference.average import list_scores, predictions
-from inference.base import Inference, Snapshot
+from inference.base import Snapshot
 from inference.base import fit as run_steps
 from inference.convergence import convergence, doubts
 from inference.coordinate import Coordinate
@@ -202,7 +202,7 @@ def fit_with(
         model.ratings.weight_unit = unit
         return model
 
-    inference: Inference[Any] = ALGORITHMS[options.method_name](make, observations, options)
+    inference = ALGORITHMS[options.method_name](make, observations, options)
     config = run_config(
         options.method_name,
         options.to_dict(),
@@ -233,13 +233,14 @@ def fit_with(
     )
     posterior = result.posterior
     metrics: dict[str, Any] = {"best_epoch": result.best_step}
-    fitted_rating = result.state.model.ratings
+    model = inference.finish(result.state)
+    fitted_rating = model.ratings
     if len(split.test) and rating.explicit:
         metrics |= rating_metrics(posterior, fitted_rating, split.test, split.train)
     elif len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
         metrics |= evaluate(list_scores(posterior, split.train), split).to_metrics()
     metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
-    metrics["precisions"] = {name: getattr(result.state.model, name) for name in ("lambda_u", "lambda_v")}
+    metrics["precisions"] = model.precisions()
     if isinstance(posterior, Draws):
         metrics["convergence"] = convergence(posterior)
         if found := doubts(metrics["convergence"], posterior.n_chains):
@@ -247,7 +248,7 @@ def fit_with(
             logging.getLogger("pyro_cvae").warning(f"the chains disagree or are short: {found}; {remedy}")
     if dataset.truth is not None and "scores" in dataset.truth:
         metrics["recovery"] = recovery(posterior, split, dataset.truth)
-    fitted = Fit(posterior, dataset, split, options, result.history, metrics, result.state.model, scalings)
+    fitted = Fit(posterior, dataset, split, options, result.history, metrics, model, scalings)
     if found := doubt(fitted):
         logging.getLogger("pyro_cvae").warning(found)
     if writer:

@@ -28,6 +28,7 @@ if __name__ == "__main__":  # before torch is imported, so that --help and a wro
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from pyro import poutine
@@ -113,19 +114,17 @@ class MCMC(NetworkFit[State]):
         return state.n_stored > 0
 
     def pretraining(self, model: CVAE) -> State:
-        """A guide of z alone and an optimiser of the networks; the cells of both sides."""
+        """A guide of z alone and an optimiser of the networks."""
         if not (model.ratings.conjugate and model.ratings.exact and model.mean is None):
             raise model.ratings.refuse("inference.mcmc")
-        columns = self.observations.columns
-        site = model.ratings.site(columns)
-        self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
         guide = self.content_guide(model)
         return State(model, guide, adam(model, self.options.fit.pretrain_learning_rate), 0, joint=False)
 
     @torch.no_grad()
-    def joint(self, state: State) -> State:
+    def joint(self, state: State, found: dict[str, float] | None = None) -> State:
         """The chains begin at draws of q(z|x), of v around them, and of the prior of u."""
         model, method = state.model, self._method
+        self.start_ratings(model, found)
         loc, scale = encode(model, self.observations)
         z = loc + scale * torch.randn(method.chains, *loc.shape).to(loc)
         v = z + model.lambda_v**-0.5 * torch.randn_like(z)
@@ -144,7 +143,10 @@ class MCMC(NetworkFit[State]):
         return math.log(TRAJECTORY / self._method.leapfrog)
 
     def _prepare(self, state: State) -> None:
-        """What the networks, which are held, say of every sweep: the contents of all chains, variances of q(z|x)."""
+        """What every sweep needs: cells of both sides, the contents of all chains, variances of q(z|x)."""
+        columns = self.observations.columns
+        site = state.model.ratings.site(columns)
+        self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
         items = torch.arange(self.observations.n_items, device=self.observations.content.device)
         self.catalogue = self.observations.batch(items)
         self.copies = copies(self.catalogue, self._method.chains)
@@ -231,7 +233,9 @@ class MCMC(NetworkFit[State]):
             {name: part.double().sum() for name, part in log_densities(state.model, self.catalogue, u, v, z).items()}
             for u, v, z in zip(*state.chains.values(), strict=True)
         ]
-        return {SITES[name]: torch.stack([chain[name] for chain in found]) for name in found[0]}
+        parts: Any = {SITES[name]: torch.stack([chain[name] for chain in found]) for name in found[0]}
+        own: Any = self.scale.terms(parts, state.model, self.observations.columns)
+        return dict(own)
 
     @torch.no_grad()
     def posterior(self, state: State) -> Draws:
@@ -244,7 +248,8 @@ class MCMC(NetworkFit[State]):
             parts = {name: draw[:, None] for name, draw in (state.chains | {"log_joint": log_joint}).items()}
         n_chains = len(parts["u"])
         flat = {name: draws.flatten(0, 1).detach().cpu().clone() for name, draws in parts.items()}
-        return Draws.of(flat["u"], flat["v"], flat["z"], flat["log_joint"], n_chains, state.model.lambda_v)
+        drawn = Draws.of(flat["u"], flat["v"], flat["z"], flat["log_joint"], n_chains, state.model.lambda_v)
+        return self.scale.posterior(drawn)  # type: ignore[return-value]
 
     def snapshot(self, state: State) -> Snapshot:
         """Networks and optimiser, the chains, their step sizes and what has been stored."""

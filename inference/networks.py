@@ -20,6 +20,9 @@ from inference.base import Inference, Snapshot
 from inference.elbo import NamedELBO
 from inference.guides import AmortizedContent
 from inference.options import Options
+from inference.precisions import start_precisions
+from inference.standard_scale import StandardScale, move
+from models.build import rating_likelihood
 from models.cvae import CVAE
 from models.observations import Batch, Observations
 from models.rows import DenseRows, PartRows, SparseRows, TokenRows
@@ -46,12 +49,19 @@ State = TypeVar("State", bound=NetworkState)
 class NetworkFit(Inference[State]):
     """Pre-training of the content VAE, then epochs of everything together.
 
-    Parameters: ``make`` builds the model at a random start; ``observations`` in the fit's dtype and device.
+    Parameters: ``make`` builds the model at a random start; ``observations`` are what it is conditioned on. Explicit
+    ratings are fitted on the standard ``scale``; posterior and history are in the ratings' own units, and so is the
+    model after :meth:`finish`.
     """
 
     def __init__(self, make: Callable[[], CVAE], observations: Observations, options: Options) -> None:
         self.make, self.options = make, options
         dtype, device = getattr(torch, options.fit.dtype), options.fit.device
+        rating = rating_likelihood(options.model)
+        self.scale = StandardScale()
+        if rating.standardised:
+            self.scale = StandardScale.of(observations.columns, options.model.biases == "on")
+            observations = replace(observations, columns=self.scale.columns(observations.columns))
         self.observations = observations.to(device, dtype)
         self.batch_size = options.fit.batch_size or min(512, max(32, observations.n_items // 50))
 
@@ -62,15 +72,31 @@ class NetworkFit(Inference[State]):
 
     def init(self) -> State:
         """Networks started from the data, layer by layer; nothing is known of ratings yet."""
-        state = self.pretraining(self.make().to(self.options.fit.device))
+        state = self.pretraining(self._model())
         start_alive(state.model, self.observations, self.options.fit.start)
         return state if self.options.fit.pretrain_epochs else self.joint(state)
 
+    def _model(self) -> CVAE:
+        """A new model on the standard scale."""
+        return self.scale.standard(self.make().to(self.options.fit.device))
+
+    def finish(self, state: State) -> CVAE:
+        """The model in the ratings' own units, after the last step."""
+        return self.scale.own(state.model)
+
     @torch.no_grad()
-    def start_ratings(self, model: CVAE) -> None:
-        """The items' mean bias at that of the ratings; what points say nothing of is held."""
+    def start_ratings(self, model: CVAE, found: dict[str, float] | None) -> None:
+        """Precisions that are not given, or those ``found`` before; the items' mean bias at that of the ratings.
+
+        What points say nothing of is held.
+        """
         if model.mean is not None:
             model.mean.fill_(model.ratings.initial_mean(self.observations.columns))
+        if found is None:
+            z_loc = encode(model, self.observations)[0]
+            start_precisions(model, self.observations.columns, z_loc, self.options, self.options.fit.seed)
+        else:
+            move(found, model)
         if self.options.fit.mode == "map":
             model.ratings.hold()
 
@@ -79,8 +105,11 @@ class NetworkFit(Inference[State]):
         """The state before the first epoch on the content alone."""
 
     @abstractmethod
-    def joint(self, state: State) -> State:
-        """The state before the first epoch with ratings, from that after pre-training."""
+    def joint(self, state: State, found: dict[str, float] | None = None) -> State:
+        """The state before the first epoch with ratings, from that after pre-training.
+
+        ``found`` are precisions that an earlier call has found, where a fit goes on.
+        """
 
     @abstractmethod
     def terms(self, elbo: NamedELBO, state: State, batch: Batch) -> dict[str, Tensor]:
@@ -164,17 +193,20 @@ class NetworkFit(Inference[State]):
         tensors = {f"parameter.{name}": tensor for name, tensor in kept(_both(state)).items()}
         for index, moments in state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        return tensors, {"epoch": state.epoch, "joint": state.joint}
+        return tensors, {"epoch": state.epoch, "joint": state.joint, "precisions": state.model.precisions()}
 
     def restore(self, snapshot: Snapshot) -> State:
         """The state of a snapshot."""
         tensors, meta = snapshot
-        state = self.pretraining(self.make().to(self.options.fit.device))
+        state = self.pretraining(self._model())
+        given = {name: tensor.clone() for name, tensor in kept(state.model.ratings).items()}
         if meta["joint"]:
-            state = self.joint(state)
+            state = self.joint(state, meta["precisions"])
         state.epoch, both, start = meta["epoch"], _both(state), "parameter."
         found = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
         fill(both, found)
+        if not meta["joint"]:  # the ratings have not been seen: another fit, of another noise, may go on from here
+            fill(state.model.ratings, given)
         saved = state.optimizer.state_dict()
         for name, tensor in tensors.items():
             if name.startswith("optimizer."):

@@ -33,7 +33,9 @@ class RatingFacts:
     """What must be known of a rating likelihood before anything heavy is imported; a test compares it with its class.
 
     ``conjugate`` and ``exact`` as in :class:`models.ratings.RatingLikelihood`; defaults of ``biases`` and precisions.
-    Where ``per_factor``, ``lambda_u`` is times the factors, so that their number is no matter to the prior of u.v.
+    Shrinkages as in :mod:`inference.precisions`. Where ``per_factor``, that of items is times the factors, so that
+    their number is no matter to the prior of u.v; ``of_points`` is that of map where it is another one. ``lambda_b`` is
+    in units of the precision of a rating.
     """
 
     conjugate: bool = True
@@ -41,13 +43,21 @@ class RatingFacts:
     explicit: bool = False
     biases: bool = True
     per_factor: bool = True
-    lambda_u: float = 0.4
+    user_shrinkage: float = 0.4
+    item_shrinkage: float = 3.0
+    of_points: float = 0.0
     lambda_b: float = 1.0
+
+    def default_item_shrinkage(self, mode: str, factors: int) -> float:
+        """The items' shrinkage where none is given."""
+        if mode == "map" and self.of_points:
+            return self.of_points
+        return self.item_shrinkage * (factors if self.per_factor else 1)
 
 
 RATINGS = {
-    "confidence-normal": RatingFacts(biases=False, per_factor=False, lambda_u=10000.0),
-    "normal": RatingFacts(explicit=True, lambda_u=4.0, lambda_b=4.0),
+    "confidence-normal": RatingFacts(biases=False, per_factor=False, user_shrinkage=4.0, item_shrinkage=0.75),
+    "normal": RatingFacts(explicit=True, user_shrinkage=20.0, item_shrinkage=0.5, of_points=5.0),
     "bernoulli": RatingFacts(conjugate=False),
     "bernoulli-bound": RatingFacts(exact=False),
     "poisson": RatingFacts(conjugate=False),
@@ -162,10 +172,14 @@ class ModelOptions:
         rating_likelihood_args: Arguments of that class.
         biases: A global mean and biases of users and items in the scores (auto, on, off); auto leaves them out of
             confidence-normal alone.
-        lambda_b: Precision of the biases' priors; 0 takes the rating likelihood's, 4 for normal, else 1.
-        lambda_u: Precision of the users' prior; 0 takes the rating likelihood's, 10000 for confidence-normal, for
-            normal 4 and else 0.4 times the factors.
-        lambda_v: Precision of the items around their content, v - z.
+        lambda_b: Precision of the biases' priors; 0 takes 1, and for normal what predicts training ratings best.
+        lambda_u: Precision of the users' prior; 0 takes that of user_shrinkage.
+        lambda_v: Precision of the items around their content, v - z; 0 takes that of item_shrinkage.
+        user_shrinkage: lambda_u in units of a s^2, s the root mean square length of the content means; for normal the
+            noise's precision is in the place of a, else 1. 0 takes the rating likelihood's, 4 for confidence-normal,
+            0.4 for others, and for normal what predicts training ratings best.
+        item_shrinkage: lambda_v in units of a / s^2; 0 takes the rating likelihood's, 0.75 for confidence-normal, for
+            normal 5 in map and 0.5 times the factors in bayes, for others 3 times the factors.
         lambda_r: Factor of the content's terms; with any value but 1 the objective is tempered.
         lambda_w: Precision of the prior of the networks' weights and biases.
         a: Precision (confidence) of a stored rating that states none.
@@ -189,7 +203,9 @@ class ModelOptions:
     biases: str = "auto"
     lambda_b: float = 0.0
     lambda_u: float = 0.0
-    lambda_v: float = 3.0
+    lambda_v: float = 0.0
+    user_shrinkage: float = 0.0
+    item_shrinkage: float = 0.0
     lambda_r: float = 1.0
     lambda_w: float = 0.01
     a: float = 100.0
@@ -211,11 +227,9 @@ class ModelOptions:
         own = self.rating_facts
         if self.biases == "auto":
             object.__setattr__(self, "biases", "on" if own.biases else "off")
-        if self.lambda_u == 0:
-            object.__setattr__(self, "lambda_u", own.lambda_u * (self.factors if own.per_factor else 1))
-        if self.lambda_b == 0:
-            object.__setattr__(self, "lambda_b", own.lambda_b)
-        for name in ("lambda_u", "lambda_v", "lambda_b", "lambda_r", "lambda_w", "a"):
+        for name in ("lambda_u", "lambda_v", "lambda_b", "user_shrinkage", "item_shrinkage"):
+            _check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a finite number, 0 or more")
+        for name in ("lambda_r", "lambda_w", "a"):
             _check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         _check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
         _choice("unrated", self.unrated, ("masked", "zeros"))

@@ -42,10 +42,10 @@ class SVI(NetworkFit[NetworkState]):
         optimizer = self._adam(model, guide, self.options.fit.pretrain_learning_rate)
         return NetworkState(model, guide, optimizer, 0, joint=False)
 
-    def joint(self, state: NetworkState) -> NetworkState:
+    def joint(self, state: NetworkState, found: dict[str, float] | None = None) -> NetworkState:
         """q(v) starts at the means of q(z|x), q(u) at a draw of the prior."""
         model, method = state.model, self._method
-        self.start_ratings(model)
+        self.start_ratings(model, found)
         with torch.no_grad():
             v_loc = model.prior_of_items(encode(model, self.observations)[0])
         u_loc = model.lambda_u**-0.5 * torch.randn(model.n_users, model.width).to(v_loc)
@@ -92,6 +92,7 @@ class SVI(NetworkFit[NetworkState]):
         terms, kl_weight = self.epoch(state)
         if state.joint:
             terms["ratings"] += constant(state.model, self.observations)
+            terms = self.scale.terms(terms, state.model, self.observations.columns)
         found = content_diagnostics(*encode(state.model, self.observations), n_draws=0)
         found["kl_weight"] = kl_weight
         return StepInfo("joint" if state.joint else "content", total(terms), terms, found)
@@ -124,7 +125,7 @@ class SVI(NetworkFit[NetworkState]):
             common["v_pad"] = model.of_items(around[:1])[0, -2:]
         posterior = Posterior(kind, model.of_users(u_loc), model.of_items(v_loc), z_loc, z_scale, **common)
         moved = {name: tensor.detach().cpu().clone() for name, tensor in posterior.tensors().items()}
-        return Posterior.from_tensors(kind, moved, model.parametrization)
+        return self.scale.posterior(Posterior.from_tensors(kind, moved, model.parametrization))
 
     def _unrated_at_their_optimum(
         self, model: CVAE, loc: Tensor, var: Tensor | None, around: Tensor

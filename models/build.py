@@ -222,14 +222,18 @@ def weight_unit(dataset: Dataset, split: Split) -> float | None:
 def make_model(n_users: int, n_items: int, form: int | Forms, likelihood: Likelihood, o: Any) -> CVAE:
     """The CVAE of the model's options ``o``, with networks at a random start.
 
-    ``form`` is that of the rows of content; a number stands for so many words.
+    ``form`` is that of the rows of content; a number stands for so many words. Precisions that are not given are 1
+    until they are found (:mod:`inference.precisions`).
     """
     known = Form("words", (form,)) if isinstance(form, int) else form
     encoder, decoder = make_networks(known, likelihood, o)
     rating = rating_likelihood(o)
     rating.prepare(n_users)
-    precisions = {"lambda_u": o.lambda_u, "lambda_v": o.lambda_v, "lambda_w": o.lambda_w, "lambda_r": o.lambda_r}
-    lambda_b = o.lambda_b if o.biases == "on" else None
+    precisions: dict[str, Any] = {
+        name: getattr(o, name) or 1.0 for name in ("lambda_u", "lambda_v", "lambda_w", "lambda_r")
+    }
+    lambda_b = (o.lambda_b or 1.0) if o.biases == "on" else None
     model = CVAE(n_users, n_items, o.factors, encoder, decoder, likelihood, rating, **precisions, lambda_b=lambda_b)
     model.parametrization = o.parametrization
+    model.to_find = tuple(name for name in ("lambda_u", "lambda_v", "lambda_b") if not getattr(o, name))
     return model

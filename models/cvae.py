@@ -52,9 +52,9 @@ class CVAE(PyroModule):
     Parameters: ``lambda_u``, ``lambda_v``, ``lambda_w`` precisions; ``lambda_r`` the factor of the content's terms
     log p(x|z) and KL(q(z)||p(z)) (paper, section 3.4; with any value but 1 the objective is no evidence bound);
     ``parametrization`` "centred" or "non-centred". The ``encoder`` is the guide's; it lives here because tied weights
-    belong to both networks. With ``lambda_b`` there are biases, and ``mean`` is the parameter m. While
-    ``prior_by_decay`` is true an optimiser's weight decay stands for the gradient of log p(theta), and the site "theta"
-    is left out.
+    belong to both networks. ``to_find`` names precisions that are not given. With ``lambda_b`` there are biases, and
+    ``mean`` is the parameter m. While ``prior_by_decay`` is true an optimiser's weight decay stands for the gradient of
+    log p(theta), and the site "theta" is left out.
     """
 
     def __init__(
@@ -84,6 +84,23 @@ class CVAE(PyroModule):
         self.content, self.ratings = content, ratings
         self.lambda_u, self.lambda_v, self.lambda_w, self.lambda_r = lambda_u, lambda_v, lambda_w, lambda_r
         self.parametrization = parametrization
+        self.to_find: tuple[str, ...] = ()
+
+    def precisions(self) -> dict[str, float]:
+        """lambda_u, lambda_v and, with biases, kappa_u and kappa_v as they are now: given, found or learned."""
+        names = ("lambda_u", "lambda_v", *(("kappa_u", "kappa_v") if self.mean is not None else ()))
+        return {name: float(getattr(self, name)) for name in names}
+
+    def set_precisions(self, lambda_u: float, lambda_v: float, lambda_b: float) -> None:
+        """Other precisions of the priors; ``lambda_b`` counts where there are biases."""
+        self.lambda_u, self.lambda_v = lambda_u, lambda_v
+        if self.mean is not None:
+            self.kappa_u, self.kappa_v = ((own / lambda_b) ** 0.5 for own in (lambda_u, lambda_v))
+
+    @property
+    def lambda_b(self) -> float:
+        """Precision of the users' biases, which kappa_u holds; 1 where there are none."""
+        return self.lambda_u / self.kappa_u**2
 
     @property
     def item_site(self) -> str:

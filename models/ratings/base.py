@@ -49,8 +49,10 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
     Subclasses state :meth:`cell`, and :meth:`expected_log_prob` where the expectation under Normals is known.
     ``zeros`` says that a cell that is not stored is a rating of 0, else it is missing; a stored confidence 0 always
     says missing. ``explicit`` marks likelihoods of ratings as people give them, which are predicted as numbers, not
-    ranked alone. ``conjugate`` says that it is Gaussian in u and v, or has a Gaussian bound: then :meth:`site` exists,
-    which the structured guide and the closed forms ask for; ``exact`` is false for a bound. ``learns`` is what
+    ranked alone. ``standardised`` says that they may be fitted on a standard scale, R = location + scale R', since
+    the likelihood is of that form; then :meth:`rescale` exists. ``conjugate`` says that it is Gaussian in u and v, or
+    has a Gaussian bound: then :meth:`site` exists, which the structured guide and the closed forms ask for; ``exact``
+    is false for a bound. ``learns`` is what
     :meth:`learn` is given after a closed-form sweep, "noise" or "bound", if anything. ``subsample`` > 0 is the
     number of users whose zeros are looked at in a training step, 0 takes all. What is learned is an ``nn.Parameter``,
     another tensor that is not made from the constructor's arguments alone a buffer (``register_buffer``).
@@ -60,6 +62,7 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
     conjugate: ClassVar[bool] = False
     exact: ClassVar[bool] = True
     explicit: ClassVar[bool] = False
+    standardised: ClassVar[bool] = False
     learns: ClassVar[str] = ""
     zeros: bool = True
     subsample: int = 0
@@ -118,6 +121,17 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         """The score at which the likelihood's mean is that of the ratings: where the items' biases start."""
         return 0.0
 
+    def units(self, columns: RatingColumns) -> tuple[float, float]:
+        """Precision of a stored rating and mean square of the ratings, in units of which relative precisions are."""
+        return 1.0, 1.0
+
+    def start_noise(self, precision: float) -> None:
+        """Begin at this precision of the noise, if the likelihood has one that was not given."""
+
+    def rescale(self, factor: float) -> None:
+        """Own parameters for ratings and scores that are ``factor`` times as large."""
+        raise NotImplementedError(f"{type(self).__name__} is of no scale family")
+
     def predict(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of new ratings whose scores are N(mean, variance), of the same shape.
 
@@ -130,8 +144,8 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         given = moments(self.cell(score, torch.full_like(score, self.default_confidence)))
         own_mean, own_variance = (part.to(mean) for part in given)
         expected = (weight * own_mean).sum(-1)
-        second = (weight * (own_variance + own_mean.square())).sum(-1)
-        return expected, (second - expected.square()).clamp(min=0).sqrt()
+        away = (own_mean - expected[..., None]).square()
+        return expected, (weight * (own_variance + away)).sum(-1).sqrt()
 
     def predictive(self, mean: Tensor, variance: Tensor, confidence: Tensor | None = None) -> Predictive:
         """New ratings whose scores are N(mean, variance), given their confidences, by default the usual one.

@@ -79,6 +79,12 @@ class ConfidenceNormal(RatingLikelihood):
         """The mean rating."""
         return mean_rating(self, columns)
 
+    def units(self, columns: RatingColumns) -> tuple[float, float]:
+        """``a``, and the mean square of the stored ratings, weighted by C: 1 of clicks."""
+        weight = columns.confidences.double()
+        square = (weight * columns.ratings.double().square()).sum() / weight.sum().clamp(min=1e-300)
+        return self.a, float(square) or 1.0
+
     def conjugate_site(self, u: Tensor, u_var: Tensor | None, columns: RatingColumns) -> tuple[Tensor, Tensor]:
         """The Gaussian factor exp E_q(U)[log p(R_j | U, v_j)] in v_j: its precision and precision times mean.
 

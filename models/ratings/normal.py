@@ -18,12 +18,14 @@ from pyro_cvae.errors import InputError
 class Normal(ConfidenceNormal):
     """R_ij ~ N(s_ij, 1 / (tau C_ij)) on stored pairs alone (Salakhutdinov and Mnih, NIPS 2008).
 
-    ``tau`` is the precision of the noise: given, or where it is ``learned`` the start of what ``bayes`` learns by
-    maximising the ELBO (``map`` holds it: with points of u and v its maximum is the interpolation of the ratings).
+    ``tau`` is the precision of the noise. Where it is not given, a fit starts it at what mean, biases and factors leave
+    over of ratings that were kept aside. Where it is ``learned``, ``bayes`` learns it from there by maximising the ELBO
+    (``map`` holds it: with points of u and v its maximum is the interpolation of the ratings).
     C_ij is the relative weight of a pair, 1 where it states none. Raises InputError for a ``tau`` that is no precision.
     """
 
     explicit: ClassVar[bool] = True
+    standardised: ClassVar[bool] = True
     learns: ClassVar[str] = "noise"
 
     def __init__(self, tau: float = 1.0, learned: bool = True) -> None:
@@ -54,6 +56,21 @@ class Normal(ConfidenceNormal):
         """Precisions tau C_ij on stored pairs."""
         precision = self.tau.detach() * columns.confidences
         return GaussianSite(precision, precision * columns.ratings, 0.0)
+
+    def units(self, columns: RatingColumns) -> tuple[float, float]:
+        """``tau``, and 1: on the standard scale."""
+        return float(self.tau.detach()), 1.0
+
+    @torch.no_grad()
+    def start_noise(self, precision: float) -> None:
+        """Tau, unless it was given."""
+        if "tau" not in self.made_with:
+            self.log_tau.fill_(math.log(precision))
+
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Tau / factor^2."""
+        self.log_tau.sub_(2 * math.log(factor))
 
     def hold(self) -> None:
         """Keep tau."""

@@ -91,17 +91,21 @@ def xi_of(likelihood):
 
 
 def dense_moments(coordinate, state):
-    """E[s], E[s^2] of all cells (n_items, n_users), from dense covariances of rows that biases are a part of."""
+    """E[s], E[s^2] of all cells (n_items, n_users), from dense covariances of rows that biases are a part of.
+
+    On the scale on which the ratings are fitted.
+    """
     model, posterior = state.model, coordinate.posterior(state)
     u, v = posterior.u_loc, posterior.v_loc
-    mean = v @ u.mT
+    mean = (v @ u.mT - coordinate.scale.location) / coordinate.scale.scale
     if posterior.is_point:
         return mean, mean.square()
     rows = torch.arange(N_USERS), torch.arange(N_ITEMS)
     s_u, s_v = posterior.covariance("u", rows[0]), posterior.covariance("v", rows[1])
     assert u.shape[1] == model.width + (model.mean is not None)
     variance = torch.einsum("jk,ikl,jl->ji", v, s_u, v) + torch.einsum("ik,jkl,il->ji", u, s_v, u)
-    return mean, mean.square() + variance + torch.einsum("ikl,jkl->ji", s_u, s_v)
+    variance = variance + torch.einsum("ikl,jkl->ji", s_u, s_v)
+    return mean, mean.square() + variance / coordinate.scale.scale**2
 
 
 @pytest.mark.parametrize("unrated", ["masked", "zeros"])

@@ -24,7 +24,8 @@ from pyro_cvae.data.splits import Split, held_out_cells
 from pyro_cvae.errors import InputError
 
 N_USERS, N_ITEMS, N_FACTORS = 40, 30, 3
-COMMON = {"factors": N_FACTORS, "hidden": (6,), "dtype": "float64", "lambda_u": 2.0, "a": 4.0, "b": 0.3}
+COMMON = {"factors": N_FACTORS, "hidden": (6,), "dtype": "float64", "lambda_u": 2.0, "lambda_v": 3.0}
+COMMON |= {"a": 4.0, "b": 0.3}
 SHORT = {"pretrain_epochs": 2, "epochs": 2}
 KINDS = {
     "point": {"method": "coordinate", "mode": "map"},

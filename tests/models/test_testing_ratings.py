@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import models.ratings
-from inference.options import RATINGS, Options
+from inference.options import RATINGS
 from models.ratings import NAMES, CellColumns, GaussianSite, RatingLikelihood
 from models.ratings.bernoulli import Bernoulli, BernoulliBound
 from models.ratings.confidence_normal import ConfidenceNormal, NormalColumns
@@ -62,14 +62,6 @@ def test_what_options_know_of_the_classes_is_so():
         module, _, attribute = NAMES[name].partition(":")
         cls = getattr(importlib.import_module(module), attribute)
         assert (facts.conjugate, facts.exact, facts.explicit) == (cls.conjugate, cls.exact, cls.explicit)
-
-
-@pytest.mark.parametrize(("name", "at_50", "at_5"), [("normal", 200, 20), ("bernoulli", 20, 2), ("poisson", 20, 2)])
-def test_the_prior_of_scores_is_as_wide_with_few_factors_as_with_many(name, at_50, at_5):
-    options = [Options.of("svi", rating_likelihood=name, factors=factors).model for factors in (50, 5)]
-    assert [one.lambda_u for one in options] == pytest.approx([at_50, at_5])
-    assert Options.of("svi", rating_likelihood=name, factors=5, lambda_u=3.0).model.lambda_u == 3
-    assert Options.of("svi", factors=5).model.lambda_u == 10000
 
 
 class Counts(Poisson):

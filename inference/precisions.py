@@ -1,0 +1,218 @@
+r"""Precisions that are not given: relative to the length of the contents and to the noise, or found in the ratings.
+
+With s the root mean square length of the content means, c the precision of a stored rating (``a``; of stars that of the
+noise; 1 of logits and log rates) and r^2 the mean square of the ratings (1 of clicks),
+
+    lambda_u = user_shrinkage c s^2,    lambda_v = item_shrinkage c r^2 / s^2.
+
+Why: for a map fit with contents held, z -> g z is the same fit with u -> u / g and v† -> g v† if lambda_u -> g^2
+lambda_u and lambda_v -> lambda_v / g^2; C -> h C is if both are h times as large (and b); R -> f R, u -> f u is if
+lambda_v -> f^2 lambda_v. So a share is the same belief whatever the length of z, the number of contents and the unit of
+ratings and weights: 1 / user_shrinkage is the variance that contents explain of a rating, in units of its noise, and
+1 / (user_shrinkage item_shrinkage) times the factors that of what contents do not tell.
+
+Of stars the biases' penalty and the users' shrinkage are those that predict training ratings that are kept aside best
+(:func:`choose_penalty`); a weaker shrinkage than the default is taken only where it surely predicts better, and biases
+alone where factors predict no better. The items' shrinkage is per factor in bayes, where the prior's width counts, and
+not in map, where it is the least singular value of u.v that survives (trace norm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.half_steps import Cells, Rows
+from inference.options import Options
+from inference.sides import update_items, update_users
+from inference.standard_scale import move, rated
+from models.cvae import CVAE
+from models.observations import RatingColumns
+
+SHORTEST = 0.01
+"""Least root mean square of a coordinate of the content means that counts as a length, for contents that are dead."""
+PENALTIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""lambda_b in units of the noise's precision, of which five-fold cross-validation chooses."""
+WEAKER, STRONGER, ALONE = 0.25, 4.0, 1e4
+"""Shrinkages of users that are tried, times the default or the one before; with the last, scores are biases alone."""
+WEAKEST, WEAKEST_UNBIASED = 1 / 64, 1e-4
+SURE, WORTH = 2.0, 0.03
+"""Standard errors, and share of the squared error, by which a weaker shrinkage must predict better to be taken."""
+SWEEPS = 5
+FOLDS = 5
+ENOUGH = 50_000
+"""Ratings from which on one fold alone says which shrinkage predicts better."""
+MOST = 200_000
+"""Ratings that the choice of shrinkage looks at, of users drawn at random."""
+FEWEST = 50
+"""Ratings below which nothing is chosen: half of their variance is taken for noise."""
+
+
+def content_length(z_loc: Tensor) -> float:
+    """Root mean square length of the content means, (n_items, n_factors), of items that have a content.
+
+    An item without any has the prior's mean, 0. The least length is that of :data:`SHORTEST` in every coordinate.
+    """
+    square = z_loc.double().square().sum(-1)
+    square = square[square > 0]
+    least = SHORTEST**2 * z_loc.shape[1]
+    return max(float(square.mean()) if len(square) else 0.0, least) ** 0.5
+
+
+@torch.no_grad()
+def start_precisions(model: CVAE, columns: RatingColumns, z_loc: Tensor, options: Options, seed: int) -> None:
+    """Set lambda_u, lambda_v, lambda_b and a noise that were not given; see the module's docstring.
+
+    Shapes: ``z_loc`` (n_items, n_factors), the content means when the ratings are first seen.
+    """
+    o, facts = options.model, options.model.rating_facts
+    free = model.to_find
+    shrinkage = [o.user_shrinkage or facts.user_shrinkage, o.item_shrinkage]
+    shrinkage[1] = shrinkage[1] or facts.default_item_shrinkage(options.fit.mode, o.factors)
+    penalty = facts.lambda_b
+    if model.ratings.standardised:
+        penalty = _start_stars(model, columns, z_loc, free, shrinkage, options, seed)
+    elif not free:
+        return
+    _set(model, columns, z_loc, free, shrinkage, penalty)
+
+
+def _set(
+    model: CVAE, columns: RatingColumns, z_loc: Tensor, free: Sequence[str], shrinkage: Sequence[float], penalty: float
+) -> None:
+    """Precisions from shrinkages and from ``penalty``, that of the biases in units of the noise's."""
+    length = content_length(z_loc)
+    noise, square = model.ratings.units(columns)
+    found = {"lambda_u": model.lambda_u, "lambda_v": model.lambda_v, "lambda_b": model.lambda_b}
+    relative = (shrinkage[0] * noise * length**2, shrinkage[1] * noise * square / length**2, penalty * noise)
+    found |= {name: value for name, value in zip(found, relative, strict=True) if name in free}
+    model.set_precisions(**found)
+
+
+def _start_stars(
+    model: CVAE,
+    columns: RatingColumns,
+    z_loc: Tensor,
+    free: Sequence[str],
+    shrinkage: list[float],
+    options: Options,
+    seed: int,
+) -> float:
+    """Start the noise of stars, and choose ``shrinkage`` in place; the penalty of the biases is returned."""
+    rng = np.random.default_rng(seed)
+    there = columns.confidences > 0
+    fold = torch.as_tensor(rng.integers(FOLDS, size=len(there))).to(there.device)
+    if int(there.sum()) < FEWEST:
+        model.ratings.start_noise(2.0)
+        return 8.0
+    penalty, alone = (8.0, columns.ratings.double().square()) if model.mean is None else choose_penalty(columns, fold)
+    weight = columns.confidences.double()
+    model.ratings.start_noise(float(weight.sum() / (weight @ alone)))
+    if "lambda_u" not in free or options.model.user_shrinkage:
+        return penalty
+    seen = there & _some_users(columns, there, rng)
+    folds = range(FOLDS if int(seen.sum()) < ENOUGH else 1)
+    looked = torch.where(seen & (fold < len(folds)), weight, 0.0)
+    family = "point" if options.fit.mode == "map" else "diagonal"
+    given = shrinkage[0]
+
+    def errors_at(times: float) -> Tensor:
+        """Squared errors of the ratings kept aside, fold by fold, (n_stored,), 0 where not looked at."""
+        kept, mean = model.precisions(), None if model.mean is None else model.mean.clone()
+        found = torch.zeros_like(alone)
+        for held in folds:
+            _set(model, columns, z_loc, free, (times * given, shrinkage[1]), penalty)
+            found += squared_errors(model, columns, z_loc, seen & (fold != held), seen & (fold == held), family)
+            move(kept, model)
+            if model.mean is not None and mean is not None:
+                model.mean.copy_(mean)
+        return found
+
+    best, times = errors_at(1.0), 1.0
+    weakest = WEAKEST_UNBIASED
+    if model.mean is not None:
+        weakest = WEAKEST
+        for other, errors in ((ALONE, alone), (STRONGER, errors_at(STRONGER))):
+            if looked @ errors < looked @ best:
+                best, times = errors, other
+    while times <= 1 and times > weakest:
+        errors = errors_at(WEAKER * times)
+        gain = (best - errors)[looked > 0]
+        if gain.mean() < max(SURE * gain.std() / len(gain) ** 0.5, WORTH * best[looked > 0].mean()):
+            break
+        best, times = errors, WEAKER * times
+    shrinkage[0] = times * given
+    model.ratings.start_noise(float(looked.sum() / (looked @ best)))
+    return penalty
+
+
+def _some_users(columns: RatingColumns, there: Tensor, rng: np.random.Generator) -> Tensor:
+    """Cells of users drawn at random, about :data:`MOST` of them at most, bool (n_stored,)."""
+    counts = torch.bincount(columns.users[there], minlength=columns.n_users)
+    order = torch.as_tensor(rng.permutation(columns.n_users)).to(counts.device)
+    chosen = torch.zeros_like(counts, dtype=torch.bool)
+    chosen[order] = counts[order].cumsum(0) <= MOST
+    return chosen[columns.users] if bool((chosen & (counts > 0)).any()) else torch.ones_like(there)
+
+
+def squared_errors(
+    model: CVAE, columns: RatingColumns, z_loc: Tensor, seen: Tensor, aside: Tensor, family: str
+) -> Tensor:
+    """Squared errors of the cells ``aside`` after sweeps over those ``seen``, 0 elsewhere, (n_stored,) each."""
+    known = rated(columns, seen)
+    site = model.ratings.site(known)
+    item_cells, user_cells = Cells.of_items(known, site), Cells.of_users(known, site)
+    items = Rows(model.prior_of_items(z_loc))
+    users = items
+    for _ in range(SWEEPS):
+        users = update_users(model, site, user_cells, items, item_cells.observed, family).rows
+        items = update_items(model, site, item_cells, users, user_cells.observed, z_loc, None, family).rows
+        if model.mean is not None:
+            model.mean.fill_(model.kappa_v * float(items.loc[item_cells.observed, -1].double().mean()))
+            items.loc[~item_cells.observed] = model.prior_of_items(z_loc)[~item_cells.observed]
+    u, v = model.of_users(users.loc)[columns.users[aside]], model.of_items(items.loc)[columns.items[aside]]
+    found = torch.zeros(len(seen), dtype=torch.float64, device=seen.device)
+    found[aside] = (columns.ratings[aside] - (u * v).sum(-1)).double().square()
+    return found
+
+
+def choose_penalty(columns: RatingColumns, fold: Tensor) -> tuple[float, Tensor]:
+    """The penalty of the biases that predicts best by cross-validation over ``fold``, (n_stored,), and its errors.
+
+    Squared errors are of each stored cell, (n_stored,), 0 of missing ones.
+    """
+    cells = columns.users, columns.items, columns.ratings.double(), columns.confidences.double(), fold
+    users, items, ratings, weight, folds = (cell.cpu().numpy() for cell in cells)
+    errors = np.zeros((len(PENALTIES), len(users)))
+    for held in range(FOLDS):
+        kept, aside = (weight > 0) & (folds != held), (weight > 0) & (folds == held)
+        for number, penalty in enumerate(PENALTIES):
+            known = users[kept], items[kept], ratings[kept], weight[kept]
+            mean, of_users, of_items = ridge_biases(*known, columns.n_users, len(columns), penalty)
+            errors[number, aside] = (ratings[aside] - mean - of_users[users[aside]] - of_items[items[aside]]) ** 2
+    best = int(np.argmin(errors @ weight))
+    return PENALTIES[best], torch.as_tensor(errors[best]).to(fold.device)
+
+
+def ridge_biases(
+    users: np.ndarray,
+    items: np.ndarray,
+    ratings: np.ndarray,
+    weight: np.ndarray,
+    n_users: int,
+    n_items: int,
+    penalty: float,
+    sweeps: int = 10,
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """Mean, biases of users (n_users,) and of items (n_items,): least squares with a ridge on the biases, by turns."""
+    of_users, of_items, mean = np.zeros(n_users), np.zeros(n_items), 0.0
+    total_u = penalty + np.bincount(users, weight, n_users)
+    total_i = penalty + np.bincount(items, weight, n_items)
+    for _ in range(sweeps):
+        mean = float(np.average(ratings - of_users[users] - of_items[items], weights=weight))
+        of_users = np.bincount(users, weight * (ratings - mean - of_items[items]), n_users) / total_u
+        of_items = np.bincount(items, weight * (ratings - mean - of_users[users]), n_items) / total_i
+    return mean, of_users, of_items
