@@ -12,8 +12,8 @@ ratings and weights: 1 / user_shrinkage is the variance that contents explain of
 1 / (user_shrinkage item_shrinkage) times the factors that of what contents do not tell.
 
 Of stars the biases' penalty and the users' shrinkage are those that predict training ratings that are kept aside best
-(:func:`choose_penalty`); a weaker shrinkage than the default is taken only where it surely predicts better, and biases
-alone where factors predict no better. The items' shrinkage is per factor in bayes, where the prior's width counts, and
+(:func:`choose_penalty`): the default one, a stronger one, or biases alone where factors predict no better. A weaker one
+than the default is for ratings without biases: with biases it predicts worse once joint training has followed it. The items' shrinkage is per factor in bayes, where the prior's width counts, and
 not in map, where it is the least singular value of u.v that survives (trace norm).
 """
 
@@ -36,12 +36,11 @@ SHORTEST = 0.01
 """Least root mean square of a coordinate of the content means that counts as a length, for contents that are dead."""
 PENALTIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """lambda_b in units of the noise's precision, of which five-fold cross-validation chooses."""
-WEAKER, STRONGER, ALONE = 0.25, 4.0, 1e4
-"""Shrinkages of users that are tried, times the default or the one before; with the last, scores are biases alone."""
-WEAKEST, WEAKEST_UNBIASED = 1 / 64, 1e-4
-SURE, WORTH = 2.0, 0.03
-"""Standard errors, and share of the squared error, by which a weaker shrinkage must predict better to be taken."""
-SWEEPS = 5
+STRONGER, ALONE = 4.0, 1e4
+"""Shrinkages of users that are tried, times the default; with the last, scores are biases alone."""
+WEAKER = (0.25, 1 / 16, 1 / 64, 1e-3, 1e-4)
+"""Those that are tried in turn where there are no biases and u.v has to tell the mean too."""
+SWEEPS = 10
 FOLDS = 5
 ENOUGH = 50_000
 """Ratings from which on one fold alone says which shrinkage predicts better."""
@@ -132,18 +131,10 @@ def _start_stars(
         return found
 
     best, times = errors_at(1.0), 1.0
-    weakest = WEAKEST_UNBIASED
-    if model.mean is not None:
-        weakest = WEAKEST
-        for other, errors in ((ALONE, alone), (STRONGER, errors_at(STRONGER))):
-            if looked @ errors < looked @ best:
-                best, times = errors, other
-    while times <= 1 and times > weakest:
-        errors = errors_at(WEAKER * times)
-        gain = (best - errors)[looked > 0]
-        if gain.mean() < max(SURE * gain.std() / len(gain) ** 0.5, WORTH * best[looked > 0].mean()):
-            break
-        best, times = errors, WEAKER * times
+    for other in WEAKER if model.mean is None else (ALONE, STRONGER):
+        errors = alone if other == ALONE else errors_at(other)
+        if looked @ errors < looked @ best:
+            best, times = errors, other
     shrinkage[0] = times * given
     model.ratings.start_noise(float(looked.sum() / (looked @ best)))
     return penalty
