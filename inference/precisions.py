@@ -13,8 +13,9 @@ ratings and weights: 1 / user_shrinkage is the variance that contents explain of
 
 Of stars the biases' penalty and the users' shrinkage are those that predict training ratings that are kept aside best
 (:func:`choose_penalty`): the default one, a stronger one, or biases alone where factors predict no better. A weaker one
-than the default is for ratings without biases: with biases it predicts worse once joint training has followed it. The items' shrinkage is per factor in bayes, where the prior's width counts, and
-not in map, where it is the least singular value of u.v that survives (trace norm).
+is for ratings without biases; with them, joint training makes of a weak prior what sweeps over held contents do not
+foresee. The items' shrinkage is per factor in bayes, where the prior's width counts, and not in map, where it says
+which singular values of u.v survive (trace norm).
 """
 
 from __future__ import annotations
