@@ -102,7 +102,7 @@ class Coordinate(NetworkFit[State]):
     def joint(self, state: State, found: dict[str, float] | None = None) -> State:
         """A fresh optimiser; q(U) and q(V) are still to come."""
         self.start_ratings(state.model, found)
-        optimizer = adam(state.model, self.options.fit.learning_rate)
+        optimizer = adam(state.model, self.joint_rate)
         begun = State(state.model, state.guide, optimizer, state.epoch, joint=True)
         begun.prior = {name: getattr(state.model, name) for name in ("lambda_u", "lambda_v")}
         return begun

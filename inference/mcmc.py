@@ -133,7 +133,7 @@ class MCMC(NetworkFit[State]):
         log_step = torch.full(z.shape[:2], self._longest_step).to(loc)
         stored = {name: draw.new_empty(method.chains, method.draws, *draw.shape[1:]) for name, draw in chains.items()}
         stored["log_joint"] = torch.empty(method.chains, method.draws, dtype=torch.float64, device=loc.device)
-        optimizer = adam(model, self.options.fit.learning_rate)
+        optimizer = adam(model, self.joint_rate)
         begun = State(model, state.guide, optimizer, state.epoch, True, chains, log_step, stored)
         self._prepare(begun)
         return begun

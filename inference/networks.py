@@ -70,6 +70,11 @@ class NetworkFit(Inference[State]):
         """Epochs of pre-training and of joint training."""
         return self.options.fit.pretrain_epochs + self.options.fit.epochs
 
+    @property
+    def joint_rate(self) -> float:
+        """Adam's step of the networks in joint training."""
+        return self.options.fit.learning_rate or 0.0
+
     def init(self) -> State:
         """Networks started from the data, layer by layer; nothing is known of ratings yet."""
         state = self.pretraining(self._model())

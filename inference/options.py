@@ -139,11 +139,9 @@ class ModelOptions:
         lambda_b: Precision of the biases' priors; 0 takes 1, and for normal what predicts training ratings best.
         lambda_u: Precision of the users' prior; 0 takes that of user_shrinkage.
         lambda_v: Precision of the items around their content, v - z; 0 takes that of item_shrinkage.
-        user_shrinkage: lambda_u in units of a s^2, s the root mean square length of the content means; for normal the
-            noise's precision is in the place of a, else 1. 0 takes the rating likelihood's, 4 for confidence-normal,
-            0.4 for others, and for normal what predicts training ratings best.
-        item_shrinkage: lambda_v in units of a / s^2; 0 takes the rating likelihood's, 0.75 for confidence-normal, for
-            normal 5 in map and 0.5 times the factors in bayes, for others 3 times the factors.
+        user_shrinkage: lambda_u in units of a s^2, s the root mean square length of the content means; 0 takes the
+            rating likelihood's, for normal what predicts training ratings best.
+        item_shrinkage: lambda_v in units of a / s^2; 0 takes the rating likelihood's.
         lambda_r: Factor of the content's terms; with any value but 1 the objective is tempered.
         lambda_w: Precision of the prior of the networks' weights and biases.
         a: Precision (confidence) of a stored rating that states none.
@@ -218,7 +216,7 @@ class FitOptions:
         epochs: Epochs of everything together.
         batch_size: Items per step, each exact over users; 0 takes a fiftieth of the items, at least 32, at most 512.
         pretrain_learning_rate: Adam's step of the networks in pre-training.
-        learning_rate: Adam's step of the networks in joint training; 0 holds them.
+        learning_rate: Adam's step of the networks in joint training; 0 holds them. By default 0.003, 0 for normal.
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
         kl_warmup: Epochs of pre-training over which that weight rises from 0; by default half of them where a content
             is of images or vectors, else none.
@@ -240,7 +238,7 @@ class FitOptions:
     epochs: int = 20
     batch_size: int = 0
     pretrain_learning_rate: float = 0.01
-    learning_rate: float = 0.003
+    learning_rate: float | None = None
     kl_weight: float = 1.0
     kl_warmup: int | None = None
     word_dropout: float | None = None
@@ -262,7 +260,7 @@ class FitOptions:
         _check(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1")
         rate = self.pretrain_learning_rate
         _check(0 < rate < math.inf, "pretrain_learning_rate", rate, "a finite number above 0")
-        _check(0 <= self.learning_rate < math.inf, "learning_rate", self.learning_rate, "a finite number, 0 or more")
+        _check(0 <= (self.learning_rate or 0) < math.inf, "learning_rate", self.learning_rate, "0 or more, and finite")
         _check(0 <= self.kl_weight < math.inf, "kl_weight", self.kl_weight, "a finite number, 0 or more")
         for name in ("word_dropout", "part_dropout"):
             _check(0 <= (getattr(self, name) or 0) < 1, name, getattr(self, name), "at least 0 and below 1")
@@ -391,6 +389,9 @@ class Options:
         likelihood = model.content_likelihood, model.content_likelihood_args
         check_content(*likelihood, model.content, model.network, self.fit.start)
         centred = self.model.parametrization == "centred"
+        if self.fit.learning_rate is None:
+            rate = 0.0 if self.model.rating_facts.explicit else 0.003
+            object.__setattr__(self, "fit", replace(self.fit, learning_rate=rate))
         self._check_ratings()
         if self.data.ratings == "auto":
             meant = "stars" if self.model.rating_facts.explicit else "clicks"

@@ -53,7 +53,7 @@ class SVI(NetworkFit[NetworkState]):
             u_loc[:, -1] = 0.0
         v_loc = v_loc if model.item_site == "v" else torch.zeros_like(v_loc)
         guide = make_guide(model, self.options.kind, self.observations, u_loc, v_loc, method.init_scale)
-        optimizer = self._adam(model, guide, self.options.fit.learning_rate)
+        optimizer = self._adam(model, guide, self.joint_rate)
         return NetworkState(model, guide, optimizer, state.epoch, joint=True)
 
     @property
