@@ -32,8 +32,8 @@ from pyro_cvae.errors import InputError
 from pyro_cvae.history import check_history
 from pyro_cvae.run import Run
 
-PRECISIONS = ("lambda_u", "lambda_v")
-"""Precisions of the model that a fit may have learned, which are then in metrics.json."""
+PRECISIONS = ("lambda_u", "lambda_v", "kappa_u", "kappa_v")
+"""Precisions of the model that a fit may have found or learned, which are then in metrics.json."""
 _CONFIG = {
     "command": str,
     "options": dict[str, Any],
@@ -120,7 +120,9 @@ def expected_tensors(options: Options, dataset: Dataset, there: Mapping[str, Ten
 
     Of each side of a posterior that is no point, either standard deviations or covariances: those that are ``there``.
     """
-    n_factors, real = options.model.factors, (options.fit.dtype,)
+    n_factors = options.model.factors
+    far = ("float64",) if options.model.rating_facts.explicit else ()  # see inference.standard_scale
+    real = (options.fit.dtype, *far)
     number = Array((), ("float64", "float32"), low=np.nextafter(0, 1))
     rows = {"u": dataset.n_users, "v": dataset.n_items, "z": dataset.n_items}
     if options.kind == "draws":
