@@ -389,12 +389,13 @@ def _drawn(fit: Fit, cells: Any, scores: np.ndarray, rng: np.random.Generator) -
     import torch
 
     from analysis.posterior import draw_ratings
+    from models.ratings.cells import moments
 
     score = torch.as_tensor(scores)
     drawn = draw_ratings(fit.model.ratings, scores, cells.confidences, int(rng.integers(2**62)))
     with torch.no_grad():
         cell = fit.model.ratings.cell(score, torch.as_tensor(cells.confidences).to(score).expand_as(score))
-        return drawn, cell.mean.numpy(), cell.variance.numpy()
+        return drawn, *(part.numpy() for part in moments(cell))
 
 
 def _stored_checks(

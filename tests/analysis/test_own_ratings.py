@@ -9,6 +9,7 @@ from scipy import stats
 
 import inference
 from analysis.coverage import coverage, pit_bins, pit_summary
+from analysis.diagnostics import predictive_checks
 from analysis.error_correlation import error_correlation
 from analysis.posterior import pit, to_datatree
 from inference.explicit import evaluate_ratings, predictor
@@ -140,6 +141,11 @@ def test_pit_values_of_exported_stars_are_spread_over_their_mass(fits):
     assert ((values >= below) & (values <= up_to)).all()
     share = (values - below) / (up_to - below)
     assert stats.kstest(share, "uniform").pvalue > 1e-3
+
+
+def test_predictive_checks_take_what_states_no_mean(fits):
+    found = predictive_checks(fits["ordinal"], draws=20, n_users=10, n_texts=5)
+    assert len(found) > 2 and all(0 <= one.p <= 1 for one in found)
 
 
 def test_counts_have_quantiles_too():
