@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_cvae.data import files
+from pyro_cvae.text import visible_lines
 
 CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
 """Of Paul Tol's bright set, which people with colour vision deficiencies can tell apart."""
@@ -27,11 +28,24 @@ def figure(n_columns: int = 1, n_rows: int = 1, width: float = 5.0, height: floa
 
 
 def save(drawn: Any, path: str | os.PathLike[str], dpi: int = 120) -> Path:
-    """Write the figure, whole or not at all; the kind is told by the name's end."""
+    """Write the figure, whole or not at all; the kind is told by the name's end.
+
+    Names of strangers' data in it are text: control characters are shown, and a dollar begins no formula.
+    """
     path = Path(path)
+    show_as_text(drawn)
     with files.whole_file(path) as new:
         drawn.savefig(new, dpi=dpi)
     return path
+
+
+def show_as_text(drawn: Any) -> None:
+    """Take all that is written in a figure as plain text, with control characters shown."""
+    from matplotlib.text import Text
+
+    for text in drawn.findobj(Text):
+        text.set_text(visible_lines(text.get_text()))
+        text.set_parse_math(False)
 
 
 def colors(names: Sequence[str]) -> list[str]:

@@ -22,6 +22,7 @@ from inference.liveness import judge
 from inference.printing import show
 from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.text import visible_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -140,6 +141,7 @@ def render(comparison: Comparison, about: dict[str, dict[str, Any]], shared: dic
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=lambda value: visible_lines(value) if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

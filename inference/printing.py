@@ -7,6 +7,7 @@ columns. All text passes through :func:`pyro_cvae.text.visible`.
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -109,7 +110,10 @@ def csv_text(table: pd.DataFrame, safe: bool = False) -> str:
     A text that begins as formulas do (= + - @ and blanks before them) then has an apostrophe in front. Source: OWASP,
     CSV Injection.
     """
-    return (_without_formulas(table) if safe else table).to_csv(index=False, lineterminator="\n")
+    shown = _without_formulas(table) if safe else table
+    returns = any(isinstance(value, str) and "\r" in value for name in shown for value in (name, *shown[name]))
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL  # a bare \r would end the row for a reader
+    return shown.to_csv(index=False, lineterminator="\n", quoting=quoting)
 
 
 def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:

@@ -326,7 +326,7 @@ def one_change(run: Path, rng: random.Random) -> str:
 def test_whatever_is_changed_a_run_opens_or_is_refused_in_one_line(kind, runs, tmp_path):
     """Seeded changes of one thing in one file; where a run still opens, a command, too, answers or refuses."""
     rng, n_refused = random.Random(kind), 0
-    for number in range(60):
+    for number in range(40):
         run = tmp_path / f"run-{number}"
         shutil.copytree(runs / kind, run)
         said = one_change(run, rng)
@@ -346,4 +346,4 @@ def test_whatever_is_changed_a_run_opens_or_is_refused_in_one_line(kind, runs, t
             raise AssertionError(f"{kind} {number}: {said}: {type(error).__name__}: {error}") from error
         n_refused += bool(refused)
         shutil.rmtree(run)
-    assert n_refused > 20
+    assert n_refused > 12
