@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inference.options import Options
 from inference.posterior import Posterior
-from pyro_cvae.errors import MachineError
+from pyro_cvae.errors import InputError, MachineError
 
 State = TypeVar("State")
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
@@ -105,7 +105,11 @@ def fit(
         if resume is None:
             state, history, best = inference.init(), [], _Best()
         else:
-            state, history, best = _unpack(inference, *resume)
+            try:
+                state, history, best = _unpack(inference, *resume)
+            except (InputError, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+                problem = f"the checkpoint is none of this fit ({type(error).__name__}: {error})"
+                raise InputError(problem, "start anew with --overwrite") from error
         written = time.monotonic()
         for step in range(len(history), inference.n_steps):
             if best.stops(options.fit.patience):

@@ -225,3 +225,25 @@ def test_tied_and_non_persistent_tensors_are_kept_once_or_not_at_all():
     assert torch.equal(second.two.weight, first.one.weight)
     assert torch.equal(second.drawn, first.drawn)
     assert not torch.equal(second.table, first.table)
+
+
+@pytest.mark.parametrize("where", ["tensors", "meta"])
+def test_a_checkpoint_of_something_else_is_one_line(where, tmp_path):
+    from pyro_cvae import run as run_module
+    from tests.strangers import edit_json, edit_tensors
+
+    def stop(step, n_steps, row):
+        if step == 2:
+            raise Stopped
+
+    dataset, options = load_dataset("simulated"), SMALL | {"epochs": 3, "checkpoint_seconds": 0.0}
+    with pytest.raises(Stopped):
+        inference.fit(dataset, out=tmp_path / "run", on_step=stop, **options)
+    for folder in (tmp_path / "run.partial" / "checkpoint").iterdir():
+        if where == "meta":
+            edit_json(folder / "meta.json", lambda meta: meta.update(state=[], best={}))
+        else:
+            edit_tensors(folder / "tensors.safetensors", lambda tensors: {"x": next(iter(tensors.values()))})
+        run_module._write_manifest(folder, [folder / "tensors.safetensors", folder / "meta.json"])
+    with pytest.raises(InputError, match="start anew with --overwrite"):
+        inference.fit(dataset, out=tmp_path / "run", resume=True, **options)
