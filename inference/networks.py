@@ -171,14 +171,14 @@ class NetworkFit(Inference[State]):
     def kl_warmup(self) -> int:
         """Epochs of pre-training over which the weight of the KL rises.
 
-        Of numbers that are dense the decoder starts without knowing what the encoder says. Under the full weight it
-        lets go of units before it has learned to read them, most of all of pixels, of which each says little.
+        Of numbers that are dense, and of contents that items may lack, the decoder starts without knowing what the
+        encoder says. Under the full weight it lets go of units before it has learned to read them, most of all of
+        pixels, of which each says little.
         """
         fit, content = self.options.fit, self.observations.content
         if fit.kl_warmup is not None:
             return fit.kl_warmup
-        parts = content.parts.values() if isinstance(content, PartRows) else [content]
-        return fit.pretrain_epochs // 2 if any(isinstance(part, DenseRows) for part in parts) else 0
+        return fit.pretrain_epochs // 2 if isinstance(content, DenseRows | PartRows) else 0
 
     def _drop_words(self, batch: Batch) -> Batch:
         """The minibatch with words hidden from the encoder, tokens from the decoder, and parts from the encoder."""

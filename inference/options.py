@@ -218,8 +218,8 @@ class FitOptions:
         pretrain_learning_rate: Adam's step of the networks in pre-training.
         learning_rate: Adam's step of the networks in joint training; 0 holds them. By default 0.003, 0 for normal.
         kl_weight: Weight of KL(q(z|x) || p(z)); with any value but 1 the objective is tempered.
-        kl_warmup: Epochs of pre-training over which that weight rises from 0; by default half of them where a content
-            is of images or vectors, else none.
+        kl_warmup: Epochs of pre-training over which that weight rises from 0; by default half of them of images,
+            vectors and a product (a content that items lack is one), else none.
         word_dropout: Share of the encoder's input words dropped at random while training, and of the tokens that a
             recurrent decoder is told; by default none of the first and half of the second.
         part_dropout: Share of the parts of a product hidden from the encoder at random while training.
