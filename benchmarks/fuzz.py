@@ -95,24 +95,28 @@ def run_cases(seeds: list[int], workers: int = 1) -> dict[int, Outcome]:
         running: dict[int, tuple[int, Path, float]] = {}
         outcomes: dict[int, Outcome] = {}
         waiting = list(reversed(seeds))
-        while waiting or running:
-            while waiting and len(running) < workers:
-                seed = waiting.pop()
-                place = Path(scratch, str(seed))
-                running[_start(case(seed), good, place)] = seed, place, time.monotonic()
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
-            if pid in running:
-                seed, place, began = running.pop(pid)
-                outcomes[seed] = _judge(seed, place, os.waitstatus_to_exitcode(status), usage, began, before)
-                shutil.rmtree(place, ignore_errors=True)
-                if outcomes[seed].wrong or len(outcomes) % 100 == 0:
-                    print(len(outcomes), seed, outcomes[seed].wrong, file=sys.stderr, flush=True)
-            else:
-                for pid, (_, _, began) in running.items():
-                    if time.monotonic() - began > WALL_SECONDS:
-                        os.kill(pid, signal.SIGKILL)
-                time.sleep(0.01)
-    return {seed: outcomes[seed] for seed in seeds}
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:
+                    seed = waiting.pop()
+                    place = Path(scratch, str(seed))
+                    running[_start(case(seed), good, place)] = seed, place, time.monotonic()
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if pid in running:
+                    seed, place, began = running.pop(pid)
+                    outcomes[seed] = _judge(seed, place, os.waitstatus_to_exitcode(status), usage, began, before)
+                    shutil.rmtree(place, ignore_errors=True)
+                    if outcomes[seed].wrong or len(outcomes) % 100 == 0:
+                        print(len(outcomes), seed, outcomes[seed].wrong, file=sys.stderr, flush=True)
+                else:
+                    for pid, (_, _, began) in running.items():
+                        if time.monotonic() - began > WALL_SECONDS:
+                            os.kill(pid, signal.SIGKILL)
+                    time.sleep(0.01)
+        except KeyboardInterrupt:  # what was found until then is told
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
+    return {seed: outcomes[seed] for seed in seeds if seed in outcomes}
 
 
 def warm() -> None:
