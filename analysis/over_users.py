@@ -61,7 +61,7 @@ def predicts_ratings(fit: Fit) -> bool:
 
 def confidences(fit: Fit, pairs: Interactions) -> np.ndarray:
     """C_ij of pairs of rows as the fit takes them, (n_pairs,); without a model their weights are C_ij."""
-    own = None if fit.model is None else fit.model.ratings
+    own = getattr(fit.model, "ratings", None)
     given = (fit.options.model.a, None) if own is None else (own.default_confidence, own.weight_unit)
     return pairs.precisions(*given)
 
