@@ -248,7 +248,7 @@ def _ratings_fact(fit: Fit) -> str:
         said += f", a {model.a:g}, b {model.b:g}"
     if ratings.explicit and (tau := noise_precision(ratings)) is not None:
         said += f", noise of standard deviation {tau**-0.5:.3f}"
-    return said + (f", biases of precision {model.lambda_b:g}" if model.biases == "on" else ", no biases")
+    return said + (f", biases of precision {fit.model.lambda_b:g}" if model.biases == "on" else ", no biases")
 
 
 def _data_facts(fit: Fit) -> dict[str, Any]:

@@ -243,7 +243,10 @@ def _options(mode: str) -> Any:
     """The defaults, but the encoder reads x itself, because a dense peer would need a second matrix for tf-idf."""
     from inference.options import Options
 
-    return Options.of(mode=mode, encoder_input="same", pretrain_epochs=0, epochs=10**6)  # so many: the step stays
+    given = {"lambda_u": 10000.0, "lambda_v": 3.0}  # the dense model is told them too
+    return Options.of(
+        mode=mode, encoder_input="same", pretrain_epochs=0, epochs=10**6, **given
+    )  # so many: the step stays
 
 
 class _Package:

@@ -182,7 +182,7 @@ def test_under_mean_field_the_spread_knows_nothing_of_the_text(fits, monkeypatch
     cold = ratings == 0
     for name in ("full", "svi"):
         assert ignores_content(fits[name].posterior)
-        np.testing.assert_allclose(item_sd(fits[name].posterior)[cold], 3.0**-0.5, rtol=1e-6)
+        np.testing.assert_allclose(item_sd(fits[name].posterior)[cold], fits[name].model.lambda_v ** -0.5, rtol=1e-6)
     structured = fits["structured"].posterior
     assert not ignores_content(structured)
     whole = item_sd(structured)

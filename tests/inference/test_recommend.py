@@ -210,7 +210,7 @@ def test_sd_is_the_closed_form_and_a_point_has_none(fits):
                 of_v = np.diag(q["v_scale"][j] ** 2)
             else:
                 given = q["v_covariance"][int(q["v_block"][j])]
-                slope = fit.options.model.lambda_v * given
+                slope = fit.model.lambda_v * given
                 of_v = given + slope @ np.diag(q["z_scale"][j] ** 2) @ slope.T
             variance = u @ of_v @ u + v @ of_u @ v + np.trace(of_u @ of_v)
             np.testing.assert_allclose(row.sd, variance**0.5, rtol=1e-5)

@@ -134,7 +134,7 @@ def test_a_drawn_fraction_is_short_and_stays_in_its_range() -> None:
             "--search has train_per_user, which says what is fitted, not how; give --train-per-user",
         ),
         ("out=a,b", "unknown option 'out'"),
-        ("lambda_u=-1:5", "--search: --lambda-u is -1.0, but it must be a finite number above 0"),
+        ("lambda_u=-1:5", "--search: --lambda-u is -1.0, but it must be a finite number, 0 or more"),
         ("guide=mean-field,odd", "--search: --guide is 'odd', but it must be one of mean-field, structured"),
     ],
 )
