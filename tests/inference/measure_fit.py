@@ -25,8 +25,10 @@ options = {name: tuple(value) if isinstance(value, list) else value for name, va
 users = np.repeat(np.arange(n_users), 5)
 items = (7 * users + 13 * np.tile(np.arange(5), n_users)) % n_items
 pairs = Interactions.from_arrays(users, items, n_users=n_users, n_items=n_items)
-counts = sp.random(n_items, n_words, 20 / n_words, "csr", rng=0, data_sampler=lambda size: np.ones(size))
-dataset = Dataset("made", pairs, Content(counts), np.arange(n_users), np.arange(n_items))
+counts = sp.random_array(
+    (n_items, n_words), density=20 / n_words, format="csr", rng=0, data_sampler=lambda size: np.ones(size)
+)
+dataset = Dataset("made", pairs, Content(sp.csr_matrix(counts)), np.arange(n_users), np.arange(n_items))
 inference.fit(simulated(), method=method, factors=2, hidden=(3,), epochs=1, pretrain_epochs=1)
 before = status("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
