@@ -36,7 +36,7 @@ ON_RUNS: tuple[tuple[str, ...], ...] = (
     ("analysis.compare", "run", "old", "--resamples", "20", "--out", "compared"),
     ("analysis.report", "run", "--draws", "20", "--out", "page.html"),
     ("analysis.posterior", "run", "--draws", "20", "--out", "draws.nc"),
-    ("analysis.diagnostics", "run", "--draws", "100", "--check-draws", "5"),
+    ("analysis.diagnostics", "run", "--draws", "100", "--check-draws", "10"),
     ("analysis.calibration", "run", "--draws", "20", "--resamples", "20", "--out", "calibrated"),
 )
 MCMC = ("inference.mcmc", *SVI[1:], *TABLES, "--draws", "5", "--warmup", "2", "--chains", "1")

@@ -157,7 +157,7 @@ def test_the_parts_are_pyros_monte_carlo_estimate(kind, failure_rate):
     posterior, model = coordinate.posterior(state), state.model
     n = 11000
     draws, mean = posterior.sample(n, seed=0), {name: posterior.mean(name) for name in "uvz"}
-    draws = {name: torch.stack([x, 2 * mean[name] - x], 1) for name, x in draws.items()}  # (n, 2, n_rows, n_factors)
+    draws = {name: torch.stack([draws[name], 2 * mean[name] - draws[name]], 1) for name in mean}  # (n, 2, n_rows, K)
     v_cov, slope = posterior.covariance("v", range(N_ITEMS)), torch.zeros(N_ITEMS, N_FACTORS, N_FACTORS).double()
     if kind == "structured":
         v_cov = posterior.v_covariance[posterior.v_block]
