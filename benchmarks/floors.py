@@ -193,7 +193,13 @@ def phrases_and_pictures() -> tuple[Dataset, np.ndarray]:
 
 
 KINDS: dict[str, tuple[dict[str, Any], float]] = {
-    "tokens": ({"content": "phrase", "content_likelihood": "tokens", "learning_rate": 0.0}, 0.35),
+    "tokens": (  # users are the sum of their items' z: with a weak prior v leaves z, and cold items say little of it
+        {
+            **{"content": "phrase", "content_likelihood": "tokens", "learning_rate": 0.0},
+            **{"lambda_u": 10000.0, "lambda_v": 3.0},
+        },
+        0.35,
+    ),
     "convolutional": (
         {
             **{"content": "pictures", "content_likelihood": "normal", "content_likelihood_args": {"learned": True}},
