@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 from inference.estimates import check_draws
 from inference.printing import Sheet, check_format, emit, write_frame
 from inference.progress import track
+from inference.threads import torch_threads
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -334,14 +335,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.bandit --content 0.5 --slate 1 --replications 10", "one setting"),
         ),
     )
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the matrices are small
-    try:
+    with torch_threads(1):  # the matrices are small
         found = simulate(options)
-    finally:
-        torch.set_num_threads(threads)
     title = f"cumulative regret a user after {options.rounds} rounds, {options.replications} worlds, 95 % intervals"
     summary = summarise(found)
     shown = Sheet(["content", "shows", "slate", "policy", "regret", "less greedy's, paired"], title=title)

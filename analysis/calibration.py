@@ -29,6 +29,7 @@ from analysis.recalibration import Recalibration
 from analysis.reliability import Reliability, draw_reliability, reliability
 from inference.printing import Sheet, check_format, emit, write_frame
 from inference.progress import track
+from inference.threads import torch_threads
 from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
 
@@ -109,12 +110,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.calibration runs/map runs/bayes --out calibration", "two fits of clicks"),
         ),
     )
-    import torch
+    with torch_threads(options.threads):
+        covered, reliable, correlated = calibrate(options)
+    notes = []
+    if options.out is not None:
+        _save(Path(options.out), covered, reliable, correlated)
+        notes = [f"tables, figures and recalibrations: {options.out}"]
+    emit(_sheets(covered, reliable, correlated), _frames(covered, reliable, correlated), options.format, notes)
 
+
+def calibrate(options: CalibrationOptions) -> tuple[list[Coverage], list[Reliability], list[ErrorCorrelation]]:
+    """What there is to say of each run: coverage of what is known, reliability of clicks, and correlated errors."""
     import inference
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     covered: list[Coverage] = []
     reliable: list[Reliability] = []
     correlated: list[ErrorCorrelation] = []
@@ -131,11 +139,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             correlated.append(error_correlation(fit, name, **boot))
         except InputError as error:
             raise InputError(error.problem, error.remedy, path=path) from None
-    notes = []
-    if options.out is not None:
-        _save(Path(options.out), covered, reliable, correlated)
-        notes = [f"tables, figures and recalibrations: {options.out}"]
-    emit(_sheets(covered, reliable, correlated), _frames(covered, reliable, correlated), options.format, notes)
+    return covered, reliable, correlated
 
 
 def _names(runs: Sequence[str]) -> list[tuple[str, str]]:

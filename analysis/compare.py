@@ -24,6 +24,7 @@ import numpy as np
 from inference.printing import Sheet, check_format, emit
 from inference.progress import Lines
 from inference.progress import progress as progress_of_steps
+from inference.threads import torch_threads
 from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 from pyro_cvae.metrics import CUTOFFS
 from pyro_cvae.trust import Trust
@@ -161,17 +162,25 @@ def compare(
     ``on_step`` is called with the number of models done, their number, and the name of the next; ``on_fit`` with each
     run while it is open; ``rivals`` are some of ``inference.rivals.RIVALS`` in place of all or none.
     """
+    with torch_threads(options.threads):
+        return _compare(options, on_step, on_fit, rivals)
+
+
+def _compare(
+    options: CompareOptions,
+    on_step: Callable[[int, int, str], None],
+    on_fit: Callable[[str, Fit], None],
+    rivals: Sequence[str] | None,
+) -> Comparison:
     import pandas as pd
-    import torch
 
     from inference.average import list_scores, posterior_of
-    from inference.evaluate import evaluate, pairs_matrix
+    from inference.evaluate import evaluate
     from inference.explicit import evaluate_ratings, predictor
     from inference.fitting import load
     from inference.rivals import RATING_RIVALS, RIVALS, settings_of
+    from pyro_cvae.data.interactions import pairs_matrix
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     opened = open_runs(options.runs, options.trust)
     names = short_names(options.runs)
     explicit = [predicts_ratings(run) for run in opened]

@@ -74,7 +74,7 @@ def top_lists(fit: Fit, users: np.ndarray, top: int) -> Listed:
     import torch
 
     from inference.average import list_scores, parts_of
-    from inference.evaluate import pairs_matrix
+    from pyro_cvae.data.interactions import pairs_matrix
 
     test, known = test_and_known(fit)
     score_block = list_scores(fit.posterior, fit.split.train)
@@ -100,7 +100,7 @@ def top_lists(fit: Fit, users: np.ndarray, top: int) -> Listed:
 
 def test_and_known(fit: Fit) -> tuple[Interactions, Any]:
     """Test positives, and the CSR matrix of pairs that are no candidates; a pair of both, as at P = 1, is test."""
-    from inference.evaluate import pairs_matrix
+    from pyro_cvae.data.interactions import pairs_matrix
 
     split = fit.split
     test = split.test.select(split.test.positive)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from inference.printing import Sheet, check_format, emit, show
 from inference.progress import track
+from inference.threads import torch_threads
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -250,6 +251,11 @@ def quantities(model: CVAE, observations: Observations, n: int, u: Tensor, v: Te
 
 def calibrate(options: SBCOptions, seed: int, broken: str = "") -> Ranks:
     """Simulate, draw, and rank: one round of simulation-based calibration with a seed of its own."""
+    with torch_threads(1):  # a second one only waits: no array here is large
+        return _calibrate(options, seed, broken)
+
+
+def _calibrate(options: SBCOptions, seed: int, broken: str) -> Ranks:
     import torch
 
     from inference.convergence import diagnose
@@ -336,9 +342,7 @@ def main() -> None:
         ),
     )
     import pandas as pd
-    import torch
 
-    torch.set_num_threads(1)  # a second one only waits: no array here is large
     ranks = calibrate(options, options.seed)
     outside = ranks.outside()
     title = f"{options.simulations} simulations, {options.draws} draws each, {LEVEL:.0%} band over all quantities"

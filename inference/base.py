@@ -19,6 +19,7 @@ from torch import Tensor
 
 from inference.options import Options
 from inference.posterior import Posterior
+from inference.threads import torch_threads
 from pyro_cvae.errors import InputError, MachineError
 
 State = TypeVar("State")
@@ -211,14 +212,12 @@ def _unpack(inference: Inference[State], tensors: dict[str, Tensor], meta: dict[
 @contextmanager
 def _seeded(options: Options) -> Iterator[None]:
     """The fit's own seed, floating-point type and threads; all three are put back afterwards."""
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    dtype = torch.get_default_dtype()
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices), torch_threads(options.fit.threads or None):
         try:
             torch.manual_seed(options.fit.seed)
             torch.set_default_dtype(getattr(torch, options.fit.dtype))
-            if options.fit.threads:
-                torch.set_num_threads(options.fit.threads)
             yield
         finally:
             torch.set_default_dtype(dtype)
-            torch.set_num_threads(threads)

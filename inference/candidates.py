@@ -151,7 +151,7 @@ def known_pairs(fit: Fit, rows: np.ndarray, keep_test: bool = False) -> csr_matr
     """
     import scipy.sparse as sp
 
-    from inference.evaluate import pairs_matrix
+    from pyro_cvae.data.interactions import pairs_matrix
 
     pairs, test = fit.dataset.interactions, fit.split.test
     rated = fit.model.ratings.explicit and not pairs.complete

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from inference.printing import Sheet, check_format, emit, write_frame
+from inference.threads import torch_threads
 from inference.user_groups import shown, user_groups
+from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 from pyro_cvae.metrics import CUTOFFS, NDCG_CUTOFFS, hit_chance, metrics_of, rank_positions, recall_at
 
@@ -254,18 +256,6 @@ def item_groups(train: Interactions) -> np.ndarray:
     return np.where(counts == 0, 2, np.where(counts <= median, 1, 0)).astype(np.int64)
 
 
-def pairs_matrix(*parts: Interactions) -> Any:
-    """CSR matrix (n_users, n_items) of float32 ones at every pair of the parts, in order, a pair of two parts once."""
-    import scipy.sparse
-
-    cells = np.concatenate([part.users for part in parts]), np.concatenate([part.items for part in parts])
-    shape = parts[0].n_users, parts[0].n_items
-    matrix = scipy.sparse.coo_matrix((np.ones(len(cells[0]), np.float32), cells), shape=shape).tocsr()
-    matrix.sum_duplicates()
-    matrix.data[:] = 1.0
-    return matrix
-
-
 def _users_with(matrix: Any, users: np.ndarray | None, problem: str) -> np.ndarray:
     rows = np.flatnonzero(np.diff(matrix.indptr)).astype(np.int64)
     if users is not None:
@@ -393,16 +383,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def compare(options: EvaluateOptions) -> list[Comparison]:
     """Evaluate runs one after another, and the rivals once for each data set and split that they were fitted on."""
-    import torch
+    with torch_threads(options.threads):
+        return _compare(options)
 
+
+def _compare(options: EvaluateOptions) -> list[Comparison]:
     import inference
     from inference.average import list_scores
     from inference.candidates import read_candidates
     from inference.explicit import evaluate_ratings, predictor
     from inference.rivals import RATING_RIVALS, RATING_SETTINGS, RIVALS, settings_of
 
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
     asked: dict[str, Any] = {
         "cutoffs": sorted(set(options.cutoffs)),
         "protocol": options.protocol,

@@ -17,9 +17,8 @@ linear part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference.threads import torch_threads
 from models.observations import RatingColumns
 from models.ratings import GaussianSite
 from pyro_cvae.errors import MachineError
@@ -289,7 +289,9 @@ def half_step(
     ``zero_shift``. Raises MachineError where a precision is not positive definite in this floating-point type.
     Source: paper, 2.2 (points) and 2.3 (full).
     """
-    with _one_torch_thread() as workers:
+    # Small batched Cholesky factors gain nothing from torch's own threads and may lose a hundredfold by them; idle ones
+    # that wait for work take the cores from ours. The blocks of rows are shared out among as many Python threads.
+    with torch_threads(1) as workers:
         n_factors = other.loc.shape[1]
         eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
         counted = other_observed.to(other.loc.dtype)
@@ -471,21 +473,6 @@ def _cholesky(matrices: Tensor) -> Tensor:
 
 def _log_det(tril: Tensor) -> Tensor:
     return 2 * tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[int]:
-    """One thread of torch, and how many it had: the blocks of rows are shared out among as many Python threads.
-
-    Small batched Cholesky factors gain nothing from torch's own threads and may lose a hundredfold by them; idle ones
-    that wait for work take the cores from ours.
-    """
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield n_threads
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def _in_parallel(solve: Callable[[Tensor], None], blocks: list[Tensor], workers: int) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.evaluate import pairs_matrix
+from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.errors import InputError, MachineError
 
 if TYPE_CHECKING:

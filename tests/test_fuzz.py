@@ -1,4 +1,13 @@
-"""Two hundred malformed files, options, run folders and storages through the commands."""
+"""Two hundred malformed files, options, run folders and storages through the commands.
+
+The cases are forked, and a fork of a process that has computed with several threads hangs when it computes: every test
+here asks for them in a fresh process.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -22,19 +31,41 @@ GOOD = [
 ]
 
 
+def in_a_fresh_process(work: Callable[..., Any], *given: Any) -> Any:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(work, *given).result()
+
+
+def of_good_inputs() -> dict[int, fuzz.Outcome]:
+    fuzz.case = lambda seed: Case("good", GOOD[seed], lambda folder: None)
+    return fuzz.run_cases(list(range(len(GOOD))), workers=2)
+
+
+def of_one_that_does(code: str) -> fuzz.Outcome:
+    import sys
+
+    import inference.doctor
+    from pyro_cvae.errors import InputError
+
+    names = {"InputError": InputError, "sys": sys}
+    inference.doctor.main = lambda: exec(code, names)
+    fuzz.case = lambda seed: Case("bad", ("inference.doctor",), lambda folder: None)
+    fuzz.prepare = lambda folder: (folder / "pairs.csv").write_text("x")
+    return fuzz.run_cases([0])[0]
+
+
 @pytest.mark.slow
 def test_no_malformed_input_breaks_the_contract_of_the_commands() -> None:
-    outcomes = fuzz.run_cases(list(range(200)), workers=2)
+    outcomes = in_a_fresh_process(fuzz.run_cases, list(range(200)), 2)
     wrong = {seed: (outcome.wrong, outcome.said[-300:]) for seed, outcome in outcomes.items() if outcome.wrong}
     assert not wrong
     assert {fuzz_cases.case(seed).kind for seed in outcomes} == set(KINDS)
 
 
 @pytest.mark.slow
-def test_the_inputs_are_good_before_they_are_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_inputs_are_good_before_they_are_damaged() -> None:
     """What is refused is refused for its damage."""
-    monkeypatch.setattr(fuzz, "case", lambda seed: Case("good", GOOD[seed], lambda folder: None))
-    outcomes = fuzz.run_cases(list(range(len(GOOD))), workers=2)
+    outcomes = in_a_fresh_process(of_good_inputs)
     assert {seed: outcome.said for seed, outcome in outcomes.items() if outcome.code or outcome.wrong} == {}
 
 
@@ -50,14 +81,5 @@ def test_the_inputs_are_good_before_they_are_damaged(monkeypatch: pytest.MonkeyP
         ("print('error: a', file=sys.stderr); raise InputError('no')", "2 lines of error"),
     ],
 )
-def test_a_broken_contract_is_seen(code: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
-    import inference.doctor
-    from pyro_cvae.errors import InputError
-
-    names = {"InputError": InputError, "sys": sys}
-    monkeypatch.setattr(inference.doctor, "main", lambda: exec(code, names))
-    monkeypatch.setattr(fuzz, "case", lambda seed: Case("bad", ("inference.doctor",), lambda folder: None))
-    monkeypatch.setattr(fuzz, "prepare", lambda folder: (folder / "pairs.csv").write_text("x"))
-    assert said in fuzz.run_cases([0])[0].wrong
+def test_a_broken_contract_is_seen(code: str, said: str) -> None:
+    assert said in in_a_fresh_process(of_one_that_does, code).wrong

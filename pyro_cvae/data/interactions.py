@@ -194,3 +194,13 @@ class Interactions:
         """The arrays by name, those that are ``None`` left out: what is saved and fingerprinted."""
         names = ("users", "items", "ratings", "confidences", "times")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+def pairs_matrix(*parts: Interactions) -> Any:
+    """CSR matrix (n_users, n_items) of float32 ones at every pair of the parts, in order, a pair of two parts once."""
+    cells = np.concatenate([part.users for part in parts]), np.concatenate([part.items for part in parts])
+    shape = parts[0].n_users, parts[0].n_items
+    matrix = sp.coo_matrix((np.ones(len(cells[0]), np.float32), cells), shape=shape).tocsr()
+    matrix.sum_duplicates()
+    matrix.data[:] = 1.0
+    return matrix
