@@ -51,14 +51,14 @@ machines: .venv/installed-dev  ## the quick tests as other machines compute them
 		settings=$$(echo "$$machine" | tr , ' '); echo "$$settings"; \
 		env $$settings $(PYTEST) -n $(JOBS) $(if $(FITTING),--fitting) $(ARGS); done
 
-slow: .venv/installed-dev  ## the tests that take long, or that measure time or memory
-	$(PYTEST) -m "slow and not statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
+slow: .venv/installed-dev  ## the tests that take long, or that measure memory
+	$(PYTEST) -n $(JOBS) -m "slow and not statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
 
 statistical: .venv/installed-dev  ## the tests that may fail by chance, rarely
-	$(PYTEST) -m "statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
+	$(PYTEST) -n $(JOBS) -m "statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
 
 realdata: .venv/installed-dev  ## the tests on the CiteULike folders under $PYRO_CVAE_DATA; without it they are skipped
-	$(PYTEST) -m realdata $(ARGS) $(MAY_BE_EMPTY)
+	$(PYTEST) -n $(JOBS) -m realdata $(ARGS) $(MAY_BE_EMPTY)
 
 seeds: .venv/installed-dev  ## how many of twenty seeds pass each floor of the statistical tests (long)
 	$(BIN)/python -m benchmarks.seeds $(ARGS)

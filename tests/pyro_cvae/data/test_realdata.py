@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,13 +146,3 @@ def test_a_round_trip_of_citeulike_t(citeulike_t, tmp_path):
     citeulike_t.save(tmp_path)
     assert Dataset.load(tmp_path).content.vocabulary == citeulike_t.content.vocabulary
     assert load_dataset(tmp_path).fingerprint() == citeulike_t.fingerprint()
-
-
-@pytest.mark.slow
-def test_citeulike_t_is_read_and_split_quickly(folder, citeulike_t):
-    start = time.perf_counter()
-    load_dataset(folder / "citeulike-t")
-    middle = time.perf_counter()
-    splits.per_user(citeulike_t, 10, 123)
-    assert middle - start < 1.5
-    assert time.perf_counter() - middle < 0.5
