@@ -250,12 +250,14 @@ class Coordinate(NetworkFit[State]):
         if state.joint and state.users is None:
             self._first_sweeps(state)
         trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
-        if trains:
+        if trains and not (state.joint and self.joint_rate == 0):
             state.content, kl_weight = self.epoch(state)
             state.z = None  # a fused Adam counts no change of a parameter
             state.content.pop("kl_v", None)
-        elif state.sweeps == 0:
-            state.content = self._held_content(state)
+        else:
+            if state.sweeps == 0 and (not trains or state.epoch == fit.pretrain_epochs):
+                state.content = self._held_content(state)
+            state.epoch += trains  # at a learning rate of 0 an epoch is a sweep
         phase = "content" if not state.joint else "joint" if trains else "sweep"
         terms = dict(state.content)
         if state.joint:
