@@ -11,9 +11,10 @@ lambda_v -> f^2 lambda_v. So a share is the same belief whatever the length of z
 ratings and weights: 1 / user_shrinkage is the variance that contents explain of a rating, in units of its noise, and
 1 / (user_shrinkage item_shrinkage) times the factors that of what contents do not tell.
 
-Of stars the biases' penalty and the users' shrinkage are those that predict training ratings that are kept aside best
-(:func:`choose_penalty`): the default one, a stronger one, or biases alone where factors predict no better. A weaker one
-is for ratings without biases; with them, joint training makes of a weak prior what sweeps over held contents do not
+Of stars the biases' penalty is the one that predicts training ratings that are kept aside best
+(:func:`choose_penalty`). So is the users' shrinkage, the default one or a stronger one, but for its doubt: two standard
+errors count against factors, and where they are not surely better than biases alone, these are what is left. A weaker
+one is for ratings without biases; with them, joint training makes of a weak prior what sweeps over held contents do not
 foresee. The items' shrinkage is per factor in bayes, where the prior's width counts, and not in map, where it says
 which singular values of u.v survive (trace norm).
 """
@@ -37,11 +38,13 @@ SHORTEST = 0.01
 """Least root mean square of a coordinate of the content means that counts as a length, for contents that are dead."""
 PENALTIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """lambda_b in units of the noise's precision, of which five-fold cross-validation chooses."""
-STRONGER, ALONE = 4.0, 1e4
+STRONGER, ALONE = (2.0, 4.0, 8.0, 16.0), 1e4
 """Shrinkages of users that are tried, times the default; with the last, scores are biases alone."""
+SURE = 2.0
+"""Standard errors by which factors have to predict better than biases alone."""
 WEAKER = (0.25, 1 / 16, 1 / 64, 1e-3, 1e-4)
 """Those that are tried in turn where there are no biases and u.v has to tell the mean too."""
-SWEEPS = 10
+SWEEPS = 6
 FOLDS = 5
 ENOUGH = 50_000
 """Ratings from which on one fold alone says which shrinkage predicts better."""
@@ -131,10 +134,17 @@ def _start_stars(
                 model.mean.copy_(mean)
         return found
 
+    def risk(errors: Tensor) -> float:
+        """What is to be small: the error or, with biases, how much worse than these alone it may be."""
+        gain = (looked * (errors - alone))[looked > 0]
+        return (
+            float(looked @ errors) if model.mean is None else float(gain.sum() + SURE * len(gain) ** 0.5 * gain.std())
+        )
+
     best, times = errors_at(1.0), 1.0
-    for other in WEAKER if model.mean is None else (ALONE, STRONGER):
+    for other in WEAKER if model.mean is None else (*STRONGER, ALONE):
         errors = alone if other == ALONE else errors_at(other)
-        if looked @ errors < looked @ best:
+        if risk(errors) < risk(best):
             best, times = errors, other
     shrinkage[0] = times * given
     model.ratings.start_noise(float(looked.sum() / (looked @ best)))
