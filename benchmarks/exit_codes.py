@@ -63,6 +63,10 @@ def _count(n_calls: int, at_once: int, n_busy: int, good: Path) -> int:
             if not pid:
                 _call(CALLS[number % len(CALLS)], good)
             running.add(pid)
+            if number % 50 == 49:
+                print(
+                    f"{number + 1} calls begun, exit codes: {dict(sorted(codes.items()))}", file=sys.stderr, flush=True
+                )
         while running:
             codes[_ended(running)] += 1
     finally:
