@@ -549,9 +549,12 @@ def test_learned_precisions_are_in_history_and_posterior():
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize(("per_user", "at_50", "at_300"), [(10, 0.29, 0.57), (1, 0.145, 0.30)])
+@pytest.mark.parametrize(("per_user", "at_50", "at_300"), [(10, 0.3030, 0.5875), (1, 0.1541, 0.3336)])
 def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, per_user, at_50, at_300):
-    """The authors' splits of citeulike-t; at one item a user without the tenth on whom settings were chosen."""
+    """And has the figures of README: precisions that are relative to the contents are those that once were absolute.
+
+    The authors' splits of citeulike-t; at one item a user without the tenth on whom settings were chosen.
+    """
     folder = data_folder / "citeulike-t"
     dataset, train = load_dataset(folder), str(folder / f"cf-train-{per_user}-users.dat")
     validation = 0.1 if per_user == 1 else 0.0
@@ -559,8 +562,8 @@ def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, pe
         dataset, method="coordinate", preset="best", mode="map", train_file=train, validation=validation
     )
     assert fit.metrics["n_users_evaluated"] == {10: 2598, 1: 7152}[per_user]
-    assert fit.metrics["recall@50"] >= at_50
-    assert fit.metrics["recall@300"] >= at_300
+    assert fit.metrics["recall@50"] == pytest.approx(at_50, abs=0.002)
+    assert fit.metrics["recall@300"] == pytest.approx(at_300, abs=0.002)
     for name, rival in RIVALS.items():
         for metric, value in evaluate(rival(dataset, fit.split), fit.split).means().items():
             assert fit.metrics[metric] > value, (name, metric)
