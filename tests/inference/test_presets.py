@@ -70,6 +70,26 @@ def test_flags_over_files_over_presets_over_defaults(mine: Path) -> None:
     }
 
 
+def test_what_a_preset_says_of_clicks_does_not_hold_for_stars(mine: Path) -> None:
+    default, config = read(), mine / "config.yml"
+    config.write_text("rating_likelihood: normal\n")
+    for argv in (["--rating-likelihood", "normal"], ["--rating-likelihood=normal"], ["--config", str(config)]):
+        found = read("--preset", "mine", *argv)
+        assert (found["lambda_u"], found["factors"]) == (default["lambda_u"], 7)
+        assert read("--preset", "mine", *argv, "--lambda-u", "4")["lambda_u"] == 4
+    again = read("--preset", "mine", "--config", str(config), "--rating-likelihood", "confidence-normal")
+    assert again["lambda_u"] == 4
+    few: dict[str, Any] = {"pretrain_epochs": 0, "epochs": 1, "threads": 1, "hidden": (5,)}
+    data = load_dataset("simulated")
+    likelihood = {"rating_likelihood": "bernoulli"}
+    fitted = inference.fit(data, preset="mine", **likelihood, **few)
+    assert fitted.options.model.lambda_u == default["lambda_u"]
+    (mine / "mine.yaml").write_text(MINE + "rating_likelihood: bernoulli\n")
+    assert inference.fit(data, preset="mine", **likelihood, **few).options.model.lambda_u == 4
+    assert read("--preset", "mine", "--rating-likelihood", "bernoulli")["lambda_u"] == 4
+    assert read("--preset", "mine", "--rating-likelihood", "normal")["lambda_u"] == default["lambda_u"]
+
+
 def test_an_option_of_the_other_method_is_passed_over_in_a_preset_only(mine: Path) -> None:
     found = read("--preset", "mine", method="coordinate")
     assert found["sweeps"] == 3 and "factor_learning_rate" not in found
