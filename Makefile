@@ -25,6 +25,7 @@ NEWEST = for python in $(CANDIDATES); do "$$python" -c '$(USABLE)' 2> /dev/null 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST := $(BIN)/python -m pytest
+EVERY_CORE = -n $(JOBS) --dist worksteal
 # How other machines compute: older instruction sets, other kernels; each with one thread and with two. FITTING=1 takes
 # a mixture of them, and the files of tests that fit anything.
 MACHINES := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
@@ -44,21 +45,21 @@ run: .venv/installed  ## install, then fit the embedded data set by variational 
 	$(BIN)/python -m inference.svi --mode bayes $(or $(ARGS),--overwrite)
 
 test: .venv/installed-dev  ## install, then the quick tests
-	$(PYTEST) -n $(JOBS) $(ARGS)
+	$(PYTEST) $(EVERY_CORE) $(ARGS)
 
 machines: .venv/installed-dev  ## the quick tests as other machines compute them (long); FITTING=1: those that fit, one way
 	@set -e; for machine in $(if $(FITTING),$(ONE_MACHINE),$(EVERY_MACHINE)); do \
 		settings=$$(echo "$$machine" | tr , ' '); echo "$$settings"; \
-		env $$settings $(PYTEST) -n $(JOBS) $(if $(FITTING),--fitting) $(ARGS); done
+		env $$settings $(PYTEST) $(EVERY_CORE) $(if $(FITTING),--fitting) $(ARGS); done
 
 slow: .venv/installed-dev  ## the tests that take long, or that measure memory
-	$(PYTEST) -n $(JOBS) -m "slow and not statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
+	$(PYTEST) $(EVERY_CORE) -m "slow and not statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
 
 statistical: .venv/installed-dev  ## the tests that may fail by chance, rarely
-	$(PYTEST) -n $(JOBS) -m "statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
+	$(PYTEST) $(EVERY_CORE) -m "statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
 
 realdata: .venv/installed-dev  ## the tests on the CiteULike folders under $PYRO_CVAE_DATA; without it they are skipped
-	$(PYTEST) -n $(JOBS) -m realdata $(ARGS) $(MAY_BE_EMPTY)
+	$(PYTEST) $(EVERY_CORE) -m realdata $(ARGS) $(MAY_BE_EMPTY)
 
 seeds: .venv/installed-dev  ## how many of twenty seeds pass each floor of the statistical tests (long)
 	$(BIN)/python -m benchmarks.seeds $(ARGS)
