@@ -59,8 +59,10 @@ def test_ratings_follow_the_true_scores():
     "case",
     [
         Case("bernoulli", "words", "mlp", "confidence-normal", "coordinate", "bayes"),
-        Case("normal", "images", "convolutional", "normal", "coordinate", "map"),
-        Case("poisson", "vectors", "mlp", "bernoulli-bound", "coordinate", "bayes"),
+        pytest.param(Case("normal", "images", "convolutional", "normal", "coordinate", "map"), marks=pytest.mark.slow),
+        pytest.param(
+            Case("poisson", "vectors", "mlp", "bernoulli-bound", "coordinate", "bayes"), marks=pytest.mark.slow
+        ),
     ],
     ids=lambda case: f"{case.content}-{case.rating}",
 )

@@ -130,6 +130,7 @@ def test_once_is_once_and_new_items_wait():
     assert play(options, world, "again", 2, "oracle", 0).tolist() == [11.0, 16.0, 30.0]
 
 
+@pytest.mark.slow
 def test_differences_are_paired(monkeypatch):
     """The same world for all policies: UCB without an addition is greedy, to the bit; another seed is another world."""
     monkeypatch.setattr("inference.ranking.score_sds", lambda posterior, users: torch.zeros(1).double())

@@ -156,6 +156,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     return tmp_path / "template", tmp_path / "work"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [(3,), (2,)], ids=["next epoch", "same epoch"])
 def test_kill_in_a_checkpoint_leaves_the_one_before_or_the_new_one(
     stage: tuple[Path, Path], epochs: tuple[int]
@@ -187,6 +188,7 @@ def test_kill_in_a_checkpoint_leaves_the_one_before_or_the_new_one(
     assert seen == {False, True}
 
 
+@pytest.mark.slow
 def test_kill_in_finish_leaves_the_old_run_or_the_new_one(stage: tuple[Path, Path]) -> None:
     template, work = stage
     write_run(template / "run", 1.0)
@@ -219,6 +221,7 @@ def test_kill_in_finish_leaves_the_old_run_or_the_new_one(stage: tuple[Path, Pat
     assert seen == {1.0, 2.0}
 
 
+@pytest.mark.slow
 def test_kill_in_a_first_finish_loses_nothing(stage: tuple[Path, Path]) -> None:
     template, work = stage
     writer = RunWriter.start(template / "run", CONFIG, Part())
@@ -236,6 +239,7 @@ def test_kill_in_a_first_finish_loses_nothing(stage: tuple[Path, Path]) -> None:
         assert value_of(work / "run") == 2.0
 
 
+@pytest.mark.slow
 def test_kill_in_start_leaves_the_old_run_and_a_way_on(stage: tuple[Path, Path]) -> None:
     template, work = stage
     write_run(template / "run", 1.0)
@@ -252,6 +256,7 @@ def test_kill_in_start_leaves_the_old_run_and_a_way_on(stage: tuple[Path, Path])
         assert os.listdir(work) == ["run"]
 
 
+@pytest.mark.slow
 def test_kill_in_a_first_start_is_said_in_one_line(stage: tuple[Path, Path]) -> None:
     template, work = stage
     (template / "run-other").mkdir()
