@@ -161,7 +161,7 @@ def threads(columns: RatingColumns, turns: int, n_factors: int = 50) -> list[dic
             torch.set_num_threads(n_threads)
 
     laps = in_turns({"one thread": alone, f"{n_threads} threads of our pool": sweep}, turns)
-    with mock.patch.object(half_steps, "_one_torch_thread", lambda: nullcontext(1)):
+    with mock.patch.object(half_steps, "torch_threads", lambda count: nullcontext(1)):
         laps[f"{n_threads} threads of torch's own, one turn"] = [sweep()]
     one = median(laps["one thread"])
     return [{"variant": name, "seconds": median(s), "over one thread": median(s) / one} for name, s in laps.items()]

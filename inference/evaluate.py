@@ -17,7 +17,6 @@ import numpy as np
 from inference.printing import Sheet, check_format, emit, write_frame
 from inference.threads import torch_threads
 from inference.user_groups import shown, user_groups
-from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.errors import InputError, PyroCvaeError, run_command
 from pyro_cvae.metrics import CUTOFFS, NDCG_CUTOFFS, hit_chance, metrics_of, rank_positions, recall_at
 
@@ -119,6 +118,7 @@ def evaluate(
     import torch
 
     from inference.candidates import CandidateSet, Ranking
+    from pyro_cvae.data.interactions import pairs_matrix
     from pyro_cvae.data.splits import need_test
 
     need_test(split)
@@ -189,6 +189,8 @@ def recall_on_validation(score_block: ScoreBlock, split: Split, cutoff: int = 30
 
     Test pairs stay among the candidates, unknown as they are. Raises ``InputError`` where the split has no validation.
     """
+    from pyro_cvae.data.interactions import pairs_matrix
+
     if split.validation is None or not len(split.validation):
         raise InputError("the split has no validation part", "choose one with --validation, for instance 0.1")
     known = pairs_matrix(split.train.select(split.train.observed))

@@ -142,10 +142,13 @@ def _start_stars(
         )
 
     best, times = errors_at(1.0), 1.0
-    for other in WEAKER if model.mean is None else (*STRONGER, ALONE):
-        errors = alone if other == ALONE else errors_at(other)
-        if risk(errors) < risk(best):
-            best, times = errors, other
+    for other in WEAKER if model.mean is None else STRONGER:
+        errors = errors_at(other)
+        if risk(errors) >= risk(best):
+            break
+        best, times = errors, other
+    if model.mean is not None and risk(best) >= 0:
+        best, times = alone, ALONE
     shrinkage[0] = times * given
     model.ratings.start_noise(float(looked.sum() / (looked @ best)))
     return penalty

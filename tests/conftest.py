@@ -89,6 +89,12 @@ def nothing_leaks() -> Iterator[None]:
         assert not left, f"the test left parameters in Pyro's global store: {left}"
 
 
+@pytest.fixture(autouse=True)
+def a_busy_machine_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of progress that come after some seconds would be in what a command says on a slow machine alone."""
+    monkeypatch.setattr("inference.progress.SECONDS", float("inf"))
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     """For tests that set torch's number of threads on purpose: puts it back before `nothing_leaks` looks."""

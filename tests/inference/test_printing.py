@@ -135,7 +135,8 @@ def test_a_file_is_replaced_whole(tmp_path, ending):
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
-def test_progress_into_a_file_is_a_line_an_epoch_and_in_long_fits_one_every_few_seconds():
+def test_progress_into_a_file_is_a_line_an_epoch_and_in_long_fits_one_every_few_seconds(monkeypatch):
+    monkeypatch.setattr("inference.progress.SECONDS", 2.0)
     now, stream = [0.0], io.StringIO()
     lines = Lines(stream, free=3, clock=lambda: now[0])
     for epoch in range(100):
