@@ -38,13 +38,13 @@ SHORTEST = 0.01
 """Least root mean square of a coordinate of the content means that counts as a length, for contents that are dead."""
 PENALTIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """lambda_b in units of the noise's precision, of which five-fold cross-validation chooses."""
-STRONGER, ALONE = (2.0, 4.0, 8.0, 16.0), 1e4
+STRONGER, ALONE = (4.0, 16.0), 1e4
 """Shrinkages of users that are tried, times the default; with the last, scores are biases alone."""
 SURE = 2.0
 """Standard errors by which factors have to predict better than biases alone."""
 WEAKER = (0.25, 1 / 16, 1 / 64, 1e-3, 1e-4)
 """Those that are tried in turn where there are no biases and u.v has to tell the mean too."""
-SWEEPS = 6
+SWEEPS = 4
 FOLDS = 5
 ENOUGH = 50_000
 """Ratings from which on one fold alone says which shrinkage predicts better."""
