@@ -90,7 +90,7 @@ def nothing_leaks() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def a_busy_machine_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def a_busy_machine_says_no_more(nothing_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of progress that come after some seconds would be in what a command says on a slow machine alone."""
     monkeypatch.setattr("inference.progress.SECONDS", float("inf"))
 
