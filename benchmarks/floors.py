@@ -1,6 +1,6 @@
 """What small fits must reach, whatever the seed: each a measurement of one seed and its bounds.
 
-``tests/test_floors.py`` asks five seeds of each, ``python -m benchmarks.seeds`` twenty. The data are the same for every
+``tests/test_floors.py`` asks six seeds of each, ``python -m benchmarks.seeds`` twenty. The data are the same for every
 seed, which is that of the fit.
 """
 
