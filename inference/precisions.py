@@ -136,19 +136,16 @@ def _start_stars(
 
     def risk(errors: Tensor) -> float:
         """What is to be small: the error or, with biases, how much worse than these alone it may be."""
-        gain = (looked * (errors - alone))[looked > 0]
-        return (
-            float(looked @ errors) if model.mean is None else float(gain.sum() + SURE * len(gain) ** 0.5 * gain.std())
-        )
+        if model.mean is None:
+            return float(looked @ errors)
+        loss = (looked * (errors - alone))[looked > 0]
+        return float(loss.sum() + SURE * len(loss) ** 0.5 * loss.std())
 
     best, times = errors_at(1.0), 1.0
-    for other in WEAKER if model.mean is None else STRONGER:
-        errors = errors_at(other)
-        if risk(errors) >= risk(best):
-            break
-        best, times = errors, other
-    if model.mean is not None and risk(best) >= 0:
-        best, times = alone, ALONE
+    for other in WEAKER if model.mean is None else (*STRONGER, ALONE):
+        errors = alone if other == ALONE else errors_at(other)
+        if risk(errors) < risk(best):
+            best, times = errors, other
     shrinkage[0] = times * given
     model.ratings.start_noise(float(looked.sum() / (looked @ best)))
     return penalty
