@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from inference import half_steps
 from inference.half_steps import Cells, Rows, half_step
+from inference.threads import torch_threads
 from models.observations import RatingColumns
 
 A, B, LAMBDA_U, LAMBDA_V = 1.0, 0.01, 10.0, 1.0
@@ -154,11 +155,8 @@ def threads(columns: RatingColumns, turns: int, n_factors: int = 50) -> list[dic
     n_threads, sweep = torch.get_num_threads(), ours(columns, "bayes, full", n_factors)
 
     def alone() -> float:
-        torch.set_num_threads(1)
-        try:
+        with torch_threads(1):
             return sweep()
-        finally:
-            torch.set_num_threads(n_threads)
 
     laps = in_turns({"one thread": alone, f"{n_threads} threads of our pool": sweep}, turns)
     with mock.patch.object(half_steps, "torch_threads", lambda count: nullcontext(1)):

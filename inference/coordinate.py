@@ -257,7 +257,8 @@ class Coordinate(NetworkFit[State]):
         else:
             if state.sweeps == 0 and (not trains or state.epoch == fit.pretrain_epochs):
                 state.content = self._held_content(state)
-            state.epoch += trains  # at a learning rate of 0 an epoch is a sweep
+            if trains:  # at a learning rate of 0 an epoch is a sweep
+                state.epoch += 1
         phase = "content" if not state.joint else "joint" if trains else "sweep"
         terms = dict(state.content)
         if state.joint:
