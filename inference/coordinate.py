@@ -32,17 +32,15 @@ import torch
 from torch import Tensor
 
 from inference.base import Snapshot, StepInfo
-from inference.elbo import NamedELBO, constant, total
+from inference.elbo import NamedELBO, total
 from inference.half_steps import Cells, HalfStep, Rows
 from inference.networks import NetworkFit, NetworkState, adam, encode
 from inference.options import CoordinateOptions
 from inference.posterior import Posterior, content_diagnostics
-from inference.sides import stored_scores, update_items, update_users, zero_scores
+from inference.sides import moments_of_rows, stored_scores, update_items, update_users, zero_scores
 from models.cvae import CVAE
 from models.observations import Batch
-from models.ratings import GaussianSite
-from models.ratings.bernoulli import BernoulliBound
-from models.ratings.normal import Normal
+from models.ratings import GaussianSite, SweepScores
 
 
 @dataclass
@@ -167,7 +165,7 @@ class Coordinate(NetworkFit[State]):
         if spread is None:
             kl_v += 0.5 * model.lambda_v * float(z_var.double().sum())
         prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if family == "point" else {"kl_u": kl_u, "kl_v": kl_v}
-        parts = {"ratings": self._ratings(state, site, v), **prior}
+        parts = {"ratings": self._ratings(state, v), **prior}
         if self._method.learn_precisions:
             parts["precisions"] = self._log_prior_precisions(model, state.prior)
         return parts
@@ -190,25 +188,21 @@ class Coordinate(NetworkFit[State]):
             items.loc[~observed] = model.prior_of_items(z_loc)[~observed]
         return model.prior_of_items(z_loc)
 
-    def _ratings(self, state: State, site: GaussianSite, last: HalfStep) -> float:
+    def _ratings(self, state: State, last: HalfStep) -> float:
         """The ratings' part of the objective in nats, after the likelihood's own parameters have been brought up."""
-        model, columns, ratings = state.model, self.observations.columns, state.model.ratings
-        if isinstance(ratings, BernoulliBound):
-            assert state.users is not None and state.items is not None
-            stored = stored_scores(model, state.users, state.items, columns)
-            score, second, count = zero_scores(model, state.users, state.items, columns, stored)
-            if ratings.zeros:
-                ratings.learn(second / count.clamp(min=1))
-            state.second = stored[1]
-            return ratings.bound(columns, stored, (score, count))
-        square = 2 * last.half_square(columns, site.precision)
-        value = constant(model, self.observations)
-        if isinstance(ratings, Normal):
-            n_cells, tau = int((columns.confidences > 0).sum()), ratings.tau.detach().double()
-            ratings.learn(square / tau / n_cells)
-            square = square * float(ratings.tau.detach().double() / tau)
-            value += 0.5 * n_cells * float(ratings.log_tau.detach().double())
-        return value - 0.5 * square
+        model, columns = state.model, self.observations.columns
+        users, items = state.users, state.items
+        assert users is not None and items is not None
+        scores = SweepScores(
+            last.form,
+            lambda: moments_of_rows(model, users, items, columns),
+            lambda: stored_scores(model, users, items, columns),
+            lambda stored: zero_scores(model, users, items, columns, stored),
+        )
+        value = float(model.ratings.after_sweep(columns, scores))
+        if not model.ratings.exact:
+            state.second = scores.stored[1]
+        return value
 
     def _learn_precisions(self, state: State, z_loc: Tensor, z_var: Tensor) -> None:
         """lambda_u and lambda_v at the maximum of the ELBO, their Gamma priors in it, given q.

@@ -253,6 +253,11 @@ class HalfStep:
     shift: Tensor
     offset: float = 0.0
 
+    @property
+    def form(self) -> float:
+        """E[sum over cells of c s^2 - 2 t s] in nats, c and t those of the site, under the new q and the other's."""
+        return self.square - 2 * self.linear + self.offset
+
     def half_square(self, columns: RatingColumns, precision: Tensor | None = None) -> float:
         """E[1/2 sum_ij C_ij (R_ij - s_ij)^2] in nats under the new q of this side and the other side's q.
 
@@ -260,7 +265,7 @@ class HalfStep:
         """
         c = columns.confidences if precision is None else precision
         stored = (c.double() * columns.ratings.double().square()).sum()
-        return 0.5 * (self.square - 2 * self.linear + self.offset + float(stored))
+        return 0.5 * (self.form + float(stored))
 
 
 def half_step(

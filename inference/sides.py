@@ -10,7 +10,7 @@ from torch import Tensor
 from inference.half_steps import Cells, HalfStep, Offset, Rows, half_step
 from models.cvae import CVAE
 from models.observations import RatingColumns
-from models.ratings import GaussianSite
+from models.ratings import GaussianSite, Moments
 
 FLOATS_AT_ONCE = 2**24
 
@@ -75,6 +75,37 @@ def _design(rows: Rows, constant: float, kappa: float) -> tuple[Rows, Offset]:
     covariance, own = rows.covariance.clone(), kappa * own
     covariance[:, -1], covariance[:, :, -1], own[:, -1] = 0.0, 0.0, 0.0
     return replace(rows, loc=loc, covariance=covariance), Offset(mean, second, own)
+
+
+def moments_of_rows(model: CVAE, users: Rows, items: Rows, columns: RatingColumns) -> Moments:
+    """q(U) q(V) as a likelihood of ratings reads it: rows whose products are scores, biases included."""
+    u_var, u_block = _covariances(users, torch.ones_like(users.loc[:, 0], dtype=torch.bool))
+    v_var, v_block = _covariances(items, columns.observed)
+    return Moments(
+        model.of_users(users.loc),
+        None if u_var is None else model.of_users(u_var, 0.0),
+        model.of_items(items.loc),
+        None if v_var is None else model.of_items(v_var, 0.0),
+        u_block,
+        v_block,
+    )
+
+
+def _covariances(rows: Rows, counted: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Variances or covariances, and each row's block; where prior means are Normal, the ``counted`` rows own theirs."""
+    if rows.covariance is None or rows.block is None:
+        return rows.variance, None
+    table, block = rows.own_covariances(), rows.block
+    if rows.spread is None:
+        return table, block
+    sharing = (counted & (block >= len(table) - 2)).nonzero().squeeze(-1)
+    if not len(sharing):
+        return table, block
+    given = rows.covariance[block[sharing]]
+    own = given + rows.slope**2 * (given * rows.spread[sharing][:, None, :]) @ given
+    block = block.clone()
+    block[sharing] = len(table) + torch.arange(len(sharing), device=block.device)
+    return torch.cat([table, own]), block
 
 
 def stored_scores(model: CVAE, users: Rows, items: Rows, columns: RatingColumns) -> tuple[Tensor, Tensor]:

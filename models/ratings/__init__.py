@@ -2,7 +2,7 @@
 
 from models.ratings.base import GaussianSite, RatingLikelihood
 from models.ratings.columns import CellColumns
-from models.ratings.moments import Moments
+from models.ratings.moments import Moments, SweepScores
 
 NAMES = {
     "confidence-normal": "models.ratings.confidence_normal:ConfidenceNormal",
@@ -13,4 +13,4 @@ NAMES = {
 }
 """The package's own likelihoods: name on the command line, and where its class is."""
 
-__all__ = ["NAMES", "CellColumns", "GaussianSite", "Moments", "RatingLikelihood"]
+__all__ = ["NAMES", "CellColumns", "GaussianSite", "Moments", "RatingLikelihood", "SweepScores"]

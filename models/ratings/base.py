@@ -16,7 +16,7 @@ from models.making import Remembered
 from models.observations import RatingColumns
 from models.ratings.cells import moments
 from models.ratings.columns import CellColumns
-from models.ratings.moments import Moments
+from models.ratings.moments import Moments, SweepScores
 from models.ratings.predictive import Predictive, predictive
 from pyro_cvae.errors import InputError
 
@@ -113,6 +113,44 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         ``mean_square`` is E[C (R - s)^2] over the stored cells (), for "noise", or E[s^2] over each user's zeros
         (n_users,), for "bound".
         """
+
+    def after_sweep(self, columns: RatingColumns, scores: SweepScores) -> Tensor:
+        """Bring own parameters to their best given q (:meth:`learn`); then E_q[log p(R | U, V)] in nats, or the bound.
+
+        The value is :meth:`expected_log_prob` and :meth:`constant` of all columns, in float64, (). Of a likelihood that
+        learns nothing and is exact it is the sweep's own sum of squares and the value at scores of 0, which costs
+        nothing. Override it where something else does.
+        """
+        if not self.learns and self.exact:
+            return self.at_zero(columns) - 0.5 * scores.form
+        if self.learns == "noise":
+            mean, second = scores.stored
+            there = columns.confidences > 0
+            square = columns.ratings.square() - 2 * columns.ratings * mean + second
+            self.learn((columns.confidences * square)[there].double().mean().to(mean))
+        elif self.learns:
+            _, second, count = scores.zeros
+            self.learn(second / count.clamp(min=1))
+        expected = self.expected_log_prob(scores.moments, columns)
+        if expected is None:
+            raise NotImplementedError(f"{type(self).__name__} is conjugate without expected_log_prob")
+        return expected.detach().double().sum() + self.constant(columns).sum()
+
+    @torch.no_grad()
+    def at_zero(self, columns: RatingColumns) -> Tensor:
+        """Log p(R | U, V) of all columns where every score is 0, in nats and float64, ()."""
+        wide = columns.to(dtype=torch.float64)
+        nothing = [
+            torch.zeros(n, 1, dtype=torch.float64, device=wide.ratings.device) for n in (wide.n_users, len(wide))
+        ]
+        expected = self.expected_log_prob(Moments(nothing[0], None, nothing[1], None), wide)
+        if expected is None:
+            raise NotImplementedError(f"{type(self).__name__} is conjugate without expected_log_prob")
+        return expected.double().sum() + self.constant(columns).sum()
+
+    def keeps(self, cls: type[RatingLikelihood], *names: str) -> bool:
+        """Whether a subclass of ``cls`` has left these methods as they are there, so that a short cut of it holds."""
+        return all(getattr(type(self), name) is getattr(cls, name) for name in names)
 
     def check(self, columns: RatingColumns) -> None:
         """Raise InputError if a rating is outside the support."""

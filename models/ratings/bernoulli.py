@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from models.observations import RatingColumns
 from models.ratings.base import GaussianSite, RatingLikelihood, mean_rating, stored_support
-from models.ratings.moments import Moments
+from models.ratings.moments import Moments, SweepScores
 from pyro_cvae.errors import InputError
 
 SMALLEST = 1e-6
@@ -123,19 +123,19 @@ class BernoulliBound(Bernoulli):
         """xi_i at the maximum of the bound, where E[s^2] is ``mean_square`` (n_users,) over a user's zeros."""
         self.log_xi.copy_(best_xi(mean_square).log())
 
-    def bound(self, columns: RatingColumns, stored: tuple[Tensor, Tensor], zeros: tuple[Tensor, Tensor]) -> float:
-        """The whole bound in nats, float64, with every xi at its best.
-
-        ``stored`` are E[s] and E[s^2] of the stored cells, (n_stored,) each; ``zeros`` the sum of E[s] over each user's
-        zeros and their number, (n_users,) each.
-        """
-        score, own = stored[0].double(), best_xi(stored[1].double())
+    def after_sweep(self, columns: RatingColumns, scores: SweepScores) -> Tensor:
+        """Every xi at its best, then the bound, from means and squares of single scores: no moments are needed."""
+        if not self.keeps(BernoulliBound, "learn", "site", "expected_log_prob", "constant"):
+            return super().after_sweep(columns, scores)
+        score, own = scores.stored[0].double(), best_xi(scores.stored[1].double())
         there = (columns.confidences > 0).double()
         value = (there * (F.logsigmoid(own) - own / 2 + (columns.ratings.double() - 0.5) * score)).sum()
-        if self.zeros:
-            xi = self.log_xi.detach().double().exp()
-            value = value + (zeros[1].double() * (F.logsigmoid(xi) - xi / 2)).sum() - 0.5 * zeros[0].double().sum()
-        return float(value)
+        if not self.zeros:
+            return value
+        total, second, count = scores.zeros
+        self.learn(second / count.clamp(min=1))
+        xi = self.log_xi.detach().double().exp()
+        return value + (count.double() * (F.logsigmoid(xi) - xi / 2)).sum() - 0.5 * total.double().sum()
 
 
 def best_xi(second: Tensor) -> Tensor:

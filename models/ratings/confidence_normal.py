@@ -63,8 +63,7 @@ class ConfidenceNormal(RatingLikelihood):
 
     def expected_log_prob(self, moments: Moments, columns: RatingColumns) -> Tensor:
         """-E[1/2 sum_i C_ij (R_ij - s_ij)^2], (n_items,)."""
-        found = self.distribution(moments.u, moments.v, columns)
-        return -found.half_square(columns, moments.u_var, moments.v_var)
+        return -expected_half_square(moments, columns, self.b)
 
     def constant(self, columns: RatingColumns) -> Tensor:
         """The normaliser, sum over cells of 1/2 log(C_ij / 2 pi) (6.65e8 nats in all on citeulike-t)."""
@@ -93,6 +92,15 @@ class ConfidenceNormal(RatingLikelihood):
         q(u_i), ``None`` for a point. Source: paper, section 2.3.
         """
         return gaussian_factors(self.site(columns), u, u_var, columns)
+
+
+def expected_half_square(moments: Moments, columns: RatingColumns, b: float) -> Tensor:
+    """E[1/2 sum_i C_ij (R_ij - s_ij)^2] in nats under q(U) q(V), (n_items,), cells that are not stored at ``b``."""
+    square = moments.square(moments.gram())
+    score, variance = moments.scores(columns.users, columns.items)
+    residual = (columns.ratings - score).square() + variance
+    stored = columns.confidences * residual - b * (score.square() + variance)
+    return 0.5 * (b * square).index_add(0, columns.items, stored) * columns.observed
 
 
 def gaussian_factors(
@@ -170,12 +178,7 @@ class NormalColumns(TorchDistribution):
         (n_items, n_factors) or full (n_items, n_factors, n_factors), it is the expectation
         (:class:`models.ratings.moments.Moments`).
         """
-        moments = Moments(self.u, u_var, self.v, v_var)
-        square = moments.square(moments.gram())
-        score, variance = moments.scores(value.users, value.items)
-        residual = (value.ratings - score).square() + variance
-        stored = value.confidences * residual - self.b * (score.square() + variance)
-        found = 0.5 * (self.b * square).index_add(0, value.items, stored) * value.observed
+        found = expected_half_square(Moments(self.u, u_var, self.v, v_var), value, self.b)
         return found if self.tau is None else self.tau * found
 
     def _precisions(self) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from models.observations import RatingColumns
 from models.ratings.base import GaussianSite
-from models.ratings.confidence_normal import ConfidenceNormal, NormalColumns
-from models.ratings.moments import Moments
+from models.ratings.confidence_normal import ConfidenceNormal, NormalColumns, expected_half_square
+from models.ratings.moments import Moments, SweepScores
 from pyro_cvae.errors import InputError
 
 
@@ -49,8 +49,8 @@ class Normal(ConfidenceNormal):
 
     def expected_log_prob(self, moments: Moments, columns: RatingColumns) -> Tensor:
         """E[1/2 sum_i (log tau - tau C_ij (R_ij - s_ij)^2)] over stored pairs, (n_items,)."""
-        found = self.distribution(moments.u, moments.v, columns)
-        return found.log_tau(columns) - found.half_square(columns, moments.u_var, moments.v_var)
+        log_tau = self.distribution(moments.u, moments.v, columns).log_tau(columns)
+        return log_tau - self.tau * expected_half_square(moments, columns, 0.0)
 
     def site(self, columns: RatingColumns, second: Tensor | None = None) -> GaussianSite:
         """Precisions tau C_ij on stored pairs."""
@@ -81,3 +81,16 @@ class Normal(ConfidenceNormal):
         """Tau at the maximum of the ELBO, where E[C (R - s)^2] is ``mean_square`` over the stored pairs."""
         if self.log_tau.requires_grad:
             self.log_tau.copy_(-mean_square.clamp(min=1e-12).log())
+
+    @torch.no_grad()
+    def after_sweep(self, columns: RatingColumns, scores: SweepScores) -> Tensor:
+        """Tau, then E[log p(R | U, V)], both from the sweep's own sum of squares: no score of a cell is computed."""
+        if not self.keeps(Normal, "learn", "site", "expected_log_prob", "constant", "tau"):
+            return super().after_sweep(columns, scores)
+        n_cells, tau = int((columns.confidences > 0).sum()), self.tau.detach().double()
+        stored = (self.site(columns).precision.double() * columns.ratings.double().square()).sum()
+        square = scores.form + stored
+        self.learn(square / tau / n_cells)
+        square = square * (self.tau.detach().double() / tau)
+        value = self.constant(columns).sum() + 0.5 * n_cells * self.log_tau.detach().double()
+        return value - 0.5 * square
