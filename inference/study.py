@@ -36,6 +36,7 @@ def open_study(
     import optuna
     from sqlalchemy import URL
     from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +45,8 @@ def open_study(
     storage = None
     try:
         url = URL.create("sqlite", database=os.fspath(path)).render_as_string()
-        storage = optuna.storages.RDBStorage(url)
+        # no pool: what fails half-way would leave its connection open
+        storage = optuna.storages.RDBStorage(url, engine_kwargs={"poolclass": NullPool})
         pruner = optuna.pruners.MedianPruner()
         study = optuna.create_study(
             storage=storage, study_name="tune", direction=direction, load_if_exists=True, pruner=pruner
