@@ -149,7 +149,7 @@ def prior_blocks(
         size = min(step, n - start)
         with torch.no_grad():
             u, z = noise(n_users, model.width, model.lambda_u, size), noise(n_items, model.n_factors, 1.0, size)
-            v = model.prior_of_items(z) + noise(n_items, model.width, model.lambda_v, size)
+            v = model.prior_of_items(z).loc + noise(n_items, model.width, model.lambda_v, size)
             drawn = {"u": model.of_users(u), "v": model.of_items(v), "z": z}
         yield (
             slice(0, n_items),

@@ -237,7 +237,10 @@ def quantities(model: CVAE, observations: Observations, n: int, u: Tensor, v: Te
 
     batch = observations.batch(torch.arange(model.n_items))
     with torch.no_grad():
-        densities = {name: part.view(n, -1).sum(-1) for name, part in log_densities(model, batch, u, v, z).items()}
+        densities = {
+            name: part.view(n, -1).sum(-1)
+            for name, part in log_densities(model, batch, {"u": u, "v": v, "z": z}).items()
+        }
     scores = u.view(n, -1, model.n_factors) @ v.view(n, -1, model.n_factors).mT
     found = {
         "log p(R|U,V)": densities["R"],

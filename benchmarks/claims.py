@@ -1,8 +1,8 @@
-"""The figures of README's results, computed again: ``python -m benchmarks.claims`` (``make claims``).
+"""The figures of results of docs/evidence.md, computed again: ``python -m benchmarks.claims`` (``make claims``).
 
 For each fit of FITS, on the authors' two splits of citeulike-t, one run of the command line in a process of its own, so
 that its time and peak memory are its own; then one table with the rivals, then the studies of the pages in docs/. The
-settings were chosen on validation parts of the training ratings (README, results), never on test.
+settings were chosen on validation parts of the training ratings (docs/evidence.md), never on test.
 """
 
 from __future__ import annotations

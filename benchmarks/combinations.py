@@ -207,7 +207,7 @@ def simulate(case: Case, seed: int = 0) -> tuple[Dataset, Split, np.ndarray, np.
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = model.double().eval()
-    model.prior_by_decay = True
+    model.item_prior.prior_by_decay = True
     if isinstance(observations.content, PartRows):
         for name, part in model.content.each():  # type: ignore[operator]
             rows = observations.content.parts[name]

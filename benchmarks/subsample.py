@@ -118,7 +118,7 @@ def steps(model: CVAE, inference: NetworkFit[Any], batch: Batch, drawn: list[int
     timers = {}
     for n in drawn:
         twin = copy.deepcopy(model).train()
-        twin.content.subsample, twin.prior_by_decay = n, True
+        twin.content.subsample, twin.item_prior.prior_by_decay = n, True
         timers[str(n) if n else ALL] = partial(clocked, partial(step, inference.pretraining(twin)))
     return timers
 

@@ -27,19 +27,22 @@ if __name__ == "__main__":  # before torch is imported, so that --help and a wro
     raise SystemExit(run_fit("coordinate"))
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from inference.above import AboveNormal, best_above, evidence_above, start_above
 from inference.base import Snapshot, StepInfo
 from inference.elbo import NamedELBO, total
 from inference.half_steps import Cells, HalfStep, Rows
 from inference.networks import NetworkFit, NetworkState, adam, encode
 from inference.options import CoordinateOptions
-from inference.posterior import Posterior, content_diagnostics
-from inference.sides import moments_of_rows, stored_scores, update_items, update_users, zero_scores
-from models.cvae import CVAE
+from inference.posterior import ABOVE, Posterior, content_diagnostics, flat_above
+from inference.sides import moments_of_rows, start_of_items, stored_scores, update_items, update_users, zero_scores
+from models.base import FactorModel
 from models.observations import Batch
+from models.priors import Above
 from models.ratings import GaussianSite, SweepScores
 
 
@@ -48,8 +51,9 @@ class State(NetworkState):
     """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made.
 
     ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the
-    stored cells where a bound needs it, ``prior`` the precisions around which others are learned, ``z`` mean and
-    standard deviation of q(z), behind how often each parameter of the encoder had changed.
+    stored cells where a bound needs it, ``prior`` the precisions around which others are learned, ``above`` q of the
+    sites above u and v, ``z`` mean and standard deviation of q(z), behind how often each parameter of the encoder had
+    changed.
     """
 
     users: Rows | None = None
@@ -59,6 +63,7 @@ class State(NetworkState):
     content: dict[str, float] = field(default_factory=dict)
     sweeps: int = 0
     prior: dict[str, float] = field(default_factory=dict)
+    above: AboveNormal | None = None
     z: tuple[list[int], tuple[Tensor, Tensor]] | None = None
 
 
@@ -78,7 +83,7 @@ class Coordinate(NetworkFit[State]):
         assert isinstance(self.options.method, CoordinateOptions)
         return self.options.method
 
-    def pretraining(self, model: CVAE) -> State:
+    def pretraining(self, model: FactorModel) -> State:
         """A guide of z alone and an optimiser of the networks; the cells of both sides."""
         if not model.ratings.conjugate:
             raise model.ratings.refuse("inference.coordinate")
@@ -107,7 +112,7 @@ class Coordinate(NetworkFit[State]):
 
     def _encoded(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every z, computed once for as long as the networks stay."""
-        changes = [parameter._version for parameter in state.model.encoder.parameters()]
+        changes = [parameter._version for parameter in state.model.item_prior.parameters()]
         if state.z is None or state.z[0] != changes:
             state.z = changes, encode(state.model, self.observations)
         return state.z[1]
@@ -115,7 +120,11 @@ class Coordinate(NetworkFit[State]):
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
         """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
-        state.items = Rows(state.model.prior_of_items(self._encoded(state)[0]))
+        model, above = state.model, start_above(state.model)
+        if above:
+            first = torch.cat([value.flatten() for value in above.values()])
+            state.above = AboveNormal(first, torch.ones_like(first), {n: value.shape for n, value in above.items()})
+        state.items = start_of_items(model, model.prior_of_items(self._encoded(state)[0], above))
         for _ in range(2):
             self.sweep(state)
 
@@ -134,13 +143,13 @@ class Coordinate(NetworkFit[State]):
         """
         model, items = state.model, state.items
         assert items is not None
-        precision, n = model.lambda_v, model.n_factors
+        prior, n = model.prior_of_items(mu, self._above(state)), model.n_factors
+        precision, around = prior.precision, prior.loc
         if items.spread is None:
-            away = (items.loc[batch.items, :n] - mu).square().sum(-1) * batch.columns.observed
+            away = (items.loc[batch.items, :n] - around[:, :n]).square().sum(-1) * batch.columns.observed
             return 0.5 * precision * (away + var.sum(-1))
         assert items.covariance is not None and items.block is not None and state.shift is not None
         slope = precision * items.covariance[items.block[batch.items]]
-        around = model.prior_of_items(mu)
         pull = around - (slope @ around[..., None]).squeeze(-1)
         own = (1 - slope.diagonal(dim1=-2, dim2=-1)[:, :n]) * var
         linear = ((slope @ state.shift[batch.items, :, None]).squeeze(-1) * around).sum(-1)
@@ -156,16 +165,27 @@ class Coordinate(NetworkFit[State]):
             self._learn_precisions(state, z_loc, z_var)
         state.users = None  # its covariances make room for the new ones
         site, users, items = self._site(state), self.user_cells, self.item_cells
-        u = update_users(model, site, users, state.items, items.observed, family)
+        above = self._above(state)
+        u = update_users(model, site, users, state.items, items.observed, family, above)
         spread = z_var if self.options.kind == "structured" else None
-        v = update_items(model, site, items, u.rows, users.observed, z_loc, spread, family)
+        v = update_items(model, site, items, u.rows, users.observed, model.prior_of_items(z_loc, above), spread, family)
         state.users, state.items, state.shift = u.rows, v.rows, v.shift
-        around = self._center(model, v.rows, z_loc)
-        kl_u, kl_v = float(u.rows.kl(model.lambda_u, None).sum()), float(v.rows.kl(model.lambda_v, around).sum())
+        self._center(state, z_loc)
+        if state.above is not None:
+            state.above = best_above(model, above, u.rows.loc, v.rows.loc, z_loc)
+            above = self._above(state)
+            unrated = ~items.observed
+            v.rows.loc[unrated] = model.prior_of_items(z_loc, above).loc[unrated]
+        of_users, of_items = model.prior_of_users(above), model.prior_of_items(z_loc, above)
+        kl_u = float(u.rows.kl(of_users.precision, of_users.rows(model.n_users)).sum())
+        kl_v = float(v.rows.kl(of_items.precision, of_items.loc).sum())
         if spread is None:
-            kl_v += 0.5 * model.lambda_v * float(z_var.double().sum())
+            kl_v += 0.5 * of_items.precision * float(z_var.double().sum())
         prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if family == "point" else {"kl_u": kl_u, "kl_v": kl_v}
         parts = {"ratings": self._ratings(state, v), **prior}
+        if state.above is not None:
+            evidence = evidence_above(model, state.above, family == "point")
+            parts |= {"log_p_above": evidence} if family == "point" else {"kl_above": -evidence}
         if self._method.learn_precisions:
             parts["precisions"] = self._log_prior_precisions(model, state.prior)
         return parts
@@ -180,13 +200,17 @@ class Coordinate(NetworkFit[State]):
             self.user_cells = self.user_cells.with_values(weights[self.user_order], targets[self.user_order])
         return site
 
-    def _center(self, model: CVAE, items: Rows, z_loc: Tensor) -> Tensor:
-        """The global mean at its best, the mean of the rated items' biases; the new prior means of all items."""
-        observed = self.item_cells.observed
+    def _above(self, state: State) -> Above:
+        """Means of the sites above u and v."""
+        return {} if state.above is None else state.above.values
+
+    def _center(self, state: State, z_loc: Tensor) -> None:
+        """The global mean at its best, the mean of the rated items' biases; unrated items follow it."""
+        model, items, observed = state.model, state.items, self.item_cells.observed
+        assert items is not None
         if model.mean is not None:
             model.mean.fill_(model.kappa_v * float(items.loc[observed, -1].double().mean()))
-            items.loc[~observed] = model.prior_of_items(z_loc)[~observed]
-        return model.prior_of_items(z_loc)
+            items.loc[~observed] = model.prior_of_items(z_loc, self._above(state)).loc[~observed]
 
     def _ratings(self, state: State, last: HalfStep) -> float:
         """The ratings' part of the objective in nats, after the likelihood's own parameters have been brought up."""
@@ -213,19 +237,22 @@ class Coordinate(NetworkFit[State]):
         """
         model, observed = state.model, self.item_cells.observed
         assert state.users is not None and state.items is not None
-        square_u = state.users.expected_square(None)
-        square_v = state.items.expected_square(model.prior_of_items(z_loc)) * observed
+        above = self._above(state)
+        square_u = state.users.expected_square(model.prior_of_users(above).rows(model.n_users))
+        square_v = state.items.expected_square(model.prior_of_items(z_loc, above).loc) * observed
         if state.items.spread is None:
             square_v = square_v + z_var.sum(-1)
         model.lambda_u = self._best_precision(model, state.prior, "lambda_u", square_u, model.n_users)
         model.lambda_v = self._best_precision(model, state.prior, "lambda_v", square_v, int(observed.sum()))
 
-    def _best_precision(self, model: CVAE, prior: dict[str, float], name: str, squares: Tensor, n_rows: int) -> float:
+    def _best_precision(
+        self, model: FactorModel, prior: dict[str, float], name: str, squares: Tensor, n_rows: int
+    ) -> float:
         given, weight = prior[name], self._method.precision_prior
         mean_square = float(squares.double().sum()) / (n_rows * model.width)
         return (1 + weight) / (mean_square + weight / given)
 
-    def _log_prior_precisions(self, model: CVAE, prior: dict[str, float]) -> float:
+    def _log_prior_precisions(self, model: FactorModel, prior: dict[str, float]) -> float:
         """Log density of both Gamma priors at the present precisions, in nats."""
         rows = {"lambda_u": model.n_users, "lambda_v": int(self.item_cells.observed.sum())}
         value = 0.0
@@ -259,7 +286,7 @@ class Coordinate(NetworkFit[State]):
             state.sweeps += phase == "sweep"
             with torch.no_grad():
                 terms = self.scale.terms(self.sweep(state), model, self.observations.columns) | terms
-        found = content_diagnostics(*self._encoded(state), n_draws=0)
+        found = content_diagnostics(*self._encoded(state), n_draws=0) if model.item_prior.latent else {}
         found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u / self.scale.scale**2, "lambda_v": model.lambda_v}
         return StepInfo(phase, total(terms), terms, found)
 
@@ -267,6 +294,8 @@ class Coordinate(NetworkFit[State]):
     def _held_content(self, state: State) -> dict[str, float]:
         """The content's parts with one draw of every z and all words, for sweeps in which the networks are held."""
         sums = dict[str, float]()
+        if not state.model.item_prior.latent:
+            return sums
         state.model.eval()
         for batch in self.observations.partition(self.batch_size, shuffle=False):
             terms = NamedELBO().content_terms(state.model, state.guide, batch)
@@ -285,8 +314,14 @@ class Coordinate(NetworkFit[State]):
         model = state.model
         z_loc, z_scale = self._encoded(state)
         assert state.users is not None and state.items is not None
-        lambda_v = torch.tensor(model.lambda_v, dtype=torch.float64)
-        tensors = {"z_loc": z_loc, "z_scale": z_scale, "lambda_v": lambda_v}
+        above = self._above(state)
+        prior = model.prior_of_items(z_loc, above)
+        tensors = {"lambda_v": torch.tensor(prior.precision, dtype=torch.float64)}
+        tensors |= {"z_loc": z_loc, "z_scale": z_scale} if model.has_content else {}
+        if state.above is not None:
+            scales: dict[str, Any] = dict.fromkeys(above) if state.users.is_point else state.above.scales
+            flat = flat_above({name: (loc, scales[name]) for name, loc in above.items()})
+            tensors |= {f"{ABOVE}{name}": tensor for name, tensor in flat.items()}
         for side, rows, wider in (("u", state.users, model.of_users), ("v", state.items, model.of_items)):
             tensors[f"{side}_loc"] = wider(rows.loc)
             if rows.variance is not None:
@@ -294,7 +329,7 @@ class Coordinate(NetworkFit[State]):
             elif rows.covariance is not None and rows.block is not None:
                 tensors |= {f"{side}_covariance": wider(rows.covariance, 0.0), f"{side}_block": rows.block}
         if model.mean is not None:
-            tensors["v_pad"] = model.of_items(model.prior_of_items(z_loc[:1]))[0, -2:]
+            tensors["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
         moved = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         return self.scale.posterior(Posterior.from_tensors(self.options.kind, moved))
 
@@ -308,6 +343,9 @@ class Coordinate(NetworkFit[State]):
         for name in ("shift", "second"):
             if (value := getattr(state, name)) is not None:
                 tensors[f"sweep.{name}"] = value
+        if state.above is not None:
+            tensors |= {"above.loc": state.above.loc, "above.precision": state.above.precision}
+            meta["above"] = {name: list(shape) for name, shape in state.above.shapes.items()}
         meta |= {"content": state.content, "sweeps": state.sweeps, "prior": state.prior}
         return tensors, meta
 
@@ -322,4 +360,7 @@ class Coordinate(NetworkFit[State]):
                 slope = state.model.lambda_v if "spread" in found else 0.0
                 setattr(state, side, Rows(**found, slope=slope))
         state.shift, state.second = tensors.get("sweep.shift"), tensors.get("sweep.second")
+        if "above" in meta:
+            shapes = {name: torch.Size(shape) for name, shape in meta["above"].items()}
+            state.above = AboveNormal(tensors["above.loc"], tensors["above.precision"], shapes)
         return state

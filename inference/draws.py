@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.posterior import FLOATS_AT_ONCE, Posterior
+from inference.posterior import ABOVE, FLOATS_AT_ONCE, Posterior, above_in
 from pyro_cvae.errors import InputError
 
 
@@ -31,9 +31,22 @@ class Draws(Posterior):
 
     @classmethod
     def of(
-        cls, u: Tensor, v: Tensor, z: Tensor, log_joint: Tensor | None = None, n_chains: int = 1, lambda_v: float = 1.0
+        cls,
+        u: Tensor,
+        v: Tensor,
+        z: Tensor | None,
+        log_joint: Tensor | None = None,
+        n_chains: int = 1,
+        lambda_v: float = 1.0,
+        above: dict[str, Tensor] | None = None,
     ) -> Draws:
-        """From the draws alone, see the class; their means and standard deviations are computed here."""
+        """From the draws alone, see the class; their means and standard deviations are computed here.
+
+        Without ``z`` the model reads no content. ``above`` has the draws of the sites above u and v, ``name_draws``.
+        """
+        has_content = z is not None
+        if z is None:
+            z = u.new_zeros(1, 1, 1).expand(*v.shape[:2], v.shape[2])
         if log_joint is None:
             log_joint = torch.full((len(u),), torch.nan, dtype=torch.float64)
         return cls(
@@ -48,6 +61,8 @@ class Draws(Posterior):
             z_draws=z,
             log_joint=log_joint,
             n_chains=n_chains,
+            has_content=has_content,
+            above=above or {},
         )
 
     def __len__(self) -> int:
@@ -146,15 +161,19 @@ class Draws(Posterior):
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to be saved, by name; users' tensors start with ``u_``."""
-        stored = {name: getattr(self, name) for name in ("u_draws", "v_draws", "z_draws", "log_joint")}
+        names = ("u_draws", "v_draws", *(("z_draws",) if self.has_content else ()), "log_joint")
+        stored = {name: getattr(self, name) for name in names}
+        stored |= {f"{ABOVE}{name}": draws for name, draws in self.above.items()}
         n_chains = torch.tensor(self.n_chains)
         return stored | {"n_chains": n_chains, "lambda_v": torch.tensor(self.lambda_v, dtype=torch.float64)}
 
     @classmethod
     def from_tensors(cls, kind: str, tensors: dict[str, Tensor], parametrization: str = "centred") -> Draws:
         """The inverse of :meth:`tensors`; other names are left alone."""
-        u, v, z, log_joint = (tensors[name] for name in ("u_draws", "v_draws", "z_draws", "log_joint"))
-        return cls.of(u, v, z, log_joint, int(tensors["n_chains"]), float(tensors["lambda_v"]))
+        u, v, z, log_joint = (tensors.get(name) for name in ("u_draws", "v_draws", "z_draws", "log_joint"))
+        assert u is not None and v is not None
+        numbers = int(tensors["n_chains"]), float(tensors["lambda_v"])
+        return cls.of(u, v, z, log_joint, *numbers, above_in(tensors))
 
 
 def _spread(draws: Tensor) -> Tensor:

@@ -19,14 +19,16 @@ from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
 
-from models.cvae import CVAE
+from models.base import FactorModel
 from models.observations import Batch, Observations
 from models.ratings import Moments
 
 Coupling = Callable[[Tensor, Tensor], Tensor]
 
-SIGNS = dict.fromkeys(("ratings", "content", "log_p_u", "log_p_v", "weights", "penalty", "precisions"), 1)
-SIGNS |= dict.fromkeys(("kl_u", "kl_v", "kl_z"), -1)
+SIGNS = dict.fromkeys(
+    ("ratings", "content", "log_p_u", "log_p_v", "log_p_above", "weights", "penalty", "precisions"), 1
+)
+SIGNS |= dict.fromkeys(("kl_u", "kl_v", "kl_z", "kl_above"), -1)
 
 
 class NamedELBO(ELBO):
@@ -43,43 +45,51 @@ class NamedELBO(ELBO):
         guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
         return poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs), guide_trace
 
-    def terms(self, model: CVAE, guide: Any, batch: Batch) -> dict[str, Tensor]:
+    def terms(self, model: FactorModel, guide: Any, batch: Batch) -> dict[str, Tensor]:
         """Named parts in nats, scaled from the minibatch to all items; signs as in ``SIGNS``.
 
         ``ratings`` is without log p(R)'s normaliser, which depends on no parameter: :func:`constant` gives it.
         """
         model_trace, guide_trace = self._get_trace(model, guide, (batch,), {})
-        sites = model_trace.nodes
-        u, u_var = moments(guide_trace.nodes["u"]["fn"])
-        content = guide_trace.nodes["z"]["fn"]
-        mu, var = content.mean, content.variance
-        v, v_var = moments(guide_trace.nodes[model.item_site]["fn"])
-        scale = sites["z"]["scale"] / model.lambda_r
+        sites, q = model_trace.nodes, guide_trace.nodes
+        u, u_var = moments(q["u"]["fn"])
+        v, v_var = moments(q[model.item_site]["fn"])
+        if model.item_prior.latent:
+            mu, var = q["z"]["fn"].mean, q["z"]["fn"].variance
+        else:
+            mu, var = model.item_prior.encode(batch.inputs)
+        scale = sites["R"]["scale"]
+        above = {name: sites[name]["value"] for name in model.sites_above(model_trace)}
 
-        kl_u = normal_kl(u, u_var, torch.zeros_like(u), model.lambda_u).double().sum()
-        around = model.prior_of_items(mu)
+        users, items = model.prior_of_users(above), model.prior_of_items(mu, above)
+        kl_u = normal_kl(u, u_var, users.loc, users.precision).double().sum()
+        around, precision = items.loc, items.precision
         if v_var is not None and v_var.dim() == 3:  # q(v|z) = N(v + A (z - mu), v_var), A = lambda_v v_var
-            slope = model.lambda_v * v_var[..., : model.n_factors]
+            slope = precision * v_var[..., : model.n_factors]
             v = v - (slope @ (sites["z"]["value"] - mu)[..., None]).squeeze(-1)
             spread = (slope - torch.eye(*slope.shape[1:]).to(slope)).square() @ var[..., None]
-            kl_v = normal_kl(v, v_var, around, model.lambda_v) + 0.5 * model.lambda_v * spread.sum((-1, -2))
+            kl_v = normal_kl(v, v_var, around, precision) + 0.5 * precision * spread.sum((-1, -2))
             v_var = v_var + (slope * var[:, None, :]) @ slope.mT
         elif model.item_site == "v":
-            kl_v = normal_kl(v, v_var, around, model.lambda_v) + 0.5 * model.lambda_v * var.sum(-1)
+            kl_v = normal_kl(v, v_var, around, precision) + 0.5 * precision * var.sum(-1)
         else:
-            kl_v = normal_kl(v, v_var, torch.zeros_like(v), model.lambda_v)
+            kl_v = normal_kl(v, v_var, torch.zeros_like(v), precision)
             of_z = torch.nn.functional.pad(var, (0, model.width - model.n_factors))
             v, v_var = v + around, of_z if v_var is None else v_var + of_z
         kl_v = kl_v.double().sum() * scale
         prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u_var is None else {"kl_u": kl_u, "kl_v": kl_v}
+        if above:
+            drawn = model.sites_above(guide_trace)  # an automatic guide has auxiliary sites besides
+            kl_above = sum(_log_prob(q[name]) for name in drawn) - sum(_log_prob(sites[name]) for name in above)
+            prior |= {"log_p_above": -kl_above} if u_var is None else {"kl_above": kl_above}
         return {
             "ratings": self._ratings(model, sites["R"], u, u_var, v, v_var),
             **prior,
-            **self._content_terms(model, sites, content),
+            **self._content_terms(model, sites, q),
         }
 
     def content_terms(
-        self, model: CVAE, guide: Any, batch: Batch, coupling: Coupling | None = None
+        self, model: FactorModel, guide: Any, batch: Batch, coupling: Coupling | None = None
     ) -> dict[str, Tensor]:
         """The named parts of the content alone: the guide needs to draw z only.
 
@@ -87,23 +97,24 @@ class NamedELBO(ELBO):
         """
         model_trace, guide_trace = self._get_trace(model.content_only, guide, (batch,), {})
         sites, q = model_trace.nodes, guide_trace.nodes["z"]["fn"]
-        terms = self._content_terms(model, sites, q)
+        terms = self._content_terms(model, sites, guide_trace.nodes)
         if coupling is not None:
-            scale = sites["z"]["scale"] / model.lambda_r
+            scale = sites["z"]["scale"] / model.item_prior.lambda_r
             terms["kl_v"] = coupling(q.mean, q.variance).double().sum() * scale
         return terms
 
-    def _content_terms(self, model: CVAE, sites: Any, q: Any) -> dict[str, Tensor]:
-        parts = {
-            "content": sites["x"]["fn"].log_prob(sites["x"]["value"]).double().sum() * sites["x"]["scale"],
-            "kl_z": normal_kl(q.mean, q.variance, torch.zeros_like(q.mean), 1.0).double().sum() * sites["z"]["scale"],
-        }
-        if not model.prior_by_decay:
-            parts |= {"weights": sites["theta"]["fn"].log_factor.double(), "penalty": model.encoder_penalty().double()}
-        return parts
+    def _content_terms(self, model: FactorModel, sites: Any, guide_sites: Any) -> dict[str, Tensor]:
+        parts: dict[str, Tensor] = {}
+        if "x" in sites:
+            parts["content"] = sites["x"]["fn"].log_prob(sites["x"]["value"]).double().sum() * sites["x"]["scale"]
+        if model.item_prior.latent:
+            z = guide_sites["z"]["fn"]
+            kl_z = normal_kl(z.mean, z.variance, torch.zeros_like(z.mean), 1.0)
+            parts["kl_z"] = kl_z.double().sum() * sites["z"]["scale"]
+        return parts | (model.item_prior.weight_terms() if "theta" in sites else {})
 
     def _ratings(
-        self, model: CVAE, site: Any, u: Tensor, u_var: Tensor | None, v: Tensor, v_var: Tensor | None
+        self, model: FactorModel, site: Any, u: Tensor, u_var: Tensor | None, v: Tensor, v_var: Tensor | None
     ) -> Tensor:
         u_var = None if u_var is None else model.of_users(u_var, 0.0)
         v_var = None if v_var is None else model.of_items(v_var, 0.0)
@@ -117,19 +128,24 @@ class NamedELBO(ELBO):
         """What is maximised: the signed sum of the parts, the KL of z weighted."""
         return sum(SIGNS[n] * t * (self.kl_weight if n == "kl_z" else 1.0) for n, t in terms.items())
 
-    def differentiable_loss(self, model: CVAE, guide: Any, batch: Batch) -> Tensor:
+    def differentiable_loss(self, model: FactorModel, guide: Any, batch: Batch) -> Tensor:
         """Minus the objective per item: what an optimiser's step sees."""
         return -self.objective(self.terms(model, guide, batch)) / model.n_items
 
-    def loss(self, model: CVAE, guide: Any, batch: Batch) -> float:
+    def loss(self, model: FactorModel, guide: Any, batch: Batch) -> float:
         """The same as a number."""
         return self.differentiable_loss(model, guide, batch).item()
 
-    def loss_and_grads(self, model: CVAE, guide: Any, batch: Batch) -> float:
+    def loss_and_grads(self, model: FactorModel, guide: Any, batch: Batch) -> float:
         """The same, with gradients added to the parameters: what ``pyro.infer.SVI`` calls."""
         loss = self.differentiable_loss(model, guide, batch)
         loss.backward()
         return loss.item()
+
+
+def _log_prob(site: Any) -> Tensor:
+    """Log density of a site's value under its distribution, scaled, in nats, ()."""
+    return site["fn"].log_prob(site["value"]).double().sum() * site["scale"]
 
 
 def total(terms: dict[str, float]) -> float:
@@ -137,7 +153,7 @@ def total(terms: dict[str, float]) -> float:
     return sum(SIGNS[name] * value for name, value in terms.items() if name != "penalty")
 
 
-def constant(model: CVAE, observations: Observations) -> float:
+def constant(model: FactorModel, observations: Observations) -> float:
     """What of log p(R) depends on nothing that is fitted, such as a normaliser, in nats."""
     return float(model.ratings.constant(observations.columns).sum())
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from pyro_cvae.data.splits import Split
 
 DESCRIPTIONS = {
-    "svi": "Fit the Collaborative Variational Autoencoder by stochastic variational inference.",
-    "coordinate": "Fit the Collaborative Variational Autoencoder by closed-form coordinate ascent (paper, 2.2, 2.3).",
-    "mcmc": "Draw from the posterior of the Collaborative Variational Autoencoder by Markov chain Monte Carlo.",
+    "svi": "Fit the Collaborative Variational Autoencoder, or another model, by stochastic variational inference.",
+    "coordinate": "Fit the Collaborative Variational Autoencoder, or another model, by closed-form coordinate ascent.",
+    "mcmc": "Draw from the posterior of the Collaborative Variational Autoencoder, or another model, by Monte Carlo.",
 }
 EXAMPLES = {
     "svi": (
@@ -133,7 +133,8 @@ def _report(fitted: Fit, seconds: float) -> None:
     )
     table.add_row("held out: test, validation pairs", _held_out(fitted.split))
     if last:
-        label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * fitted.model.content.pseudo
+        pseudo = fitted.model.has_content and fitted.model.content.pseudo
+        label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * pseudo
         table.add_row(f"{label}, nats", f"{last[options.objective]:,.0f}")
         for term in (
             "ratings",
@@ -144,14 +145,16 @@ def _report(fitted: Fit, seconds: float) -> None:
             "log_p_v",
             "log_p_z",
             "kl_z",
+            "kl_above",
+            "log_p_above",
             "weights",
             "precisions",
         ):
             if last.get(term) is not None and last[term] == last[term]:
                 table.add_row(f"  {term}", f"{last[term]:,.0f}")
-    content = metrics["content"]
-    table.add_row("content: active units", f"{content['active_units']:.0f} of {options.model.factors}")
-    table.add_row("content: KL an item, I(x; z), nats", f"{content['kl']:.2f}, {content['mutual_information']:.2f}")
+    if content := metrics.get("content"):
+        table.add_row("content: active units", f"{content['active_units']:.0f} of {options.model.factors}")
+        table.add_row("content: KL an item, I(x; z), nats", f"{content['kl']:.2f}, {content['mutual_information']:.2f}")
     for key, value in metrics.get("convergence", {}).items():
         worst = f"{value['rhat']:.3f}, {value['ess_bulk']:,.0f}, {value['ess_tail']:,.0f}"
         table.add_row(f"{key}: largest R-hat, least bulk and tail ESS", worst)

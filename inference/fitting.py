@@ -26,19 +26,21 @@ from inference.keywords import options_of
 from inference.liveness import doubt
 from inference.mcmc import MCMC
 from inference.networks import NetworkFit
-from inference.options import CoordinateOptions, Options
+from inference.options import CoordinateOptions, ModelOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.svi import SVI
+from models.base import FactorModel
 from models.build import (
     content_likelihood,
     forms_of,
     make_model,
+    model_class,
     new_rows,
     observe,
     rating_likelihood,
     weight_unit,
 )
-from models.cvae import CVAE
+from models.contents import ContentLikelihood
 from models.ratings import RatingLikelihood
 from models.state import kept
 from pyro_cvae.data.content import ContentScaling
@@ -56,7 +58,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRETRAINING = (
-    *("scaling", "factors", "content_likelihood", "content_likelihood_args", "content", "network", "hidden"),
+    *(
+        "model",
+        "model_args",
+        "scaling",
+        "factors",
+        "content_likelihood",
+        "content_likelihood_args",
+        "content",
+        "network",
+        "hidden",
+    ),
     *("activation", "radius", "tied", "encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size"),
     *("pretrain_learning_rate", "kl_weight", "kl_warmup", "word_dropout", "part_dropout", "start", "seed"),
     *("device", "dtype", "rating_likelihood", "rating_likelihood_args", "biases"),
@@ -80,7 +92,7 @@ class Fit:
     options: Options
     history: list[dict[str, Any]]
     metrics: dict[str, Any]
-    model: CVAE
+    model: FactorModel
     scalings: dict[str, ContentScaling]
     path: Path | None = None
 
@@ -101,9 +113,14 @@ class Fit:
 
     def encode_content(self, content: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of q(z|x) of such items, (n_new, n_factors) each."""
+        if not self.model.has_content:
+            problem = (
+                f"{type(self.model).__name__} reads no content: items that were not in the fit are all alike to it"
+            )
+            raise InputError(problem, "fit a model that does, for instance --model cvae")
         inputs = new_rows(self.model, self.dataset, self.options.model.content, content, self.scalings)
         with torch.no_grad():
-            return self.model.encoder(inputs.to(dtype=self.posterior.z_loc.dtype))
+            return self.model.item_prior.encode(inputs.to(dtype=self.posterior.z_loc.dtype))
 
     def draw_sites(self, n: int, seed: int = 0) -> dict[str, torch.Tensor]:
         """``n`` joint draws of the Pyro program's sites u, v, v_dagger and z, as ``pyro.infer.Predictive`` takes them.
@@ -152,7 +169,7 @@ def fit(
     on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
     **options: Any,
 ) -> Fit:
-    """Fit the CVAE to a data set.
+    """Fit a model, by default the CVAE, to a data set.
 
     Parameters: ``split`` a Split, or how one is made (``"time"``, ``"none"``; by default per user, with
     ``train_per_user=10``), ``method`` "svi" (gradients), "coordinate" (closed form) or "mcmc" (draws, of small data),
@@ -184,21 +201,24 @@ def fit_with(
 
     ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out.
     """
-    options = options.for_contents(dataset.contents)
+    cls = model_class(options.model.model)
+    options = options.for_model(cls.has_content).for_contents(dataset.contents)
     _check_device(options.fit.device)
     if options.fit.patience and (split.validation is None or not len(split.validation)):
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
-    check_fit(dataset.n_users, dataset.n_items, dataset.contents, options)
+    check_fit(dataset.n_users, dataset.n_items, dataset.contents if cls.has_content else {}, options)
     options = _within_memory(options, dataset, split)
-    likelihood = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
+    likelihood = _content_likelihood(options.model) if cls.has_content else None
     rating = rating_likelihood(options.model)
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
     unit = weight_unit(dataset, split)
 
-    def make() -> CVAE:
-        fresh = content_likelihood(options.model.content_likelihood, options.model.content_likelihood_args)
-        form, parts = forms_of(dataset, fresh, options.model.content)
+    def make() -> FactorModel:
+        form, parts = None, None
+        if cls.has_content:
+            form, parts = forms_of(dataset, _content_likelihood(options.model), options.model.content)
         model = make_model(dataset.n_users, dataset.n_items, form, parts, options.model)
+        model.of_data(dataset)
         model.ratings.weight_unit = unit
         return model
 
@@ -210,7 +230,7 @@ def fit_with(
         tempered=options.tempered,
         dataset=dataset,
         split=split,
-        pseudo_likelihood=likelihood.pseudo,
+        pseudo_likelihood=likelihood is not None and likelihood.pseudo,
         protocol=split.protocol,
         data_name=dataset.name,
         scalings={name: scaling.to_json() for name, scaling in scalings.items()},
@@ -234,12 +254,14 @@ def fit_with(
     posterior = result.posterior
     metrics: dict[str, Any] = {"best_epoch": result.best_step}
     model = inference.finish(result.state)
+    model.plain = True
     fitted_rating = model.ratings
     if len(split.test) and rating.explicit:
         metrics |= rating_metrics(posterior, fitted_rating, split.test, split.train)
     elif len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
         metrics |= evaluate(list_scores(posterior, split.train), split).to_metrics()
-    metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
+    if model.item_prior.latent:
+        metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
     metrics["precisions"] = model.precisions()
     if isinstance(posterior, Draws):
         metrics["convergence"] = convergence(posterior)
@@ -249,7 +271,7 @@ def fit_with(
     if dataset.truth is not None and "scores" in dataset.truth:
         metrics["recovery"] = recovery(posterior, split, dataset.truth)
     fitted = Fit(posterior, dataset, split, options, result.history, metrics, model, scalings)
-    if found := doubt(fitted):
+    if model.item_prior.latent and (found := doubt(fitted)):
         logging.getLogger("pyro_cvae").warning(found)
     if writer:
         networks = {f"network.{name}": tensor.cpu() for name, tensor in kept(fitted.model).items()}
@@ -258,6 +280,11 @@ def fit_with(
         writer.save_json("metrics", metrics)
         fitted.path = writer.finish()
     return fitted
+
+
+def _content_likelihood(model: ModelOptions) -> ContentLikelihood:
+    """The content's likelihood of the options, made anew."""
+    return content_likelihood(model.content_likelihood, model.content_likelihood_args)
 
 
 class Pretrained:

@@ -6,22 +6,41 @@ always belong together. Parameters live in the modules, never in Pyro's global s
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoGuideList
+from pyro.infer.autoguide import AutoDelta, AutoGuide, AutoGuideList, AutoNormal
 from pyro.infer.autoguide.initialization import init_to_value
 from pyro.nn.module import PyroParam
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
 
-from models.cvae import CVAE
+from models.base import FactorModel, own_parameters
 from models.observations import Batch, Observations
 from models.ratings.confidence_normal import gaussian_factors
 from pyro_cvae.errors import InputError
 
+N_NODES = 32
+"""Nodes of the quadrature over a site that is not real."""
+ITEM_SITES = ("v", "v_dagger")
 KINDS = ("point", "mean-field", "structured")
+
+
+class Guides(AutoGuideList):
+    """An ``AutoGuideList`` whose parameters are its own, whatever Pyro's settings are outside."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with own_parameters():
+            super().__init__(*args, **kwargs)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Draw the sites of all parts."""
+        with own_parameters():
+            return super().__call__(*args, **kwargs)
 
 
 class NormalRows(AutoGuide):
@@ -30,7 +49,7 @@ class NormalRows(AutoGuide):
     Shapes: ``loc``, ``scale`` (n_rows, n_factors). Of a minibatch only its rows are used.
     """
 
-    def __init__(self, model: CVAE, site: str, plate: str, loc: Tensor, scale: float) -> None:
+    def __init__(self, model: FactorModel, site: str, plate: str, loc: Tensor, scale: float) -> None:
         super().__init__(model)
         self.site, self.plate = site, plate
         self.loc = PyroParam(loc.clone(), constraints.real, 1)
@@ -47,8 +66,9 @@ class AmortizedContent(AutoGuide):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Draw z of the minibatch, with the model's factor lambda_r on its terms."""
-        loc, scale = self.model.encoder(batch.inputs)
-        with self._create_plates(batch)["items"], poutine.scale(scale=self.model.lambda_r):
+        item_prior = self.model.item_prior
+        loc, scale = item_prior.encode(batch.inputs)
+        with self._create_plates(batch)["items"], poutine.scale(scale=item_prior.lambda_r):
             return {"z": pyro.sample("z", dist.Normal(loc, scale).to_event(1))}
 
 
@@ -61,26 +81,26 @@ class StructuredItems(AutoGuide):
     Unlike plain mean field, the spread of v then contains what the content leaves open.
     """
 
-    def __init__(self, model: CVAE, users: NormalRows) -> None:
+    def __init__(self, model: FactorModel, users: NormalRows) -> None:
         super().__init__(model)
         self._users = (users,)  # a tuple, so that torch does not register the user's part twice
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Draw z and v of the minibatch."""
         model, users = self.model, self._users[0]
-        loc, scale = model.encoder(batch.inputs)
+        loc, scale = model.item_prior.encode(batch.inputs)
         with torch.no_grad():
             tril, shift = item_conditional(model, users.loc, users.scale.square(), batch)
         with self._create_plates(batch)["items"]:
-            with poutine.scale(scale=model.lambda_r):
+            with poutine.scale(scale=model.item_prior.lambda_r):
                 z = pyro.sample("z", dist.Normal(loc, scale).to_event(1))
-            around = model.prior_of_items(z)
-            mean = torch.cholesky_solve((shift + model.lambda_v * around)[..., None], tril).squeeze(-1)
+            prior = model.prior_of_items(z)
+            mean = torch.cholesky_solve((shift + prior.precision * prior.loc)[..., None], tril).squeeze(-1)
             v = pyro.sample("v", dist.MultivariateNormal(mean, precision_matrix=tril @ tril.mT))
         return {"z": z, "v": v}
 
 
-def item_conditional(model: CVAE, u: Tensor, u_var: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
+def item_conditional(model: FactorModel, u: Tensor, u_var: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cholesky factor of Lambda_j, and E[U] C_j R_j, of the conditional of v_j given z_j (paper, section 2.3).
 
     Shapes: (n_items, width, width) and (n_items, width).
@@ -97,7 +117,7 @@ def item_conditional(model: CVAE, u: Tensor, u_var: Tensor | None, batch: Batch)
 
 
 def make_guide(
-    model: CVAE, kind: str, observations: Observations, u_loc: Tensor, v_loc: Tensor, scale: float = 0.4
+    model: FactorModel, kind: str, observations: Observations, u_loc: Tensor, v_loc: Tensor, scale: float = 0.4
 ) -> AutoGuideList:
     """The guide of a kind, q(u) and the items' site started at the given means.
 
@@ -111,43 +131,62 @@ def make_guide(
     if kind == "structured" and not model.ratings.exact:
         problem = f"under the bound of {type(model.ratings).__name__} q(v|z) is not the best, which the guide relies on"
         raise InputError(problem, "use inference.coordinate --guide structured, or leave --guide out")
+    if kind == "structured" and not model.item_prior.latent:
+        raise InputError("the structured guide is q(v|z), and the model has no z", "leave --guide out")
     first = observations.batch(torch.arange(min(2, observations.n_items)))
-    guide = AutoGuideList(
+    guide = Guides(
         model,
         create_plates=lambda batch: [
             pyro.plate("users", model.n_users),
             pyro.plate("items", model.n_items, subsample=batch.items),
         ],
     )
-    site = model.item_site
+    site, sites_above = model.item_site, names_above(model)
+    if kind == "structured" and sites_above:
+        problem = f"the structured guide does not know the sites above u and v, {', '.join(sites_above)}"
+        raise InputError(problem, "use inference.coordinate --guide structured, or leave --guide out")
+    content = [AmortizedContent(model)] if model.item_prior.latent else []
     if kind == "point":
-        for name, value in (("u", u_loc), (site, v_loc)):
-            if name == site:
-                guide.append(AmortizedContent(model))
-            start = init_to_value(values={name: value[: 2 if name == site else None]})
-            guide.append(AutoDelta(poutine.block(model, expose=[name]), init_loc_fn=start))
+        parts = [_points(model, "u", u_loc, len(u_loc)), *content, _points(model, site, v_loc, 2)]
     else:
         users = NormalRows(model, "u", "users", u_loc, scale * prior_sd(model, "u"))
-        guide.append(users)
-        if kind == "structured":
-            guide.append(StructuredItems(model, users))
-        else:
-            guide.append(AmortizedContent(model))
-            guide.append(NormalRows(model, site, "items", v_loc, scale * prior_sd(model, site)))
+        items = [NormalRows(model, site, "items", v_loc, scale * prior_sd(model, site))]
+        parts = [users, StructuredItems(model, users)] if kind == "structured" else [users, *content, *items]
+    if sites_above:
+        automatic = AutoDelta if kind == "point" else AutoNormal
+        parts.append(automatic(poutine.block(model, expose=list(sites_above))))
+    for part in parts:
+        guide.append(part)
     guide(first)
     if kind == "point":  # the prototype ran on two items, repeated over the catalogue; now every row gets its own
+        points = next(part for part in guide if hasattr(part, site))
         with torch.no_grad():
-            getattr(guide[2], site).copy_(v_loc)
+            getattr(points, site).copy_(v_loc)
     return guide
 
 
-def prior_sd(model: CVAE, site: str) -> float:
+def _points(model: FactorModel, site: str, loc: Tensor, n_rows: int) -> AutoDelta:
+    """A point for every row of a site, of which the prototype's trace sees ``n_rows``."""
+    with own_parameters():
+        start = init_to_value(values={site: loc[:n_rows]})
+        return AutoDelta(poutine.block(model, expose=[site]), init_loc_fn=start)
+
+
+def names_above(model: FactorModel) -> tuple[str, ...]:
+    """Names of the sites above u and v that the story draws."""
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        trace = poutine.trace(model.above).get_trace()
+    return model.sites_above(trace)
+
+
+def prior_sd(model: FactorModel, site: str) -> float:
     """Prior standard deviation of each coordinate of "u", "v" (z integrated out) or "v_dagger"."""
-    variance = {"u": 1 / model.lambda_u, "v": 1 + 1 / model.lambda_v, "v_dagger": 1 / model.lambda_v}
+    content = 1 if model.item_prior.latent else 0
+    variance = {"u": 1 / model.lambda_u, "v": content + 1 / model.lambda_v, "v_dagger": 1 / model.lambda_v}
     return float(variance[site]) ** 0.5
 
 
-def moments_of(guide: AutoGuideList, model: CVAE) -> dict[str, tuple[Tensor, Tensor | None]]:
+def moments_of(guide: AutoGuideList, model: FactorModel) -> dict[str, tuple[Tensor, Tensor | None]]:
     """Means and variances of q(u) and of the items' site over all rows (variance ``None`` for points).
 
     Shapes: (n_users, n_factors) and (n_items, n_factors). A structured guide has no rows of items.
@@ -157,6 +196,26 @@ def moments_of(guide: AutoGuideList, model: CVAE) -> dict[str, tuple[Tensor, Ten
         if isinstance(part, NormalRows):
             found[part.site] = part.loc, part.scale.square()
         elif isinstance(part, AutoDelta):
-            name = "u" if hasattr(part, "u") else model.item_site
-            found[name] = getattr(part, name), None
+            found |= {name: (getattr(part, name), None) for name in ("u", model.item_site) if hasattr(part, name)}
+    return found
+
+
+def above_of(guide: AutoGuideList, model: FactorModel, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Means and standard deviations of the sites above u and v (``None`` for points), by name, each as the site is."""
+    found: dict[str, tuple[Tensor, Tensor | None]] = {}
+    if not (names := names_above(model)):
+        return found
+    with torch.no_grad(), torch.random.fork_rng(devices=()):
+        trace = poutine.trace(guide).get_trace(batch)
+    for name in names:
+        auxiliary = trace.nodes.get(f"{name}_unconstrained")
+        if auxiliary is None:
+            found[name] = trace.nodes[name]["value"], None
+            continue
+        transform = biject_to(trace.nodes[name]["fn"].support)
+        nodes = torch.as_tensor(np.stack(np.polynomial.hermite_e.hermegauss(N_NODES))).to(auxiliary["value"])
+        fn, weights = auxiliary["fn"], nodes[1] / nodes[1].sum()
+        values = torch.stack([transform(fn.mean + node * fn.variance.sqrt()) for node in nodes[0]], -1)
+        mean = (values * weights).sum(-1)
+        found[name] = mean, ((values - mean[..., None]).square() * weights).sum(-1).sqrt()
     return found

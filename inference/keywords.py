@@ -31,7 +31,7 @@ def options_of(method: str, preset: str | None, given: Mapping[str, Any]) -> Opt
     if rating is not None and not isinstance(rating, str):
         cls = rating if isinstance(rating, type) else type(rating)
         arguments = {} if isinstance(rating, type) else dict(rating.made_with)
-        name = path_of(RATING_NAMES, cls, RatingLikelihood, "rating")
+        name = path_of(RATING_NAMES, cls, RatingLikelihood, "rating likelihood")
         values |= {"rating_likelihood": name, "rating_likelihood_args": arguments}
     for name, value in values.items():
         if not name.endswith("_args"):

@@ -27,7 +27,7 @@ if __name__ == "__main__":  # before torch is imported, so that --help and a wro
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ from pyro import poutine
 from pyro.ops.integrator import velocity_verlet
 from torch import Tensor
 
+from inference.above import best_above, start_above
 from inference.base import Snapshot, StepInfo
 from inference.draws import Draws
 from inference.elbo import NamedELBO, total
@@ -42,8 +43,8 @@ from inference.half_steps import Cells, Rows, half_step
 from inference.networks import NetworkFit, NetworkState, adam, encode
 from inference.options import MCMCOptions, Options
 from inference.posterior import content_diagnostics
+from models.base import FactorModel
 from models.build import content_likelihood
-from models.cvae import CVAE
 from models.observations import Batch, Observations
 from pyro_cvae.errors import InputError
 
@@ -61,11 +62,13 @@ class State(NetworkState):
 
     ``log_step`` (n_chains, n_items) are the Hamiltonian steps' sizes; ``stored`` has u, v and z
     (n_chains, draws, n_rows, n_factors) and log_joint (n_chains, draws): the first ``n_stored`` draws of each.
+    ``above`` (n_chains, ...) are the sites above u and v, by name.
     """
 
     chains: dict[str, Tensor] = field(default_factory=dict)
     log_step: Tensor | None = None
     stored: dict[str, Tensor] = field(default_factory=dict)
+    above: dict[str, Tensor] = field(default_factory=dict)
     n_stored: int = 0
     n_sweeps: int = 0
 
@@ -77,10 +80,11 @@ class MCMC(NetworkFit[State]):
     without a normaliser, for more than ``max_memory`` GiB, and for a ratings likelihood without a Gaussian site.
     """
 
-    def __init__(self, make: Callable[[], CVAE], observations: Observations, options: Options) -> None:
+    def __init__(self, make: Callable[[], FactorModel], observations: Observations, options: Options) -> None:
         super().__init__(make, observations, options)
         name = options.model.content_likelihood
-        if content_likelihood(name, options.model.content_likelihood_args).pseudo:
+        has_content = len(observations.content) and observations.content.n_outputs
+        if has_content and content_likelihood(name, options.model.content_likelihood_args).pseudo:
             problem = f"{name} content has no normaliser, and so no posterior for inference.mcmc to draw from"
             raise InputError(problem, "use another --content-likelihood, or inference.coordinate or inference.svi")
         self._check_memory()
@@ -113,7 +117,7 @@ class MCMC(NetworkFit[State]):
         """Only stored draws count."""
         return state.n_stored > 0
 
-    def pretraining(self, model: CVAE) -> State:
+    def pretraining(self, model: FactorModel) -> State:
         """A guide of z alone and an optimiser of the networks."""
         if not (model.ratings.conjugate and model.ratings.exact and model.mean is None):
             raise model.ratings.refuse("inference.mcmc")
@@ -126,17 +130,36 @@ class MCMC(NetworkFit[State]):
         model, method = state.model, self._method
         self.start_ratings(model, found)
         loc, scale = encode(model, self.observations)
+        above = {name: value.expand(method.chains, *value.shape) for name, value in start_above(model).items()}
         z = loc + scale * torch.randn(method.chains, *loc.shape).to(loc)
-        v = z + model.lambda_v**-0.5 * torch.randn_like(z)
-        u = model.lambda_u**-0.5 * torch.randn(method.chains, model.n_users, model.n_factors).to(loc)
+        v = torch.stack([self._prior_of_items(model, z[c], above, c) for c in range(method.chains)])
+        v = v + model.lambda_v**-0.5 * torch.randn_like(z)
+        noise = torch.randn(method.chains, model.n_users, model.n_factors).to(loc)
+        u = torch.stack([self._prior_of_users(model, above, c) for c in range(method.chains)])
+        u = u + model.lambda_u**-0.5 * noise
         chains = {"u": u, "v": v, "z": z}
         log_step = torch.full(z.shape[:2], self._longest_step).to(loc)
         stored = {name: draw.new_empty(method.chains, method.draws, *draw.shape[1:]) for name, draw in chains.items()}
         stored["log_joint"] = torch.empty(method.chains, method.draws, dtype=torch.float64, device=loc.device)
         optimizer = adam(model, self.joint_rate)
-        begun = State(model, state.guide, optimizer, state.epoch, True, chains, log_step, stored)
+        stored |= {
+            name: value.new_empty(method.chains, method.draws, *value.shape[1:]) for name, value in above.items()
+        }
+        above = {name: value.clone() for name, value in above.items()}
+        begun = State(model, state.guide, optimizer, state.epoch, True, chains, log_step, stored, above=above)
         self._prepare(begun)
         return begun
+
+    @staticmethod
+    def _prior_of_users(model: FactorModel, above: dict[str, Tensor], chain: int) -> Tensor:
+        """Prior means of u in a chain, (n_users, n_factors)."""
+        prior = model.prior_of_users({name: value[chain] for name, value in above.items()})
+        return prior.loc.expand(model.n_users, -1)
+
+    @staticmethod
+    def _prior_of_items(model: FactorModel, z: Tensor, above: dict[str, Tensor], chain: int) -> Tensor:
+        """Prior means of v in a chain, (n_items, n_factors)."""
+        return model.prior_of_items(z, {name: value[chain] for name, value in above.items()}).loc
 
     @property
     def _longest_step(self) -> float:
@@ -149,8 +172,9 @@ class MCMC(NetworkFit[State]):
         self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
         items = torch.arange(self.observations.n_items, device=self.observations.content.device)
         self.catalogue = self.observations.batch(items)
-        self.copies = copies(self.catalogue, self._method.chains)
-        self.content_precision = encode(state.model, self.observations)[1].square().reciprocal()
+        if state.model.item_prior.latent:
+            self.copies = copies(self.catalogue, self._method.chains)
+            self.content_precision = encode(state.model, self.observations)[1].square().reciprocal()
 
     def terms(self, elbo: NamedELBO, state: State, batch: Batch) -> dict[str, Tensor]:
         """The content's parts: the networks are trained on nothing else."""
@@ -170,12 +194,14 @@ class MCMC(NetworkFit[State]):
         terms = self._log_joint(state)
         log_joint = torch.stack(list(terms.values())).sum(0)
         if phase == "draws":
-            for name, draw in (state.chains | {"log_joint": log_joint}).items():
+            for name, draw in (state.chains | state.above | {"log_joint": log_joint}).items():
                 state.stored[name][:, state.n_stored] = draw
             state.n_stored += 1
         state.model.train()
         means = {name: float(value.mean()) for name, value in terms.items()}
-        found = {"acceptance": float(acceptance.mean()), "least_acceptance": float(acceptance.min())}
+        found = {}
+        if state.model.item_prior.latent:
+            found = {"acceptance": float(acceptance.mean()), "least_acceptance": float(acceptance.min())}
         return StepInfo(phase, float(log_joint.mean()), means, found)
 
     def _warming(self, state: State) -> bool:
@@ -184,31 +210,50 @@ class MCMC(NetworkFit[State]):
     @torch.no_grad()
     def sweep(self, state: State) -> Tensor:
         """U given V, then Z and V given U, of every chain; acceptance of each item's Hamiltonian step, as log_step."""
-        model, chains, b = state.model, state.chains, state.model.ratings.background
-        users, items = self.user_cells, self.item_cells
-        given_u = []
+        model, chains = state.model, state.chains
+        users, items, b = self.user_cells, self.item_cells, model.ratings.background
+        given_u, shifts = [], []
         for chain in range(len(chains["u"])):
-            rows = half_step(users, Rows(chains["v"][chain]), items.observed, b, model.lambda_u, family="full").rows
+            of_users = model.prior_of_users({name: value[chain] for name, value in state.above.items()})
+            own = of_users.precision, of_users.rows(model.n_users)
+            rows = half_step(users, Rows(chains["v"][chain]), items.observed, b, *own, family="full").rows
             chains["u"][chain] = draw_rows(rows)
             rows = half_step(items, Rows(chains["u"][chain]), users.observed, b, model.lambda_v, family="full").rows
             given_u.append(rows)
+            nothing = torch.zeros_like(chains["v"][chain])
+            shifts.append(self._prior_of_items(model, nothing, state.above, chain))
         covariance = torch.stack([rows.covariance[rows.block] for rows in given_u])  # type: ignore[index]
-        loc = torch.stack([rows.loc for rows in given_u])
-        acceptance = self._draw_content(state, loc, covariance)
+        loc, shift = torch.stack([rows.loc for rows in given_u]), torch.stack(shifts)
+        if bool(shift.any()):  # v around z + shift: what q(v) is at z = 0
+            loc = loc + model.lambda_v * (covariance @ shift[..., None]).squeeze(-1)
+        acceptance = torch.ones_like(chains["z"][..., 0])
+        if model.item_prior.latent:
+            acceptance = self._draw_content(state, loc, covariance, shift)
         slope = model.lambda_v * (covariance @ chains["z"][..., None]).squeeze(-1)
         for chain, rows in enumerate(given_u):
-            chains["v"][chain] = draw_rows(rows) + slope[chain]
+            chains["v"][chain] = draw_rows(replace(rows, loc=loc[chain])) + slope[chain]
+            if state.above:
+                self._draw_above(state, chain)
         state.n_sweeps += 1
         return acceptance
 
-    def _draw_content(self, state: State, loc: Tensor, covariance: Tensor) -> Tensor:
+    def _draw_above(self, state: State, chain: int) -> None:
+        """The sites above u and v given them, in closed form."""
+        values = {name: value[chain] for name, value in state.above.items()}
+        best = best_above(state.model, values, *(state.chains[name][chain] for name in "uvz"))
+        for name, value in best.draw().items():
+            state.above[name][chain] = value
+
+    def _draw_content(self, state: State, loc: Tensor, covariance: Tensor, shift: Tensor) -> Tensor:
         """A Hamiltonian step of z with v integrated out; before the first stored draw its sizes are adapted.
 
-        Shapes: ``loc`` (n_chains, n_items, n_factors) and ``covariance`` of v_j given z_j = 0 and U.
+        Shapes: ``loc`` (n_chains, n_items, n_factors) and ``covariance`` of v_j given z_j = 0 and U, where the prior
+        mean of v_j is ``shift``.
         """
         model, z = state.model, state.chains["z"]
         assert state.log_step is not None
         pull, quadratic = coupling(loc.flatten(0, 1), covariance.flatten(0, 1), model.lambda_v)
+        pull = pull - model.lambda_v * shift.flatten(0, 1)
         own = quadratic.diagonal(dim1=-2, dim2=-1).view_as(z)
         scale = (self.content_precision + own).rsqrt().flatten(0, 1)
         jitter = 0.8 + 0.4 * torch.rand_like(state.log_step)
@@ -229,11 +274,18 @@ class MCMC(NetworkFit[State]):
     @torch.no_grad()
     def _log_joint(self, state: State) -> dict[str, Tensor]:
         """Log p(R|U,V), p(X|Z), p(U), p(V|Z) and p(Z) of every chain in nats and float64, (n_chains,) each."""
-        found = [
-            {name: part.double().sum() for name, part in log_densities(state.model, self.catalogue, u, v, z).items()}
-            for u, v, z in zip(*state.chains.values(), strict=True)
+        n_chains = len(state.chains["u"])
+        values = [
+            {name: value[chain] for name, value in (state.chains | state.above).items()} for chain in range(n_chains)
         ]
-        parts: Any = {SITES[name]: torch.stack([chain[name] for chain in found]) for name in found[0]}
+        found = [
+            {name: part.double().sum() for name, part in log_densities(state.model, self.catalogue, given).items()}
+            for given in values
+        ]
+        parts: Any = {}
+        for name in found[0]:
+            label = SITES.get(name, "log_p_above")
+            parts[label] = parts.get(label, 0.0) + torch.stack([chain[name] for chain in found])
         own: Any = self.scale.terms(parts, state.model, self.observations.columns)
         return dict(own)
 
@@ -245,10 +297,13 @@ class MCMC(NetworkFit[State]):
         parts = {name: draws[:, : state.n_stored] for name, draws in state.stored.items()}
         if not state.n_stored:
             log_joint = torch.stack(list(self._log_joint(state).values())).sum(0)
-            parts = {name: draw[:, None] for name, draw in (state.chains | {"log_joint": log_joint}).items()}
+            now = state.chains | state.above | {"log_joint": log_joint}
+            parts = {name: draw[:, None] for name, draw in now.items()}
         n_chains = len(parts["u"])
         flat = {name: draws.flatten(0, 1).detach().cpu().clone() for name, draws in parts.items()}
-        drawn = Draws.of(flat["u"], flat["v"], flat["z"], flat["log_joint"], n_chains, state.model.lambda_v)
+        z = flat["z"] if state.model.has_content else None
+        above = {f"{name}_draws": flat[name] for name in state.above}
+        drawn = Draws.of(flat["u"], flat["v"], z, flat["log_joint"], n_chains, state.model.lambda_v, above)
         return self.scale.posterior(drawn)  # type: ignore[return-value]
 
     def snapshot(self, state: State) -> Snapshot:
@@ -256,7 +311,8 @@ class MCMC(NetworkFit[State]):
         tensors, meta = super().snapshot(state)
         if state.joint:
             assert state.log_step is not None
-            tensors |= {f"chains.{name}": draw for name, draw in state.chains.items()} | {"log_step": state.log_step}
+            tensors |= {f"chains.{name}": draw for name, draw in (state.chains | state.above).items()}
+            tensors["log_step"] = state.log_step
             made = {name: draws[:, : state.n_stored].contiguous() for name, draws in state.stored.items()}
             tensors |= {f"stored.{name}": draws for name, draws in made.items()}
         return tensors, meta | {"n_stored": state.n_stored, "n_sweeps": state.n_sweeps}
@@ -268,7 +324,7 @@ class MCMC(NetworkFit[State]):
         state.n_stored, state.n_sweeps = meta["n_stored"], meta["n_sweeps"]
         if state.joint:
             state.log_step = tensors["log_step"].clone()
-            for name, draw in state.chains.items():
+            for name, draw in (state.chains | state.above).items():
                 draw.copy_(tensors[f"chains.{name}"])
             for name, draws in state.stored.items():
                 draws[:, : state.n_stored] = tensors[f"stored.{name}"]
@@ -294,18 +350,24 @@ def coupling(loc: Tensor, covariance: Tensor, lambda_v: float) -> tuple[Tensor, 
     return lambda_v * loc, lambda_v * (eye - lambda_v * covariance)
 
 
-def content_log_density(model: CVAE, z: Tensor, batch: Batch) -> Tensor:
+def content_log_density(model: FactorModel, z: Tensor, batch: Batch) -> Tensor:
     """Log p(z_j) + log p(x_j | z_j) of the Pyro program's items in nats, (n_items,)."""
     trace = poutine.trace(poutine.condition(model.content_only, data={"z": z})).get_trace(batch)
     trace.compute_log_prob(lambda name, site: name in ("z", "x"))
     return trace.nodes["z"]["unscaled_log_prob"] + trace.nodes["x"]["unscaled_log_prob"]
 
 
-def log_densities(model: CVAE, batch: Batch, u: Tensor, v: Tensor, z: Tensor) -> dict[str, Tensor]:
-    """Log densities of the Pyro program's sites R, x, u, v and z in nats, a row each, (n_users,) or (n_items,)."""
-    trace = poutine.trace(poutine.condition(model, data={"u": u, "v": v, "z": z})).get_trace(batch)
-    trace.compute_log_prob(lambda name, site: name in SITES)
-    return {name: trace.nodes[name]["unscaled_log_prob"] for name in SITES}
+def log_densities(model: FactorModel, batch: Batch, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Log densities of the Pyro program's sites in nats, a row each, with the latent ones ``given``.
+
+    Of u (n_users,), of v, z, R and x (n_items,), of a site above u and v its own batch shape.
+    """
+    with model.sparse():
+        trace = poutine.trace(poutine.condition(model, data=given)).get_trace(batch)
+        names = [name for name in (*SITES, *model.sites_above(poutine.trace(model.above).get_trace()))]
+        names = [name for name in names if name in trace.nodes]
+        trace.compute_log_prob(lambda name, site: name in names)
+    return {name: trace.nodes[name]["unscaled_log_prob"] for name in names}
 
 
 def copies(batch: Batch, n: int) -> Batch:

@@ -13,29 +13,29 @@ from typing import Any, TypeVar
 
 import pyro
 import torch
-from pyro.infer.autoguide import AutoGuideList
 from torch import Tensor, nn
 
 from inference.base import Inference, Snapshot
 from inference.elbo import NamedELBO
-from inference.guides import AmortizedContent
+from inference.guides import AmortizedContent, Guides
 from inference.options import Options
 from inference.precisions import start_precisions
 from inference.standard_scale import StandardScale, move
+from models.base import FactorModel
 from models.build import rating_likelihood
-from models.cvae import CVAE
 from models.observations import Batch, Observations
 from models.rows import DenseRows, PartRows, SparseRows, TokenRows
 from models.starting import start_alive
 from models.state import fill, kept
+from models.story import check_story
 
 
 @dataclass
 class NetworkState:
     """All that the next epoch depends on, but the random state."""
 
-    model: CVAE
-    guide: AutoGuideList
+    model: FactorModel
+    guide: Guides
     optimizer: torch.optim.Optimizer
     epoch: int
     joint: bool
@@ -54,12 +54,12 @@ class NetworkFit(Inference[State]):
     model after :meth:`finish`.
     """
 
-    def __init__(self, make: Callable[[], CVAE], observations: Observations, options: Options) -> None:
+    def __init__(self, make: Callable[[], FactorModel], observations: Observations, options: Options) -> None:
         self.make, self.options = make, options
         dtype, device = getattr(torch, options.fit.dtype), options.fit.device
         rating = rating_likelihood(options.model)
         self.scale = StandardScale()
-        if rating.standardised:
+        if rating.standardised and self._probe().has_standard_priors():
             self.scale = StandardScale.of(observations.columns, options.model.biases == "on")
             observations = replace(observations, columns=self.scale.columns(observations.columns))
         self.observations = observations.to(device, dtype)
@@ -78,19 +78,26 @@ class NetworkFit(Inference[State]):
     def init(self) -> State:
         """Networks started from the data, layer by layer; nothing is known of ratings yet."""
         state = self.pretraining(self._model())
-        start_alive(state.model, self.observations, self.options.fit.start)
+        check_story(state.model, self.observations)
+        if state.model.item_prior.trained:
+            start_alive(state.model, self.observations, self.options.fit.start)
         return state if self.options.fit.pretrain_epochs else self.joint(state)
 
-    def _model(self) -> CVAE:
+    def _probe(self) -> FactorModel:
+        """A model to ask, whose making takes no random number of the fit's."""
+        with torch.random.fork_rng(devices=()):
+            return self.make()
+
+    def _model(self) -> FactorModel:
         """A new model on the standard scale."""
         return self.scale.standard(self.make().to(self.options.fit.device))
 
-    def finish(self, state: State) -> CVAE:
+    def finish(self, state: State) -> FactorModel:
         """The model in the ratings' own units, after the last step."""
         return self.scale.own(state.model)
 
     @torch.no_grad()
-    def start_ratings(self, model: CVAE, found: dict[str, float] | None) -> None:
+    def start_ratings(self, model: FactorModel, found: dict[str, float] | None) -> None:
         """Precisions that are not given, or those ``found`` before; the items' mean bias at that of the ratings.
 
         What points say nothing of is held.
@@ -106,7 +113,7 @@ class NetworkFit(Inference[State]):
             model.ratings.hold()
 
     @abstractmethod
-    def pretraining(self, model: CVAE) -> State:
+    def pretraining(self, model: FactorModel) -> State:
         """The state before the first epoch on the content alone."""
 
     @abstractmethod
@@ -124,10 +131,12 @@ class NetworkFit(Inference[State]):
         """Only joint training knows ratings."""
         return state.joint
 
-    def content_guide(self, model: CVAE) -> AutoGuideList:
-        """A guide of z alone."""
+    def content_guide(self, model: FactorModel) -> Guides:
+        """A guide of z alone, empty for a model without one."""
         plates = lambda batch: [pyro.plate("items", model.n_items, subsample=batch.items)]  # noqa: E731
-        guide = AutoGuideList(model.content_only, create_plates=plates)
+        guide = Guides(model.content_only, create_plates=plates)
+        if not model.item_prior.latent:
+            return guide
         guide.append(AmortizedContent(model))
         guide(self.observations.batch(torch.arange(min(2, model.n_items))))  # its first call draws more than others
         return guide
@@ -138,7 +147,7 @@ class NetworkFit(Inference[State]):
         The gradient of log p(theta) is Adam's weight decay, which costs nothing; its value is that at the end.
         """
         model, elbo, sums = state.model, NamedELBO(), dict[str, float]()
-        model.prior_by_decay = True
+        model.item_prior.prior_by_decay = True
         batches = list(self.observations.partition(self.batch_size))
         for index, batch in enumerate(batches):
             elbo.kl_weight = self._anneal(state, index / len(batches))
@@ -147,9 +156,9 @@ class NetworkFit(Inference[State]):
             (-elbo.objective(terms) / self.observations.n_items).backward()
             state.optimizer.step()
             _add(sums, terms, len(batch.items) / self.observations.n_items)
-        model.prior_by_decay = False
+        model.item_prior.prior_by_decay = False
         with torch.no_grad():
-            _add(sums, {"weights": model.log_prior_weights(), "penalty": model.encoder_penalty()}, 1.0)
+            _add(sums, model.item_prior.weight_terms(), 1.0)
         state.epoch += 1
         return sums, elbo.kl_weight
 
@@ -245,18 +254,24 @@ def drop_parts(inputs: PartRows, rate: float) -> PartRows:
 
 
 def adam(
-    model: CVAE, learning_rate: float, others: dict[float, list[nn.Parameter]] | None = None
+    model: FactorModel, learning_rate: float, others: dict[float, list[nn.Parameter]] | None = None
 ) -> torch.optim.Optimizer:
     """Adam over the model, with the prior of the networks' weights as decay, and ``others`` by the size of their steps.
 
     The loss is per item, hence so is the decay, lambda_w / n_items. A likelihood's own parameters have none.
     """
-    networks = list(nn.ModuleList([model.encoder, model.decoder]).parameters())
+    item_prior: Any = model.item_prior
+    networks = list(nn.ModuleList([item_prior.encoder, item_prior.decoder]).parameters()) if item_prior.trained else []
     own = {id(parameter) for parameter in [*networks, *(p for part in (others or {}).values() for p in part)]}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in own]
-    groups = [{"params": networks, "lr": learning_rate, "weight_decay": model.lambda_w / model.n_items}]
+    groups: list[dict[str, Any]] = []
+    if networks:
+        decay = item_prior.lambda_w / model.n_items
+        groups = [{"params": networks, "lr": learning_rate, "weight_decay": decay}]
     groups += [{"params": rest, "lr": learning_rate}] if rest else []
     groups += [{"params": part, "lr": step} for step, part in (others or {}).items()]
+    if not groups:  # closed forms of a model without networks: nothing is left for an optimiser
+        groups = [{"params": [nn.Parameter(torch.zeros(0))], "lr": 0.0}]
     return torch.optim.Adam([group | {"full_lr": group["lr"]} for group in groups], fused=True)
 
 
@@ -270,8 +285,8 @@ def _both(state: NetworkState) -> nn.Module:
 
 
 @torch.no_grad()
-def encode(model: CVAE, observations: Observations, block: int = 4096) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of q(z_j | x_j) of all items, (n_items, n_factors)."""
+def encode(model: FactorModel, observations: Observations, block: int = 4096) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of q(m_j) of all items, of a CVAE those of q(z_j | x_j), (n_items, n_factors)."""
     rows = torch.arange(observations.n_items, device=observations.content.device)
-    parts = [model.encoder(observations.inputs.select(part)) for part in rows.split(block)]
+    parts = [model.item_prior.encode(observations.inputs.select(part)) for part in rows.split(block)]
     return torch.cat([loc for loc, _ in parts]), torch.cat([scale for _, scale in parts])

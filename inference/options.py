@@ -15,6 +15,7 @@ from typing import Any
 from inference.bounds import check_all
 from inference.compatibility import AUTO, check_content, check_kinds, check_normalised, choose
 from inference.rating_facts import RATINGS, RatingFacts
+from models.catalogue import MODELS
 from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
@@ -119,6 +120,9 @@ class ModelOptions:
     """What is believed: the generative story and its networks.
 
     Parameters:
+        model: The story: cvae (items around their contents), pmf (ratings alone, no content is read), or the path of a
+            class.
+        model_args: Arguments of that class.
         factors: Number of latent factors K.
         content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, categorical, poisson,
             negative-binomial, normal, tokens, product (of several contents), the path of a class, or auto: what suits
@@ -150,6 +154,8 @@ class ModelOptions:
         parametrization: Draw v around z (centred, the paper's) or v_dagger around 0 (non-centred).
     """
 
+    model: str = "cvae"
+    model_args: dict[str, Any] = field(default_factory=dict)
     factors: int = 50
     content_likelihood: str = "multinomial"
     content_likelihood_args: dict[str, Any] = field(default_factory=dict)
@@ -176,6 +182,8 @@ class ModelOptions:
     parametrization: str = "centred"
 
     def __post_init__(self) -> None:
+        if not {".", ":"} & set(self.model):
+            _choice("model", self.model, (*MODELS, "the path of a class"))
         _check(self.factors >= 1, "factors", self.factors, "at least 1")
         _check(
             len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden), "hidden", self.hidden, "widths above 0"
@@ -196,6 +204,11 @@ class ModelOptions:
         _check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
         _choice("unrated", self.unrated, ("masked", "zeros"))
         _choice("parametrization", self.parametrization, ("centred", "non-centred"))
+
+    @property
+    def has_content(self) -> bool | None:
+        """Whether the model reads the items' contents; ``None`` of a class of one's own, before it is imported."""
+        return MODELS[self.model].has_content if self.model in MODELS else None
 
     @property
     def rating_facts(self) -> RatingFacts:
@@ -386,8 +399,11 @@ class Options:
     def __post_init__(self) -> None:
         check_all((self.data, self.model, self.fit, self.method, self.run))
         model = self.model
-        likelihood = model.content_likelihood, model.content_likelihood_args
-        check_content(*likelihood, model.content, model.network, self.fit.start)
+        if model.has_content is not False:
+            likelihood = model.content_likelihood, model.content_likelihood_args
+            check_content(*likelihood, model.content, model.network, self.fit.start)
+        else:
+            self._without_content()
         centred = self.model.parametrization == "centred"
         if self.fit.learning_rate is None:
             rate = 0.0 if self.model.rating_facts.explicit else 0.003
@@ -397,7 +413,7 @@ class Options:
             meant = "stars" if self.model.rating_facts.explicit else "clicks"
             object.__setattr__(self, "data", replace(self.data, ratings=meant))
         _check(centred or self.fit.guide != "structured", "guide", self.fit.guide, "mean-field when non-centred")
-        wide = self.fit.start != "svd" or min(self.model.hidden) >= self.model.factors
+        wide = self.fit.start != "svd" or model.has_content is False or min(self.model.hidden) >= self.model.factors
         _check(wide, "start", "svd", f"whitened where a layer is narrower than the {self.model.factors} factors")
         if isinstance(self.method, CoordinateOptions):
             bayes, structured = self.fit.mode == "bayes", self.fit.guide == "structured"
@@ -428,10 +444,30 @@ class Options:
             must = ", ".join(exact) + " in inference.mcmc; bounds run in inference.coordinate, all in inference.svi"
             _check(own.conjugate and own.exact, flag, name, must)
             _check(self.model.biases == "off", "biases", "on", "off in inference.mcmc; others know them")
-            check_normalised(self.model.content_likelihood, self.model.content_likelihood_args)
+            if self.model.has_content is not False:
+                check_normalised(self.model.content_likelihood, self.model.content_likelihood_args)
         else:
             must = ", ".join(exact) + " with --guide structured in inference.svi"
             _check(not structured or (own.conjugate and own.exact), flag, name, must)
+
+    def _without_content(self) -> None:
+        """Nothing is pre-trained, and there is no q(v|z); InputError where one of these was asked for."""
+        name = self.model.model
+        _check(
+            self.fit.guide != "structured", "guide", self.fit.guide, f"mean-field with --model {name}, which has no z"
+        )
+        contents = f"left out with --model {name}, which reads no content"
+        _check(not self.data.contents, "contents", self.data.contents, contents)
+        _check(not self.model.content, "content", self.model.content, contents)
+        object.__setattr__(self, "fit", replace(self.fit, pretrain_epochs=0, kl_warmup=None, learning_rate=0.0))
+
+    def for_model(self, has_content: bool) -> Options:
+        """The same once it is known whether the model, a class of one's own, reads contents."""
+        if self.model.has_content is not None or has_content:
+            return self
+        changed = replace(self)
+        changed._without_content()
+        return changed
 
     def for_contents(self, contents: dict[str, Any]) -> Options:
         """The same with the likelihood that ``auto`` stands for in a data set of these contents.
@@ -439,6 +475,13 @@ class Options:
         Raises InputError unless likelihood and network are for the contents that there are.
         """
         model = self.model
+        if model.has_content is False or (model.has_content is None and self.fit.pretrain_epochs == 0):
+            return self
+        if not contents and model.has_content is None:
+            return self  # a class of one's own may read none
+        if not contents:
+            problem = f"the data have no content of the items, which --model {model.model} is of"
+            raise InputError(problem, "add --items FILE, a table with columns item and text, or take --model pmf")
         if model.content_likelihood == AUTO:
             likelihood, arguments = choose(contents, model.content_likelihood_args, model.content)
             model = replace(model, content_likelihood=likelihood, content_likelihood_args=arguments)

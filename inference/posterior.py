@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch.nn import functional as F
 from inference.estimates import check_draws
 from pyro_cvae.errors import InputError
 
+ABOVE = "above."
+"""How the names of stored tensors of the sites above u and v begin."""
 PAIRS_AT_ONCE = 8192
 COVARIANCES_AT_ONCE = 2**22
 FLOATS_AT_ONCE = 2**25
@@ -33,6 +35,9 @@ class Posterior:
     With biases the rows of u and v have two coordinates more than those of z, so that a score is u.v as ever:
     u = (u, b / kappa_u, kappa_v) and v = (v, kappa_u, c / kappa_v), see :mod:`models.cvae`. What kappa_u and kappa_v
     stand for has no variance. ``v_pad`` (2,) is what an item of which nothing but z is known has there.
+
+    Where the model reads no content (``has_content`` false) z is 0, known for certain, and is not stored. ``above`` are
+    the model's sites above u and v: ``name_loc`` and, unless points, ``name_scale``, each of the site's own shape.
     """
 
     kind: str
@@ -49,6 +54,8 @@ class Posterior:
     lambda_v: float = 1.0
     parametrization: str = "centred"
     v_pad: Tensor | None = None
+    has_content: bool = True
+    above: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def n_factors(self) -> int:
@@ -232,17 +239,39 @@ class Posterior:
     def tensors(self) -> dict[str, Tensor]:
         """Everything to be saved, by name; users' tensors start with ``u_``."""
         moments = ("loc", "scale", "covariance", "block")
-        names = [f"{side}_{moment}" for side in "uvz" for moment in moments]
+        names = [f"{side}_{moment}" for side in ("uvz" if self.has_content else "uv") for moment in moments]
         found = {name: getattr(self, name, None) for name in names}
         found["v_pad"] = self.v_pad
         lambda_v = torch.tensor(self.lambda_v, dtype=torch.float64)
-        return {name: tensor for name, tensor in found.items() if tensor is not None} | {"lambda_v": lambda_v}
+        above = {f"{ABOVE}{name}": tensor for name, tensor in self.above.items()}
+        return {name: tensor for name, tensor in found.items() if tensor is not None} | {"lambda_v": lambda_v} | above
 
     @classmethod
     def from_tensors(cls, kind: str, tensors: dict[str, Tensor], parametrization: str = "centred") -> Posterior:
         """The inverse of :meth:`tensors`; other names are left alone."""
         own: dict[str, Any] = {name: value for name, value in tensors.items() if name in cls.__dataclass_fields__}
-        return cls(kind, **own | {"lambda_v": float(tensors["lambda_v"])}, parametrization=parametrization)
+        if "z_loc" not in tensors:
+            width = own["v_loc"].shape[1] - (0 if "v_pad" not in own else 2)
+            own |= dict.fromkeys(("z_loc", "z_scale"), no_content(len(own["v_loc"]), width, own["v_loc"]))
+            own["has_content"] = False
+        own |= {"lambda_v": float(tensors["lambda_v"]), "above": above_in(tensors)}
+        return cls(kind, **own, parametrization=parametrization)
+
+
+def no_content(n_items: int, n_factors: int, like: Tensor) -> Tensor:
+    """The z of a model that reads no content, (n_items, n_factors): zeros that take no room."""
+    return like.new_zeros(1, 1).expand(n_items, n_factors)
+
+
+def above_in(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of stored tensors those of the sites above u and v."""
+    return {name.removeprefix(ABOVE): tensor for name, tensor in tensors.items() if name.startswith(ABOVE)}
+
+
+def flat_above(sites: dict[str, tuple[Tensor, Tensor | None]]) -> dict[str, Tensor]:
+    """Means and standard deviations of sites (``None`` for points) as a posterior holds them."""
+    found = {f"{name}_loc": loc for name, (loc, _) in sites.items()}
+    return found | {f"{name}_scale": scale for name, (_, scale) in sites.items() if scale is not None}
 
 
 def _tril(covariance: Tensor) -> Tensor:

@@ -27,11 +27,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.half_steps import Cells, Rows
+from inference.above import start_above
+from inference.half_steps import Cells
 from inference.options import Options
-from inference.sides import update_items, update_users
+from inference.sides import start_of_items, update_items, update_users
 from inference.standard_scale import move, rated
-from models.cvae import CVAE
+from models.base import FactorModel
 from models.observations import RatingColumns
 
 SHORTEST = 0.01
@@ -66,7 +67,7 @@ def content_length(z_loc: Tensor) -> float:
 
 
 @torch.no_grad()
-def start_precisions(model: CVAE, columns: RatingColumns, z_loc: Tensor, options: Options, seed: int) -> None:
+def start_precisions(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: Options, seed: int) -> None:
     """Set lambda_u, lambda_v, lambda_b and a noise that were not given; see the module's docstring.
 
     Shapes: ``z_loc`` (n_items, n_factors), the content means when the ratings are first seen.
@@ -84,10 +85,15 @@ def start_precisions(model: CVAE, columns: RatingColumns, z_loc: Tensor, options
 
 
 def _set(
-    model: CVAE, columns: RatingColumns, z_loc: Tensor, free: Sequence[str], shrinkage: Sequence[float], penalty: float
+    model: FactorModel,
+    columns: RatingColumns,
+    z_loc: Tensor,
+    free: Sequence[str],
+    shrinkage: Sequence[float],
+    penalty: float,
 ) -> None:
     """Precisions from shrinkages and from ``penalty``, that of the biases in units of the noise's."""
-    length = content_length(z_loc)
+    length = content_length(z_loc) if model.item_prior.latent else 1.0  # without contents any length is the same model
     noise, square = model.ratings.units(columns)
     found = {"lambda_u": model.lambda_u, "lambda_v": model.lambda_v, "lambda_b": model.lambda_b}
     relative = (shrinkage[0] * noise * length**2, shrinkage[1] * noise * square / length**2, penalty * noise)
@@ -96,7 +102,7 @@ def _set(
 
 
 def _start_stars(
-    model: CVAE,
+    model: FactorModel,
     columns: RatingColumns,
     z_loc: Tensor,
     free: Sequence[str],
@@ -161,20 +167,23 @@ def _some_users(columns: RatingColumns, there: Tensor, rng: np.random.Generator)
 
 
 def squared_errors(
-    model: CVAE, columns: RatingColumns, z_loc: Tensor, seen: Tensor, aside: Tensor, family: str
+    model: FactorModel, columns: RatingColumns, z_loc: Tensor, seen: Tensor, aside: Tensor, family: str
 ) -> Tensor:
     """Squared errors of the cells ``aside`` after sweeps over those ``seen``, 0 elsewhere, (n_stored,) each."""
     known = rated(columns, seen)
     site = model.ratings.site(known)
     item_cells, user_cells = Cells.of_items(known, site), Cells.of_users(known, site)
-    items = Rows(model.prior_of_items(z_loc))
+    above = start_above(model)
+    prior = model.prior_of_items(z_loc, above)
+    items = start_of_items(model, prior)
     users = items
     for _ in range(SWEEPS):
-        users = update_users(model, site, user_cells, items, item_cells.observed, family).rows
-        items = update_items(model, site, item_cells, users, user_cells.observed, z_loc, None, family).rows
+        users = update_users(model, site, user_cells, items, item_cells.observed, family, above).rows
+        items = update_items(model, site, item_cells, users, user_cells.observed, prior, None, family).rows
         if model.mean is not None:
             model.mean.fill_(model.kappa_v * float(items.loc[item_cells.observed, -1].double().mean()))
-            items.loc[~item_cells.observed] = model.prior_of_items(z_loc)[~item_cells.observed]
+            prior = model.prior_of_items(z_loc, above)
+            items.loc[~item_cells.observed] = prior.loc[~item_cells.observed]
     u, v = model.of_users(users.loc)[columns.users[aside]], model.of_items(items.loc)[columns.items[aside]]
     found = torch.zeros(len(seen), dtype=torch.float64, device=seen.device)
     found[aside] = (columns.ratings[aside] - (u * v).sum(-1)).double().square()

@@ -8,36 +8,45 @@ import torch
 from torch import Tensor
 
 from inference.half_steps import Cells, HalfStep, Offset, Rows, half_step
-from models.cvae import CVAE
+from models.base import FactorModel
 from models.observations import RatingColumns
+from models.priors import NOTHING, Above, NormalPrior
 from models.ratings import GaussianSite, Moments
 
 FLOATS_AT_ONCE = 2**24
 
 
-def update_users(model: CVAE, site: GaussianSite, cells: Cells, items: Rows, observed: Tensor, family: str) -> HalfStep:
+def update_users(
+    model: FactorModel,
+    site: GaussianSite,
+    cells: Cells,
+    items: Rows,
+    observed: Tensor,
+    family: str,
+    above: Above = NOTHING,
+) -> HalfStep:
     """q(U) given q(V); ``observed`` (n_items,) are the items that have a column. Widths are those of the model."""
     rows, offset = _design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)
-    zero = site.zero_precision
+    zero, prior = site.zero_precision, model.prior_of_users(above)
     shared = {"by_row": zero} if isinstance(zero, Tensor) else {}
     b = 1.0 if isinstance(zero, Tensor) else zero
     more = {"offset": offset, "zero_shift": site.zero_shift, **shared}
-    return half_step(cells, rows, observed, b, model.lambda_u, family=family, **more)  # type: ignore[arg-type]
+    return half_step(cells, rows, observed, b, prior.precision, prior.rows(len(cells)), family=family, **more)  # type: ignore
 
 
 def update_items(
-    model: CVAE,
+    model: FactorModel,
     site: GaussianSite,
     cells: Cells,
     users: Rows,
     observed: Tensor,
-    z_loc: Tensor,
+    prior: NormalPrior,
     spread: Tensor | None,
     family: str,
 ) -> HalfStep:
-    """q(V) given q(U) and the means of q(Z), and variances ``spread`` where q(v|z) is structured.
+    """q(V) given q(U) and the ``prior`` of v, and variances ``spread`` of its mean where q(v|z) is structured.
 
-    Shapes: ``observed`` (n_users,); ``z_loc``, ``spread`` (n_items, n_factors).
+    Shapes: ``observed`` (n_users,); ``spread`` (n_items, n_factors).
     """
     rows, offset = _design(users, model.kappa_v, model.kappa_u) if model.mean is not None else (users, None)
     zero = site.zero_precision
@@ -46,8 +55,21 @@ def update_items(
     if spread is not None:
         spread = torch.nn.functional.pad(spread, (0, model.width - model.n_factors))
     more = {"offset": offset, "zero_shift": site.zero_shift, **shared}
-    around = model.prior_of_items(z_loc)
-    return half_step(cells, rows, observed, b, model.lambda_v, around, spread, family, **more)  # type: ignore[arg-type]
+    own = prior.precision, prior.loc, spread
+    return half_step(cells, rows, observed, b, *own, family, **more)  # type: ignore[arg-type]
+
+
+def start_of_items(model: FactorModel, prior: NormalPrior) -> Rows:
+    """Points at which sweeps begin: the prior means, or draws around them where these tell no items apart.
+
+    At v = 0 every u_i is at its prior's mean too, and sweeps would stay there.
+    """
+    loc = prior.loc.clone()
+    if not model.item_prior.latent:
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(loc.shape, generator=generator, dtype=torch.float64).to(loc)
+        loc[:, : model.n_factors] += prior.precision**-0.5 * noise[:, : model.n_factors]
+    return Rows(loc)
 
 
 def _design(rows: Rows, constant: float, kappa: float) -> tuple[Rows, Offset]:
@@ -77,7 +99,7 @@ def _design(rows: Rows, constant: float, kappa: float) -> tuple[Rows, Offset]:
     return replace(rows, loc=loc, covariance=covariance), Offset(mean, second, own)
 
 
-def moments_of_rows(model: CVAE, users: Rows, items: Rows, columns: RatingColumns) -> Moments:
+def moments_of_rows(model: FactorModel, users: Rows, items: Rows, columns: RatingColumns) -> Moments:
     """q(U) q(V) as a likelihood of ratings reads it: rows whose products are scores, biases included."""
     u_var, u_block = _covariances(users, torch.ones_like(users.loc[:, 0], dtype=torch.bool))
     v_var, v_block = _covariances(items, columns.observed)
@@ -108,7 +130,7 @@ def _covariances(rows: Rows, counted: Tensor) -> tuple[Tensor | None, Tensor | N
     return torch.cat([table, own]), block
 
 
-def stored_scores(model: CVAE, users: Rows, items: Rows, columns: RatingColumns) -> tuple[Tensor, Tensor]:
+def stored_scores(model: FactorModel, users: Rows, items: Rows, columns: RatingColumns) -> tuple[Tensor, Tensor]:
     """E[s] and E[s^2] of the stored cells, (n_stored,) each, biases included.
 
     var(s) = x' S_u x + y' S_v y + tr(S_u S_v) with x the mean of what meets u and y the mean of what meets v.
@@ -142,7 +164,7 @@ def stored_scores(model: CVAE, users: Rows, items: Rows, columns: RatingColumns)
 
 
 def zero_scores(
-    model: CVAE, users: Rows, items: Rows, columns: RatingColumns, stored: tuple[Tensor, Tensor]
+    model: FactorModel, users: Rows, items: Rows, columns: RatingColumns, stored: tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums of E[s] and E[s^2] over each user's zeros, and their number, (n_users,) each; ``stored`` as above."""
     rows, offset = _design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from inference.draws import Draws
 from inference.posterior import Posterior
-from models.cvae import CVAE
+from models.base import FactorModel
 from models.observations import RatingColumns
 from pyro_cvae.errors import InputError
 
@@ -53,18 +53,18 @@ class StandardScale:
         ratings = (columns.ratings.double() - self.location) / self.scale
         return replace(columns, ratings=torch.where(columns.confidences > 0, ratings, 0.0).to(columns.ratings.dtype))
 
-    def standard(self, model: CVAE) -> CVAE:
+    def standard(self, model: FactorModel) -> FactorModel:
         """A model whose precisions are in the ratings' own units, with them on the standard scale."""
         self._rescale(model, 1 / self.scale, -self.location / self.scale)
         return model
 
-    def own(self, model: CVAE) -> CVAE:
+    def own(self, model: FactorModel) -> FactorModel:
         """The inverse of :meth:`standard`."""
         self._rescale(model, self.scale, self.location)
         return model
 
     @torch.no_grad()
-    def _rescale(self, model: CVAE, scale: float, shift: float) -> None:
+    def _rescale(self, model: FactorModel, scale: float, shift: float) -> None:
         if self == StandardScale():
             return
         model.lambda_u /= scale**2
@@ -90,7 +90,7 @@ class StandardScale:
                 tensors[name] = torch.cat([tensors[name][..., :-1], tensors[name][..., -1:] + shift], -1)
         return Posterior.from_tensors(posterior.kind, tensors, posterior.parametrization)
 
-    def terms(self, terms: dict[str, float], model: CVAE, columns: RatingColumns) -> dict[str, float]:
+    def terms(self, terms: dict[str, float], model: FactorModel, columns: RatingColumns) -> dict[str, float]:
         """The named parts of the objective as densities in the ratings' own units, in nats."""
         log_scale = math.log(self.scale)
         parts: dict[str, float] = {"ratings": int((columns.confidences > 0).sum()), "precisions": -2}
@@ -98,8 +98,8 @@ class StandardScale:
         return terms | {name: terms[name] - n * log_scale for name, n in parts.items() if name in terms}
 
 
-def move(values: dict[str, Any], model: CVAE) -> None:
-    """Set a model's precisions from a dictionary of :meth:`models.cvae.CVAE.precisions`."""
+def move(values: dict[str, Any], model: FactorModel) -> None:
+    """Set a model's precisions from a dictionary of :meth:`models.base.FactorModel.precisions`."""
     for name, value in values.items():
         setattr(model, name, value)
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from inference.draws import Draws
 from inference.options import METHODS, Options
-from inference.posterior import Posterior
-from models.build import content_likelihood, contents_of, forms_of, make_model
-from models.cvae import CVAE
+from inference.posterior import ABOVE, Posterior
+from models.base import FactorModel
+from models.build import content_likelihood, contents_of, forms_of, make_model, model_class
 from models.networks.product import ProductEncoder
 from models.state import buffers, fill, kept
 from pyro_cvae.checks import REMEDY, Array, Positive, check_arrays, check_json
@@ -60,29 +60,34 @@ def stored_options(run: Run) -> Options:
 
 def for_data(run: Run, options: Options, dataset: Dataset) -> Options:
     """The options for the contents of the data; InputError where a likelihood or network is not for them."""
-    with _naming(run.path / "config.json"):
-        return options.for_contents(dataset.contents)
+    with run.reading(), _naming(run.path / "config.json"):
+        has_content = model_class(options.model.model).has_content
+        return options.for_model(has_content).for_contents(dataset.contents)
 
 
-def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[str, Tensor]) -> CVAE:
+def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[str, Tensor]) -> FactorModel:
     """The fitted model, from the ``network.*`` tensors of the posterior's file; its classes as ``run.trust`` allows."""
     networks = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
     o = options.model
 
-    def make() -> CVAE:
-        likelihood = content_likelihood(o.content_likelihood, o.content_likelihood_args)
-        form, parts = forms_of(dataset, likelihood, o.content)
+    def make() -> FactorModel:
+        form, parts = None, None
+        if model_class(o.model).has_content:
+            likelihood = content_likelihood(o.content_likelihood, o.content_likelihood_args)
+            form, parts = forms_of(dataset, likelihood, o.content)
         return make_model(dataset.n_users, dataset.n_items, form, parts, o)
 
     with run.reading(), _naming(run.path / "config.json"), _default_dtype(options.fit.dtype):
         _check_sizes(make, networks, run.path / "posterior.safetensors")
         try:
             model = make()
+            model.of_data(dataset)
         except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
             raise InputError(f"its model cannot be made ({str(error).splitlines()[0]})", REMEDY) from error
     model.ratings.weight_unit = run.config.get("weight_unit")  # of old runs none: their weights were confidences
-    if isinstance(model.encoder, ProductEncoder) and not run.config.get("product_radius"):
-        model.encoder.radius = 0.0  # of old runs its experts alone had one
+    encoder = getattr(model.item_prior, "encoder", None)
+    if isinstance(encoder, ProductEncoder) and not run.config.get("product_radius"):
+        encoder.radius = 0.0  # of old runs its experts alone had one
     for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
         if name in PRECISIONS:
             setattr(model, name, value)
@@ -95,6 +100,7 @@ def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[
         for name, tensor in kept(model).items():
             if tensor.is_floating_point() and name not in buffers(model) and not bool(tensor.isfinite().all()):
                 raise InputError(f"the model's {name} has a number that is not finite", REMEDY)
+    model.plain = True
     return model
 
 
@@ -102,7 +108,9 @@ def stored_posterior(run: Run, options: Options, dataset: Dataset, tensors: Mapp
     """The posterior of a run, of the kind that its options say."""
     path = run.path / "posterior.safetensors"
     own = {name: tensor for name, tensor in tensors.items() if not name.startswith("network.")}
-    expected = expected_tensors(options, dataset, own)
+    with run.reading():
+        has_content = model_class(options.model.model).has_content
+    expected = expected_tensors(options, dataset, own, has_content)
     if unknown := sorted(own.keys() & _names() - expected.keys()):
         raise InputError(f"holds {unknown[0]}, which a posterior of kind {options.kind} has not", REMEDY, path=path)
     arrays = {name: _array(own[name], name, path) for name in expected if name in own}
@@ -115,7 +123,9 @@ def stored_posterior(run: Run, options: Options, dataset: Dataset, tensors: Mapp
     return kind.from_tensors(options.kind, dict(own), options.model.parametrization)
 
 
-def expected_tensors(options: Options, dataset: Dataset, there: Mapping[str, Tensor]) -> dict[str, Array]:
+def expected_tensors(
+    options: Options, dataset: Dataset, there: Mapping[str, Tensor], has_content: bool = True
+) -> dict[str, Array]:
     """Shape, type and range of every tensor of a posterior of the kind that the options say.
 
     Of each side of a posterior that is no point, either standard deviations or covariances: those that are ``there``.
@@ -124,19 +134,22 @@ def expected_tensors(options: Options, dataset: Dataset, there: Mapping[str, Ten
     far = ("float64",) if options.model.rating_facts.explicit else ()  # see inference.standard_scale
     real = (options.fit.dtype, *far)
     number = Array((), ("float64", "float32"), low=np.nextafter(0, 1))
-    rows = {"u": dataset.n_users, "v": dataset.n_items, "z": dataset.n_items}
+    rows = {"u": dataset.n_users, "v": dataset.n_items} | ({"z": dataset.n_items} if has_content else {})
+    above = {name: Array(tuple(tensor.shape), real) for name, tensor in there.items() if name.startswith(ABOVE)}
     if options.kind == "draws":
         n_draws = there["u_draws"].shape[0] if "u_draws" in there and there["u_draws"].dim() else 0
         found = {f"{name}_draws": Array((n_draws, n, n_factors), real) for name, n in rows.items()}
         chains = Array((), ("int64",), 1, max(1, n_draws))
         log_joint = Array((n_draws,), ("float64", "float32"), finite=False)
-        return found | {"log_joint": log_joint, "n_chains": chains, "lambda_v": number}
+        return found | {"log_joint": log_joint, "n_chains": chains, "lambda_v": number} | above
     biases = 2 * (options.model.biases == "on")
     width = n_factors + biases
     found = {f"{side}_loc": Array((rows[side], width), real) for side in "uv"}
-    found["z_loc"] = Array((rows["z"], n_factors), real)
-    found["z_scale"] = Array((rows["z"], n_factors), real, low=0)
+    if has_content:
+        found["z_loc"] = Array((rows["z"], n_factors), real)
+        found["z_scale"] = Array((rows["z"], n_factors), real, low=0)
     found["lambda_v"] = number
+    found |= above
     if biases:
         found["v_pad"] = Array((2,), real)
     for side in "uv" if options.kind != "point" else "":
@@ -152,9 +165,11 @@ def expected_tensors(options: Options, dataset: Dataset, there: Mapping[str, Ten
     return found
 
 
-def stored_scalings(run: Run, options: Options, dataset: Dataset, model: CVAE) -> dict[str, ContentScaling]:
+def stored_scalings(run: Run, options: Options, dataset: Dataset, model: FactorModel) -> dict[str, ContentScaling]:
     """The scalings of word counts that the fit learned, one for the likelihood and one for the encoder of each."""
     path = run.path / "config.json"
+    if not model.has_content:
+        return {}
     with _naming(path):
         found = {name: ContentScaling.from_json(value) for name, value in run.config.get("scalings", {}).items()}
         chosen, _, several = contents_of(dataset, model.content, options.model.content)
@@ -219,7 +234,7 @@ def _check_covariance(covariance: np.ndarray | None, name: str, path: Path) -> N
             raise InputError(f"{name} has a block that is no covariance", REMEDY, path=path)
 
 
-def _check_sizes(make: Callable[[], CVAE], networks: Mapping[str, Tensor], path: Path) -> None:
+def _check_sizes(make: Callable[[], FactorModel], networks: Mapping[str, Tensor], path: Path) -> None:
     """InputError unless the model has the shapes of its tensors, looked at before anything of its size is allocated."""
     try:
         with torch.device("meta"):

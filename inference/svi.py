@@ -16,23 +16,26 @@ import logging
 from typing import Any
 
 import torch
-from pyro.infer.autoguide import AutoGuideList
+from pyro.infer.autoguide import AutoDelta, AutoGuideList
 from torch import Tensor, nn
 
+from inference.above import start_above
 from inference.base import StepInfo
 from inference.elbo import NamedELBO, constant, total
-from inference.guides import item_conditional, make_guide, moments_of, prior_sd
+from inference.guides import ITEM_SITES, NormalRows, above_of, item_conditional, make_guide, moments_of, prior_sd
 from inference.networks import NetworkFit, NetworkState, adam, encode
 from inference.options import SVIOptions
-from inference.posterior import Posterior, content_diagnostics
-from models.cvae import CVAE
+from inference.posterior import Posterior, content_diagnostics, flat_above
+from inference.sides import start_of_items
+from models.base import FactorModel
 from models.observations import Batch
+from models.priors import NormalPrior
 
 
 class SVI(NetworkFit[NetworkState]):
-    """Pre-training of the content VAE, then joint training of the CVAE, both by Adam on the named ELBO."""
+    """Pre-training of the content VAE, then joint training of everything, both by Adam on the named ELBO."""
 
-    def pretraining(self, model: CVAE) -> NetworkState:
+    def pretraining(self, model: FactorModel) -> NetworkState:
         """A guide of z alone and an optimiser of the networks."""
         guide = self.content_guide(model)
         if not self.options.fit.epochs:
@@ -47,10 +50,13 @@ class SVI(NetworkFit[NetworkState]):
         model, method = state.model, self._method
         self.start_ratings(model, found)
         with torch.no_grad():
-            v_loc = model.prior_of_items(encode(model, self.observations)[0])
-        u_loc = model.lambda_u**-0.5 * torch.randn(model.n_users, model.width).to(v_loc)
-        if model.mean is not None:
-            u_loc[:, -1] = 0.0
+            above = start_above(model)
+            v_loc = start_of_items(model, model.prior_of_items(encode(model, self.observations)[0], above)).loc
+            users = model.prior_of_users(above)
+            away = model.lambda_u**-0.5 * torch.randn(model.n_users, model.width).to(v_loc)
+            if model.mean is not None:
+                away[:, -1] = 0.0
+            u_loc = users.loc + away
         v_loc = v_loc if model.item_site == "v" else torch.zeros_like(v_loc)
         guide = make_guide(model, self.options.kind, self.observations, u_loc, v_loc, method.init_scale)
         optimizer = self._adam(model, guide, self.joint_rate)
@@ -61,7 +67,7 @@ class SVI(NetworkFit[NetworkState]):
         assert isinstance(self.options.method, SVIOptions)
         return self.options.method
 
-    def _adam(self, model: CVAE, guide: AutoGuideList, learning_rate: float) -> torch.optim.Optimizer:
+    def _adam(self, model: FactorModel, guide: AutoGuideList, learning_rate: float) -> torch.optim.Optimizer:
         """Adam with ``learning_rate`` for the networks; for factors the step is in prior standard deviations.
 
         The ratings' own parameters (a global mean, a noise, a bound's) move with the factors.
@@ -72,12 +78,20 @@ class SVI(NetworkFit[NetworkState]):
         for name, parameter in guide.named_parameters():
             if id(parameter) not in networks:
                 is_log_scale = name.endswith("scale_unconstrained")
-                sd = 1.0 if is_log_scale else prior_sd(model, "u" if name.startswith("0.") else model.item_site)
+                site = model.item_site if name.split(".")[0] in self._parts_of_items(guide) else "u"
+                sd = 1.0 if is_log_scale else prior_sd(model, site)
                 factors.setdefault(size * sd, []).append(parameter)
         own = [*model.ratings.parameters(), *([] if model.mean is None else [model.mean])]
         if own:
             factors.setdefault(size, []).extend(own)
         return adam(model, learning_rate, factors)
+
+    @staticmethod
+    def _parts_of_items(guide: AutoGuideList) -> set[str]:
+        """Numbers of the guide's parts that draw the items' site."""
+        of_items = (isinstance(part, NormalRows) and part.site != "u" for part in guide)
+        points = (isinstance(part, AutoDelta) and any(hasattr(part, site) for site in ITEM_SITES) for part in guide)
+        return {str(number) for number, of in enumerate(zip(of_items, points, strict=True)) if any(of)}
 
     def terms(self, elbo: NamedELBO, state: NetworkState, batch: Batch) -> dict[str, Tensor]:
         """The content's parts in pre-training, all parts in joint training."""
@@ -93,8 +107,9 @@ class SVI(NetworkFit[NetworkState]):
         if state.joint:
             terms["ratings"] += constant(state.model, self.observations)
             terms = self.scale.terms(terms, state.model, self.observations.columns)
-        found = content_diagnostics(*encode(state.model, self.observations), n_draws=0)
-        found["kl_weight"] = kl_weight
+        found = {"kl_weight": kl_weight}
+        if state.model.item_prior.latent:
+            found = content_diagnostics(*encode(state.model, self.observations), n_draws=0) | found
         return StepInfo("joint" if state.joint else "content", total(terms), terms, found)
 
     @torch.no_grad()
@@ -106,15 +121,19 @@ class SVI(NetworkFit[NetworkState]):
         z_loc, z_scale = encode(model, self.observations)
         q = moments_of(state.guide, model)
         u_loc, u_var = q["u"]
-        around = model.prior_of_items(z_loc)
-        common: dict[str, Any] = {"lambda_v": model.lambda_v, "parametrization": model.parametrization}
+        first = self.observations.batch(torch.arange(min(2, len(z_loc)), device=z_loc.device))
+        above = above_of(state.guide, model, first)
+        prior = model.prior_of_items(z_loc, {name: loc for name, (loc, _) in above.items()})
+        around = prior.loc
+        common: dict[str, Any] = {"lambda_v": prior.precision, "parametrization": model.parametrization}
+        common |= {"above": flat_above(above), "has_content": model.has_content}
         if u_var is not None:
             common["u_scale"] = model.of_users(u_var.sqrt(), 0.0)
         if kind == "structured":
             v_loc, covariance, common["v_block"] = self._structured_items(model, u_loc, u_var, around)
             common["v_covariance"] = model.of_items(covariance, 0.0)
         else:
-            v_loc, v_var = self._unrated_at_their_optimum(model, *q[model.item_site], around)
+            v_loc, v_var = self._unrated_at_their_optimum(model, *q[model.item_site], prior)
             if model.item_site == "v_dagger":
                 v_loc = v_loc + around
                 of_z = torch.nn.functional.pad(z_scale.square(), (0, model.width - model.n_factors))
@@ -128,15 +147,15 @@ class SVI(NetworkFit[NetworkState]):
         return self.scale.posterior(Posterior.from_tensors(kind, moved, model.parametrization))
 
     def _unrated_at_their_optimum(
-        self, model: CVAE, loc: Tensor, var: Tensor | None, around: Tensor
+        self, model: FactorModel, loc: Tensor, var: Tensor | None, prior: NormalPrior
     ) -> tuple[Tensor, Tensor | None]:
         """Items without a column: given q(z), the best q(v) is N(mu, 1/lambda_v), the best q(v†) its prior."""
         unrated = ~self.observations.columns.observed[:, None]
-        loc = torch.where(unrated, around if model.item_site == "v" else 0.0, loc)
-        return loc, None if var is None else torch.where(unrated, 1 / model.lambda_v, var)
+        loc = torch.where(unrated, prior.loc if model.item_site == "v" else 0.0, loc)
+        return loc, None if var is None else torch.where(unrated, 1 / prior.precision, var)
 
     def _structured_items(
-        self, model: CVAE, u_loc: Tensor, u_var: Tensor | None, around: Tensor
+        self, model: FactorModel, u_loc: Tensor, u_var: Tensor | None, around: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Means of v, the distinct covariances of v given z, and each item's block; unrated items share the last."""
         rated = self.observations.columns.indptr.diff() > 0

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from models import contents, ratings
+from models.base import FactorModel
+from models.catalogue import MODELS
 from models.contents.making import content_class, content_likelihood
 from models.contents.product import Product
-from models.cvae import CVAE
-from models.making import made
+from models.making import class_of, made
 from models.networks import make_networks
 from models.observations import Observations, RatingColumns
-from models.rows import AnyRows, DenseRows, Form, Forms, OneRows, PartRows, SparseRows, TokenRows
+from models.rows import AnyRows, DenseRows, Form, Forms, NoRows, OneRows, PartRows, SparseRows, TokenRows
 from pyro_cvae.data.content import Content, ContentScaling
 from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, select
 from pyro_cvae.data.dataset import Dataset
@@ -33,6 +34,7 @@ __all__ = [
     "form_of",
     "forms_of",
     "make_model",
+    "model_class",
     "new_rows",
     "observe",
     "rating_likelihood",
@@ -117,7 +119,9 @@ def encoder_rows(
     return PartRows(parts, present)
 
 
-def new_rows(model: CVAE, dataset: Dataset, content: str, new: Any, scalings: dict[str, ContentScaling]) -> AnyRows:
+def new_rows(
+    model: FactorModel, dataset: Dataset, content: str, new: Any, scalings: dict[str, ContentScaling]
+) -> AnyRows:
     """What the encoder reads of items that were not in the fit, from their contents; see ``Fit.encode``."""
     chosen, _, several = contents_of(dataset, model.content, content)
     if not isinstance(new, dict):
@@ -170,20 +174,32 @@ def rating_likelihood(options: Any) -> ratings.RatingLikelihood:
     name, arguments = options.rating_likelihood, dict(options.rating_likelihood_args)
     if name == "confidence-normal":
         arguments = {"a": options.a, "b": options.b} | arguments
-    return made(ratings.NAMES, name, arguments, ratings.RatingLikelihood, "rating")
+    return made(ratings.NAMES, name, arguments, ratings.RatingLikelihood, "rating likelihood")
 
 
 def observe(
-    dataset: Dataset, split: Split, likelihood: Likelihood, options: Any, scaling: str
+    dataset: Dataset, split: Split, likelihood: Likelihood | None, options: Any, scaling: str
 ) -> tuple[Observations, dict[str, ContentScaling]]:
     """What the model is conditioned on, and the fitted scalings of word counts: "content" and "inputs".
 
     Of several contents these are "name.content" and "name.inputs". ``options`` are the model's options; ``scaling``
-    "auto" takes the likelihood's own. Raises InputError if the content is outside the likelihood's support or there is
-    no training rating.
+    "auto" takes the likelihood's own; without a ``likelihood`` no content is read. Raises InputError if the content is
+    outside the likelihood's support or there is no training rating.
     """
     if not split.train.observed.any():
         raise InputError("the training set is empty", "give at least one rating, or another split")
+    columns = observed_ratings(dataset, split, options)
+    if likelihood is None:
+        nothing = NoRows(dataset.n_items)
+        return Observations(nothing, nothing, columns), {}
+    content, inputs, scalings = observed_contents(dataset, likelihood, options, scaling)
+    return Observations(content, inputs, columns), scalings
+
+
+def observed_contents(
+    dataset: Dataset, likelihood: Likelihood, options: Any, scaling: str
+) -> tuple[AnyRows, AnyRows, dict[str, ContentScaling]]:
+    """Rows of content, what the encoder reads of them, and the fitted scalings of word counts."""
     chosen, parts, several = contents_of(dataset, likelihood, options.content)
     scalings: dict[str, ContentScaling] = {}
     for (name, one), part in zip(chosen.items(), _each(parts, chosen), strict=True):
@@ -198,7 +214,11 @@ def observe(
     content = encoder_rows(chosen, scalings, several, "content")
     for block in torch.arange(len(content)).split(CHECKED_AT_ONCE):
         parts.check(content.select(block))
-    inputs = encoder_rows(chosen, scalings, several)
+    return content, encoder_rows(chosen, scalings, several), scalings
+
+
+def observed_ratings(dataset: Dataset, split: Split, options: Any) -> RatingColumns:
+    """The columns of the training ratings; InputError where one is outside the likelihood's support."""
     rating = rating_likelihood(options)
     columns = RatingColumns.from_interactions(
         split.train, rating.default_confidence, options.unrated, torch.float64, weight_unit(dataset, split)
@@ -210,7 +230,7 @@ def observe(
             f"all ratings are {float(given[0]):g}: they are no explicit ratings",
             "use data with a column of ratings, or another --rating-likelihood",
         )
-    return Observations(content, inputs, columns), scalings
+    return columns
 
 
 def weight_unit(dataset: Dataset, split: Split) -> float | None:
@@ -219,21 +239,35 @@ def weight_unit(dataset: Dataset, split: Split) -> float | None:
     return None if stated else split.train.weight_unit
 
 
-def make_model(n_users: int, n_items: int, form: int | Forms, likelihood: Likelihood, o: Any) -> CVAE:
-    """The CVAE of the model's options ``o``, with networks at a random start.
+def model_class(name: str) -> type[FactorModel]:
+    """The package's own model of that name, or the class of a path ``module.Class``; InputError if unknown."""
+    return class_of({own: facts.path for own, facts in MODELS.items()}, name, FactorModel, "model")
 
-    ``form`` is that of the rows of content; a number stands for so many words. Precisions that are not given are 1
-    until they are found (:mod:`inference.precisions`).
+
+def make_model(
+    n_users: int, n_items: int, form: int | Forms | None, likelihood: Likelihood | None, o: Any
+) -> FactorModel:
+    """The model of the options ``o``, its networks, if it has any, at a random start.
+
+    ``form`` is that of the rows of content; a number stands for so many words. Both are ``None`` for a model that reads
+    no content. Precisions that are not given are 1 until they are found (:mod:`inference.precisions`).
     """
-    known = Form("words", (form,)) if isinstance(form, int) else form
-    encoder, decoder = make_networks(known, likelihood, o)
     rating = rating_likelihood(o)
     rating.prepare(n_users)
-    precisions: dict[str, Any] = {
-        name: getattr(o, name) or 1.0 for name in ("lambda_u", "lambda_v", "lambda_w", "lambda_r")
-    }
-    lambda_b = (o.lambda_b or 1.0) if o.biases == "on" else None
-    model = CVAE(n_users, n_items, o.factors, encoder, decoder, likelihood, rating, **precisions, lambda_b=lambda_b)
+    own: dict[str, Any] = {name: getattr(o, name) or 1.0 for name in ("lambda_u", "lambda_v")}
+    own["lambda_b"] = (o.lambda_b or 1.0) if o.biases == "on" else None
+    name, arguments = getattr(o, "model", "cvae"), dict(getattr(o, "model_args", {}))
+    cls: Any = model_class(name)
+    sizes: tuple[Any, ...] = n_users, n_items, o.factors
+    if cls.has_content:
+        assert likelihood is not None and form is not None
+        known = Form("words", (form,)) if isinstance(form, int) else form
+        sizes += (*make_networks(known, likelihood, o), likelihood)
+        own |= {"lambda_w": o.lambda_w or 1.0, "lambda_r": o.lambda_r or 1.0}
+    try:
+        model = cls(*sizes, rating, **own, **arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: {error}", "give the arguments that its constructor takes") from error
     model.parametrization = o.parametrization
-    model.to_find = tuple(name for name in ("lambda_u", "lambda_v", "lambda_b") if not getattr(o, name))
+    model.to_find = tuple(one for one in ("lambda_u", "lambda_v", "lambda_b") if not getattr(o, one))
     return model

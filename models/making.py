@@ -1,4 +1,4 @@
-"""Plug-ins by name or class path: likelihoods of contents and of ratings."""
+"""Plug-ins by name or class path: models, networks, likelihoods of contents and of ratings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def path_of(names: Mapping[str, str], cls: type[Any], base: type[Any], what: str
     Raises InputError for a class that is no ``base``, or that no path names.
     """
     if not issubclass(cls, base):
-        raise InputError(f"{cls.__name__} is no {base.__name__}", f"derive it from models.{what}s.{base.__name__}")
+        raise InputError(
+            f"{cls.__name__} is no {base.__name__}",
+            f"derive it from {base.__module__.removesuffix('.base')}.{base.__name__}",
+        )
     if "<locals>" in cls.__qualname__:
         raise InputError(f"the class {cls.__name__} is defined inside a function", "define it in a module")
     path = f"{cls.__module__}.{cls.__qualname__}"
@@ -54,7 +57,7 @@ def class_of(names: Mapping[str, str], name: str, base: type[Any], what: str) ->
     """The package's own class of that name in the table ``names``, or that of a path ``module.Class``.
 
     Raises InputError where there is none, it is no ``base``, or it was read from a run folder and is not trusted
-    (:mod:`pyro_cvae.trust`); ``what`` ("content", "rating") is for the message.
+    (:mod:`pyro_cvae.trust`); ``what`` ("content likelihood", "model") is for the message.
     """
     path = names.get(name, name)
     module, _, attribute = path.replace(":", ".").rpartition(".")
@@ -66,15 +69,22 @@ def class_of(names: Mapping[str, str], name: str, base: type[Any], what: str) ->
         raise
     except (ImportError, AttributeError, ValueError) as error:
         if module == "__main__":
-            problem = f"the {what} likelihood {attribute} was defined in a notebook or a program that is not at hand"
+            problem = f"the {what} {attribute} was defined in a notebook or a program that is not at hand"
             raise InputError(problem, "move the class into a module, and fit again") from error
-        problem = f"unknown {what} likelihood {name!r} ({error})"
+        problem = f"unknown {what} {name!r} ({error})"
         raise InputError(problem, "use a class path or " + ", ".join(names)) from error
     except Exception as error:  # whatever a module of somebody's own does when it is imported
         raise InputError(f"importing {module} failed: {type(error).__name__}: {error}", "mend that module") from error
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise InputError(f"{name} is no {base.__name__}", f"derive it from models.{what}s.{base.__name__}")
+        raise InputError(
+            f"{name} is no {base.__name__}", f"derive it from {base.__module__.removesuffix('.base')}.{base.__name__}"
+        )
     return found
+
+
+def _public(base: type[Any]) -> str:
+    """Where a base class is to be imported from."""
+    return f"{base.__module__.removesuffix('.base')}.{base.__name__}"
 
 
 def made(names: Mapping[str, str], name: str, arguments: Mapping[str, Any], base: type[Any], what: str) -> Any:

@@ -399,7 +399,41 @@ class PartRows:
         return PartRows(parts, {name: there.to(device) for name, there in self.present.items()})
 
 
+@dataclass(frozen=True, eq=False)
+class NoRows:
+    """Items of which no content is read: a number of them, and where the fit is."""
+
+    n_rows: int
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    @property
+    def form(self) -> Form:
+        """No features."""
+        return Form("nothing", (0,))
+
+    @property
+    def shape(self) -> torch.Size:
+        """(n_rows, 0)."""
+        return torch.Size((self.n_rows, 0))
+
+    @property
+    def n_outputs(self) -> int:
+        """Nothing is decoded."""
+        return 0
+
+    def select(self, rows: Tensor) -> NoRows:
+        """As many as are chosen."""
+        return replace(self, n_rows=len(rows))
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> NoRows:
+        """The same on another device."""
+        return self if device is None else replace(self, device=torch.device(device))
+
+
 OneRows = SparseRows | DenseRows | TokenRows
 """Rows of one content."""
-AnyRows = OneRows | PartRows
+AnyRows = OneRows | PartRows | NoRows
 """Rows of content of any kind."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.base import FactorModel
 from models.contents.base import ContentLikelihood
 from models.contents.product import Product
-from models.cvae import CVAE
 from models.networks import Decoder, Encoder
 from models.networks.convolutional import ConvolutionalDecoder, ConvolutionalEncoder, start_convolutional
 from models.networks.mlp import MLPDecoder, MLPEncoder
@@ -22,21 +22,23 @@ from models.rows import DenseRows, NumberRows, PartRows, SparseRows
 
 
 @torch.no_grad()
-def start_alive(model: CVAE, observations: Observations, start: str = "whitened", sample: int = 4096) -> None:
+def start_alive(model: FactorModel, observations: Observations, start: str = "whitened", sample: int = 4096) -> None:
     """Start encoder and decoder from the data, each part of a product from its own.
 
     ``start`` is "whitened" or, where no network is convolutional, "svd"; see :func:`start_mlp`. Convolutional networks
     have a way of their own. ``sample`` items are looked at where not all are needed.
     """
     content, inputs = observations.content, observations.inputs
-    if not isinstance(model.encoder, ProductEncoder):
-        _start(model.encoder, model.decoder, model.content, content, inputs, start, sample)
+    item_prior: Any = model.item_prior
+    encoder, decoder, likelihood = item_prior.encoder, item_prior.decoder, item_prior.content
+    if not isinstance(encoder, ProductEncoder):
+        _start(encoder, decoder, likelihood, content, inputs, start, sample)
         return
-    assert isinstance(model.decoder, ProductDecoder) and isinstance(model.content, Product)
-    for name, part in model.content.each():
-        networks: tuple[Any, Any] = model.encoder.experts[name], model.decoder.part(name)
+    assert isinstance(decoder, ProductDecoder) and isinstance(likelihood, Product)
+    for name, part in likelihood.each():
+        networks: tuple[Any, Any] = encoder.experts[name], decoder.part(name)
         _start(*networks, part, content.parts[name], inputs.parts[name], start, sample)  # type: ignore[union-attr]
-    align(model.encoder, inputs)  # type: ignore[arg-type]
+    align(encoder, inputs)  # type: ignore[arg-type]
 
 
 def align(encoder: ProductEncoder, inputs: PartRows, block: int = 4096) -> None:

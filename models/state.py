@@ -12,6 +12,10 @@ from pyro_cvae.errors import InputError
 REMEDY = "fit again or copy the folder again"
 
 
+PART_OF_THE_STORY = "item_prior."
+"""Where a model keeps its networks; names on disk are without it, as they were when there was one model."""
+
+
 def kept(module: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers by name, each once: tied ones under their first name."""
     return parameters(module) | buffers(module)
@@ -19,13 +23,17 @@ def kept(module: nn.Module) -> dict[str, Tensor]:
 
 def parameters(module: nn.Module) -> dict[str, Tensor]:
     """The parameters by name, detached."""
-    return {name: parameter.detach() for name, parameter in module.named_parameters()}
+    return {_named(name): parameter.detach() for name, parameter in module.named_parameters()}
 
 
 def buffers(module: nn.Module) -> dict[str, Tensor]:
     """The buffers by name that are part of the ``state_dict``, detached; those registered as ``None`` are no part."""
     persistent = module.state_dict().keys()
-    return {name: buffer.detach() for name, buffer in module.named_buffers() if name in persistent}
+    return {_named(name): buffer.detach() for name, buffer in module.named_buffers() if name in persistent}
+
+
+def _named(name: str) -> str:
+    return name.replace(PART_OF_THE_STORY, "", 1)
 
 
 @torch.no_grad()
@@ -35,7 +43,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], lacking: frozenset[st
     A buffer that is ``None`` here takes what was kept. ``lacking`` names tensors that may be missing and then stay as
     they are. Raises InputError for a tensor that is missing, unknown, or of another shape or kind of number.
     """
-    own = {name: value.data for name, value in [*module.named_parameters(), *module.named_buffers()]}
+    own = {_named(name): value.data for name, value in [*module.named_parameters(), *module.named_buffers()]}
     wanted = kept(module)
     for name in wanted.keys() - tensors.keys() - lacking:
         raise InputError(f"holds no tensor of the model's {name}", REMEDY)
@@ -52,7 +60,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], lacking: frozenset[st
 def _adopt(module: nn.Module, name: str, tensor: Tensor) -> None:
     """A buffer that the constructor registers as ``None``, and that the fit has set."""
     path, _, leaf = name.rpartition(".")
-    owner = dict(module.named_modules()).get(path)
+    owner = {_named(f"{place}.").removesuffix("."): part for place, part in module.named_modules()}.get(path)
     if owner is None or leaf not in owner._buffers:
         raise InputError(f"holds a tensor {name}, which the model has not", REMEDY)
     owner._buffers[leaf] = tensor.clone()

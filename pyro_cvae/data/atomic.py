@@ -35,6 +35,8 @@ def load_atomic(
 ) -> Dataset:
     """A data set from a folder with one ``.inter`` file, or from that file; ``.item`` beside it, or ``items``.
 
+    Without a file of items, or a column of type token_seq in it, the items have no text: for models that read none.
+
     Raises InputError, with file and line, for anything malformed; policies as in ``frames.from_frames``, and
     ``contents`` as in ``frames.load_tables``.
     """
@@ -47,10 +49,10 @@ def load_atomic(
     reading = reading or Reading()
     pairs, _ = read_atomic(path, reading)
     item_path = path.with_suffix(".item") if items is None else Path(items)
+    if items is None and not item_path.exists():
+        return build(pairs, None, path.stem, n_words, unknown, ratings, contents)
     table, types = read_atomic(item_path, reading)
     sequences = [name for name, kind in types.items() if kind == "token_seq"]
-    if not sequences and not contents:
-        raise InputError("has no token_seq column", "add the text of the items", path=item_path, line=1)
     titles = [name for name in sequences if "title" in name.lower()][:1]
     columns = {name: values for name, values in table.columns.items() if name not in sequences}
     rest = [table.columns[name] for name in sequences if name not in titles]

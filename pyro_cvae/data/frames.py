@@ -40,7 +40,7 @@ _A_WEIGHT = "a number of 0 or more"
 
 def from_frames(
     interactions: Any,
-    items: Any,
+    items: Any = None,
     *,
     name: str = "table",
     n_words: int = 8000,
@@ -53,8 +53,9 @@ def from_frames(
     Parameters:
         interactions: Columns ``user``, ``item`` and, if there, ``rating``, ``weight`` (how much a pair counts
             beside others) and ``time`` (numbers, or dates: seconds since 1970, UTC where no zone is given).
-        items: Columns ``item``, ``text`` and, if there, ``title``; one row an item. As in the paper, the words of title
-            and text are counted together.
+        items: Columns ``item`` and, if there, ``text`` and ``title``; one row an item. As in the paper, the words of
+            title and text are counted together. Without a column ``text`` the data have no content, and without this
+            table the items are those of the pairs, in the order of their ids: for models that read none.
         name: Label of the data set.
         n_words: Size of the vocabulary (:class:`~pyro_cvae.data.content.TextVectorizer`).
         unknown: What to do with pairs whose item is not in ``items``: ``"error"``, or ``"drop"`` and count in the log.
@@ -67,7 +68,8 @@ def from_frames(
     """
     reading = reading or Reading()
     consent([reading.tokenizer])  # the caller's own word
-    pairs, things = _as_table(interactions, "interactions", reading), _as_table(items, "items", reading)
+    pairs = _as_table(interactions, "interactions", reading)
+    things = None if items is None else _as_table(items, "items", reading)
     return build(pairs, things, name, n_words, unknown, ratings)
 
 
@@ -83,15 +85,13 @@ def load_tables(
 ) -> Dataset:
     """A data set from files of the two tables of :func:`from_frames`, each a text table or Parquet.
 
-    Of ``contents`` those without a path that are columns of the items become further contents. Where there are any
-    contents, the items need no column ``text``.
+    Of ``contents`` those without a path that are columns of the items become further contents.
     """
     reading = reading or Reading()
     pairs = read_table(path, reading)
-    if items is None:
-        raise InputError("a table of interactions needs a table of items", "add --items FILE", path=path)
     name = Path(path).name.partition(".")[0]
-    return build(pairs, read_table(items, reading), name, n_words, unknown, ratings, contents)
+    things = None if items is None else read_table(items, reading)
+    return build(pairs, things, name, n_words, unknown, ratings, contents)
 
 
 def read_table(path: files.PathLike, reading: Reading | None = None) -> Table:
@@ -134,7 +134,7 @@ def pairs_of(table: Table, ratings: str) -> Table:
 
 def build(
     pairs: Table,
-    items: Table,
+    items: Table | None,
     name: str,
     n_words: int,
     unknown: str,
@@ -147,14 +147,20 @@ def build(
     if ratings not in ("clicks", "stars"):
         raise InputError(f"ratings cannot be read as {ratings!r}", "use clicks or stars")
     pairs = pairs_of(pairs, ratings)
-    own = [source for source in contents if source.path is None and source.name in items.columns]
-    wanted = {**{source.name: (source.name,) for source in own}, **ITEMS}
-    items = with_ids(items.pick(wanted, ("item",) if contents else ("item", "text")), "item")
-    given_items, item_ids = ids_of("item", pairs, items)
+    own: list[Source] = []
+    if items is None:
+        (given_items,) = ids_of("item", pairs)
+        item_ids = sorted(set(given_items))
+    else:
+        own = [source for source in contents if source.path is None and source.name in items.columns]
+        wanted = {**{source.name: (source.name,) for source in own}, **ITEMS}
+        items = with_ids(items.pick(wanted, ("item",)), "item")
+        given_items, item_ids = ids_of("item", pairs, items)
     (given_users,) = ids_of("user", pairs)
     row_of: dict[Any, int] = {}
     for row, key in enumerate(item_ids):
         if row_of.setdefault(key, row) != row:
+            assert items is not None
             raise items.error(f"item {key!r} is there more than once", "give each item one row", row)
     item_rows = np.array([row_of.get(key, -1) for key in given_items], np.int64)
     weights = numbers_of(pairs, "weight", _weight, _A_WEIGHT)
@@ -180,22 +186,27 @@ def build(
         confidences=None if weights is None else weights[known],
         times=None if times is None else times[known],
     )
-    titles = texts_of(items, "title") if "title" in items.columns else None
+    titles = texts_of(items, "title") if items is not None and "title" in items.columns else None
     return Dataset(
         name,
         interactions,
-        _text(items, titles, n_words),
+        no_text(len(item_ids)) if items is None else _text(items, titles, n_words),
         typed_ids(user_ids, "user_ids"),
         typed_ids(item_ids, "item_ids"),
         None if titles is None else np.array(titles, object),
-        others={source.name: column_of(items, source) for source in own},
+        others={source.name: column_of(items, source) for source in own if items is not None},
     )
+
+
+def no_text(n_items: int) -> Content:
+    """The texts of items that have none."""
+    return Content(sp.csr_matrix((n_items, 0)))
 
 
 def _text(items: Table, titles: list[str] | None, n_words: int) -> Content:
     """Counts of the words of title and text together; none at all where there is no column of texts."""
     if "text" not in items.columns:
-        return Content(sp.csr_matrix((len(items.columns["item"]), 0)))
+        return no_text(len(items.columns["item"]))
     texts = texts_of(items, "text")
     documents = texts if titles is None else [f"{title}\n{text}" for title, text in zip(titles, texts, strict=True)]
     try:

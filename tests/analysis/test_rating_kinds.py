@@ -114,7 +114,7 @@ def test_scores_and_log_likelihoods_are_those_of_the_pyro_model(fits, kind):
         if has_biases(fit):
             u = torch.cat([u, drawn["user_bias"][draw][:, None] / model.kappa_u], 1)
             v = torch.cat([v, drawn["item_bias"][draw][:, None] / model.kappa_v], 1)
-        around = model.prior_of_items(z).detach()
+        around = model.prior_of_items(z).loc.detach()
         values = {"u": u, "z": z, model.item_site: v - (0 if model.item_site == "v" else around)}
         with torch.no_grad():
             site = poutine.trace(poutine.condition(model, values)).get_trace(batch).nodes["R"]

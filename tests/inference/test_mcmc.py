@@ -52,7 +52,7 @@ def toy(make=toy_model, observations=None, **changes):
 def joint(algorithm, state, chain=0, **values):
     """Log p(R, X, U, V, Z) of a chain in nats, some of its factors given by ``values``."""
     drawn = {name: values.get(name, draw[chain]) for name, draw in state.chains.items()}
-    return sum(part.sum() for part in log_densities(state.model, algorithm.catalogue, **drawn).values())
+    return sum(part.sum() for part in log_densities(state.model, algorithm.catalogue, drawn).values())
 
 
 # --- the conditionals ------------------------------------------------------------------------------------------------
@@ -137,7 +137,9 @@ def test_the_density_of_z_is_the_pyro_joint_with_v_integrated_out(double, monkey
         own = []
         for chain in range(2):
             u = state.chains["u"][chain]
-            densities = log_densities(model, algorithm.catalogue, u, torch.zeros_like(z[chain]), z[chain])
+            densities = log_densities(
+                model, algorithm.catalogue, {"u": u, "v": torch.zeros_like(z[chain]), "z": z[chain]}
+            )
             items = []
             for j in range(N_ITEMS):
                 there = confidences[j] > 0
@@ -147,7 +149,10 @@ def test_the_density_of_z_is_the_pyro_joint_with_v_integrated_out(double, monkey
             own.append(torch.stack(items) + densities["z"] + densities["x"])
             args = (Rows(u), algorithm.user_cells.observed, model.ratings.background, model.lambda_v, z[chain].detach())
             v = half_step(algorithm.item_cells, *args, family="full").rows.loc
-            at_mean = sum(part.sum() for part in log_densities(model, algorithm.catalogue, u, v, z[chain]).values())
+            at_mean = sum(
+                part.sum()
+                for part in log_densities(model, algorithm.catalogue, {"u": u, "v": v, "z": z[chain]}).values()
+            )
             (expected,) = torch.autograd.grad(at_mean, z, retain_graph=True)
             torch.testing.assert_close(gradient[chain], expected[chain], rtol=1e-9, atol=1e-10)
         values.append((total - torch.stack(own)).detach())

@@ -100,16 +100,16 @@ def test_the_prior_is_reported_at_the_end_of_the_epoch_and_the_model_is_left_who
 
     def spy(elbo, state, batch):
         found = terms(elbo, state, batch)
-        seen.append((state.model.prior_by_decay, set(found)))
+        seen.append((state.model.item_prior.prior_by_decay, set(found)))
         return found
 
     inference.terms = spy
     sums, _ = inference.epoch(state)
     assert [by_decay for by_decay, _ in seen] == [True]
     assert not seen[0][1] & {"weights", "penalty"}
-    assert state.model.prior_by_decay is False
-    assert sums["weights"] == state.model.log_prior_weights().item()
-    assert sums["penalty"] == state.model.encoder_penalty().item()
+    assert state.model.item_prior.prior_by_decay is False
+    assert sums["weights"] == state.model.item_prior.log_prior_weights().item()
+    assert sums["penalty"] == state.model.item_prior.encoder_penalty().item()
     (batch,) = inference.observations.partition(N_ITEMS)
     assert set(terms(NamedELBO(), state, batch)) == set(sums)
 

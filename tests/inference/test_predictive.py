@@ -71,5 +71,5 @@ def test_sites_with_biases_are_as_wide_as_the_programs(parametrization):
     scores = u.view(N_DRAWS, 20, -1) @ v.view(N_DRAWS, 12, -1).mT
     assert float(((scores.mean(0) - mean) / sd * math.sqrt(N_DRAWS)).abs().max()) < 6
     assert torch.allclose(scores.std(0), sd, rtol=0.12)
-    around = fit.model.prior_of_items(given["z"].flatten(0, 1)).view(N_DRAWS, 12, 3)
+    around = fit.model.prior_of_items(given["z"].flatten(0, 1)).loc.view(N_DRAWS, 12, 3)
     assert torch.allclose(drawn["v"] - drawn["v_dagger"], around)

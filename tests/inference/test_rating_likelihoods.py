@@ -181,7 +181,7 @@ def test_nothing_near_the_end_is_better(name, family):
             else:
                 c = getattr(likelihood, "tau", torch.ones(())) * confidences
                 cells = 0.5 * c.log() - 0.5 * c * (ratings.square() - 2 * ratings * mean + second)
-            around = model.prior_of_items(z_loc)
+            around = model.prior_of_items(z_loc).loc
             kl = state.users.kl(model.lambda_u, None).sum() + state.items.kl(model.lambda_v, around).sum()
             return float(cells[there].sum() - kl)
 

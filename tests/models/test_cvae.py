@@ -115,9 +115,13 @@ def test_tied_weights_are_counted_once_and_the_encoders_own_are_a_penalty():
     model = toy_model()
     own = [model.decoder.inner.weight, model.decoder.inner.bias, *model.decoder.biases, model.encoder.weights[0]]
     own += [model.encoder.weights[1], *model.decoder.output_biases.values()]
-    torch.testing.assert_close(model.log_prior_weights(), sum(log_normal(w, 0.0, model.lambda_w) for w in own))
+    torch.testing.assert_close(
+        model.item_prior.log_prior_weights(), sum(log_normal(w, 0.0, model.lambda_w) for w in own)
+    )
     rest = [*model.encoder.biases, *model.encoder.loc.parameters(), *model.encoder.log_variance.parameters()]
-    torch.testing.assert_close(model.encoder_penalty(), sum(log_normal(w, 0.0, model.lambda_w) for w in rest))
+    torch.testing.assert_close(
+        model.item_prior.encoder_penalty(), sum(log_normal(w, 0.0, model.lambda_w) for w in rest)
+    )
 
 
 @pytest.mark.parametrize("tied", [True, False])

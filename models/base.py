@@ -1,0 +1,287 @@
+r"""The family of models: factors of users and items around their priors, ratings by their products.
+
+    u_i ~ N(m_i, 1 / lambda_u),    v_j ~ N(m_j, 1 / lambda_v),    R_ij ~ p(R | s_ij),    s_ij = u_i.v_j
+
+A member says where the factors of an item lie before anybody has chosen it, m_j: an :class:`ItemPrior`. Those of a
+user lie at 0, unless a subclass says otherwise. The story itself, the Pyro program, is each member's ``forward``. The
+algorithms read the priors from :meth:`FactorModel.prior_of_users` and :meth:`FactorModel.prior_of_items`, and every
+fit begins by holding the program to them (:mod:`models.story`).
+
+With biases,
+
+    b_i ~ N(0, 1 / lambda_b),   c_j ~ N(m, 1 / lambda_b),   s_ij = u_i.v_j + b_i + c_j
+
+with m the global mean. u_i and v_j have one coordinate more, b_i / kappa_u and c_j / kappa_v with kappa_u^2 =
+lambda_u / lambda_b and kappa_v^2 = lambda_v / lambda_b, so that all coordinates of a row have the same precision.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+from models.dense_sites import DenseSites
+from models.observations import Batch
+from models.priors import NOTHING, Above, NormalPrior
+from models.ratings import RatingLikelihood
+
+if TYPE_CHECKING:
+    from pyro_cvae.data.dataset import Dataset
+
+
+KNOWN_SITES = ("u", "v", "v_dagger", "z", "x", "R", "theta")
+"""Sites that a model of this family may have; those above u and v are called otherwise."""
+
+
+def own_parameters() -> AbstractContextManager[None]:
+    """While it lasts parameters live in their modules, not in Pyro's global store: two models are two.
+
+    It is around the package's own calls alone, whatever the setting is outside.
+    """
+    return pyro.settings.context(module_local_params=True)
+
+
+class ItemPrior(nn.Module, ABC):
+    """Where the factors of an item lie before anybody has chosen it: m_j, (n_factors,).
+
+    ``latent`` says that m_j is drawn, at the site "z", and has a posterior of its own; ``trained`` that it has networks
+    which learn the contents by gradients. ``lambda_r`` is the factor of the content's terms. While ``prior_by_decay``
+    is true an optimiser's weight decay stands for the gradient of its weights' prior.
+    """
+
+    latent: ClassVar[bool] = False
+    trained: ClassVar[bool] = False
+    prior_by_decay: bool = False
+    lambda_r: float = 1.0
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """The sites of the items' contents, inside the plate "items"; m of the minibatch, (n_items, n_factors)."""
+
+    @abstractmethod
+    def encode(self, inputs: Any) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(m_j) from what is observed of the items, (n_items, n_factors) each."""
+
+    def weights(self) -> None:
+        """The sites of its own weights, outside of all plates."""
+
+    def weight_terms(self) -> dict[str, Tensor]:
+        """What its weights add to the objective, by name, in nats."""
+        return {}
+
+
+class NoContent(ItemPrior):
+    """m_j = 0: an item of which nobody has said anything is like any other."""
+
+    def __init__(self, n_factors: int) -> None:
+        super().__init__()
+        self.nothing: Tensor
+        self.register_buffer("nothing", torch.zeros(n_factors), persistent=False)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Zeros."""
+        return self.nothing.expand(len(batch.items), -1)
+
+    def encode(self, inputs: Any) -> tuple[Tensor, Tensor]:
+        """Zeros, known for certain; of ``inputs`` the length alone counts."""
+        nothing = self.nothing.expand(len(inputs), -1)
+        return nothing, nothing
+
+
+class FactorModel(PyroModule):
+    """Factors of users and items, and ratings; see the module's docstring.
+
+    Parameters: ``item_prior`` says m_j; ``lambda_u``, ``lambda_v`` are precisions; ``parametrization`` is "centred"
+    (v is drawn) or "non-centred" (v_dagger = v - m is drawn); with ``lambda_b`` there are biases, and ``mean`` is the
+    global mean m. ``to_find`` names precisions that are not given.
+
+    A subclass states the story in ``forward``, and what of it differs in ``prior_of_users``, ``prior_of_items`` and
+    ``above``. ``has_content`` says that it reads the items' contents.
+
+    A model that is ``plain`` is one for Pyro's own tools: its observed sites x and R are dense tensors, and parameters
+    live where Pyro's settings say. Otherwise, as the package's algorithms call it, these sites are as sparse as the
+    data, and parameters are the modules' own.
+    """
+
+    has_content: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        n_users: int,
+        n_items: int,
+        n_factors: int,
+        item_prior: ItemPrior,
+        ratings: RatingLikelihood,
+        *,
+        lambda_u: float = 1.0,
+        lambda_v: float = 1.0,
+        lambda_b: float | None = None,
+    ) -> None:
+        with own_parameters():
+            super().__init__()
+        self.plain = False
+        self.kappa_u, self.kappa_v = (
+            (1.0 if lambda_b is None else (own / lambda_b) ** 0.5) for own in (lambda_u, lambda_v)
+        )
+        self.mean = None if lambda_b is None else nn.Parameter(torch.zeros(()))
+        self.n_users, self.n_items, self.n_factors = n_users, n_items, n_factors
+        self.item_prior, self.ratings = item_prior, ratings
+        self.lambda_u, self.lambda_v = lambda_u, lambda_v
+        self.parametrization = "centred"
+        self.to_find: tuple[str, ...] = ()
+
+    def forward(self, batch: Batch) -> None:
+        """The generative story over a minibatch of items and all users: each model's own."""
+        raise NotImplementedError(f"{type(self).__name__} states no story: define forward")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The story as a Pyro program, dense where the model is ``plain``."""
+        if self.plain:
+            with DenseSites():
+                return super().__call__(*args, **kwargs)
+        with own_parameters():
+            return super().__call__(*args, **kwargs)
+
+    @contextmanager
+    def sparse(self) -> Iterator[FactorModel]:
+        """While it lasts the model is not ``plain``."""
+        before, self.plain = self.plain, False
+        try:
+            yield self
+        finally:
+            self.plain = before
+
+    def content_only(self, batch: Batch) -> None:
+        """The part of the story without ratings, for pre-training."""
+        self.item_prior.weights()
+        with pyro.plate("items", self.n_items, subsample=batch.items):
+            self.item_prior(batch)
+
+    # --- what a subclass may say otherwise ---------------------------------------------------------------------------
+
+    def of_data(self, dataset: Dataset) -> None:
+        """Take from the data set what the story needs of it, such as the groups of users.
+
+        Called once the model is made: before a fit, and when a run is opened. What is taken is no parameter.
+        """
+
+    def above(self) -> Above:
+        """Draw the sites above u and v, by name; the names are those of the sites. By default there are none."""
+        return NOTHING
+
+    def prior_of_users(self, above: Above = NOTHING) -> NormalPrior:
+        """Prior of u given the sites above it: N(0, 1 / lambda_u)."""
+        return NormalPrior(self._zeros(self.width), self.lambda_u)
+
+    def prior_of_items(self, m: Tensor, above: Above = NOTHING) -> NormalPrior:
+        """Prior of v given m (n_items, n_factors): N(m, 1 / lambda_v), the bias around the global mean."""
+        if self.mean is None:
+            return NormalPrior(m, self.lambda_v)
+        return NormalPrior(torch.cat([m, (self.mean / self.kappa_v).expand(len(m), 1).to(m)], -1), self.lambda_v)
+
+    @classmethod
+    def has_standard_priors(cls) -> bool:
+        """Whether u and v have the priors of this class, so that ratings in another unit are the same model."""
+        names = ("prior_of_users", "prior_of_items", "above")
+        return all(getattr(cls, name) is getattr(FactorModel, name) for name in names)
+
+    # --- sites -------------------------------------------------------------------------------------------------------
+
+    def sites_above(self, trace: Any) -> tuple[str, ...]:
+        """Names of the sites that a trace of the story draws above u and v: all latent ones that are not known."""
+        nodes = trace.nodes.items()
+        latent = (name for name, site in nodes if site["type"] == "sample" and not site["is_observed"])
+        return tuple(name for name in latent if name not in KNOWN_SITES and not site_is_subsample(trace.nodes[name]))
+
+    @property
+    def item_site(self) -> str:
+        """The item site that is drawn: "v" when centred, "v_dagger" when not."""
+        return "v" if self.parametrization == "centred" else "v_dagger"
+
+    def factors_of_users(self, above: Above = NOTHING) -> Tensor:
+        """Draw u, inside the plate "users"."""
+        return pyro.sample("u", self.prior_of_users(above).distribution)
+
+    def factors_of_items(self, m: Tensor, above: Above = NOTHING) -> Tensor:
+        """Draw v, or v_dagger and then v, inside the plate "items"; both are sites."""
+        prior = self.prior_of_items(m, above)
+        if self.parametrization == "centred":
+            v = pyro.sample("v", prior.distribution)
+            pyro.deterministic("v_dagger", v - prior.loc, event_dim=1)
+            return v
+        own = NormalPrior(self._zeros(self.width), prior.precision)
+        return pyro.deterministic("v", pyro.sample("v_dagger", own.distribution) + prior.loc, event_dim=1)
+
+    def ratings_of(self, u: Tensor, v: Tensor, batch: Batch) -> None:
+        """Observe R, inside the plate "items"."""
+        likelihood = self.ratings.distribution(self.of_users(u), self.of_items(v), batch.columns)
+        pyro.sample("R", likelihood, obs=batch.columns)
+
+    # --- precisions --------------------------------------------------------------------------------------------------
+
+    def precisions(self) -> dict[str, float]:
+        """lambda_u, lambda_v and, with biases, kappa_u and kappa_v as they are now: given, found or learned."""
+        names = ("lambda_u", "lambda_v", *(("kappa_u", "kappa_v") if self.mean is not None else ()))
+        return {name: float(getattr(self, name)) for name in names}
+
+    def set_precisions(self, lambda_u: float, lambda_v: float, lambda_b: float) -> None:
+        """Other precisions of the priors; ``lambda_b`` counts where there are biases."""
+        self.lambda_u, self.lambda_v = lambda_u, lambda_v
+        if self.mean is not None:
+            self.kappa_u, self.kappa_v = ((own / lambda_b) ** 0.5 for own in (lambda_u, lambda_v))
+
+    @property
+    def lambda_b(self) -> float:
+        """Precision of the users' biases, which kappa_u holds; 1 where there are none."""
+        return self.lambda_u / self.kappa_u**2
+
+    # --- biases ------------------------------------------------------------------------------------------------------
+
+    @property
+    def width(self) -> int:
+        """Coordinates of u and v: the factors, and the bias where there are biases."""
+        return self.n_factors + (self.mean is not None)
+
+    def of_users(self, u: Tensor, constant: float | None = None) -> Tensor:
+        """Users with what the items' biases are multiplied by: scores are products of these rows and :meth:`of_items`.
+
+        Rows (u, b / kappa_u, kappa_v); ``constant`` in the place of kappa_v, 0 for standard deviations. Covariances
+        (n_users, width, width) get a row and a column of it.
+        """
+        return self._wider(u, self.width, self.kappa_v if constant is None else constant)
+
+    def of_items(self, v: Tensor, constant: float | None = None) -> Tensor:
+        """Items likewise: rows (v, kappa_u, c / kappa_v)."""
+        return self._wider(v, self.n_factors, self.kappa_u if constant is None else constant)
+
+    def own(self, side: str, rows: Tensor) -> Tensor:
+        """The inverse of :meth:`of_users` ("u") and :meth:`of_items` ("v")."""
+        if self.mean is None:
+            return rows
+        free = [*range(self.n_factors), self.n_factors + (side == "v")]
+        return rows[:, free] if rows.dim() == 2 else rows[:, free][:, :, free]
+
+    def _wider(self, rows: Tensor, at: int, value: float) -> Tensor:
+        if self.mean is None:
+            return rows
+        for dim in range(1, rows.dim()):
+            before, after = rows.narrow(dim, 0, at), rows.narrow(dim, at, rows.shape[dim] - at)
+            rows = torch.cat([before, torch.full_like(rows.narrow(dim, 0, 1), value), after], dim)
+        return rows
+
+    def _zeros(self, n: int) -> Tensor:
+        return next(self.tensors_of_its_type()).new_zeros(n)
+
+    def tensors_of_its_type(self) -> Any:
+        """Parameters and buffers, for their type and device."""
+        yield from (one for one in self.parameters() if one.is_floating_point())
+        yield from (one for one in self.buffers() if one.is_floating_point())
+        yield torch.zeros(0)

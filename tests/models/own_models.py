@@ -1,0 +1,107 @@
+"""Models as somebody writes them: users in groups, another prior of u, and stories that are not what they state."""
+
+import pyro
+import pyro.distributions as dist
+import torch
+
+from models.cvae import CVAE
+from models.pmf import PMF
+from models.priors import NormalPrior
+
+
+class GroupsOf:
+    """Users in groups, told by how their ids begin: u_i ~ N(mu_g(i), 1 / lambda_u), mu_g ~ N(0, 1 / lambda_g)."""
+
+    def __init__(self, *sizes, lambda_g=1.0, **options):
+        super().__init__(*sizes, **options)
+        self.lambda_g = lambda_g
+        self.groups, self.group = (), torch.zeros(self.n_users, dtype=torch.int64)
+
+    def of_data(self, dataset):
+        begin = [str(one).split("-")[0] for one in dataset.user_ids]
+        self.groups = tuple(sorted(set(begin)))
+        self.group = torch.tensor([self.groups.index(one) for one in begin])
+
+    def above(self):
+        like = super().prior_of_users().loc
+        with pyro.plate("groups", len(self.groups)):
+            return {"mu": pyro.sample("mu", dist.Normal(torch.zeros_like(like), self.lambda_g**-0.5).to_event(1))}
+
+    def prior_of_users(self, above):
+        return NormalPrior(above["mu"][self.group], self.lambda_u)
+
+
+class GroupedPMF(GroupsOf, PMF):
+    """Groups, no content."""
+
+
+class GroupedCVAE(GroupsOf, CVAE):
+    """Groups beside contents."""
+
+
+class StatedMean(CVAE):
+    """u_i ~ N(3, 1 / lambda_u), stated where the algorithms read it."""
+
+    def prior_of_users(self, above=None):
+        standard = super().prior_of_users()
+        return NormalPrior(torch.full_like(standard.loc, 3.0), standard.precision)
+
+
+class HiddenMean(CVAE):
+    """The same, in the program alone."""
+
+    def forward(self, batch):
+        self.item_prior.weights()
+        with pyro.plate("users", self.n_users):
+            u = pyro.sample("u", dist.Normal(torch.full((self.width,), 3.0), self.lambda_u**-0.5).to_event(1))
+        with pyro.plate("items", self.n_items, subsample=batch.items):
+            v = self.factors_of_items(self.item_prior(batch))
+            self.ratings_of(u, v, batch)
+
+
+class HiddenSite(PMF):
+    """A latent site that above() does not tell of."""
+
+    def forward(self, batch):
+        scale = pyro.sample("scale", dist.Normal(0.0, 1.0))
+        with pyro.plate("users", self.n_users):
+            u = self.factors_of_users()
+        with pyro.plate("items", self.n_items, subsample=batch.items):
+            v = self.factors_of_items(self.item_prior(batch))
+            self.ratings_of(u * scale, v, batch)
+
+
+class NoPlate(PMF):
+    """u outside of its plate."""
+
+    def forward(self, batch):
+        loc = torch.zeros(self.n_users, self.width)
+        u = pyro.sample("u", dist.Normal(loc, self.lambda_u**-0.5).to_event(2))
+        with pyro.plate("items", self.n_items, subsample=batch.items):
+            v = self.factors_of_items(self.item_prior(batch))
+            self.ratings_of(u, v, batch)
+
+
+class Twice(CVAE):
+    """v around 2 z, which q(v|z) and the closed form cannot have."""
+
+    def prior_of_items(self, m, above=None):
+        standard = super().prior_of_items(m)
+        return NormalPrior(2 * standard.loc, standard.precision)
+
+
+class OtherPrecision(PMF):
+    """A precision that is not the model's lambda_u."""
+
+    def prior_of_users(self, above=None):
+        standard = super().prior_of_users()
+        return NormalPrior(standard.loc, 2 * standard.precision)
+
+
+class LaplaceGroups(GroupedPMF):
+    """Means of groups that are not Normal, so that the closed form cannot have them."""
+
+    def above(self):
+        like = PMF.prior_of_users(self).loc
+        with pyro.plate("groups", len(self.groups)):
+            return {"mu": pyro.sample("mu", dist.Laplace(torch.zeros_like(like), 1.0).to_event(1))}
