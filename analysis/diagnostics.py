@@ -159,7 +159,8 @@ def pareto_k(
     import numpy as np
     import pandas as pd
 
-    from analysis.posterior import psis, spread_rows
+    from analysis.draws.pairs import spread_rows
+    from analysis.draws.psis import psis
 
     _need_density(fit)
     counts = fit.split.train.user_counts
@@ -201,7 +202,8 @@ def log_ratios(fit: Fit, users: np.ndarray, draws: int, seed: int) -> np.ndarray
     import numpy as np
     import torch
 
-    from analysis.posterior import UserRows, draw_blocks
+    from analysis.draws.streams import draw_blocks
+    from analysis.draws.user_rows import UserRows
 
     posterior, model, cells = fit.posterior, fit.model, UserRows.of(fit, users)
     loc, tril = _own_normal(fit, users)
@@ -261,7 +263,7 @@ def _ratios_at_a_draw(
     """The same of any likelihood with V one draw from q, over their own mean, (n_draws, n_users)."""
     import torch
 
-    from analysis.posterior import draw_blocks
+    from analysis.draws.streams import draw_blocks
 
     model, width = fit.model, loc.shape[1]
     noise = torch.randn((draws, *loc.shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -354,7 +356,8 @@ def predictive_checks(
 def _rating_checks(fit: Fit, source: str, n_users: int, draws: int, seed: int) -> Iterator[Check]:
     import numpy as np
 
-    from analysis.posterior import Cells, held_out_cells, noise_precision, pairs_by_kind, seen_cells, spread_rows
+    from analysis.draws.pairs import Cells, held_out_cells, pairs_by_kind, seen_cells, spread_rows
+    from analysis.draws.ratings import noise_precision
 
     likelihood = fit.model.ratings
     rng = np.random.default_rng((seed, 2))
@@ -388,7 +391,7 @@ def _drawn(fit: Fit, cells: Any, scores: np.ndarray, rng: np.random.Generator) -
     """Drawn ratings of cells given their scores, with E[R | s] and var(R | s), (n_draws, n_cells) each."""
     import torch
 
-    from analysis.posterior import draw_ratings
+    from analysis.draws.ratings import draw_ratings
     from models.ratings.cells import moments
 
     score = torch.as_tensor(scores)
@@ -441,7 +444,9 @@ def _whole_row_checks(fit: Fit, source: str, users: np.ndarray, draws: int, seed
     import numpy as np
     import torch
 
-    from analysis.posterior import UserRows, draw_blocks, draw_ratings, prior_blocks
+    from analysis.draws.ratings import draw_ratings
+    from analysis.draws.streams import draw_blocks, prior_blocks
+    from analysis.draws.user_rows import UserRows
 
     rows, rng = UserRows.of(fit, users), np.random.default_rng((seed, 3))
     n_users, n_items = len(users), len(rows.items)
@@ -481,7 +486,7 @@ def _rank_check(fit: Fit, held_out: Any, neither: Any, positive: Any, other: Any
     """
     import numpy as np
 
-    from analysis.posterior import noise_precision
+    from analysis.draws.ratings import noise_precision
 
     users = np.concatenate([held_out.users, neither.users])
     both = np.isin(users, np.intersect1d(held_out.users, neither.users))
@@ -535,7 +540,7 @@ def _scores(
     """Joint draws of the scores of several sets of pairs, (n_draws, n_pairs) each in float64."""
     import numpy as np
 
-    from analysis.posterior import draw_blocks, prior_blocks
+    from analysis.draws.streams import draw_blocks, prior_blocks
 
     users, user_at = np.unique(np.concatenate([u for u, _ in pairs]), return_inverse=True)
     items, item_at = np.unique(np.concatenate([i for _, i in pairs]), return_inverse=True)
@@ -557,7 +562,7 @@ def _text_checks(fit: Fit, source: str, n_texts: int, draws: int, seed: int) -> 
     import numpy as np
     import torch
 
-    from analysis.posterior import spread_rows
+    from analysis.draws.pairs import spread_rows
     from models.observations import SparseRows
 
     known = _words(fit)
@@ -695,7 +700,7 @@ def diagnose(
     import numpy as np
     import pandas as pd
 
-    from analysis.posterior import noise_precision
+    from analysis.draws.ratings import noise_precision
     from inference.liveness import judge
     from inference.posterior import content_diagnostics
 

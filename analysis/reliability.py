@@ -273,7 +273,7 @@ def reliability(
 
 def is_normal(fit: Fit) -> bool:
     """True for the paper's likelihood of ratings, whose scores are means of R."""
-    from analysis.posterior import noise_precision
+    from analysis.draws.ratings import noise_precision
 
     return fit.model is None or noise_precision(fit.model.ratings) is not None
 

@@ -240,7 +240,7 @@ def _fit_facts(fit: Fit, run: Run) -> dict[str, str]:
 
 def _ratings_fact(fit: Fit) -> str:
     """The likelihood of ratings, its own parameters, and whether there are biases."""
-    from analysis.posterior import noise_precision
+    from analysis.draws.ratings import noise_precision
 
     model, ratings = fit.options.model, fit.model.ratings
     said = f"{model.rating_likelihood} likelihood"

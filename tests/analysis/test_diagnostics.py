@@ -24,6 +24,8 @@ from analysis.diagnostics import (
     predictive_checks,
     traces,
 )
+from analysis.draws import pairs, streams
+from analysis.draws.user_rows import UserRows
 from inference.fitting import Fit
 from inference.posterior import Posterior, content_diagnostics
 from models.observations import RatingColumns, SparseRows
@@ -103,16 +105,16 @@ def test_ratios_are_joint_over_evidence_over_q(fits, kind, at_once, monkeypatch)
     """log p(R_i | u, V) + log p(u) - log p(R_i | V) - log q(u), each term a dense Normal, at the draws themselves."""
     fit, users, seed = fits[kind], np.array([5, 0, 11]), 4
     monkeypatch.setattr(diagnostics, "FLOATS_AT_ONCE", at_once)
-    monkeypatch.setattr(posterior, "FLOATS_AT_ONCE", at_once)
+    monkeypatch.setattr(streams, "FLOATS_AT_ONCE", at_once)
     n = 6
     found = log_ratios(fit, users, n, seed)
     in_one_go = max(1, at_once // (7 * 9))
-    cells = posterior.UserRows.of(fit, users)
+    cells = UserRows.of(fit, users)
     u, v = torch.zeros(n, 3, 3).double(), torch.zeros(n, len(cells.items), 3).double()
     for number, start in enumerate(range(0, n, in_one_go)):
         size = min(in_one_go, n - start)
         own = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
-        for block, draws, part in posterior.draw_blocks(fit.posterior, users, cells.items, size, own):
+        for block, draws, part in streams.draw_blocks(fit.posterior, users, cells.items, size, own):
             at = slice(start + draws.start, start + draws.stop)
             u[at], v[at, block] = part["u"], part["v"]
     ratings, confidences = (part.mT for part in columns_of(fit).dense(fit.options.model.b))
@@ -207,7 +209,7 @@ def test_discrepancies_are_those_of_the_data(fits):
     fit = at_truth()
     found = {check.name: check for check in predictive_checks(fit, draws=3, n_users=0, n_texts=2)}
     train = fit.split.train
-    kinds = posterior.pairs_by_kind(fit, np.arange(40), diagnostics.BACKGROUND_OF_A_USER, 0)["train"]
+    kinds = pairs.pairs_by_kind(fit, np.arange(40), diagnostics.BACKGROUND_OF_A_USER, 0)["train"]
     at = np.flatnonzero(np.isin(train.keys, kinds[0] * 60 + kinds[1]))
     table = pd.DataFrame({"user": train.users[at], "r": train.ratings[at], "c": train.confidences[at]})
     table["score"] = fit.dataset.truth["scores"][train.users[at], train.items[at]]
@@ -226,7 +228,7 @@ def test_the_auc_of_held_out_items_is_that_of_scikit_learn(fits, monkeypatch):
     monkeypatch.setattr(fit.model.ratings, "a", 1e12)
     checks = {check.name: check for check in predictive_checks(sharp, draws=4, n_users=0, n_texts=2)}
     found = checks["rank of held-out items (AUC)"]
-    kinds = posterior.pairs_by_kind(fit, np.arange(15), diagnostics.BACKGROUND_OF_A_USER, 0)
+    kinds = pairs.pairs_by_kind(fit, np.arange(15), diagnostics.BACKGROUND_OF_A_USER, 0)
     table = pd.concat(
         pd.DataFrame({"user": users, "score": q.mean_score(users, items).numpy(), "held": kind == "test"})
         for kind, (users, items) in kinds.items()
@@ -265,9 +267,9 @@ def test_the_prior_draws_what_the_prior_says(fits, failure_rate):
     fit = fits["clicks"]
     found = {c.name: c for c in predictive_checks(fit, "prior", draws=4000, n_users=1, n_texts=2)}
     squares = found["squares of zeros"].observed
-    user = posterior.spread_rows(fit.dataset.interactions.user_counts, 1)
-    kinds = posterior.pairs_by_kind(fit, user, diagnostics.BACKGROUND_OF_A_USER, 0)
-    seen = posterior.seen_cells(fit, *kinds["neither"])
+    user = pairs.spread_rows(fit.dataset.interactions.user_counts, 1)
+    kinds = pairs.pairs_by_kind(fit, user, diagnostics.BACKGROUND_OF_A_USER, 0)
+    seen = pairs.seen_cells(fit, *kinds["neither"])
     assert 0 < len(seen) <= len(kinds["neither"][0])
     expected = 0.2 * 3 * 1.2 * len(seen)
     bound = -float(Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 2)))
