@@ -14,7 +14,7 @@ import inference
 from analysis import posterior
 from analysis.calibration import main as calibration_main
 from analysis.compare import main as compare_main
-from analysis.diagnostics import BACKGROUND_OF_A_USER, diagnose, log_ratios, pareto_k, predictive_checks, traces
+from analysis.diagnostics import diagnose, traces
 from analysis.diagnostics import main as diagnostics_main
 from analysis.draws import user_rows
 from analysis.draws.pairs import pairs_by_kind
@@ -22,6 +22,9 @@ from analysis.draws.streams import draw_blocks
 from analysis.draws.user_rows import UserRows
 from analysis.posterior import to_datatree
 from analysis.report import main as report_main
+from analysis.soundness.pareto import log_ratios, pareto_k
+from analysis.soundness.predictive import predictive_checks
+from analysis.soundness.rating_checks import BACKGROUND_OF_A_USER
 from inference.fitting import Fit
 from inference.updates import add_items, fold_in
 from models.build import content_likelihood, observe
