@@ -27,7 +27,7 @@ from pyro_cvae.text import visible_lines
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.compare import Comparison
+    from analysis.comparison.result import Comparison
     from analysis.reliability import Reliability
     from inference.evaluate import Evaluation
     from inference.fitting import Fit
@@ -103,7 +103,9 @@ class ReportOptions:
 
 def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = lambda done, n, name: None) -> str:
     """The page as text; raises InputError where two runs are not of the same data and split."""
-    from analysis.compare import CompareOptions, compare, open_runs, short_names
+    from analysis.comparison.options import CompareOptions
+    from analysis.comparison.runs import open_runs, short_names
+    from analysis.comparison.side_by_side import compare
     from inference.rivals import RIVALS as ALL
 
     about: dict[str, dict[str, Any]] = {}
@@ -208,7 +210,7 @@ def _was_given(run: Run) -> bool:
 
 
 def _fit_facts(fit: Fit, run: Run) -> dict[str, str]:
-    from analysis.compare import OBJECTIVES, facts
+    from analysis.comparison.runs import OBJECTIVES, facts
 
     found, options = facts(fit, run), run.config["options"]
     versions = run.config.get("versions") or {}
@@ -565,8 +567,9 @@ def _with_strips(examples: list[dict[str, Any]], about: dict[str, dict[str, Any]
 
 def _figures(comparison: Comparison, reliable: Sequence[Reliability]) -> dict[str, list[dict[str, Any]]]:
     """Inline SVG by section, each with the words for who cannot see it."""
-    from analysis import compare
-    from analysis.compare import OBJECTIVES, draw_objective, draw_shrinkage
+    from analysis.comparison import figures
+    from analysis.comparison.figures import draw_objective, draw_shrinkage
+    from analysis.comparison.runs import OBJECTIVES
 
     explicit = comparison.explicit
     runs = ", ".join(comparison.runs["model"])
@@ -581,14 +584,14 @@ def _figures(comparison: Comparison, reliable: Sequence[Reliability]) -> dict[st
         "good",
         f"{'RMSE' if explicit else 'Recall against the length of the list'}, of {runs} and of simple rivals; the table "
         "has the numbers.",
-        compare.draw_errors if explicit else compare.draw_recall,
+        figures.draw_errors if explicit else figures.draw_recall,
     )
     if len(comparison.runs) > 1:
         add(
             "good",
             f"Difference in {'squared error' if explicit else 'recall'} of the second run to the first, with "
             "intervals; the table has the numbers.",
-            compare.draw_error_differences if explicit else compare.draw_differences,
+            figures.draw_error_differences if explicit else figures.draw_differences,
         )
     if len(comparison.shrinkage):
         for column, what in (("sd_v", "of v"), ("sd_score", "of u.v")):
@@ -651,7 +654,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.report runs/map runs/bayes --user 42 --out report.html", "two fits, one user's lists"),
         ),
     )
-    from analysis.compare import progress
+    from analysis.comparison.progress import progress
 
     with progress() as on_step:
         page = report(options, on_step)
