@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.asked import check_least, check_parent
 from inference.estimates import check_draws
 from inference.printing import Sheet, check_format, emit, write_frame
 from inference.progress import track
@@ -86,9 +87,7 @@ class BanditOptions:
 
     def __post_init__(self) -> None:
         check_format(self.format)
-        for name in ("rounds", "users", "first_items", "factors"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be at least 1")
+        check_least(self, {"rounds": 1, "users": 1, "first_items": 1, "factors": 1})
         for name in ("lambda_u", "lambda_v", "a"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be above 0")
@@ -106,10 +105,10 @@ class BanditOptions:
         if self.first_items < self.first_ratings + max(self.slate) or self.n_items < needed:
             raise InputError(f"a user is to see {needed} items, more than there are", "give more --first-items")
         for flag, file, end in (("out", self.out, ".csv"), ("figure", self.figure, ".png")):
-            if file is not None and Path(file).suffix != end:
-                raise InputError(f"--{flag} is {file!r}, but it must end in {end}")
-            if file is not None and not Path(file).absolute().parent.is_dir():
-                raise InputError(f"--{flag}: no such folder", "make it first", path=Path(file).parent)
+            if file is not None:
+                if Path(file).suffix != end:
+                    raise InputError(f"--{flag} is {file!r}, but it must end in {end}")
+                check_parent(flag, file)
 
     @property
     def n_items(self) -> int:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.asked import check_least
 from analysis.coverage import LEVELS, Coverage, coverage, draw_coverage
 from analysis.error_correlation import ErrorCorrelation, error_correlation
 from analysis.over_users import Interval, predicts_ratings
@@ -83,13 +84,10 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         check_format(self.format)
-        for name, least in (("top", 1), ("bins", 2), ("draws", 20), ("resamples", 20), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name} is {getattr(self, name)}, but it must be at least {least}")
+        check_least(self, {"top": 1, "bins": 2, "draws": 20, "resamples": 20, "seed": 0})
         if not 0 < self.reserve < 1:
             raise InputError(f"--reserve is {self.reserve:g}, but it must be between 0 and 1")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"--threads is {self.threads}, but it must be at least 1")
+        check_least(self, {"threads": 1})
         if self.out and Path(self.out).exists() and not Path(self.out).is_dir():
             raise InputError("--out is a file", "name a folder", path=self.out)
 

@@ -124,7 +124,7 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
     import torch
     from scipy.stats import norm
 
-    from analysis.posterior import draw_ratings
+    from analysis.draws.ratings import draw_ratings
     from models.ratings.confidence_normal import ConfidenceNormal
 
     truth, test, explicit = fit.dataset.truth, fit.split.test, predicts_ratings(fit)

@@ -27,6 +27,14 @@ def figure(n_columns: int = 1, n_rows: int = 1, width: float = 5.0, height: floa
         return drawn, drawn.subplots(n_rows, n_columns, squeeze=False)
 
 
+def panels(n: int, n_columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """The same for ``n`` panels in rows of ``n_columns``: the axes beyond them are not shown."""
+    drawn, axes = figure(n_columns, -(-n // n_columns), width, height)
+    for spare in axes.flat[n:]:
+        spare.set_visible(False)
+    return drawn, axes
+
+
 def save(drawn: Any, path: str | os.PathLike[str], dpi: int = 120) -> Path:
     """Write the figure, whole or not at all; the kind is told by the name's end.
 

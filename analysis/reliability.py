@@ -273,7 +273,7 @@ def reliability(
 
 def is_normal(fit: Fit) -> bool:
     """True for the paper's likelihood of ratings, whose scores are means of R."""
-    from analysis.posterior import noise_precision
+    from analysis.draws.ratings import noise_precision
 
     return fit.model is None or noise_precision(fit.model.ratings) is not None
 
@@ -338,10 +338,7 @@ def draw_reliability(results: Sequence[Reliability]) -> Any:
             bins = result.bins[result.bins["prediction"] == prediction]
             if not len(bins):
                 continue
-            ends = np.abs(bins[["low", "high"]].to_numpy().T - bins["share"].to_numpy())
-            style: dict[str, Any] = {"fmt": marker, "color": color, "markersize": 4, "linewidth": 1}
-            curve.errorbar(bins["mean"], bins["share"], ends, label=label, **style)
-            top = max(top, bins["mean"].max(), bins["high"].max())
+            top = max(top, draw_bins(curve, bins, fmt=marker, color=color, label=label))
         curve.axline((0, 0), slope=1, color="#222222", linewidth=0.8)
         row = result.scores.loc["recalibrated"]
         curve.set(xlim=(0, 1.05 * top), ylim=(0, 1.05 * top), ylabel="share of held-out positives")
@@ -352,3 +349,10 @@ def draw_reliability(results: Sequence[Reliability]) -> Any:
         histogram.set_xlabel("P(listed item is a held-out positive)")
     axes[0, 0].legend(fontsize="small", loc="upper left")
     return drawn
+
+
+def draw_bins(axes: Any, bins: pd.DataFrame, **style: Any) -> float:
+    """The share of positives in each bin against the mean prediction, with intervals; the largest number drawn."""
+    ends = np.abs(bins[["low", "high"]].to_numpy().T - bins["share"].to_numpy())
+    axes.errorbar(bins["mean"], bins["share"], ends, markersize=4, linewidth=1, **style)
+    return max(bins["mean"].max(), bins["high"].max())

@@ -12,27 +12,17 @@ import torch
 from scipy import stats
 
 import inference
-from analysis import compare as module
-from analysis.compare import (
-    FIGURE,
-    FRAMES,
-    CompareOptions,
-    agreement,
-    bootstrap,
-    comparability,
-    compare,
-    draw,
-    drawn_lists,
-    ignores_content,
-    intervals,
-    item_sd,
-    main,
-    new_folder,
-    shrinkage,
-    some_users,
-    tables,
-    top_lists,
-)
+from analysis.compare import CompareOptions, compare, main, shrinkage
+from analysis.comparison import shrinkage as spread
+from analysis.comparison import stability
+from analysis.comparison.figures import draw
+from analysis.comparison.folder import new_folder
+from analysis.comparison.intervals import bootstrap, intervals
+from analysis.comparison.result import FIGURE, FRAMES
+from analysis.comparison.runs import comparability
+from analysis.comparison.shrinkage import ignores_content, item_sd
+from analysis.comparison.stability import agreement, drawn_lists, some_users, top_lists
+from analysis.comparison.tables import tables
 from inference.evaluate import Evaluation, evaluate
 from inference.rivals import popularity
 from pyro_cvae.data.interactions import pairs_matrix
@@ -188,7 +178,7 @@ def test_under_mean_field_the_spread_knows_nothing_of_the_text(fits, monkeypatch
     assert not ignores_content(structured)
     whole = item_sd(structured)
     assert whole[cold].std() > 1e-4
-    monkeypatch.setattr(module, "FLOATS_AT_ONCE", 40)
+    monkeypatch.setattr(spread, "FLOATS_AT_ONCE", 40)
     np.testing.assert_array_equal(item_sd(structured), whole)
 
 
@@ -228,7 +218,7 @@ def test_lists_of_means_and_draws_are_those_of_brute_force(fits, name, monkeypat
     fit = fits[name]
     users = np.array([3, 9, 31])
     known = pairs_matrix(fit.split.train)[users]
-    monkeypatch.setattr(module, "FLOATS_AT_ONCE", 8 * fit.posterior.v_loc.numel())
+    monkeypatch.setattr(stability, "FLOATS_AT_ONCE", 8 * fit.posterior.v_loc.numel())
     lists = drawn_lists(fit.posterior, users, known, 10, 5, seed=4)
     draws = list(fit.posterior.select(users=users).draws(5, 4, 2))
     u, v = (torch.cat([part[side] for part in draws]) for side in "uv")

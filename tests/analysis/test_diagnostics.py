@@ -13,17 +13,18 @@ from sklearn.metrics import roc_auc_score
 from torch.distributions import MultivariateNormal, Normal
 
 import inference
-from analysis import diagnostics, posterior
-from analysis.diagnostics import (
-    content_units,
-    diagnose,
-    log_ratios,
-    main,
-    pareto_k,
-    plot_checks,
-    predictive_checks,
-    traces,
-)
+from analysis import posterior
+from analysis.diagnostics import content_units, diagnose, main, traces
+from analysis.draws import streams
+from analysis.draws.pairs import pairs_by_kind, seen_cells, spread_rows
+from analysis.draws.user_rows import UserRows
+from analysis.soundness import pareto
+from analysis.soundness.check import Check, plot_checks
+from analysis.soundness.diagnosis import Diagnosis, write
+from analysis.soundness.pareto import good_k, log_ratios, pareto_k
+from analysis.soundness.predictive import predictive_checks
+from analysis.soundness.rating_checks import BACKGROUND_OF_A_USER
+from analysis.soundness.text_checks import _word_statistics
 from inference.fitting import Fit
 from inference.posterior import Posterior, content_diagnostics
 from models.observations import RatingColumns, SparseRows
@@ -102,17 +103,17 @@ def test_exact_q_of_u_has_constant_ratios(fits, kind):
 def test_ratios_are_joint_over_evidence_over_q(fits, kind, at_once, monkeypatch):
     """log p(R_i | u, V) + log p(u) - log p(R_i | V) - log q(u), each term a dense Normal, at the draws themselves."""
     fit, users, seed = fits[kind], np.array([5, 0, 11]), 4
-    monkeypatch.setattr(diagnostics, "FLOATS_AT_ONCE", at_once)
-    monkeypatch.setattr(posterior, "FLOATS_AT_ONCE", at_once)
+    monkeypatch.setattr(pareto, "FLOATS_AT_ONCE", at_once)
+    monkeypatch.setattr(streams, "FLOATS_AT_ONCE", at_once)
     n = 6
     found = log_ratios(fit, users, n, seed)
     in_one_go = max(1, at_once // (7 * 9))
-    cells = posterior.UserRows.of(fit, users)
+    cells = UserRows.of(fit, users)
     u, v = torch.zeros(n, 3, 3).double(), torch.zeros(n, len(cells.items), 3).double()
     for number, start in enumerate(range(0, n, in_one_go)):
         size = min(in_one_go, n - start)
         own = int(np.random.SeedSequence((seed, number)).generate_state(1, np.uint64)[0] >> 1)
-        for block, draws, part in posterior.draw_blocks(fit.posterior, users, cells.items, size, own):
+        for block, draws, part in streams.draw_blocks(fit.posterior, users, cells.items, size, own):
             at = slice(start + draws.start, start + draws.stop)
             u[at], v[at, block] = part["u"], part["v"]
     ratings, confidences = (part.mT for part in columns_of(fit).dense(fit.options.model.b))
@@ -162,7 +163,7 @@ def test_the_limit_of_k_is_that_of_arviz(fits):
         tree = posterior.to_datatree(fits["full"], draws=draws, n_users=2, n_items=1)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            assert diagnostics.good_k(draws) == pytest.approx(posterior.loo(tree, var_name="R").good_k, rel=1e-12)
+            assert good_k(draws) == pytest.approx(posterior.loo(tree, var_name="R").good_k, rel=1e-12)
 
 
 def test_what_has_no_q_has_no_k(fits):
@@ -207,7 +208,7 @@ def test_discrepancies_are_those_of_the_data(fits):
     fit = at_truth()
     found = {check.name: check for check in predictive_checks(fit, draws=3, n_users=0, n_texts=2)}
     train = fit.split.train
-    kinds = posterior.pairs_by_kind(fit, np.arange(40), diagnostics.BACKGROUND_OF_A_USER, 0)["train"]
+    kinds = pairs_by_kind(fit, np.arange(40), BACKGROUND_OF_A_USER, 0)["train"]
     at = np.flatnonzero(np.isin(train.keys, kinds[0] * 60 + kinds[1]))
     table = pd.DataFrame({"user": train.users[at], "r": train.ratings[at], "c": train.confidences[at]})
     table["score"] = fit.dataset.truth["scores"][train.users[at], train.items[at]]
@@ -226,7 +227,7 @@ def test_the_auc_of_held_out_items_is_that_of_scikit_learn(fits, monkeypatch):
     monkeypatch.setattr(fit.model.ratings, "a", 1e12)
     checks = {check.name: check for check in predictive_checks(sharp, draws=4, n_users=0, n_texts=2)}
     found = checks["rank of held-out items (AUC)"]
-    kinds = posterior.pairs_by_kind(fit, np.arange(15), diagnostics.BACKGROUND_OF_A_USER, 0)
+    kinds = pairs_by_kind(fit, np.arange(15), BACKGROUND_OF_A_USER, 0)
     table = pd.concat(
         pd.DataFrame({"user": users, "score": q.mean_score(users, items).numpy(), "held": kind == "test"})
         for kind, (users, items) in kinds.items()
@@ -242,7 +243,7 @@ def test_the_auc_of_held_out_items_is_that_of_scikit_learn(fits, monkeypatch):
 
 def test_word_statistics_of_a_dense_table():
     counts = torch.tensor([[2, 0, 1, 0], [1, 1, 0, 0], [3, 0, 0, 0]], dtype=torch.float64)
-    assert diagnostics._word_statistics(SparseRows.from_dense(counts)) == pytest.approx((5 / 3, 2 / 3, 1.0))
+    assert _word_statistics(SparseRows.from_dense(counts)) == pytest.approx((5 / 3, 2 / 3, 1.0))
 
 
 @pytest.mark.parametrize("content", ["multinomial", "bernoulli", "pseudo-bernoulli", "normal"])
@@ -265,9 +266,9 @@ def test_the_prior_draws_what_the_prior_says(fits, failure_rate):
     fit = fits["clicks"]
     found = {c.name: c for c in predictive_checks(fit, "prior", draws=4000, n_users=1, n_texts=2)}
     squares = found["squares of zeros"].observed
-    user = posterior.spread_rows(fit.dataset.interactions.user_counts, 1)
-    kinds = posterior.pairs_by_kind(fit, user, diagnostics.BACKGROUND_OF_A_USER, 0)
-    seen = posterior.seen_cells(fit, *kinds["neither"])
+    user = spread_rows(fit.dataset.interactions.user_counts, 1)
+    kinds = pairs_by_kind(fit, user, BACKGROUND_OF_A_USER, 0)
+    seen = seen_cells(fit, *kinds["neither"])
     assert 0 < len(seen) <= len(kinds["neither"][0])
     expected = 0.2 * 3 * 1.2 * len(seen)
     bound = -float(Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 2)))
@@ -275,7 +276,7 @@ def test_the_prior_draws_what_the_prior_says(fits, failure_rate):
 
 
 def test_a_p_value_counts_ties_half():
-    check = diagnostics.Check("", "", np.array([1.0, 1, 1, 1]), np.array([0.0, 1, 2, 3]))
+    check = Check("", "", np.array([1.0, 1, 1, 1]), np.array([0.0, 1, 2, 3]))
     assert check.p == 0.625
 
 
@@ -385,7 +386,7 @@ def test_the_command_leaves_figures_and_tables(run, tmp_path, capsys):
     assert set(pd.read_csv(out / "checks.csv")["source"]) == {"posterior", "prior"}
     assert command(run, "--out", out) == 2
     assert "exists already" in capsys.readouterr().err
-    diagnostics.write(diagnostics.Diagnosis(pd.DataFrame({"what": ["new"]}), None, {}), out)
+    write(Diagnosis(pd.DataFrame({"what": ["new"]}), None, {}), out)
     assert (out / "summary.csv").read_text() == "what\nnew\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["diagnostics"]
 

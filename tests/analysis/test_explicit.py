@@ -15,7 +15,8 @@ from scipy.stats import norm
 from analysis import calibration
 from analysis import compare as compare_module
 from analysis import report as report_module
-from analysis.compare import CompareOptions, bootstrap, compare, intervals, shrinkage
+from analysis.compare import CompareOptions, compare, shrinkage
+from analysis.comparison.intervals import bootstrap, intervals
 from analysis.coverage import coverage
 from analysis.error_correlation import error_correlation
 from analysis.reliability import reliability

@@ -9,9 +9,9 @@ from scipy import stats
 
 import inference
 from analysis.coverage import coverage, pit_bins, pit_summary
-from analysis.diagnostics import predictive_checks
 from analysis.error_correlation import error_correlation
 from analysis.posterior import pit, to_datatree
+from analysis.soundness.predictive import predictive_checks
 from inference.explicit import evaluate_ratings, predictor
 from inference.recommend import recommend
 from models.ratings.poisson import Poisson

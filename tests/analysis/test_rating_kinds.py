@@ -14,10 +14,17 @@ import inference
 from analysis import posterior
 from analysis.calibration import main as calibration_main
 from analysis.compare import main as compare_main
-from analysis.diagnostics import BACKGROUND_OF_A_USER, diagnose, log_ratios, pareto_k, predictive_checks, traces
+from analysis.diagnostics import diagnose, traces
 from analysis.diagnostics import main as diagnostics_main
-from analysis.posterior import UserRows, draw_blocks, pairs_by_kind, to_datatree
+from analysis.draws import user_rows
+from analysis.draws.pairs import pairs_by_kind
+from analysis.draws.streams import draw_blocks
+from analysis.draws.user_rows import UserRows
+from analysis.posterior import to_datatree
 from analysis.report import main as report_main
+from analysis.soundness.pareto import log_ratios, pareto_k
+from analysis.soundness.predictive import predictive_checks
+from analysis.soundness.rating_checks import BACKGROUND_OF_A_USER
 from inference.fitting import Fit
 from inference.updates import add_items, fold_in
 from models.build import content_likelihood, observe
@@ -128,7 +135,7 @@ def test_log_likelihoods_in_small_blocks_are_the_same(fits, kind, monkeypatch):
     rows = UserRows.of(fit, np.array([7, 2]))
     ((_, _, drawn),) = draw_blocks(fit.posterior, np.array([7, 2]), rows.items, 6, 0)
     whole = rows.log_prob(slice(0, len(rows.items)), drawn["u"], drawn["v"])
-    monkeypatch.setattr(posterior, "FLOATS_AT_ONCE", 60)
+    monkeypatch.setattr(user_rows, "FLOATS_AT_ONCE", 60)
     halves = (slice(0, 11), slice(11, len(rows.items)))
     parts = [rows.log_prob(block, drawn["u"], drawn["v"][:, block]) for block in halves]
     torch.testing.assert_close(parts[0] + parts[1], whole, rtol=1e-12, atol=1e-12)

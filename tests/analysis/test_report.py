@@ -16,17 +16,15 @@ import pytest
 import torch
 
 import inference
+from analysis.page.examples import example_lists
+from analysis.page.facts import reproduce
+from analysis.page.figures import svg
+from analysis.page.making import report
+from analysis.page.options import ReportOptions
+from analysis.page.tables import by_history
 from analysis.recalibration import predict
 from analysis.reliability import reliability, top_lists
-from analysis.report import (
-    ReportOptions,
-    by_history,
-    example_lists,
-    main,
-    report,
-    reproduce,
-    svg,
-)
+from analysis.report import main
 from inference.commands import parse
 from inference.evaluate import evaluate
 from inference.liveness import content_verdict

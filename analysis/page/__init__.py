@@ -1,0 +1,1 @@
+"""A fit, or two side by side, as one HTML page."""

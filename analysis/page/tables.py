@@ -1,0 +1,196 @@
+"""The cards and tables of the page, as texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.comparison.result import Comparison
+from analysis.comparison.shrinkage import shown_spread
+from analysis.reliability import Reliability
+from inference.evaluate import Evaluation
+from inference.rivals import RATING_RIVALS
+
+RIVALS = ("popularity", "tfidf")
+HISTORY = (0, 1, 2, 4, 8, 16, 32, 64)
+"""Least number of ratings of each group of users."""
+NAMES = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "log_density": "log density, nats",
+    "coverage@50": "within 50 %",
+    "coverage@90": "within 90 %",
+    "squared_error": "squared error",
+    "absolute_error": "absolute error",
+}
+"""What metrics of explicit ratings are called on the page."""
+
+
+def cards(comparison: Comparison, about: dict[str, Any], name: str, headline: str) -> list[dict[str, str]]:
+    """What is said of a run at the top of the page: ``what``, its ``value`` and ``more`` of each card."""
+    recall = comparison.recall[comparison.recall["metric"] == headline].set_index("model")
+    row, run = recall.loc[name], comparison.runs.set_index("model").loc[name]
+    beside = [model for model in recall.index if model in (*RIVALS, *RATING_RIVALS)]
+    rivals = ", ".join(f"{rival} {recall.loc[rival, 'mean']:.3f}" for rival in beside)
+    said = [
+        {
+            "what": NAMES.get(headline, headline),
+            "value": f"{row['mean']:.3f}",
+            "more": f"95 %: {row['low']:.3f} to {row['high']:.3f}",
+        },
+        {"what": "Content", "value": about["content"]["state"], "more": _first_number(about["content"])},
+    ]
+    drawn = comparison.stability
+    if about["is_point"]:
+        said.append({"what": "Uncertainty", "value": "none", "more": "a point estimate; --mode bayes has it"})
+    else:
+        drawn = drawn[(drawn["first"] == name) & (drawn["second"] == "between its draws")].iloc[0]
+        more = "of a list of 50 are the same in two posterior draws"
+        said.append({"what": "Stability", "value": f"{drawn['overlap']:.0%}", "more": more})
+    said.append({"what": "Fit", "value": f"{run['seconds']:,.0f} s", "more": f"{run['epochs']} epochs"})
+    if rivals:
+        said[0]["more"] += f"; {rivals}"
+    return said
+
+
+def _first_number(content: dict[str, Any]) -> str:
+    """How many units of the content are active."""
+    units = content["numbers"]["Active units (directions of the means)"]
+    return f"{units} units active"
+
+
+def recall_table(comparison: Comparison) -> dict[str, Any]:
+    """The metrics of every model with their intervals."""
+    metrics = list(comparison.recall["metric"].unique())
+    rows = []
+    for model, group in comparison.recall.groupby("model", sort=False):
+        cells = [
+            {"value": f"{mean:.3f}", "more": f"{low:.3f} – {high:.3f}"}
+            for mean, low, high in zip(group["mean"], group["low"], group["high"], strict=True)
+        ]
+        rows.append({"name": str(model), "cells": cells, "is_run": str(model) in set(comparison.runs["model"])})
+    return {"head": [NAMES.get(metric, metric) for metric in metrics], "rows": rows}
+
+
+def difference_table(comparison: Comparison, names: Sequence[str]) -> dict[str, Any] | None:
+    """The second run less the first, ``None`` where there is one run."""
+    if len(names) < 2:
+        return None
+    group = comparison.differences[comparison.differences["model"] == names[1]]
+    columns = (group[name] for name in ("mean", "low", "high", "better", "worse"))
+    cells = [
+        {"value": f"{mean:+.4f}", "more": f"{low:+.4f} to {high:+.4f}", "shares": f"{better:.0%} / {worse:.0%}"}
+        for mean, low, high, better, worse in zip(*columns, strict=True)
+    ]
+    return {
+        "head": [NAMES.get(metric, metric) for metric in group["metric"]],
+        "cells": cells,
+        "model": names[1],
+        "reference": names[0],
+    }
+
+
+def group_table(comparison: Comparison, headline: str) -> dict[str, Any]:
+    """The headline metric of hot, warm and cold items."""
+    first = next(iter(comparison.evaluations.values())).groups
+    groups = [name for name in ("hot", "warm", "cold") if name in first.index]
+    rows = [
+        {"name": name, "cells": [f"{evaluation.groups.loc[group, headline]:.3f}" for group in groups]}
+        for name, evaluation in comparison.evaluations.items()
+    ]
+    counts = [f"{first.loc[g, 'n_items']:,.0f} items, {first.loc[g, 'n_pairs']:,.0f} test pairs" for g in groups]
+    return {"head": groups, "counts": counts, "rows": rows}
+
+
+def spread_table(comparison: Comparison) -> dict[str, Any] | None:
+    """The posterior spread by the number of ratings, ``None`` where no run has any."""
+    if not len(comparison.shrinkage):
+        return None
+    frame = comparison.shrinkage
+    lows = sorted(frame["from"].unique())
+    ends = frame.groupby("from")["to"].max()
+    words = {"sd_v": "sd of v", "sd_score": "sd of u.v", "item_share": "item's share"}
+    rows = []
+    for model, group in frame.groupby("model", sort=False):
+        artefact = bool(group["artefact"].any())
+        for column, cells in shown_spread(group, lows).items():
+            rows.append({"name": str(model), "what": words[column], "artefact": artefact, "cells": cells})
+    counts = frame.groupby("from")["n_items"].max()
+    head = ["0: content only" if low == 0 else _range(low, int(ends[low])) for low in lows]
+    return {"head": head, "counts": [f"{counts[low]:,.0f} items" for low in lows], "rows": rows}
+
+
+def reliability_table(results: Sequence[Reliability]) -> list[dict[str, Any]]:
+    """How far each prediction of P(listed item is a held-out positive) comes true, a row a run and prediction."""
+    rows = []
+    for one in results:
+        shown = ("recalibrated", "clipped score", "model's own", "popularity")
+        for prediction in [name for name in shown if name in one.scores.index]:
+            row = one.scores.loc[prediction]
+            cells = [{"value": f"{row['mean']:.3f}", "more": f"truly {one.base_rate.value:.3f}"}]
+            for column in ("calibration_error", "skill", "skill_over_popularity"):
+                # no interval of a mean of absolute values: resampling adds noise to each, so that it lies above
+                ends = "" if column == "calibration_error" else "{:.4f} to {:.4f}"
+                more = ends.format(row[f"{column}_low"], row[f"{column}_high"])
+                cells.append({"value": f"{row[column]:.4f}", "more": more})
+            rows.append({"name": one.name, "what": prediction, "cells": cells})
+    return rows
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low}–{high}"
+
+
+def stability_lines(comparison: Comparison, names: Sequence[str]) -> list[str]:
+    """How stable the lists of the runs are, a sentence each."""
+    said = []
+    for row in comparison.stability.to_dict("records"):
+        share = f"{row['overlap']:.0%} of the items in common, Kendall's tau of their order {row['kendall']:.2f}"
+        if row["first"] in names and row["second"] == "between its draws":
+            said.append(f"{row['first']}: the lists of two posterior draws have {share}.")
+        elif row["first"] in names and row["second"] in names:
+            said.append(f"{row['first']} and {row['second']}: their lists have {share}.")
+    return said
+
+
+def by_history(evaluation: Evaluation, counts: np.ndarray, metric: str) -> pd.DataFrame:
+    """Mean of a metric over groups of headline users by a count of each user: n_users, mean, standard error ``se``.
+
+    ``counts`` (n_users,) of all users; groups are those of :data:`HISTORY`, in the index as (least, most).
+    """
+    users = evaluation.per_user[~evaluation.per_user["tuning"]]
+    mine = counts[users["user"].to_numpy()]
+    group = np.searchsorted(HISTORY, mine, side="right") - 1
+    rows = []
+    for number in np.unique(group):
+        values, in_group = users[metric].to_numpy()[group == number], mine[group == number]
+        se = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+        rows.append(
+            {"least": in_group.min(), "most": in_group.max(), "n_users": len(in_group), "mean": values.mean(), "se": se}
+        )
+    return pd.DataFrame(rows).set_index(["least", "most"])
+
+
+def history_table(comparison: Comparison, n_train: np.ndarray, metric: str, by: str) -> dict[str, Any]:
+    """A metric in groups of users ``by`` "n_train", (n_users,) training ratings, or "n_test", held-out ones."""
+    what = {"n_train": "training ratings of the user", "n_test": "held-out ratings of the user"}[by]
+    tables = {}
+    for name, evaluation in comparison.evaluations.items():
+        counts = np.zeros(len(n_train), np.int64)
+        column = "n_test" if comparison.explicit else "n_relevant"
+        counts[evaluation.per_user["user"].to_numpy()] = evaluation.per_user[column]
+        tables[name] = by_history(evaluation, n_train if by == "n_train" else counts, metric)
+    first = next(iter(tables.values()))
+    rows = [
+        {"name": name, "cells": [_with_error(*pair) for pair in zip(table["mean"], table["se"], strict=True)]}
+        for name, table in tables.items()
+    ]
+    head = [_range(*ends) for ends in first.index]
+    return {"what": what, "head": head, "counts": [f"{n:,} users" for n in first["n_users"]], "rows": rows}
+
+
+def _with_error(mean: float, se: float) -> str:
+    return f"{mean:.3f} ± {se:.3f}" if np.isfinite(se) else f"{mean:.3f}"
