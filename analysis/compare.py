@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from inference.fitting import Fit
     from inference.posterior import Posterior
     from pyro_cvae.data.splits import Split
-    from pyro_cvae.run import Run
+    from pyro_cvae.runs import Run
 
     ScoreBlock = Callable[[np.ndarray], torch.Tensor]
 
@@ -293,7 +293,7 @@ def predicts_ratings(run: Run) -> bool:
 
 def open_runs(paths: Sequence[str | os.PathLike[str]], trust: Trust = ()) -> list[Run]:
     """Open runs; InputError, naming the run, for one of other data or another split than the first, or given twice."""
-    from pyro_cvae.run import open_run
+    from pyro_cvae.runs import open_run
 
     opened: list[Run] = []
     for path in paths:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from analysis.reliability import Reliability
     from inference.evaluate import Evaluation
     from inference.fitting import Fit
-    from pyro_cvae.run import Run
+    from pyro_cvae.runs import Run
 
 RIVALS = ("popularity", "tfidf")
 HISTORY = (0, 1, 2, 4, 8, 16, 32, 64)
@@ -179,7 +179,7 @@ def render(comparison: Comparison, about: dict[str, dict[str, Any]], shared: dic
 def reproduce(run: Run) -> str:
     """The command that fits the run again: the mode and every option that is not at its default, for a shell."""
     from inference.options import Options
-    from pyro_cvae.run import FREE_OPTIONS
+    from pyro_cvae.runs import FREE_OPTIONS
 
     method, stored = run.config["command"], run.config["options"]
     defaults = {f.name: f.default for part in Options.classes(method) for f in fields(part)}

@@ -49,7 +49,7 @@ from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.data.text import consent
 from pyro_cvae.errors import InputError, MachineError
-from pyro_cvae.run import Run, RunWriter, open_run, run_config
+from pyro_cvae.runs import Run, RunWriter, open_run, run_config
 from pyro_cvae.trust import Trust
 
 if TYPE_CHECKING:

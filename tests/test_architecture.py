@@ -61,7 +61,7 @@ def test_a_wrong_arrow_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "models" / "sub" / "a.py"
     path.parent.mkdir(parents=True)
     path.write_text(
-        "import pyro_cvae.run, inference.svi\ndef f():\n    from analysis import plots\nfrom ... import tests\n"
+        "import pyro_cvae.runs, inference.svi\ndef f():\n    from analysis import plots\nfrom ... import tests\n"
     )
     assert wrong_arrows(path) == [
         "models/sub/a.py:1 imports inference.svi",

@@ -36,7 +36,7 @@ from pyro_cvae.data.contents import Vectors
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.errors import InputError, run_command
-from pyro_cvae.run import open_run
+from pyro_cvae.runs import open_run
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("comet", "nebula", "sail", "mast", "oven", "pastry", "lemma", "proof")

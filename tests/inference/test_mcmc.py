@@ -24,7 +24,7 @@ from models.ratings.base import RatingLikelihood
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
-from pyro_cvae.run import RunWriter
+from pyro_cvae.runs import RunWriter
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, toy_columns, toy_model, toy_observations
 
 TOY = {"factors": N_FACTORS, "hidden": (6, 5), "pretrain_epochs": 1, "dtype": "float64", "batch_size": 4}
