@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from inference.options import METHODS, Options
-from inference.tune import TuneOptions
+from inference.tuning.options import TuneOptions
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("pyro_cvae", "models", "inference", "analysis")  # a room imports from itself and from those before it
