@@ -174,10 +174,11 @@ def _compare(
 ) -> Comparison:
     import pandas as pd
 
-    from inference.average import list_scores, posterior_of
+    from inference.average import list_scores
     from inference.evaluate import evaluate
     from inference.explicit import evaluate_ratings, predictor
     from inference.fitting import load
+    from inference.recommending.asked import posterior_of
     from inference.rivals import RATING_RIVALS, RIVALS, settings_of
     from pyro_cvae.data.interactions import pairs_matrix
 

@@ -900,7 +900,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _named(ids: Sequence[str], path: str | None) -> list[str] | None:
-    from inference.recommend import read_ids
+    from pyro_cvae.data.delimited import read_ids
 
     named = [*ids, *(read_ids(path) if path else [])]
     return named or None

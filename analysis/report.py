@@ -497,8 +497,8 @@ def example_lists(
     With uncertainty also ``ends``: of each level of :data:`LEVELS` the interval of u.v by quantiles of ``draws``
     posterior draws. With ``reliable`` also ``p``, the recalibrated P that the item is a held-out positive.
     """
-    from inference.average import posterior_of
-    from inference.recommend import recommend
+    from inference.recommending import recommend
+    from inference.recommending.asked import posterior_of
 
     if not len(users):
         return []

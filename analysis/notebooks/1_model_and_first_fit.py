@@ -36,7 +36,7 @@ import inference
 from analysis.diagnostics import content_units, traces
 from analysis.plots import CYCLE, figure
 from inference.evaluate import evaluate
-from inference.recommend import recommend, similar_items
+from inference.recommending import recommend, similar_items
 from inference.rivals import RIVALS
 from models.build import observe
 from models.drawing import draw

@@ -24,7 +24,7 @@ from inference.evaluate import rating_metrics, root_mean_square_error
 from inference.explicit import METRICS, RatingEvaluation, evaluate_ratings, predictor
 from inference.fitting import Fit, load
 from inference.options import Options
-from inference.recommend import recommend
+from inference.recommending import recommend
 from inference.rivals import mean_and_biases, mean_rating
 from inference.tune import main as tune_command
 from inference.tuning.options import TuneOptions

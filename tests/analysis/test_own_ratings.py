@@ -13,7 +13,7 @@ from analysis.diagnostics import predictive_checks
 from analysis.error_correlation import error_correlation
 from analysis.posterior import pit, to_datatree
 from inference.explicit import evaluate_ratings, predictor
-from inference.recommend import recommend
+from inference.recommending import recommend
 from models.ratings.poisson import Poisson
 from pyro_cvae.data.simulated import simulated_stars
 from pyro_cvae.data.splits import held_out_cells

@@ -19,7 +19,7 @@ from analysis.diagnostics import main as diagnostics_main
 from analysis.posterior import UserRows, draw_blocks, pairs_by_kind, to_datatree
 from analysis.report import main as report_main
 from inference.fitting import Fit
-from inference.updates import add_items, fold_in
+from inference.recommending import add_items, fold_in
 from models.build import content_likelihood, observe
 from pyro_cvae.data.contents import Tokens, Vectors
 from pyro_cvae.data.splits import held_out_cells

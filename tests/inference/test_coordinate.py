@@ -20,7 +20,7 @@ from inference.fit_command import run_fit
 from inference.half_steps import Cells, Rows, half_step
 from inference.networks import encode
 from inference.options import METHODS, CoordinateOptions, MCMCOptions, Options, SVIOptions
-from inference.recommend import recommend
+from inference.recommending import recommend
 from inference.rivals import RIVALS
 from inference.svi import SVI
 from models.ratings.confidence_normal import ConfidenceNormal

@@ -15,7 +15,7 @@ from inference.fit_command import run_fit
 from inference.half_steps import Rows, half_step
 from inference.mcmc import MCMC, draw_rows, log_densities
 from inference.options import Options
-from inference.recommend import recommend
+from inference.recommending import recommend
 from models.contents.normal import Normal
 from models.cvae import CVAE
 from models.networks.base import Decoder, Encoder

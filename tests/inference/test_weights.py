@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import inference
-from inference.updates import fold_in
+from inference.recommending import fold_in
 from models.observations import RatingColumns
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.simulated import simulated, simulated_gaussian, simulated_stars
