@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from inference.evaluate import Evaluation
-    from inference.explicit import Predict, RatingEvaluation
+    from inference.evaluation.rankings import Evaluation
+    from inference.evaluation.ratings import Predict, RatingEvaluation
     from inference.fitting import Fit
     from inference.posterior import Posterior
     from pyro_cvae.data.splits import Split
@@ -175,11 +175,13 @@ def _compare(
     import pandas as pd
 
     from inference.average import list_scores
-    from inference.evaluate import evaluate
-    from inference.explicit import evaluate_ratings, predictor
+    from inference.evaluation.comparison import predictor
+    from inference.evaluation.rankings import evaluate
+    from inference.evaluation.rating_rivals import RATING_RIVALS
+    from inference.evaluation.ratings import evaluate_ratings
+    from inference.evaluation.rivals import RIVALS, settings_of
     from inference.fitting import load
     from inference.recommending.asked import posterior_of
-    from inference.rivals import RATING_RIVALS, RIVALS, settings_of
     from pyro_cvae.data.interactions import pairs_matrix
 
     opened = open_runs(options.runs, options.trust)
@@ -415,7 +417,7 @@ def intervals(
     """
     import pandas as pd
 
-    from inference.explicit import RatingEvaluation
+    from inference.evaluation.ratings import RatingEvaluation
 
     first, *others = evaluations
     explicit = isinstance(evaluations[first], RatingEvaluation)

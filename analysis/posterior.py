@@ -617,8 +617,8 @@ class _Asked:
         """What was given: precisions, exposure, training counts and titles."""
         import numpy as np
 
-        from inference.evaluate import GROUPS as HEAT
-        from inference.evaluate import item_groups
+        from pyro_cvae.data.splits import GROUPS as HEAT
+        from pyro_cvae.data.splits import item_groups
 
         fit, model = self.fit, self.fit.model
         train = fit.split.train

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from analysis.compare import Comparison
     from analysis.reliability import Reliability
-    from inference.evaluate import Evaluation
+    from inference.evaluation.rankings import Evaluation
     from inference.fitting import Fit
     from pyro_cvae.runs import Run
 
@@ -104,7 +104,7 @@ class ReportOptions:
 def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = lambda done, n, name: None) -> str:
     """The page as text; raises InputError where two runs are not of the same data and split."""
     from analysis.compare import CompareOptions, compare, open_runs, short_names
-    from inference.rivals import RIVALS as ALL
+    from inference.evaluation.rivals import RIVALS as ALL
 
     about: dict[str, dict[str, Any]] = {}
     runs = dict(zip(short_names(options.runs), open_runs(options.runs, options.trust), strict=True))
@@ -267,7 +267,7 @@ def _data_facts(fit: Fit) -> dict[str, Any]:
 
 
 def _cards(comparison: Comparison, about: dict[str, Any], name: str, headline: str) -> list[dict[str, str]]:
-    from inference.rivals import RATING_RIVALS
+    from inference.evaluation.rating_rivals import RATING_RIVALS
 
     recall = comparison.recall[comparison.recall["metric"] == headline].set_index("model")
     row, run = recall.loc[name], comparison.runs.set_index("model").loc[name]

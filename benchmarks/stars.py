@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from inference.evaluate import predict_ratings
+from inference.evaluation.ratings import predict_ratings
 from inference.fitting import Pretrained, fit_with
 from inference.options import Options
 from inference.recommending.ranking import credible_interval

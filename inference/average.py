@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from pyro_cvae.data.interactions import Interactions
 
     Part = tuple[np.ndarray, Posterior, np.ndarray]
-    ScoreBlock = Callable[[np.ndarray], Tensor]
 
+ScoreBlock = Callable[[np.ndarray], Tensor]
+"""Scores of a block of users, (n_block,) rows to (n_block, n_items)."""
 SEED_OF_SPREAD = 20261128
 """Seed of the users whose spread the draws of an average user have."""
 

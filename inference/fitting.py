@@ -21,7 +21,8 @@ from inference.convergence import convergence, doubts
 from inference.coordinate import Coordinate
 from inference.draws import Draws
 from inference.estimates import check_fit
-from inference.evaluate import evaluate, rating_metrics, recall_on_validation, root_mean_square_error
+from inference.evaluation.rankings import evaluate, recall_on_validation
+from inference.evaluation.ratings import rating_metrics, root_mean_square_error
 from inference.keywords import options_of
 from inference.liveness import doubt
 from inference.mcmc import MCMC

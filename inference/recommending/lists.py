@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from inference.evaluate import GROUPS, item_groups
 from inference.fitting import Fit
 from inference.posterior import Posterior
 from inference.predicted import predicted, score_moments
@@ -25,6 +24,7 @@ from inference.recommending.ranking import (
 )
 from inference.recommending.updated import fitted_part, folded_in
 from pyro_cvae.data.dataset import Dataset, spells_integer
+from pyro_cvae.data.splits import GROUPS, item_groups
 from pyro_cvae.errors import InputError
 
 COLUMNS = ("rank", "item", "title", "score", "sd", "group")

@@ -15,7 +15,8 @@ import torch
 from optuna.trial import TrialState
 
 from inference.average import list_scores
-from inference.evaluate import evaluate, root_mean_square_error
+from inference.evaluation.rankings import evaluate
+from inference.evaluation.ratings import root_mean_square_error
 from inference.fitting import Pretrained, fit_with
 from inference.options import Options
 from inference.tuning.options import MACHINE_KEYS, RUN_KEYS, TuneOptions

@@ -33,8 +33,8 @@ from analysis.compare import (
     tables,
     top_lists,
 )
-from inference.evaluate import Evaluation, evaluate
-from inference.rivals import popularity
+from inference.evaluation.rankings import Evaluation, evaluate
+from inference.evaluation.rivals import popularity
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user, with_validation

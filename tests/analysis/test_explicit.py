@@ -19,13 +19,19 @@ from analysis.compare import CompareOptions, bootstrap, compare, intervals, shri
 from analysis.coverage import coverage
 from analysis.error_correlation import error_correlation
 from analysis.reliability import reliability
-from inference import evaluate as evaluate_module
-from inference.evaluate import rating_metrics, root_mean_square_error
-from inference.explicit import METRICS, RatingEvaluation, evaluate_ratings, predictor
+from inference.evaluate import main as evaluate_command
+from inference.evaluation.comparison import predictor
+from inference.evaluation.rating_rivals import mean_and_biases, mean_rating
+from inference.evaluation.ratings import (
+    METRICS,
+    RatingEvaluation,
+    evaluate_ratings,
+    rating_metrics,
+    root_mean_square_error,
+)
 from inference.fitting import Fit, load
 from inference.options import Options
 from inference.recommending import recommend
-from inference.rivals import mean_and_biases, mean_rating
 from inference.tune import main as tune_command
 from inference.tuning.options import TuneOptions
 from inference.tuning.search import search
@@ -155,7 +161,7 @@ def test_the_rivals_are_mean_and_ridge(fit):
 
 def test_evaluate_prints_errors_and_rivals(runs, tmp_path, capsys):
     files = ["--out", str(tmp_path / "means.csv"), "--per-user", str(tmp_path / "users.csv")]
-    evaluate_module.main([str(runs["structured"]), str(runs["map"]), str(runs["clicks"]), "--rivals", *files])
+    evaluate_command([str(runs["structured"]), str(runs["map"]), str(runs["clicks"]), "--rivals", *files])
     said = capsys.readouterr().out
     assert "RMSE" in said and "in 90 %" in said and "mean and biases" in said and "recall@50" in said
     table = pd.read_csv(tmp_path / "means.csv")

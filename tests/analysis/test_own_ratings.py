@@ -12,7 +12,8 @@ from analysis.coverage import coverage, pit_bins, pit_summary
 from analysis.diagnostics import predictive_checks
 from analysis.error_correlation import error_correlation
 from analysis.posterior import pit, to_datatree
-from inference.explicit import evaluate_ratings, predictor
+from inference.evaluation.comparison import predictor
+from inference.evaluation.ratings import evaluate_ratings
 from inference.recommending import recommend
 from models.ratings.poisson import Poisson
 from pyro_cvae.data.simulated import simulated_stars

@@ -28,7 +28,7 @@ from analysis.report import (
     svg,
 )
 from inference.commands import parse
-from inference.evaluate import evaluate
+from inference.evaluation.rankings import evaluate
 from inference.liveness import content_verdict
 from inference.options import Options
 from inference.posterior import content_diagnostics

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import inference
-from inference.evaluate import evaluate
 from inference.evaluate import main as evaluate_command
+from inference.evaluation.rankings import evaluate
 from inference.recommend import main
 from inference.recommending import compare_items, fold_in, recommend
 from pyro_cvae.data.frames import from_frames

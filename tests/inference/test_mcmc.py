@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 import inference
 from inference import mcmc
 from inference.draws import Draws
-from inference.evaluate import evaluate
+from inference.evaluation.rankings import evaluate
 from inference.fit_command import run_fit
 from inference.half_steps import Rows, half_step
 from inference.mcmc import MCMC, draw_rows, log_densities
