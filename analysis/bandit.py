@@ -214,7 +214,7 @@ def play(options: BanditOptions, world: World, shows: str, slate: int, policy: s
     from scipy.sparse import csr_matrix
 
     from inference.posterior import Posterior
-    from inference.ranking import Candidates, best_items
+    from inference.recommending.ranking import Candidates, best_items
 
     generator = torch.Generator().manual_seed(seed)
     nothing = torch.zeros_like(world.scores)

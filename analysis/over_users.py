@@ -84,7 +84,7 @@ def cell_groups(fit: Fit, users: np.ndarray, items: np.ndarray) -> list[tuple[st
 
     A group that is empty or holds all cells is left out.
     """
-    from inference.evaluate import GROUPS, item_groups
+    from pyro_cvae.data.splits import GROUPS, item_groups
 
     counted = counted_pairs(fit)
     groups = [("all", "all", np.ones(len(users), bool))]

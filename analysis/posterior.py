@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from analysis.draws.netcdf import save
     from analysis.draws.selection import read_pairs
     from inference.fitting import load
-    from inference.recommend import read_ids
+    from pyro_cvae.data.delimited import read_ids
 
     fit = load(options.run, trust=options.trust)
     users = [*options.user, *(read_ids(options.users_from) if options.users_from else [])]

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from inference.commands import read_preset
-from inference.evaluate import evaluate, recall_on_validation
+from inference.evaluation.rankings import evaluate, recall_on_validation
 from inference.fitting import Pretrained, fit_with
 from inference.options import METHODS, Options
 from pyro_cvae.data.dataset import Dataset

@@ -28,8 +28,8 @@ from scipy.stats import t as student
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
-from inference import rivals
-from inference.evaluate import evaluate
+from inference.evaluation import rivals
+from inference.evaluation.rankings import evaluate
 from inference.fitting import Pretrained, fit_with
 from inference.options import Options
 from pyro_cvae.data.content import Content

@@ -132,9 +132,12 @@ def warm() -> None:
         "scipy.stats",
     ):
         importlib.import_module(name)
+    root = Path(__file__).parents[1]
     for room in ("inference", "analysis"):
-        for path in sorted(Path(__file__).parents[1].joinpath(room).glob("*.py")):
-            importlib.import_module(f"{room}.{path.stem}") if path.stem != "__init__" else None
+        for path in sorted(root.joinpath(room).rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            if "notebooks" not in parts and path.stem != "__init__":
+                importlib.import_module(".".join(parts))
 
 
 def _start(one: Case, good: Path, place: Path) -> int:

@@ -26,10 +26,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from inference.evaluate import predict_ratings
+from inference.evaluation.ratings import predict_ratings
 from inference.fitting import Pretrained, fit_with
 from inference.options import Options
-from inference.ranking import credible_interval
+from inference.recommending.ranking import credible_interval
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.registry import cache_folder, load_dataset
 from pyro_cvae.data.splits import Split, held_out_cells, with_validation

@@ -26,9 +26,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from inference import rivals
 from inference.commands import read_preset
-from inference.evaluate import evaluate, recall_on_validation
+from inference.evaluation import rivals
+from inference.evaluation.rankings import evaluate, recall_on_validation
 from inference.fitting import Pretrained, fit_with
 from inference.options import METHODS, Options
 from pyro_cvae.data.dataset import Dataset

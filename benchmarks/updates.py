@@ -16,9 +16,8 @@ import torch
 
 import inference
 from inference.fitting import Fit
-from inference.ranking import credible_interval
-from inference.recommend import recommend
-from inference.updates import fold_in
+from inference.recommending import fold_in, recommend
+from inference.recommending.ranking import credible_interval
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.splits import Split
 

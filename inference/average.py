@@ -21,17 +21,17 @@ import torch
 from torch import Tensor
 
 from inference.draws import Draws
+from inference.predicted import Predicted, predicted, score_moments
 
 if TYPE_CHECKING:
-    from inference.fitting import Fit
     from inference.posterior import Posterior
-    from inference.predicted import Predicted
     from models.ratings import RatingLikelihood
     from pyro_cvae.data.interactions import Interactions
 
     Part = tuple[np.ndarray, Posterior, np.ndarray]
-    ScoreBlock = Callable[[np.ndarray], Tensor]
 
+ScoreBlock = Callable[[np.ndarray], Tensor]
+"""Scores of a block of users, (n_block,) rows to (n_block, n_items)."""
 SEED_OF_SPREAD = 20261128
 """Seed of the users whose spread the draws of an average user have."""
 
@@ -124,40 +124,7 @@ def predictions(
 
     ``within`` keeps means within the range of the training ratings.
     """
-    from inference.predicted import predicted, score_moments
-
     mean, variance = torch.zeros(2, len(users), dtype=torch.float64)
     for at, some, rows in parts_of(posterior, train, users):
         mean[at], variance[at] = score_moments(some, rows, items[at])
     return predicted(likelihood, mean, variance, train if within else None)
-
-
-def posterior_of(fit: Fit, rows: np.ndarray) -> Posterior:
-    """The posterior of some rows of users in that order, -1 a stranger; the average user's where there are no pairs.
-
-    The average is of the users of the fit before any update: it does not depend on who is folded in beside.
-    """
-    from inference.updates import fitted_part
-
-    lacking = lacks_pairs(fit, rows)
-    posterior = fit.posterior.select(users=np.where(lacking, 0, rows))
-    if not lacking.any():
-        return posterior
-    base, at = fitted_part(fit), torch.from_numpy(lacking)
-    average = average_user(base.posterior, base.split.train)
-    if isinstance(posterior, Draws) and isinstance(average, Draws):
-        u = torch.where(at[:, None], average.u_draws, posterior.u_draws)
-        return replace(posterior, u_loc=u.mean(0), u_draws=u)
-    changes: dict[str, Any] = {"u_loc": torch.where(at[:, None], average.u_loc, posterior.u_loc)}
-    if posterior.u_scale is not None:
-        changes["u_scale"] = torch.where(at[:, None], average.u_scale, posterior.u_scale)  # type: ignore[arg-type]
-    if posterior.u_covariance is not None:
-        assert posterior.u_block is not None and average.u_covariance is not None
-        changes["u_covariance"] = torch.cat([posterior.u_covariance, average.u_covariance])
-        changes["u_block"] = posterior.u_block.masked_fill(at, len(posterior.u_covariance))
-    return replace(posterior, **changes)
-
-
-def lacks_pairs(fit: Fit, rows: np.ndarray) -> np.ndarray:
-    """True where a row of a user is -1, a stranger, or the user has no training pair, bool (n_rows,)."""
-    return (rows < 0) | without_pairs(fit.split.train)[rows]

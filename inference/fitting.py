@@ -21,7 +21,8 @@ from inference.convergence import convergence, doubts
 from inference.coordinate import Coordinate
 from inference.draws import Draws
 from inference.estimates import check_fit
-from inference.evaluate import evaluate, rating_metrics, recall_on_validation, root_mean_square_error
+from inference.evaluation.rankings import evaluate, recall_on_validation
+from inference.evaluation.ratings import rating_metrics, root_mean_square_error
 from inference.keywords import options_of
 from inference.liveness import doubt
 from inference.mcmc import MCMC
@@ -51,7 +52,7 @@ from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.data.text import consent
 from pyro_cvae.errors import InputError, MachineError
-from pyro_cvae.run import Run, RunWriter, open_run, run_config
+from pyro_cvae.runs import Run, RunWriter, open_run, run_config
 from pyro_cvae.trust import Trust
 
 if TYPE_CHECKING:

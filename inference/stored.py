@@ -30,7 +30,7 @@ from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
 from pyro_cvae.history import check_history
-from pyro_cvae.run import Run
+from pyro_cvae.runs import Run
 
 PRECISIONS = ("lambda_u", "lambda_v", "kappa_u", "kappa_v")
 """Precisions of the model that a fit may have found or learned, which are then in metrics.json."""

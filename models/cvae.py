@@ -39,7 +39,6 @@ from models.networks import Decoder, Encoder
 from models.observations import Batch
 from models.ratings import RatingLikelihood
 
-
 OF_THE_CONTENT = ("encoder", "decoder", "content", "lambda_w", "lambda_r")
 """What a :class:`CVAE` has of its :class:`VAE` under its own name."""
 

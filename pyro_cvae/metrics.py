@@ -162,7 +162,7 @@ def rank_metrics(
 ) -> dict[str, torch.Tensor]:
     """``{"recall@50": (n_users,), ..., "ndcg@100": (n_users,)}`` of a block of users, in float64.
 
-    Arguments as in :func:`rank_positions`; users without relevant items have NaN (``inference.evaluate`` leaves them
+    Arguments as in :func:`rank_positions`; users without relevant items have NaN (``inference.evaluation`` leaves them
     out before it asks for scores).
     """
     positions = rank_positions(scores, train, test, max((*cutoffs, *ndcg_cutoffs)), protocol)

@@ -14,9 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pyro_cvae import run as run_module
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.errors import run_command
+from pyro_cvae.runs.manifest import write_manifest
 
 SMALL: dict[str, Any] = {
     "factors": 2, "hidden": (4,), "pretrain_epochs": 1, "epochs": 1, "train_per_user": 3, "threads": 1,
@@ -96,7 +96,7 @@ def command(module: str, argv: list[str]) -> tuple[int, str, str]:
 def seal(run: Path) -> None:
     """Write a right manifest over whatever lies in a run folder."""
     files = [path for path in run.rglob("*") if path.is_file() and path.name != "manifest.json"]
-    run_module._write_manifest(run, files)
+    write_manifest(run, files)
 
 
 def edit_json(path: Path, change: Callable[[Any], Any]) -> None:

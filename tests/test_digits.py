@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import digits
-from inference.rivals import tfidf
+from inference.evaluation.rivals import tfidf
 from pyro_cvae.data.splits import held_out_items
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from benchmarks import stars
-from inference.explicit import evaluate_ratings
+from inference.evaluation.rating_rivals import RATING_RIVALS
+from inference.evaluation.ratings import evaluate_ratings
 from inference.fitting import fit_with
 from inference.options import Options
-from inference.rivals import RATING_RIVALS
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.splits import held_out_cells
 from pyro_cvae.errors import MachineError

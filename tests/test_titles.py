@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import titles
-from inference.evaluate import evaluate
+from inference.evaluation.rankings import evaluate
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.metrics import CUTOFFS
 

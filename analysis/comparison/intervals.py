@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from inference.explicit import RatingEvaluation
+from inference.evaluation.ratings import RatingEvaluation
 
 
 def bootstrap(

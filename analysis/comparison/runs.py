@@ -15,7 +15,7 @@ from inference.stored import stored_options
 from models.build import rating_likelihood
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
-from pyro_cvae.run import Run, open_run
+from pyro_cvae.runs import Run, open_run
 from pyro_cvae.trust import Trust
 
 OBJECTIVES = {"elbo": "ELBO", "map_objective": "MAP objective", "log_joint": "log joint"}

@@ -25,15 +25,18 @@ from analysis.comparison.runs import (
 )
 from analysis.comparison.shrinkage import ARTEFACT, ignores_content, ratings_of_items, shrinkage
 from analysis.comparison.stability import ScoreBlock, agreement, drawn_lists, some_users, summary, top_lists
-from inference.average import list_scores, posterior_of
-from inference.evaluate import evaluate
-from inference.explicit import evaluate_ratings, predictor
+from inference.average import list_scores
+from inference.evaluation.comparison import predictor
+from inference.evaluation.rankings import evaluate
+from inference.evaluation.rating_rivals import RATING_RIVALS
+from inference.evaluation.ratings import evaluate_ratings
+from inference.evaluation.rivals import RIVALS, settings_of
 from inference.fitting import Fit, load
-from inference.rivals import RATING_RIVALS, RIVALS, settings_of
+from inference.recommending.asked import posterior_of
 from inference.threads import torch_threads
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.errors import InputError, PyroCvaeError
-from pyro_cvae.run import Run
+from pyro_cvae.runs import Run
 
 
 def compare(

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.evaluate import Evaluation
-from inference.explicit import RatingEvaluation
+from inference.evaluation.rankings import Evaluation
+from inference.evaluation.ratings import RatingEvaluation
 from inference.posterior import Posterior
 
 FLOATS_AT_ONCE = 2**25

@@ -11,8 +11,8 @@ from analysis.draws.ratings import confidence_of_zeros, noise_precision
 from analysis.draws.selection import Selection, plain_texts
 from analysis.draws.streams import blocks_from
 from analysis.draws.user_rows import UserRows
-from inference.evaluate import GROUPS as HEAT
-from inference.evaluate import item_groups
+from pyro_cvae.data.splits import GROUPS as HEAT
+from pyro_cvae.data.splits import item_groups
 
 
 def latent_arrays(

@@ -35,9 +35,9 @@ import analysis
 import inference
 from analysis.diagnostics import content_units, traces
 from analysis.plots import CYCLE, figure
-from inference.evaluate import evaluate
-from inference.recommend import recommend, similar_items
-from inference.rivals import RIVALS
+from inference.evaluation.rankings import evaluate
+from inference.evaluation.rivals import RIVALS
+from inference.recommending import recommend, similar_items
 from models.build import observe
 from models.drawing import draw
 from pyro_cvae.data.registry import load_dataset

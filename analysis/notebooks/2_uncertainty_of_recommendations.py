@@ -34,8 +34,7 @@ from analysis.calibration import draw_reliability, reliability
 from analysis.compare import shrinkage
 from analysis.plots import CYCLE, figure
 from analysis.posterior import plot_forest, summary, to_datatree
-from inference.recommend import compare_items, recommend, similar_items
-from inference.updates import add_items, fold_in
+from inference.recommending import add_items, compare_items, fold_in, recommend, similar_items
 from pyro_cvae.data.registry import load_dataset
 
 DATA = os.environ.get("PYRO_CVAE_NOTEBOOK_DATA", "simulated")

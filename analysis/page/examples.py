@@ -10,9 +10,9 @@ import numpy as np
 from analysis.over_users import counted_pairs
 from analysis.page.options import ReportOptions
 from analysis.reliability import Reliability
-from inference.average import posterior_of
 from inference.fitting import Fit
-from inference.recommend import recommend
+from inference.recommending.asked import posterior_of
+from inference.recommending.lists import recommend
 
 LEVELS = (0.9, 0.5)
 

@@ -11,7 +11,7 @@ from analysis.comparison.runs import OBJECTIVES, facts, marks
 from analysis.draws.ratings import noise_precision
 from inference.fitting import Fit
 from inference.options import Options
-from pyro_cvae.run import FREE_OPTIONS, Run
+from pyro_cvae.runs import FREE_OPTIONS, Run
 
 
 def reproduce(run: Run) -> str:

@@ -29,9 +29,9 @@ from analysis.page.tables import (
     stability_lines,
 )
 from analysis.reliability import Reliability, reliability
+from inference.evaluation.rivals import RIVALS as ALL
 from inference.fitting import Fit
 from inference.liveness import judge
-from inference.rivals import RIVALS as ALL
 from pyro_cvae.errors import InputError
 from pyro_cvae.text import visible_lines
 

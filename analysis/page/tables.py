@@ -11,8 +11,8 @@ import pandas as pd
 from analysis.comparison.result import Comparison
 from analysis.comparison.shrinkage import shown_spread
 from analysis.reliability import Reliability
-from inference.evaluate import Evaluation
-from inference.rivals import RATING_RIVALS
+from inference.evaluation.rankings import Evaluation
+from inference.evaluation.rating_rivals import RATING_RIVALS
 
 RIVALS = ("popularity", "tfidf")
 HISTORY = (0, 1, 2, 4, 8, 16, 32, 64)

@@ -131,6 +131,14 @@ def read_lines(path: str | Path, encoding: str = "") -> list[str]:
     return re.split(r"\r\n|\r|\n", decoded(raw, path, encoding))
 
 
+def read_ids(path: str, encoding: str = "") -> list[str]:
+    """Ids of a file, one a line; empty lines are skipped. Raises InputError if there is none."""
+    ids = [line.strip() for line in read_lines(path, encoding) if line.strip()]
+    if not ids:
+        raise InputError("holds no id", "write one id a line", path=path)
+    return ids
+
+
 def separator_of(text: str, reading: Reading) -> str:
     """The separator of a text with a header: the one by which most known names stand in the header, then most names."""
     known = {key_of(name) for name in (*COLUMNS, "user_id", "item_id", "timestamp", *reading.columns.values())}

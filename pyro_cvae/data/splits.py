@@ -21,6 +21,8 @@ from pyro_cvae.listed import Listed
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
+GROUPS = ("hot", "warm", "cold")
+"""Groups of items by their training ratings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,6 +314,17 @@ def need_test(split: Split) -> None:
     if not len(split.test) and split.protocol.get("kind") == "none":
         problem = "all pairs were fitted (--split none), so that there is nothing to evaluate on"
         raise InputError(problem, "fit again with another --split, for instance per-user")
+
+
+def item_groups(train: Interactions) -> np.ndarray:
+    """Group of each item, (n_items,), an index into ``GROUPS``, by its positive training ratings.
+
+    cold: no positive training rating. warm: from 1 to the median number of ratings of the items that have any. hot:
+    more than that median.
+    """
+    counts = np.bincount(train.items[train.positive], minlength=train.n_items)
+    median = np.median(counts[counts > 0]) if counts.any() else 0.0
+    return np.where(counts == 0, 2, np.where(counts <= median, 1, 0)).astype(np.int64)
 
 
 def _became(flag: str, asked: float, n: int, of: int, what: str, why: str, tell: bool = True) -> dict[str, float]:

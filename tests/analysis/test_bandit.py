@@ -133,7 +133,7 @@ def test_once_is_once_and_new_items_wait():
 @pytest.mark.slow
 def test_differences_are_paired(monkeypatch):
     """The same world for all policies: UCB without an addition is greedy, to the bit; another seed is another world."""
-    monkeypatch.setattr("inference.ranking.score_sds", lambda posterior, users: torch.zeros(1).double())
+    monkeypatch.setattr("inference.recommending.ranking.score_sds", lambda posterior, users: torch.zeros(1).double())
     found = simulate(SMALL)
     keys = ["content", "shows", "slate", "replication", "round"]
     table = found.pivot(index=keys, columns="policy", values="regret")

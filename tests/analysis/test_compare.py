@@ -23,8 +23,8 @@ from analysis.comparison.runs import comparability
 from analysis.comparison.shrinkage import ignores_content, item_sd
 from analysis.comparison.stability import agreement, drawn_lists, some_users, top_lists
 from analysis.comparison.tables import tables
-from inference.evaluate import Evaluation, evaluate
-from inference.rivals import popularity
+from inference.evaluation.rankings import Evaluation, evaluate
+from inference.evaluation.rivals import popularity
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user, with_validation

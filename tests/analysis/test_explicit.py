@@ -20,14 +20,24 @@ from analysis.comparison.intervals import bootstrap, intervals
 from analysis.coverage import coverage
 from analysis.error_correlation import error_correlation
 from analysis.reliability import reliability
-from inference import evaluate as evaluate_module
-from inference import tune
-from inference.evaluate import rating_metrics, root_mean_square_error
-from inference.explicit import METRICS, RatingEvaluation, evaluate_ratings, predictor
+from inference.evaluate import main as evaluate_command
+from inference.evaluation.comparison import predictor
+from inference.evaluation.rating_rivals import mean_and_biases, mean_rating
+from inference.evaluation.ratings import (
+    METRICS,
+    RatingEvaluation,
+    evaluate_ratings,
+    rating_metrics,
+    root_mean_square_error,
+)
 from inference.fitting import Fit, load
 from inference.options import Options
-from inference.recommend import recommend
-from inference.rivals import mean_and_biases, mean_rating
+from inference.recommending import recommend
+from inference.tune import main as tune_command
+from inference.tuning.options import TuneOptions
+from inference.tuning.search import search
+from inference.tuning.space import dimensions
+from inference.tuning.study import ranked
 from pyro_cvae.errors import InputError
 from tests.analysis.kinds import KINDS, SMALL, small_fit, stars
 
@@ -152,7 +162,7 @@ def test_the_rivals_are_mean_and_ridge(fit):
 
 def test_evaluate_prints_errors_and_rivals(runs, tmp_path, capsys):
     files = ["--out", str(tmp_path / "means.csv"), "--per-user", str(tmp_path / "users.csv")]
-    evaluate_module.main([str(runs["structured"]), str(runs["map"]), str(runs["clicks"]), "--rivals", *files])
+    evaluate_command([str(runs["structured"]), str(runs["map"]), str(runs["clicks"]), "--rivals", *files])
     said = capsys.readouterr().out
     assert "RMSE" in said and "in 90 %" in said and "mean and biases" in said and "recall@50" in said
     table = pd.read_csv(tmp_path / "means.csv")
@@ -347,16 +357,16 @@ def test_tune_minimises_the_validation_rmse(monkeypatch):
     split = with_validation(held_out_cells(known, 0.25, 0), 0.2, 0)
     chosen = SMALL | KINDS["stars"] | {"validation": 0.2, "validate_every": 1}
     options = Options.of(**chosen)
-    how = tune.TuneOptions(method="coordinate", search=("lambda_v=0.01:1000:log",), trials=4, pruning=False)
+    how = TuneOptions(method="coordinate", search=("lambda_v=0.01:1000:log",), trials=4, pruning=False)
     study = optuna.create_study(direction="minimize")
     seen: list[float] = []
-    tune.search(study, how, options, known, split, on_step=lambda k, n, row: seen.append(row.get("validation_rmse", 9)))
-    best = tune.ranked(study)
+    search(study, how, options, known, split, on_step=lambda k, n, row: seen.append(row.get("validation_rmse", 9)))
+    best = ranked(study)
     assert [trial.value for trial in best] == sorted(trial.value for trial in study.trials)
     assert best[0].value < best[-1].value and set(best[0].user_attrs["recalls"]) == {"rmse"}
     assert min(abs(best[0].value - value) for value in seen) < 1e-12
     with pytest.raises(InputError, match="search with each by itself"):
-        tune.dimensions(("rating_likelihood=normal,poisson",), options)
+        dimensions(("rating_likelihood=normal,poisson",), options)
 
 
 def test_the_tune_command(tmp_path, monkeypatch, capsys):
@@ -364,7 +374,7 @@ def test_the_tune_command(tmp_path, monkeypatch, capsys):
     stars().save("stars")
     flags = "--split cells --validation 0.2 --rating-likelihood normal --factors 2 --hidden 8 --pretrain-epochs 1"
     flags += " --epochs 1 --threads 1 --quiet --trials 2 --search lambda_v=0.1:100:log --out best.yaml"
-    tune.main(["coordinate", "--data", "stars", *flags.split()])
+    tune_command(["coordinate", "--data", "stars", *flags.split()])
     (study,) = optuna.get_all_study_summaries("sqlite:///best.db")
     assert study.direction.name == "MINIMIZE" and study.best_trial is not None
     assert "rmse" in capsys.readouterr().out

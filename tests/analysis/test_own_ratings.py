@@ -12,8 +12,9 @@ from analysis.coverage import coverage, pit_bins, pit_summary
 from analysis.error_correlation import error_correlation
 from analysis.posterior import pit, to_datatree
 from analysis.soundness.predictive import predictive_checks
-from inference.explicit import evaluate_ratings, predictor
-from inference.recommend import recommend
+from inference.evaluation.comparison import predictor
+from inference.evaluation.ratings import evaluate_ratings
+from inference.recommending.lists import recommend
 from models.ratings.poisson import Poisson
 from pyro_cvae.data.simulated import simulated_stars
 from pyro_cvae.data.splits import held_out_cells

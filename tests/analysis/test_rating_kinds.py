@@ -26,7 +26,7 @@ from analysis.soundness.pareto import log_ratios, pareto_k
 from analysis.soundness.predictive import predictive_checks
 from analysis.soundness.rating_checks import BACKGROUND_OF_A_USER
 from inference.fitting import Fit
-from inference.updates import add_items, fold_in
+from inference.recommending import add_items, fold_in
 from models.build import content_likelihood, observe
 from pyro_cvae.data.contents import Tokens, Vectors
 from pyro_cvae.data.splits import held_out_cells

@@ -26,7 +26,7 @@ from analysis.recalibration import predict
 from analysis.reliability import reliability, top_lists
 from analysis.report import main
 from inference.commands import parse
-from inference.evaluate import evaluate
+from inference.evaluation.rankings import evaluate
 from inference.liveness import content_verdict
 from inference.options import Options
 from inference.posterior import content_diagnostics
@@ -34,7 +34,7 @@ from pyro_cvae.data.contents import Vectors
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.errors import InputError, run_command
-from pyro_cvae.run import open_run
+from pyro_cvae.runs import open_run
 
 ROOT = Path(__file__).parents[2]
 WORDS = ("comet", "nebula", "sail", "mast", "oven", "pastry", "lemma", "proof")

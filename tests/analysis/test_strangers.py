@@ -19,7 +19,7 @@ from pyro_cvae.data import files
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError, PyroCvaeError
-from pyro_cvae.run import open_run
+from pyro_cvae.runs import open_run
 from tests.strangers import MODULES, SMALL, arguments, catalogue, command, edit_json, edit_table, edit_tensors, seal
 
 KINDS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ import pytest
 import inference
 from pyro_cvae import trust
 from pyro_cvae.errors import InputError
-from pyro_cvae.run import open_run
+from pyro_cvae.runs import open_run
 from tests.strangers import MODULES, SMALL, arguments, catalogue, command, edit_json, seal, working_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,10 +204,10 @@ def test_no_code_is_taken_from_a_run_folder_even_if_it_is_trusted(how, received)
     asks(received, path) if how != "link out of it" else None
     if how == "link out of it":
         edit_json(received / "config.json", lambda config: config["options"].update(content_likelihood=path))
-        from pyro_cvae import run as run_module
+        from pyro_cvae.runs.manifest import write_manifest
 
         files = [f for f in received.rglob("*") if f.is_file() and f.name not in ("manifest.json", "payload.py")]
-        run_module._write_manifest(received, files)
+        write_manifest(received, files)
     if how == "deeper":
         manifest = json.loads((received / "manifest.json").read_text())
         manifest["files"].pop("data/inner.py")

@@ -11,7 +11,7 @@ from inference.options import METHODS, Options
 from models.contents.making import content_class
 from pyro_cvae.data.contents import Images, Tokens, Vectors
 from pyro_cvae.errors import InputError
-from pyro_cvae.run import open_run
+from pyro_cvae.runs import open_run
 
 N_ITEMS = 600
 BEST = {"words": "pseudo-multinomial", "words.subsample": 1500}

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import inference
-from inference.evaluate import evaluate
 from inference.evaluate import main as evaluate_command
-from inference.recommend import compare_items, main, recommend
-from inference.updates import fold_in
+from inference.evaluation.rankings import evaluate
+from inference.recommend import main
+from inference.recommending import compare_items, fold_in, recommend
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.splits import by_time
 from pyro_cvae.errors import run_command

@@ -74,9 +74,9 @@ def stop_after_two_epochs():
     with pytest.raises(KeyboardInterrupt):
         inference.fit(dataset, **options, on_step=die)
     assert Options.of(**options).run.out == "half"
-    from pyro_cvae.run import _unlock
+    from pyro_cvae.runs.disk import unlock
 
-    _unlock(Path("half.partial").absolute())
+    unlock(Path("half.partial").absolute())
 
 
 @pytest.fixture

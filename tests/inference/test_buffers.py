@@ -111,7 +111,7 @@ def test_a_fit_that_was_stopped_goes_on_with_its_buffers(method, plugins, tmp_pa
 def test_a_run_without_a_buffer_of_its_model_is_refused(plugins, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    from pyro_cvae import run as run_module
+    from pyro_cvae.runs.manifest import write_manifest
 
     run = tmp_path / "run"
     inference.fit(load_dataset("simulated"), out=run, content_likelihood=plugins[0], **SMALL)
@@ -125,7 +125,7 @@ def test_a_run_without_a_buffer_of_its_model_is_refused(plugins, tmp_path):
         others = {key: tensor for key, tensor in tensors.items() if key != name}
         save_file(others | ({} if changed is None else {name: changed}), run / "posterior.safetensors")
         files = [path for path in run.rglob("*") if path.is_file() and path.name != "manifest.json"]
-        run_module._write_manifest(run, files)
+        write_manifest(run, files)
         with pytest.raises(InputError, match=words) as refused:
             inference.load(run, trust=plugins)
         assert Path(str(refused.value.path)).name == "posterior.safetensors"
@@ -229,7 +229,7 @@ def test_tied_and_non_persistent_tensors_are_kept_once_or_not_at_all():
 
 @pytest.mark.parametrize("where", ["tensors", "meta"])
 def test_a_checkpoint_of_something_else_is_one_line(where, tmp_path):
-    from pyro_cvae import run as run_module
+    from pyro_cvae.runs.manifest import write_manifest
     from tests.strangers import edit_json, edit_tensors
 
     def stop(step, n_steps, row):
@@ -244,6 +244,6 @@ def test_a_checkpoint_of_something_else_is_one_line(where, tmp_path):
             edit_json(folder / "meta.json", lambda meta: meta.update(state=[], best={}))
         else:
             edit_tensors(folder / "tensors.safetensors", lambda tensors: {"x": next(iter(tensors.values()))})
-        run_module._write_manifest(folder, [folder / "tensors.safetensors", folder / "meta.json"])
+        write_manifest(folder, [folder / "tensors.safetensors", folder / "meta.json"])
     with pytest.raises(InputError, match="start anew with --overwrite"):
         inference.fit(dataset, out=tmp_path / "run", resume=True, **options)

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import inference
-from inference.candidates import CandidateSet, read_candidates
-from inference.evaluate import GROUPS, evaluate, item_groups, main
-from inference.rivals import RIVALS
+from inference.evaluate import main
+from inference.evaluation.candidates import CandidateSet, read_candidates
+from inference.evaluation.rankings import evaluate
+from inference.evaluation.rivals import RIVALS
 from pyro_cvae.data.frames import from_frames
-from pyro_cvae.data.splits import per_user
+from pyro_cvae.data.splits import GROUPS, item_groups, per_user
 from pyro_cvae.errors import InputError
 
 N_USERS, N_ITEMS = 20, 30

@@ -9,8 +9,10 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from inference import commands, options
+from inference import options
 from inference.commands import load_class, parse
+from inference.commands.options import option_table
+from inference.commands.values import must_be
 from inference.doctor import DoctorOptions
 from pyro_cvae.errors import InputError
 
@@ -293,10 +295,10 @@ def test_arguments_of_the_packages_own_likelihoods() -> None:
 
 @pytest.mark.parametrize("method", options.METHODS)
 def test_every_option_has_a_line_of_help_and_two_never_share_a_name(method) -> None:
-    found = commands._options(options.Options.classes(method)) | commands._options((DoctorOptions,))
-    assert [option.name for option in found.values() if not option.help] == []
-    for option in found.values():
-        commands._must(option.hint)
+    table = option_table(options.Options.classes(method)) | option_table((DoctorOptions,))
+    assert [option.name for option in table.values() if not option.help] == []
+    for option in table.values():
+        must_be(option.hint)
 
 
 def test_an_option_of_two_classes_is_refused() -> None:

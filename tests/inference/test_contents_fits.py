@@ -11,7 +11,7 @@ import torch
 import inference
 from inference.fit_command import run_fit
 from inference.recommend import main
-from inference.updates import add_items
+from inference.recommending import add_items
 from models.contents.normal import Normal
 from models.rows import TokenRows
 from pyro_cvae.data.contents import Tokens, Vectors

@@ -15,13 +15,13 @@ import inference
 from inference.base import fit
 from inference.coordinate import Coordinate
 from inference.elbo import NamedELBO, constant, total
-from inference.evaluate import evaluate
+from inference.evaluation.rankings import evaluate
+from inference.evaluation.rivals import RIVALS
 from inference.fit_command import run_fit
 from inference.half_steps import Cells, Rows, half_step
 from inference.networks import encode
 from inference.options import METHODS, CoordinateOptions, MCMCOptions, Options, SVIOptions
-from inference.recommend import recommend
-from inference.rivals import RIVALS
+from inference.recommending import recommend
 from inference.svi import SVI
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.registry import load_dataset

@@ -5,7 +5,7 @@ import torch
 
 from inference.draws import Draws
 from inference.posterior import Posterior
-from inference.ranking import Candidates, above_probabilities, best_items, top_probabilities
+from inference.recommending.ranking import Candidates, above_probabilities, best_items, top_probabilities
 from pyro_cvae.errors import InputError
 
 N, N_USERS, N_ITEMS, K = 24, 4, 6, 3

@@ -11,13 +11,12 @@ import pytest
 import scipy.sparse
 import torch
 
-import inference
-from inference import evaluate as evaluate_module
-from inference.evaluate import evaluate, item_groups, main, recall_on_validation
+from inference.evaluate import main
+from inference.evaluation.rankings import evaluate, recall_on_validation
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
-from pyro_cvae.data.splits import Split, per_user, with_validation
+from pyro_cvae.data.splits import Split, item_groups, per_user, with_validation
 from pyro_cvae.errors import InputError
 from pyro_cvae.metrics import rank_metrics
 
@@ -95,7 +94,7 @@ def test_memory_stays_flat(random_split, monkeypatch):
     recall_on_validation(score_block, split, block_size=25)
     assert sizes == [25, 25, 9]  # one user has no validation pair
     sizes.clear()
-    monkeypatch.setattr(evaluate_module, "BLOCK_SCORES", 1000)
+    monkeypatch.setattr("inference.evaluation.rankings.BLOCK_SCORES", 1000)
     evaluate(score_block, split, block_size=16)
     assert set(sizes) == {11, 3}  # 11 * 90 scores are at most 1000
 
@@ -169,7 +168,7 @@ def test_what_cannot_be_evaluated_says_why():
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Two fits on one split and one on another, as ``inference.load`` gives them, by path."""
+    """Two fits on one split and one on another, as ``inference.fitting.load`` gives them, by path."""
     generator = np.random.default_rng(2)
     users, items = np.nonzero(generator.random((12, 10)) < 0.5)
     counts = scipy.sparse.csr_matrix(generator.poisson(0.7, (10, 8)).astype(float))
@@ -188,7 +187,7 @@ def runs(monkeypatch):
         return SimpleNamespace(dataset=dataset, split=splits[p], posterior=posterior, model=model)
 
     fits = {"one [bold]": fit(2), "two": fit(2), "other": fit(1)}
-    monkeypatch.setitem(vars(inference), "load", lambda path, trust=(): fits[path])
+    monkeypatch.setattr("inference.evaluation.comparison.load", lambda path, trust=(): fits[path])
     return fits
 
 
@@ -258,7 +257,7 @@ def test_a_run_whose_scores_are_not_finite_is_named(runs):
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_loaded(arguments, message, monkeypatch):
-    monkeypatch.setitem(vars(inference), "load", lambda path, trust=(): pytest.fail("loaded"))
+    monkeypatch.setattr("inference.evaluation.comparison.load", lambda path, trust=(): pytest.fail("loaded"))
     with pytest.raises(InputError, match=re.escape(message)):
         main(arguments)
 

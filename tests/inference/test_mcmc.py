@@ -10,12 +10,12 @@ from torch.distributions import MultivariateNormal
 import inference
 from inference import mcmc
 from inference.draws import Draws
-from inference.evaluate import evaluate
+from inference.evaluation.rankings import evaluate
 from inference.fit_command import run_fit
 from inference.half_steps import Rows, half_step
 from inference.mcmc import MCMC, draw_rows, log_densities
 from inference.options import Options
-from inference.recommend import recommend
+from inference.recommending import recommend
 from models.contents.normal import Normal
 from models.cvae import CVAE
 from models.networks.base import Decoder, Encoder
@@ -24,7 +24,7 @@ from models.ratings.base import RatingLikelihood
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
-from pyro_cvae.run import RunWriter
+from pyro_cvae.runs import RunWriter
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, toy_columns, toy_model, toy_observations
 
 TOY = {"factors": N_FACTORS, "hidden": (6, 5), "pretrain_epochs": 1, "dtype": "float64", "batch_size": 4}

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 import inference
-from inference.ranking import (
+from inference.recommend import main
+from inference.recommending import add_items, compare_items, fold_in, recommend, similar_items
+from inference.recommending.ranking import (
     Candidates,
     _shares,
     above_probabilities,
@@ -19,8 +21,6 @@ from inference.ranking import (
     thompson_scores,
     top_probabilities,
 )
-from inference.recommend import compare_items, main, recommend, similar_items
-from inference.updates import add_items, fold_in
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.errors import InputError, run_command
 
@@ -289,7 +289,7 @@ def test_standard_deviations_over_all_items_are_those_of_pairs(fits, kind, monke
     posterior, users = fits[kind].posterior, [3, 0, 3, 11]
     _, sd = posterior.score(torch.tensor(users)[:, None], torch.arange(N_ITEMS))
     torch.testing.assert_close(score_sds(posterior, users), sd, rtol=1e-5, atol=1e-6)
-    monkeypatch.setattr("inference.ranking.FLOATS_AT_ONCE", 7 * 16 * 9)  # seven items at once
+    monkeypatch.setattr("inference.recommending.ranking.FLOATS_AT_ONCE", 7 * 16 * 9)  # seven items at once
     torch.testing.assert_close(score_sds(posterior, users), sd, rtol=1e-5, atol=1e-6)
 
 
@@ -305,9 +305,9 @@ def in_the_best(scores, m):
 def test_the_chance_to_be_listed_is_the_share_of_draws(fits, kind, monkeypatch):
     """The same draws, in parts of three, ranked by brute force; blocks of two users; seen and forbidden items out."""
     fit, n, m = fits[kind], 50, 4
-    monkeypatch.setattr("inference.ranking.FEW_USERS", 2)
-    monkeypatch.setattr("inference.ranking.SCORES_AT_ONCE", 2 * N_ITEMS)
-    monkeypatch.setattr("inference.ranking.FLOATS_AT_ONCE", 3 * (3 + 4 * N_ITEMS) * 3)
+    monkeypatch.setattr("inference.recommending.ranking.FEW_USERS", 2)
+    monkeypatch.setattr("inference.recommending.ranking.SCORES_AT_ONCE", 2 * N_ITEMS)
+    monkeypatch.setattr("inference.recommending.ranking.FLOATS_AT_ONCE", 3 * (3 + 4 * N_ITEMS) * 3)
     users, exclude = ["user-3", "user-0", "user-11"], ["item-2", "item-29"]
     table = recommend(fit, users, N_ITEMS, top_probability=m, draws=n, seed=7, exclude=exclude)
     parts = fit.posterior.select(users=fit.dataset.user_rows(users)).draws(n, 7, 3)
@@ -329,8 +329,8 @@ def test_the_chance_to_be_listed_is_the_same_by_draws_given_u(fits, kind, monkey
 
     n, users, found = 3000, ["user-3", "user-11"], []
     for few, seed in ((0, 1), (8, 2)):
-        monkeypatch.setattr("inference.ranking.FEW_USERS", few)
-        monkeypatch.setattr("inference.ranking.SCORES_AT_ONCE", (2 if few == 0 else 2**12 - 1) * N_ITEMS)
+        monkeypatch.setattr("inference.recommending.ranking.FEW_USERS", few)
+        monkeypatch.setattr("inference.recommending.ranking.SCORES_AT_ONCE", (2 if few == 0 else 2**12 - 1) * N_ITEMS)
         table = recommend(fits[kind], users, N_ITEMS, top_probability=4, draws=n, seed=seed)
         found.append(table["p_top_4"].to_numpy())
     pooled = (found[0] + found[1]) / 2

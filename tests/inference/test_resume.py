@@ -20,7 +20,7 @@ from inference.fit_command import run_fit
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.splits import make_split
 from pyro_cvae.errors import InputError, MachineError
-from pyro_cvae.run import RunWriter
+from pyro_cvae.runs import RunWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 THEMES = (

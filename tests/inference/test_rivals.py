@@ -12,8 +12,9 @@ import torch
 from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.metrics.pairwise import cosine_similarity
 
-from inference.evaluate import evaluate
-from inference.rivals import RIVALS, als_factors, rival, svd, svd_prior, tfidf
+from inference.evaluation.als import als_factors
+from inference.evaluation.rankings import evaluate
+from inference.evaluation.rivals import RIVALS, rival, svd, svd_prior, tfidf
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import Images, Tokens, Vectors
 from pyro_cvae.data.dataset import Dataset

@@ -11,7 +11,7 @@ import yaml
 import inference
 from inference import evaluate, tune
 from inference.fit_command import run_fit
-from inference.recommend import recommend
+from inference.recommending import recommend
 from pyro_cvae.errors import run_command
 
 SMALL = ["--factors", "2", "--hidden", "4", "--epochs", "1", "--pretrain-epochs", "1", "--quiet"]

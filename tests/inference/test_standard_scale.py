@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import inference
-from inference.updates import fold_in
+from inference.recommending import fold_in
 from pyro_cvae.data.simulated import simulated_stars
 from pyro_cvae.data.splits import held_out_cells
 from pyro_cvae.errors import InputError

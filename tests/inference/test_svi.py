@@ -59,7 +59,7 @@ def test_early_stopping_keeps_the_best_state():
     assert len(fit.history) < 31
     best = max(range(len(recalls)), key=recalls.__getitem__)
     assert fit.metrics["best_epoch"] == best + 2 and len(recalls) == best + 2
-    from inference.evaluate import recall_on_validation
+    from inference.evaluation.rankings import recall_on_validation
 
     assert recall_on_validation(fit.posterior.score_block, fit.split) == recalls[best]
 

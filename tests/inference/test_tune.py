@@ -18,11 +18,14 @@ import pytest
 import torch
 import yaml
 
-from inference import fitting, tune
 from inference.fit_command import run_fit
+from inference.fitting import fit_with, load
 from inference.options import Options
-from inference.study import open_study
-from inference.tune import TuneOptions, dimensions, main, search, without_test
+from inference.tune import main
+from inference.tuning.options import TuneOptions
+from inference.tuning.search import search, without_test
+from inference.tuning.space import dimensions, settings
+from inference.tuning.study import distribution_of, finished, open_study, ranked
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import Split, make_split
@@ -47,7 +50,7 @@ def new_study() -> optuna.Study:
 
 
 def told(study: optuna.Study) -> list[tuple[dict[str, Any], float | None, str]]:
-    return [(trial.params, trial.value, trial.state.name) for trial in tune.finished(study)]
+    return [(trial.params, trial.value, trial.state.name) for trial in finished(study)]
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +82,8 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recall], list[dict[str, A
         def evaluate(score_block: float, split: Split, *, cutoffs: tuple[int, ...], ndcg_cutoffs: tuple[()]) -> Any:
             return SimpleNamespace(means=lambda: {f"recall@{cutoff}": score_block for cutoff in cutoffs})
 
-        monkeypatch.setattr(fitting, "fit_with", fit_with)
-        monkeypatch.setattr("inference.evaluate.evaluate", evaluate)
+        monkeypatch.setattr("inference.tuning.search.fit_with", fit_with)
+        monkeypatch.setattr("inference.tuning.search.evaluate", evaluate)
         return made
 
     return install
@@ -94,8 +97,8 @@ def test_ranges_and_choices_have_the_types_of_their_options() -> None:
     space = {one.name: one for one in dimensions(texts, options(mode="bayes"))}
     assert list(space) == sorted(space)
     D = optuna.distributions
-    assert space["lambda_u"].distribution == D.FloatDistribution(1.0, 1000.0, log=True)
-    assert space["factors"].distribution == D.IntDistribution(2, 20)
+    assert distribution_of(space["lambda_u"]) == D.FloatDistribution(1.0, 1000.0, log=True)
+    assert distribution_of(space["factors"]) == D.IntDistribution(2, 20)
     assert space["tied"].choices == {"yes": True, "no": False}
     assert space["hidden"].choices == {"20 10": (20, 10), "30": (30,)}
     assert [space["hidden"].value("30"), space["hidden"].drawn((20, 10)), space["hidden"].drawn((5,))] == [
@@ -171,7 +174,7 @@ def test_wrong_options_of_the_search(more: dict[str, Any], said: str) -> None:
 def test_arguments_of_the_bases_likelihood_do_not_go_to_another(dataset: Dataset) -> None:
     base = options(content_likelihood="normal", content_likelihood_args={"lambda_x": 2.0})
     space = dimensions(("content_likelihood=normal,multinomial",), base)
-    found = [tune.settings({"content_likelihood": name}, space, base).model for name in ("normal", "multinomial")]
+    found = [settings({"content_likelihood": name}, space, base).model for name in ("normal", "multinomial")]
     assert [model.content_likelihood_args for model in found] == [{"lambda_x": 2.0}, {}]
 
 
@@ -191,8 +194,8 @@ def test_the_test_part_is_gone_before_the_first_fit(
         given.append((dataset, split))
         return real(dataset, split, *rest)
 
-    real = fitting.fit_with
-    monkeypatch.setattr(fitting, "fit_with", spy)
+    real = fit_with
+    monkeypatch.setattr("inference.tuning.search.fit_with", spy)
     search(new_study(), wanted(trials=2), base, dataset, split)
     assert len(given) == 2
     for data, part in given:
@@ -247,7 +250,7 @@ def test_a_search_finds_the_better_settings(dataset: Dataset, stub: Any) -> None
     split, study = make_split(dataset, options().data), new_study()
     stub(lambda values, step: -abs(np.log10(values["lambda_u"]) - 2) - (values["factors"] == 4))
     search(study, wanted("lambda_u=1:100000:log", "factors=3,4", trials=40), options(), dataset, split)
-    best = tune.ranked(study)[0]
+    best = ranked(study)[0]
     assert best.params["factors"] == "3" and abs(np.log10(best.params["lambda_u"]) - 2) < 0.1
 
 
@@ -261,10 +264,10 @@ def test_a_weak_trial_is_stopped_but_not_at_its_last_epoch(dataset: Dataset, stu
         search(study, how, options(), dataset, split, on_step=lambda step, n_steps, row: steps.append(step))
     states = [state for _, _, state in told(studies[True])]
     assert set(states) == {"COMPLETE", "PRUNED"} and states[:5] == ["COMPLETE"] * 5
-    for trial in tune.finished(studies[True]):
+    for trial in finished(studies[True]):
         assert set(trial.intermediate_values) <= {1, 2}
         if trial.state.name == "PRUNED":
-            earlier = [t.intermediate_values for t in tune.finished(studies[True]) if t.number < trial.number]
+            earlier = [t.intermediate_values for t in finished(studies[True]) if t.number < trial.number]
             values = list(trial.intermediate_values.values())
             at = [then[len(values)] for then in earlier if len(then) >= 2]
             assert max(values) < np.median(at)
@@ -296,7 +299,7 @@ def test_a_trial_that_diverges_is_stored_as_failed_and_the_search_goes_on(
     search(study, wanted(trials=8), options(), dataset, split)
     states = [state for _, _, state in told(study)]
     assert len(states) == 8 and set(states) == {"COMPLETE", "FAIL"}
-    said = {trial.user_attrs["failed"] for trial in tune.finished(study) if trial.state.name == "FAIL"}
+    said = {trial.user_attrs["failed"] for trial in finished(study) if trial.state.name == "FAIL"}
     (reason,) = said
     assert reason == str(error) if isinstance(error, MachineError) else reason.startswith("out of memory")
 
@@ -307,7 +310,7 @@ def test_a_trial_that_needs_more_than_the_machine_has_is_told_and_the_search_goe
     """On commit 3a1bb09 torch's RuntimeError ended the search, since it is no MemoryError."""
     split, study = make_split(dataset, options().data), new_study()
     search(study, wanted("factors=3,100000000", trials=6), options(), dataset, split)
-    found = {trial.params["factors"]: trial.user_attrs.get("failed", "") for trial in tune.finished(study)}
+    found = {trial.params["factors"]: trial.user_attrs.get("failed", "") for trial in finished(study)}
     assert found["3"] == "" and "would take" in found["100000000"] and "fewer --factors" in found["100000000"]
     assert any("failed: a fit of" in record.getMessage() for record in caplog.records)
 
@@ -317,7 +320,7 @@ def test_a_fit_that_diverges_in_earnest(dataset: Dataset) -> None:
     split, study = make_split(dataset, base.data), new_study()
     how = wanted("learning_rate=0.003,1e30", method="svi", trials=4)
     search(study, how, base, dataset, split)
-    found = {trial.params["learning_rate"]: trial.user_attrs.get("failed", "") for trial in tune.finished(study)}
+    found = {trial.params["learning_rate"]: trial.user_attrs.get("failed", "") for trial in finished(study)}
     assert found["0.003"] == "" and "no finite number" in found["1e30"]
 
 
@@ -325,17 +328,17 @@ def test_choices_that_were_tried_are_not_fitted_again(dataset: Dataset, stub: An
     split, study = make_split(dataset, options().data), new_study()
     made = stub(lambda values, step: float(values["factors"]))
     search(study, wanted("factors=2,3", trials=12), options(), dataset, split)
-    assert len(tune.finished(study)) == 12 and sorted(values["factors"] for values in made) == [2, 3]
-    assert tune.ranked(study)[0].value == 3.0
+    assert len(finished(study)) == 12 and sorted(values["factors"] for values in made) == [2, 3]
+    assert ranked(study)[0].value == 3.0
 
 
 def test_the_time_ends_it_before_a_trial(dataset: Dataset, stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     split, study = make_split(dataset, options().data), new_study()
     clock = iter(range(0, 10_000, 50))
-    monkeypatch.setattr(tune, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("inference.tuning.search.time", SimpleNamespace(monotonic=lambda: next(clock)))
     stub(lambda values, step: 0.5)
     search(study, wanted(trials=50, timeout=3.0), options(), dataset, split)
-    assert len(tune.finished(study)) == 3  # at 50, 100 and 150 seconds
+    assert len(finished(study)) == 3  # at 50, 100 and 150 seconds
 
 
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(dataset: Dataset) -> None:
@@ -345,7 +348,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(dataset: Dataset) -
     for done in (0, 4, 11):  # trials before the one that is interrupted
 
         def on_step(step: int, n_steps: int, row: dict[str, Any], done: int = done) -> None:
-            if len(tune.finished(parts)) == done:
+            if len(finished(parts)) == done:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
@@ -390,10 +393,10 @@ def test_the_file_fits_to_the_same_recall(
     again = ["--validation", "0.2", "--threads", "1", "--quiet", "--out"]
     monkeypatch.setattr(sys, "argv", ["x", "--config", "best.yaml", *again, "run"])
     assert run_fit("coordinate") == 0
-    recall = fitting.load("run").history[-1]["validation_recall"]
+    recall = load("run").history[-1]["validation_recall"]
     assert f"{recall:.4f}" == found[2]
     with open_study(folder / "best.db", _identity(folder)) as study:
-        best = tune.ranked(study)[0]
+        best = ranked(study)[0]
     assert abs(best.user_attrs["recalls"]["recall@300"] - recall) < 1e-12
     assert best.value == pytest.approx((best.user_attrs["recalls"]["recall@50"] + recall) / 2, abs=1e-12)
 

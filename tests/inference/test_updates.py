@@ -12,8 +12,8 @@ import inference
 from inference.draws import Draws
 from inference.fitting import load
 from inference.half_steps import Cells, Rows, half_step
-from inference.recommend import recommend
-from inference.updates import UpdatedFit, add_items, fold_in, folded_in
+from inference.recommending import add_items, fold_in, recommend
+from inference.recommending.updated import UpdatedFit, folded_in
 from models.observations import RatingColumns
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset

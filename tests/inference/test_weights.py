@@ -7,13 +7,13 @@ import pytest
 import torch
 
 import inference
-from inference.updates import fold_in
+from inference.recommending import fold_in
 from models.observations import RatingColumns
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.simulated import simulated, simulated_gaussian, simulated_stars
 from pyro_cvae.data.splits import Split, held_out_cells
 from pyro_cvae.errors import InputError
-from pyro_cvae.run import open_run
+from pyro_cvae.runs import open_run
 
 SMALL = {"factors": 2, "hidden": (5,), "pretrain_epochs": 1, "epochs": 1, "threads": 1}
 CLICKS = {"method": "coordinate", "sweeps": 2}

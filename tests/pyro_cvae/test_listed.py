@@ -12,7 +12,7 @@ import pytest
 import inference
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.errors import InputError
-from pyro_cvae.run import RunWriter, open_run
+from pyro_cvae.runs import RunWriter, open_run
 from tests.strangers import SMALL, catalogue, edit_json, seal
 
 

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from inference.recommend import read_ids
 from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.delimited import read_ids
 from pyro_cvae.data.frames import from_frames, load_tables
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.registry import load_dataset

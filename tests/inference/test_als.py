@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import inference
-from inference import rival_settings
-from inference.evaluate import evaluate, main, recall_on_validation
-from inference.rival_settings import ALPHAS, REGULARIZATIONS, als_settings, validation_split
-from inference.rivals import RIVALS, als_factors
+from inference.evaluate import main
+from inference.evaluation import als
+from inference.evaluation.als import ALPHAS, REGULARIZATIONS, als_factors, als_settings, validation_split
+from inference.evaluation.rankings import evaluate, recall_on_validation
+from inference.evaluation.rivals import RIVALS
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.splits import per_user, with_validation
 
@@ -29,19 +30,19 @@ def dataset():
 
 @pytest.fixture
 def bounded(monkeypatch):
-    monkeypatch.setattr(rival_settings, "CUTOFFS", (5, 10))
-    monkeypatch.setattr(rival_settings, "_CHOSEN", {})
-    monkeypatch.setattr(rival_settings, "MORE_FACTORS", (20, 25, 50))
+    monkeypatch.setattr(als, "CUTOFFS", (5, 10))
+    monkeypatch.setattr(als, "_CHOSEN", {})
+    monkeypatch.setattr(als, "MORE_FACTORS", (20, 25, 50))
     return monkeypatch
 
 
 def ranked(split, factors, alpha, penalty):
-    u, v = als_factors(split, factors, alpha, 1.0, penalty, rival_settings.ITERATIONS)
+    u, v = als_factors(split, factors, alpha, 1.0, penalty, als.ITERATIONS)
     return evaluate(lambda users: u[torch.from_numpy(users)] @ v.T, split, cutoffs=(5, 10), ndcg_cutoffs=()).means()
 
 
 def test_what_is_chosen_ranks_the_validation_part_best(dataset, bounded):
-    bounded.setattr(rival_settings, "MORE_FACTORS", ())
+    bounded.setattr(als, "MORE_FACTORS", ())
     split = with_validation(per_user(dataset, 12, 0), 0.25, 0)
     chosen = als_settings(split)
     part = replace(split, test=split.validation, validation=None)
@@ -80,9 +81,9 @@ def test_where_nobody_has_two_training_pairs_the_settings_are_fixed_and_say_so(d
 
 def test_the_work_is_bounded(dataset, bounded):
     split, fits = per_user(dataset, 12, 0), []
-    own = rival_settings._recall
-    bounded.setattr(rival_settings, "_recall", lambda *given: fits.append(given[2]) or own(*given))
-    bounded.setattr(rival_settings, "MOST_WORK", 2.5 * rival_settings._work(validation_split(split), 20))
+    own = als._recall
+    bounded.setattr(als, "_recall", lambda *given: fits.append(given[2]) or own(*given))
+    bounded.setattr(als, "MOST_WORK", 2.5 * als._work(validation_split(split), 20))
     assert "the best of 17" in str(als_settings(split)) and fits.count(20) == 2 and 25 not in fits
     als_settings(split)
     assert len(fits) == 17  # kept for this process

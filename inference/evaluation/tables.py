@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
+
+from inference.evaluation.by_user import shown
+from inference.evaluation.comparison import Comparison
 from inference.printing import Sheet
-from inference.user_groups import shown
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from inference.evaluate import Comparison
-    from pyro_cvae.data.splits import Split
+from pyro_cvae.data.splits import Split
 
 
 def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
     """What is printed: lines of text, the table of means, and the table of hot, warm and cold items."""
-    dataset, (_, first) = comparison.dataset, comparison.evaluations[0]
-    where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
-    title = f"{protocol} protocol; {where}; split {split_name(comparison.split)}"
+    _, first = comparison.evaluations[0]
+    title = f"{protocol} protocol; {_where(comparison)}"
     notes = [f"{name}: {result}" for name, result in comparison.rows if isinstance(result, str)]
     notes += _settings(comparison)
     if comparison.candidates is not None:
@@ -30,13 +27,9 @@ def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
     for model, result in comparison.rows:
         if isinstance(result, str):
             means.add_row(model, *("-" for _ in first.metrics))
-            continue
-        means.add_row(model, *(f"{value:.4f}" for value in result.means().values()))
-        if result.per_user["tuning"].any():
-            means.add_row(f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values()))
-    if first.per_user["tuning"].any():
-        notes.append(f"* over all {len(first.per_user):,} users, those included on whom settings were chosen.")
-
+        else:
+            _add_means(means, model, result)
+    notes += _starred(first)
     recalls = [name for name in first.metrics if name.startswith("recall@")]
     groups = Sheet(["model", "items", "pairs", "users", *recalls])
     for model, result in comparison.evaluations:
@@ -60,10 +53,8 @@ def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
 
 def rating_report(comparison: Comparison) -> list[Sheet | str]:
     """The same of explicit ratings: errors and coverage, over all items and over hot, warm and cold ones."""
-    dataset, (_, first) = comparison.dataset, comparison.evaluations[0]
-    where = f"{dataset.name} ({dataset.n_users:,} users, {dataset.n_items:,} items)"
-    n_pairs = int(first.per_user.loc[~first.per_user["tuning"], "n_test"].sum())
-    title = f"{where}; split {split_name(comparison.split)}; {n_pairs:,} test ratings"
+    _, first = comparison.evaluations[0]
+    title = f"{_where(comparison)}; {int(first.headline['n_test'].sum()):,} test ratings"
     head = {
         "rmse": "RMSE",
         "mae": "MAE",
@@ -73,12 +64,8 @@ def rating_report(comparison: Comparison) -> list[Sheet | str]:
     }
     means = Sheet(["model", *head.values()])
     groups = Sheet(["model", "items", "pairs", "users", *head.values()])
-    notes = []
     for model, result in comparison.evaluations:
-        means.add_row(model, *(f"{value:.4f}" for value in result.means().values()))
-        if result.per_user["tuning"].any():
-            means.add_row(f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values()))
-            notes = [f"* over all {len(result.per_user):,} users, those included on whom settings were chosen."]
+        _add_means(means, model, result)
         for group, row in result.groups.iterrows():
             counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
             groups.add_row(model, str(group), *counts, *(f"{row[name]:.4f}" for name in head))
@@ -86,7 +73,7 @@ def rating_report(comparison: Comparison) -> list[Sheet | str]:
     return [
         title,
         means,
-        *notes,
+        *_starred(first),
         *_settings(comparison),
         "log density: mean over ratings of log p(rating), nats; in 90 %: share of ratings within that "
         "central interval. A point estimate has the noise alone in its intervals.",
@@ -95,6 +82,27 @@ def rating_report(comparison: Comparison) -> list[Sheet | str]:
         groups,
         "cold: no training rating; warm: up to the median number of ratings of rated items; hot: more.\n",
     ]
+
+
+def _where(comparison: Comparison) -> str:
+    """Data and split, in words."""
+    dataset = comparison.dataset
+    size = f"{dataset.n_users:,} users, {dataset.n_items:,} items"
+    return f"{dataset.name} ({size}); split {split_name(comparison.split)}"
+
+
+def _add_means(sheet: Sheet, model: str, result: Any) -> None:
+    """The headline means of a model, and below them those over all users where these are others."""
+    sheet.add_row(model, *(f"{value:.4f}" for value in result.means().values()))
+    if result.per_user["tuning"].any():
+        sheet.add_row(f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values()))
+
+
+def _starred(result: Any) -> list[str]:
+    """What the star behind a model's name says, where there is one."""
+    if not result.per_user["tuning"].any():
+        return []
+    return [f"* over all {len(result.per_user):,} users, those included on whom settings were chosen."]
 
 
 def _settings(comparison: Comparison) -> list[str]:
@@ -127,8 +135,6 @@ def split_name(split: Split) -> str:
 
 def means_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """One row for each model and group of users or items; what does not apply to a row is missing in it."""
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
     for comparison in comparisons:
         for model, result in comparison.evaluations:
@@ -139,26 +145,23 @@ def means_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
                 "split_fingerprint": comparison.split.fingerprint(),
                 "protocol": result.protocol,
             } | ({"settings": comparison.settings[model]} if model in comparison.settings else {})
-            n_relevant = "n_test" if comparison.explicit else "n_relevant"
-            counts = result.per_user.loc[~result.per_user["tuning"], n_relevant]
+            counts = result.headline[result.measured_pairs]
             headline = {"users": "headline", "items": "all", "n_users": len(counts), "n_pairs": int(counts.sum())}
             rows.append(about | headline | result.means())
             if len(counts) < len(result.per_user):
-                n_pairs = int(result.per_user[n_relevant].sum())
+                n_pairs = int(result.per_user[result.measured_pairs].sum())
                 everybody = {"users": "all", "items": "all", "n_users": len(result.per_user), "n_pairs": n_pairs}
                 rows.append(about | everybody | result.all_user_means())
             rows += [about | {"users": name, "items": "all"} | row for name, row in shown(result.user_groups)]
             for group, row in result.groups.iterrows():
                 counted = {"n_users": int(row["n_users"]), "n_pairs": int(row["n_pairs"])}
-                found = {str(name): value for name, value in row.items() if not str(name).startswith("n_")}
-                rows.append(about | {"users": "headline", "items": str(group)} | counted | found)
+                means = {str(name): value for name, value in row.items() if not str(name).startswith("n_")}
+                rows.append(about | {"users": "headline", "items": str(group)} | counted | means)
     return pd.DataFrame(rows)
 
 
 def per_user_frame(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """The metrics of every user under its external id, for every model; ids as text where data sets differ in type."""
-    import pandas as pd
-
     frames = []
     for comparison in comparisons:
         about = {"dataset": comparison.dataset.name, "split_fingerprint": comparison.split.fingerprint()}

@@ -1,18 +1,23 @@
-"""Settings of the rival ALS, chosen as a user would choose them: on a validation part of the training ratings.
+"""The rival ALS, by the package ``implicit``, with settings chosen as a user would choose them.
 
-Never on test pairs. The validation part is that of the split, or where it has none a seeded fifth of each user's
-training pairs. Where no user has two of them there is nothing to choose on, and the settings are fixed.
+Settings are chosen on a validation part of the training ratings, never on test pairs. The validation part is that of
+the split, or where it has none a seeded fifth of each user's training pairs. Where no user has two of them there is
+nothing to choose on, and the settings are fixed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
 
-if TYPE_CHECKING:
-    from pyro_cvae.data.splits import Split
+from inference.evaluation.rankings import evaluate
+from pyro_cvae.data.interactions import pairs_matrix
+from pyro_cvae.data.splits import Split, with_validation
+from pyro_cvae.errors import MachineError
 
 CUTOFFS = (50, 300)
 """Settings are chosen by the mean of recall at these."""
@@ -23,6 +28,45 @@ MOST_WORK = 1e11
 ITERATIONS = 8
 FEW_FACTORS, MORE_FACTORS = 10, (50, 200)
 ALPHAS, REGULARIZATIONS = (1.0, 3.0, 10.0, 30.0, 100.0), (1.0, 10.0, 100.0)
+
+
+def chosen_pairs(split: Split) -> Any:
+    """The positive training pairs, sparse (n_users, n_items)."""
+    return pairs_matrix(split.train.select(split.train.positive))
+
+
+def als_factors(
+    split: Split,
+    n_factors: int = 50,
+    a: float = 1.0,
+    b: float = 0.01,
+    precision: float = 0.1,
+    iterations: int = 15,
+    seed: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """User (n_users, n_factors) and item factors (n_items, n_factors) of weighted ALS, by the package ``implicit``.
+
+    It minimises sum_ij C_ij (R_ij - u_i.v_j)^2 + precision (|U|^2 + |V|^2), C = a at the positive pairs and b at all
+    other cells (Hu, Koren and Volinsky, ICDM 2008), by exact half-steps, items last. ``implicit`` counts in units of b:
+    alpha = a / b, regularization = precision / b. It uses as many threads as torch does. Raises MachineError where
+    the package is not installed.
+    """
+    try:
+        from implicit.cpu.als import AlternatingLeastSquares
+    except ImportError:
+        raise MachineError("this rival needs the package implicit", "install it with: pip install implicit") from None
+    with threadpool_limits(1, "blas"):  # two pools of threads are slow; the constructor warns of them
+        model = AlternatingLeastSquares(
+            factors=n_factors,
+            alpha=a / b,
+            regularization=precision / b,
+            iterations=iterations,
+            use_cg=False,
+            num_threads=torch.get_num_threads(),
+            random_state=seed,
+        )
+        model.fit(chosen_pairs(split), show_progress=False)
+    return torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
 
 
 @dataclass(frozen=True)
@@ -53,8 +97,8 @@ def als_settings(split: Split) -> ALSSettings:
     """
     key = split.fingerprint()
     if key not in _CHOSEN:
-        part = validation_split(split)
-        _CHOSEN[key] = ALSSettings() if part is None else _best(part)
+        held_out = validation_split(split)
+        _CHOSEN[key] = ALSSettings() if held_out is None else _best(held_out)
     return _CHOSEN[key]
 
 
@@ -78,14 +122,13 @@ def _best(split: Split) -> ALSSettings:
 
 
 def _recall(split: Split, users: np.ndarray, factors: int, alpha: float, penalty: float) -> float:
-    import torch
-
-    from inference.evaluate import evaluate
-    from inference.rivals import als_factors
-
     u, v = als_factors(split, factors, alpha, 1.0, penalty, ITERATIONS)
-    found = evaluate(lambda rows: u[torch.from_numpy(rows)] @ v.T, split, cutoffs=CUTOFFS, users=users, ndcg_cutoffs=())
-    return sum(found.all_user_means().values())
+
+    def scores(rows: np.ndarray) -> torch.Tensor:
+        return u[torch.from_numpy(rows)] @ v.T
+
+    measured = evaluate(scores, split, cutoffs=CUTOFFS, users=users, ndcg_cutoffs=())
+    return sum(measured.all_user_means().values())
 
 
 def _work(split: Split, factors: int) -> float:
@@ -96,14 +139,12 @@ def _work(split: Split, factors: int) -> float:
 
 def validation_split(split: Split) -> Split | None:
     """The training pairs with a validation part of them as test, or ``None`` where there is nothing to look at."""
-    from pyro_cvae.data.splits import with_validation
-
-    part = split
+    held_out = split
     if split.validation is None or not split.validation.positive.any():
         if split.train.user_counts.max(initial=0) < 2:
             return None
-        part = with_validation(replace(split, validation=None, tuning_users=None), 0.2, 0, tell=False)
-    validation = part.validation
-    if validation is None or not validation.positive.any() or not part.train.positive.any():
+        held_out = with_validation(replace(split, validation=None, tuning_users=None), 0.2, 0, tell=False)
+    validation = held_out.validation
+    if validation is None or not validation.positive.any() or not held_out.train.positive.any():
         return None
-    return replace(part, test=validation, validation=None, tuning_users=None)
+    return replace(held_out, test=validation, validation=None, tuning_users=None)

@@ -1,4 +1,4 @@
-"""The file that holds a search's trials: opened only where it is one, whole, and of this very search."""
+"""The trials of a search, and the file that holds them: opened only where it is one, whole, and of this very search."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from inference.tuning.space import Dimension
 from pyro_cvae.data.gate import opened
 from pyro_cvae.errors import InputError, MachineError, PyroCvaeError
-
-if TYPE_CHECKING:
-    import optuna
 
 _MAGIC = b"SQLite format 3\0"
 _OTHER = "choose another --storage"
@@ -25,7 +30,7 @@ def open_study(
     path: Path,
     identity: dict[str, Any],
     direction: Literal["maximize", "minimize"] = "maximize",
-    space: Mapping[str, optuna.distributions.BaseDistribution] | None = None,
+    space: Mapping[str, BaseDistribution] | None = None,
 ) -> Iterator[optuna.Study]:
     """The stored trials, or a new file for them.
 
@@ -33,11 +38,6 @@ def open_study(
     stored trial must be. Raises InputError if the file is no such store, is damaged, or if its trials were made with
     something else; MachineError where it cannot be written.
     """
-    import optuna
-    from sqlalchemy import URL
-    from sqlalchemy.exc import SQLAlchemyError
-    from sqlalchemy.pool import NullPool
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
@@ -89,15 +89,15 @@ def _check_file(path: Path) -> None:
     try:
         with closing(sqlite3.connect(path, timeout=5)) as connection:
             connection.execute("PRAGMA trusted_schema = OFF")
-            found = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
+            answers = [row[0] for row in connection.execute("PRAGMA integrity_check(1)")]
             kinds = {row[0] for row in connection.execute("SELECT type FROM sqlite_master")}
     except (sqlite3.Error, UnicodeError, OverflowError) as error:
         raise InputError(f"cannot be read as trials ({error})", _OTHER, path=path) from None
-    if found != ["ok"] or not kinds <= {"table", "index"}:
+    if answers != ["ok"] or not kinds <= {"table", "index"}:
         raise InputError("is damaged, or no file of trials", _OTHER, path=path)
 
 
-def _check_trials(study: optuna.Study, space: Mapping[str, optuna.distributions.BaseDistribution] | None) -> None:
+def _check_trials(study: optuna.Study, space: Mapping[str, BaseDistribution] | None) -> None:
     """ValueError where a stored trial cannot be one of this search."""
     for number, trial in enumerate(study.get_trials(deepcopy=False)):
         trial._validate()  # type: ignore[no-untyped-call,unused-ignore]
@@ -122,3 +122,34 @@ def _is_number(value: Any) -> bool:
 def _short(value: Any) -> str:
     text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return text if len(text) < 80 else text[:77] + "..."
+
+
+def distribution_of(dimension: Dimension) -> BaseDistribution:
+    """A searched option as optuna has it; whole numbers where both ends are."""
+    if dimension.choices:
+        return CategoricalDistribution(tuple(dimension.choices))
+    low, high = dimension.low, dimension.high
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=dimension.log)
+    return FloatDistribution(low, high, log=dimension.log)
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that count: ended, stopped early, or failed for a reason; not those that were interrupted."""
+    ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    return [trial for trial in ended if trial.state != TrialState.FAIL or "failed" in trial.user_attrs]
+
+
+def ranked(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials with a value, the best first, the earlier one where two are equal."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    sign = 1 if study.direction.name == "MINIMIZE" else -1
+    return sorted(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+
+
+def counts(study: optuna.Study) -> str:
+    """How many trials count, and how they ended, in words."""
+    states = [trial.state.name for trial in finished(study)]
+    words = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
+    numbers = [f"{states.count(state)} {word}" for state, word in words.items() if state in states]
+    return f"{len(states)} ({', '.join(numbers)})"

@@ -1,24 +1,23 @@
-"""Which items may be ranked for a user: those of a file, and not those that the user is known to have chosen."""
+"""Which items are ranked when a fit is evaluated: all, or those of a file, for everybody or for each user."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from scipy.sparse import csr_matrix
 
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.delimited import read_lines
+from pyro_cvae.data.frames import PAIRS, read_table
+from pyro_cvae.data.splits import Split
+from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
-
-if TYPE_CHECKING:
-    import torch
-    from scipy.sparse import csr_matrix
-
-    from inference.fitting import Fit
-    from pyro_cvae.data.dataset import Dataset
-    from pyro_cvae.data.splits import Split
-    from pyro_cvae.metrics import Positions
+from pyro_cvae.metrics import Positions, rank_positions
 
 TABLES = (".csv", ".tsv", ".parquet")
 """Endings of files of candidates that are tables; others hold an item a line."""
@@ -59,12 +58,6 @@ def read_candidates(path: str, dataset: Dataset) -> CandidateSet:
     With users they are each user's own, and a user who is not named has none. Raises InputError, with the line, for an
     id that the data do not have.
     """
-    from scipy.sparse import csr_matrix
-
-    from pyro_cvae.data.delimited import read_lines
-    from pyro_cvae.data.frames import PAIRS, read_table
-    from pyro_cvae.data.table import Table
-
     if any(ending in TABLES for ending in map(str.lower, Path(path).suffixes)):
         wanted = {name: PAIRS[name] for name in ("user", "item")}
         table = read_table(path).pick(wanted, ("item",))
@@ -132,31 +125,10 @@ class Ranking:
 
     def positions(self, scores: torch.Tensor, users: np.ndarray, depth: int, protocol: str) -> Positions:
         """Where the relevant items of a block of users stand; ``scores`` (n_block, n_items), items of the data."""
-        import torch
-
-        from pyro_cvae.metrics import rank_positions
-
         known, test, pairs = (None if part is None else part[users] for part in self._parts)
         if not self.items.all():
             scores = scores[:, torch.from_numpy(self.columns)]
-        found = rank_positions(scores, known, test, depth, protocol, pairs)
-        return found if self.items.all() else found._replace(item=torch.from_numpy(self.columns)[found.item])
-
-
-def known_pairs(fit: Fit, rows: np.ndarray, keep_test: bool = False) -> csr_matrix:
-    """What some users (rows, -1 a stranger) are known to have chosen, sparse (n_rows, n_items), in any part of a split.
-
-    With ``keep_test`` less the pairs of the test part. Of explicit ratings it is what they have rated, unless every
-    cell is a rating: then, too, what they rated above 0.
-    """
-    import scipy.sparse as sp
-
-    from pyro_cvae.data.interactions import pairs_matrix
-
-    pairs, test = fit.dataset.interactions, fit.split.test
-    rated = fit.model.ratings.explicit and not pairs.complete
-    chosen = pairs.observed if rated else pairs.positive
-    if keep_test:
-        chosen = chosen & ~np.isin(pairs.keys, test.keys, assume_unique=True)
-    known = pairs_matrix(pairs.select(chosen))[np.maximum(rows, 0)]
-    return sp.diags_array((rows >= 0).astype(known.dtype)) @ known if (rows < 0).any() else known
+        positions = rank_positions(scores, known, test, depth, protocol, pairs)
+        if self.items.all():
+            return positions
+        return positions._replace(item=torch.from_numpy(self.columns)[positions.item])

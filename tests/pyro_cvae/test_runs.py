@@ -26,7 +26,6 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pyro_cvae import run as run_module
 from pyro_cvae.data import files
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import Images, Tokens
@@ -34,7 +33,10 @@ from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError, MachineError
-from pyro_cvae.run import RunWriter, export_without_users, open_run, run_config
+from pyro_cvae.listed import dump_json
+from pyro_cvae.runs import FREE_OPTIONS, RunWriter, disk, export_without_users, open_run, reader, run_config
+from pyro_cvae.runs import config as config_module
+from pyro_cvae.runs.manifest import write_manifest
 
 CONFIG = run_config("svi", {"epochs": 3, "mode": "bayes", "lambda_u": 0.1}, objective="elbo")
 
@@ -104,7 +106,7 @@ def in_child(act: Callable[[], str], kill_at: int | None = None) -> tuple[int, s
     if child == 0:
         status = 99
         try:
-            run_module._locks.clear()  # another process holds nothing
+            disk._locks.clear()  # another process holds nothing
             if kill_at is not None:
                 _kill_at(kill_at)
             os.write(writer, act().encode())
@@ -537,13 +539,13 @@ def test_files_that_are_not_listed_are_not_read(copied: Path) -> None:
 def seal(folder: Path) -> None:
     """Make the manifest fit the files, as an attacker would."""
     files = [file for file in folder.rglob("*") if file.is_file() and file.name != "manifest.json"]
-    run_module._write_manifest(folder, files)
+    write_manifest(folder, files)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "config.json"])
 def test_a_newer_schema_is_refused(copied: Path, name: str) -> None:
     content = json.loads((copied / name).read_text())
-    (copied / name).write_text(run_module._dump(content | {"schema": 2}))
+    (copied / name).write_text(dump_json(content | {"schema": 2}))
     if name == "config.json":
         seal(copied)
     with pytest.raises(InputError, match=f"{name}: was written by a newer version.*update"):
@@ -562,7 +564,7 @@ def test_a_manifest_that_is_none_is_refused(copied: Path, content: str) -> None:
 def test_a_manifest_cannot_reach_outside(copied: Path) -> None:
     entry = {"sha256": "0" * 64, "bytes": 1}
     for name in ("../secret", "/etc/passwd", "data/../../secret"):
-        (copied / "manifest.json").write_text(run_module._dump({"schema": 1, "files": {name: entry}}))
+        (copied / "manifest.json").write_text(dump_json({"schema": 1, "files": {name: entry}}))
         with pytest.raises(InputError, match="outside of the folder"):
             open_run(copied)
 
@@ -851,7 +853,7 @@ def test_free_options_may_differ(out: Path) -> None:
     given["options"]["threads"] = 2
     with pytest.raises(InputError, match="--threads"):
         RunWriter.resume(out, given)
-    RunWriter.resume(out, given, free=[*run_module.FREE_OPTIONS, "threads"])
+    RunWriter.resume(out, given, free=[*FREE_OPTIONS, "threads"])
 
 
 def test_other_data_are_refused(out: Path) -> None:
@@ -946,23 +948,23 @@ def test_the_config_says_where_numbers_came_from() -> None:
 
 def test_the_commit_is_that_of_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pyro_cvae").mkdir()
-    monkeypatch.setattr(run_module, "__file__", str(tmp_path / "pyro_cvae" / "run.py"))
-    assert run_module._commit() is None
+    monkeypatch.setattr(config_module, "__file__", str(tmp_path / "pyro_cvae" / "runs" / "config.py"))
+    assert config_module._commit() is None
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
-    assert run_module._commit() is None
+    assert config_module._commit() is None
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    assert run_module._commit() == head
+    assert config_module._commit() == head
     (tmp_path / "inner" / "pyro_cvae").mkdir(parents=True)  # installed inside of somebody else's repository
-    monkeypatch.setattr(run_module, "__file__", str(tmp_path / "inner" / "pyro_cvae" / "run.py"))
-    assert run_module._commit() is None
+    monkeypatch.setattr(config_module, "__file__", str(tmp_path / "inner" / "pyro_cvae" / "runs" / "config.py"))
+    assert config_module._commit() is None
     monkeypatch.setenv("PATH", "")
-    assert run_module._commit() is None
+    assert config_module._commit() is None
 
 
 def test_importing_is_light() -> None:
-    code = "import sys, pyro_cvae.run; print({'torch', 'pandas', 'scipy', 'numpy', 'pyarrow'} & set(sys.modules))"
+    code = "import sys, pyro_cvae.runs; print({'torch', 'pandas', 'scipy', 'numpy', 'pyarrow'} & set(sys.modules))"
     answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert answer.stdout.strip() == "set()"
 
@@ -1090,7 +1092,7 @@ def test_contents_of_every_kind_are_held_checked_and_exported(out: Path, monkeyp
 
 def test_a_failed_export_leaves_nothing(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(copied)
-    monkeypatch.setattr(run_module.Run, "items", lambda self: None)
+    monkeypatch.setattr(reader.Run, "items", lambda self: None)
     monkeypatch.setattr(shutil, "copyfile", lambda *paths: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(MachineError, match="free some space"):
         export_without_users(run, copied.parent / "copy")

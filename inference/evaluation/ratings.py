@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import norm
+from torch import Tensor
 
-from inference.user_groups import user_groups
-from pyro_cvae.data.splits import need_test
+from inference.average import parts_of, predictions
+from inference.evaluation.by_user import ByUser
+from inference.posterior import Posterior
+from inference.predicted import predicted, score_moments
+from models.ratings import RatingLikelihood
+from models.ratings.predictive import Predictive
+from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.splits import GROUPS, Split, item_groups, need_test
 from pyro_cvae.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from inference.fitting import Fit
-    from models.ratings.predictive import Predictive
-    from pyro_cvae.data.splits import Split
 
 Predict = Callable[[np.ndarray, np.ndarray], tuple[Any, ...]]
 """From rows of users and of items, (n_pairs,) each, to mean and standard deviation of their ratings, and where it is no
@@ -28,46 +31,29 @@ LEVELS = (0.5, 0.9)
 
 
 @dataclass(frozen=True, eq=False)
-class RatingEvaluation:
+class RatingEvaluation(ByUser):
     """How a model predicts the test ratings of a split.
 
     Parameters:
         per_user: One row a user with a test rating: ``user`` (row), ``tuning`` (settings were chosen on this user's
             test pairs), ``n_train``, ``n_test``, and the means over the user's test ratings of :data:`OF_PAIRS`.
-        groups: One row for each of hot, warm and cold items (``inference.evaluate.item_groups``) that has test ratings
-            of headline users: ``n_items``, ``n_pairs``, ``n_users`` and :data:`METRICS` over its pairs.
+        groups: One row for each of hot, warm and cold items (:func:`pyro_cvae.data.splits.item_groups`) that has test
+            ratings of headline users: ``n_items``, ``n_pairs``, ``n_users`` and :data:`METRICS` over its pairs.
     """
 
+    measured_pairs: ClassVar[str] = "n_test"
     per_user: pd.DataFrame
     groups: pd.DataFrame
     metrics: tuple[str, ...] = OF_PAIRS
     protocol: str = "test ratings"
 
-    @property
-    def n_users_evaluated(self) -> int:
-        """Number of users in the headline means."""
-        return int((~self.per_user["tuning"]).sum())
-
-    def means(self) -> dict[str, float]:
-        """:data:`METRICS` over the pairs of the users on whose test pairs no setting was chosen."""
-        return _over_pairs(self.per_user[~self.per_user["tuning"]])
-
-    def all_user_means(self) -> dict[str, float]:
-        """The same over all pairs."""
-        return _over_pairs(self.per_user)
-
-    @property
-    def user_groups(self) -> pd.DataFrame:
-        """Headline users with and without training pairs (:func:`inference.user_groups.user_groups`)."""
-        return user_groups(self.per_user, "n_test", _over_pairs)
+    def means_of(self, users: pd.DataFrame) -> dict[str, float]:
+        """:data:`METRICS` over the pairs of some rows of ``per_user``; InputError where there is none."""
+        return _over_pairs(users)
 
 
 def evaluate_ratings(predict: Predict, split: Split) -> RatingEvaluation:
     """Compare predictions with the test ratings of a split; raises InputError where there is none."""
-    import pandas as pd
-
-    from inference.evaluate import GROUPS, item_groups
-
     need_test(split)
     test = split.test.select(split.test.observed)
     tuning = np.zeros(test.n_users, bool) if split.tuning_users is None else np.asarray(split.tuning_users, bool)
@@ -82,9 +68,7 @@ def evaluate_ratings(predict: Predict, split: Split) -> RatingEvaluation:
     per_user.insert(2, "n_train", split.train.user_counts[per_user["user"]])
     per_user.insert(3, "n_test", by_user.size().to_numpy())
     train = split.train.select(split.train.observed)
-    group_of = item_groups(
-        replace(train, ratings=np.ones(len(train)))
-    )  # any rating counts, not the positive ones alone
+    group_of = item_groups(replace(train, ratings=np.ones(len(train))))  # any rating counts, not positive ones alone
     rows = {}
     for number, group in enumerate(GROUPS):
         mine = headline & (group_of[test.items] == number)
@@ -103,31 +87,54 @@ def pair_errors(
     The log density is in nats, of discrete ratings a log probability; coverage is 1 where the rating lies within the
     central 50 or 90 % interval.
     """
-    import torch
-    from scipy.stats import norm
-
     away = ratings - mean
-    found = {"squared_error": away**2, "absolute_error": np.abs(away)}
+    errors = {"squared_error": away**2, "absolute_error": np.abs(away)}
     if distribution is None:
-        found["log_density"] = norm.logpdf(away, scale=sd)
+        errors["log_density"] = norm.logpdf(away, scale=sd)
         inside = [np.abs(away) <= norm.ppf(0.5 + level / 2) * sd for level in LEVELS]
     else:
         given = torch.as_tensor(ratings, dtype=torch.float64)
-        found["log_density"] = distribution.log_prob(given).numpy()
+        errors["log_density"] = distribution.log_prob(given).numpy()
         inside = [held.numpy() for held in distribution.holds(given, LEVELS)]
     names = (f"coverage@{100 * level:.0f}" for level in LEVELS)
-    return found | {name: held.astype(np.float64) for name, held in zip(names, inside, strict=True)}
+    return errors | {name: held.astype(np.float64) for name, held in zip(names, inside, strict=True)}
 
 
-def predictor(fit: Fit) -> Predict:
-    """A fit's predictions of ratings, with the distribution that its own likelihood has."""
-    from inference.average import predictions
+def predict_ratings(
+    posterior: Posterior, likelihood: RatingLikelihood, users: np.ndarray, items: np.ndarray, train: Interactions | None
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of new ratings of pairs of rows, (n_pairs,) each, float64.
 
-    def predict(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray, Predictive]:
-        found = predictions(fit.posterior, fit.model.ratings, users, items, fit.split.train)
-        return found.mean.numpy(), found.sd.numpy(), found.distribution
+    ``likelihood`` is the fitted model's. Of a point estimate the score is taken to be known: the standard deviation is
+    the noise alone. Where ``train`` is given, means stay within the range of its ratings.
+    """
+    rating = predicted(likelihood, *score_moments(posterior, users, items), train)
+    return rating.mean, rating.sd
 
-    return predict
+
+def root_mean_square_error(posterior: Posterior, test: Interactions, train: Interactions) -> float:
+    """Root mean square of rating less posterior mean score, which is kept within the range of the training ratings."""
+    kept, given = test.select(test.observed), train.ratings[train.observed]
+    mean = np.zeros(len(kept))
+    for at, some, rows in parts_of(posterior, train, kept.users):
+        mean[at] = some.mean_score(rows, kept.items[at]).double().numpy()
+    return float(np.sqrt(np.mean((kept.ratings - mean.clip(given.min(), given.max())) ** 2)))
+
+
+def rating_metrics(
+    posterior: Posterior, likelihood: RatingLikelihood, test: Interactions, train: Interactions
+) -> dict[str, Any]:
+    """How explicit test ratings are predicted: errors, log density, coverage of intervals, and the number of pairs.
+
+    ``rmse`` and ``mae`` are in units of the ratings, ``log_density`` is the mean over pairs of log p(r), the
+    likelihood's own with the score averaged out, in nats (of discrete ratings their log probability); ``coverage@50``
+    and ``coverage@90`` are the shares of ratings within its central intervals.
+    """
+    kept = test.select(test.observed)
+    rating = predictions(posterior, likelihood, kept.users, kept.items, train)
+    errors = pair_errors(kept.ratings, rating.mean.numpy(), rating.sd.numpy(), rating.distribution)
+    means = [float(values.mean()) for values in errors.values()]
+    return dict(zip(METRICS, [means[0] ** 0.5, *means[1:]], strict=True)) | {"n_ratings_evaluated": len(kept)}
 
 
 def _over_pairs(frame: Any) -> dict[str, float]:

@@ -1,12 +1,12 @@
 """What a user would pick instead: popularity, content cosines and the ALS of ``implicit``, scored in blocks.
 
-Of explicit ratings: their mean, and mean and biases by ridge, which predict pairs (``RATING_RIVALS``). Where the items
-have no words, the cosines are of their pictures and vectors.
+Where the items have no words, the cosines are of their pictures and vectors. Rivals of explicit ratings are in
+:mod:`inference.evaluation.rating_rivals`.
 
 A rival is a factory ``(dataset, split) -> score_block``; ``score_block(users (B,)) -> (B, n_items)`` float32 is what
-:func:`inference.evaluate.evaluate` asks for. Each sees the positive pairs of ``split.train`` and the item counts, and
-keeps nothing of size users x items. Settings of ALS are chosen on a validation part of the training ratings
-(:mod:`inference.rival_settings`), all others are fixed; none is chosen on a test part. A user without training pairs
+:func:`inference.evaluation.rankings.evaluate` asks for. Each sees the positive pairs of ``split.train`` and the item
+counts, and keeps nothing of size users x items. Settings of ALS are chosen on a validation part of the training ratings
+(:mod:`inference.evaluation.als`), all others are fixed; none is chosen on a test part. A user without training pairs
 gets the mean of the others' scores, as in a fit (:mod:`inference.average`).
 """
 
@@ -14,28 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.utils.extmath import randomized_svd
 
-from pyro_cvae.data.interactions import pairs_matrix
-from pyro_cvae.errors import InputError, MachineError
+from inference.average import ScoreBlock, filled
+from inference.evaluation.als import als_factors, als_settings, chosen_pairs
+from inference.half_steps import Cells, Rows, half_step
+from models.observations import RatingColumns
+from pyro_cvae.data.content import Content, ContentScaling
+from pyro_cvae.data.contents import Tokens, Vectors, pick
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.splits import Split
+from pyro_cvae.errors import InputError
 
-if TYPE_CHECKING:
-    import torch
-
-    from inference.explicit import Predict
-    from pyro_cvae.data.dataset import Dataset
-    from pyro_cvae.data.splits import Split
-
-    ScoreBlock = Callable[[np.ndarray], torch.Tensor]
-    Rival = Callable[[Dataset, Split], ScoreBlock]
+Rival = Callable[[Dataset, Split], ScoreBlock]
 
 
 def popularity(dataset: Dataset, split: Split) -> ScoreBlock:
     """Score of item j for everybody: its number of positive training ratings."""
-    import torch
-
     train = split.train
     counts = torch.from_numpy(np.bincount(train.items[train.positive], minlength=train.n_items)).float()
     return lambda users: counts.expand(len(users), -1)
@@ -49,18 +49,14 @@ def tfidf(dataset: Dataset, split: Split, contents: Sequence[str] = ()) -> Score
     compared, side by side; by default the text, or where there is none all others of these kinds. Of images and
     vectors, which are compared where there are no words, x_j is the unit vector of the numbers less their means.
     """
-    import torch
-
-    from inference.average import filled
-
     unit = _unit_rows(dataset, contents)
-    profiles, by_feature = _positive(split) @ unit, unit.T
+    profiles, by_feature = chosen_pairs(split) @ unit, unit.T
     if not isinstance(unit, np.ndarray):
         profiles, by_feature = profiles.tocsr(), by_feature.tocsr()
 
     def scores(rows: Any) -> torch.Tensor:
-        found = rows @ by_feature
-        return torch.from_numpy(np.asarray(found if isinstance(found, np.ndarray) else found.toarray()))
+        cosines = rows @ by_feature
+        return torch.from_numpy(np.asarray(cosines if isinstance(cosines, np.ndarray) else cosines.toarray()))
 
     def mean_scores(known: torch.Tensor) -> torch.Tensor:
         return scores(np.asarray(profiles[known.numpy()].mean(0)).reshape(1, -1))
@@ -76,19 +72,13 @@ def svd(dataset: Dataset, split: Split, n_dimensions: int, seed: int = 0, conten
     iterations come nearer to the exact SVD and rank worse: on citeulike-t at P = 1 with 200 dimensions recall@300 is
     0.275 with 2, 0.271 with 3 and 0.266 exactly, so this is the harder rival as well as the cheaper one.
     """
-    import torch
-
     vectors = _svd_vectors(dataset, n_dimensions, seed, contents)
-    items, profiles = torch.from_numpy(vectors), torch.from_numpy(_positive(split) @ vectors)
+    items, profiles = torch.from_numpy(vectors), torch.from_numpy(chosen_pairs(split) @ vectors)
     return _of_factors(profiles, items, split)
 
 
 def _of_factors(users: torch.Tensor, items: torch.Tensor, split: Split) -> ScoreBlock:
     """Products of the rows of users (n_users, width) and items (n_items, width); of nobody known, the mean user's."""
-    import torch
-
-    from inference.average import filled
-
     chosen = split.train.select(split.train.positive)
 
     def score_block(rows: np.ndarray) -> torch.Tensor:
@@ -98,8 +88,6 @@ def _of_factors(users: torch.Tensor, items: torch.Tensor, split: Split) -> Score
 
 
 def _svd_vectors(dataset: Dataset, n_dimensions: int, seed: int, contents: Sequence[str]) -> np.ndarray:
-    from sklearn.utils.extmath import randomized_svd
-
     unit = _unit_rows(dataset, contents)
     n_dimensions = min(n_dimensions, *unit.shape)
     left, singular, _ = randomized_svd(unit, n_dimensions, n_iter=2, random_state=seed)
@@ -122,11 +110,6 @@ def svd_prior(
     What a learned encoder has to be better than. a = 1, b = 0.01, lambda_v = 1 and lambda_u = 10, or 30 where users
     have one training item, as a validation part of the training ratings of citeulike-t chose them.
     """
-    import torch
-
-    from inference.half_steps import Cells, Rows, half_step
-    from models.observations import RatingColumns
-
     a, b, lambda_u, lambda_v = 1.0, 0.01, 10.0 if np.median(split.train.user_counts) > 1 else 30.0, 1.0
     z = torch.from_numpy(_svd_vectors(dataset, n_dimensions, seed, contents))
     columns = RatingColumns.from_interactions(split.train.select(split.train.positive), a, unit=split.train.weight_unit)
@@ -152,48 +135,9 @@ class TunedScores:
 
 def als(dataset: Dataset, split: Split) -> TunedScores:
     """Matrix factorisation without content, u_i . v_j of :func:`als_factors`, with settings chosen for the split."""
-    from inference.rival_settings import als_settings
-
     chosen = als_settings(split)
     u, v = als_factors(split, chosen.factors, chosen.alpha, 1.0, chosen.regularization)
     return TunedScores(_of_factors(u, v, split), str(chosen))
-
-
-def als_factors(
-    split: Split,
-    n_factors: int = 50,
-    a: float = 1.0,
-    b: float = 0.01,
-    precision: float = 0.1,
-    iterations: int = 15,
-    seed: int = 0,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """User (n_users, n_factors) and item factors (n_items, n_factors) of weighted ALS, by the package ``implicit``.
-
-    It minimises sum_ij C_ij (R_ij - u_i.v_j)^2 + precision (|U|^2 + |V|^2), C = a at the positive pairs and b at all
-    other cells (Hu, Koren and Volinsky, ICDM 2008), by exact half-steps, items last. ``implicit`` counts in units of b:
-    alpha = a / b, regularization = precision / b. It uses as many threads as torch does. Raises MachineError where
-    the package is not installed.
-    """
-    try:
-        from implicit.cpu.als import AlternatingLeastSquares
-    except ImportError:
-        raise MachineError("this rival needs the package implicit", "install it with: pip install implicit") from None
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1, "blas"):  # two pools of threads are slow; the constructor warns of them
-        model = AlternatingLeastSquares(
-            factors=n_factors,
-            alpha=a / b,
-            regularization=precision / b,
-            iterations=iterations,
-            use_cg=False,
-            num_threads=torch.get_num_threads(),
-            random_state=seed,
-        )
-        model.fit(_positive(split), show_progress=False)
-    return torch.from_numpy(model.user_factors), torch.from_numpy(model.item_factors)
 
 
 def svd_50(dataset: Dataset, split: Split) -> ScoreBlock:
@@ -216,54 +160,6 @@ RIVALS: dict[str, Rival] = {
 }
 
 
-def mean_rating(dataset: Dataset, split: Split) -> Predict:
-    """The mean of the training ratings for every pair, with their standard deviation."""
-    ratings = split.train.ratings[split.train.observed]
-    return lambda users, items: (np.full(len(users), ratings.mean()), np.full(len(users), ratings.std()))
-
-
-def mean_and_biases(dataset: Dataset, split: Split, penalties: Sequence[float] = (0.5, 1, 2, 4, 8, 16, 32)) -> Predict:
-    """Mean and biases, m + b_i + c_j, by ridge: the minimum of sum (R_ij - m - b_i - c_j)^2 + penalty (|b|^2 + |c|^2).
-
-    The penalty is chosen by five-fold cross-validation of the training ratings, whose error is the standard deviation
-    of every prediction. Means stay within the range of the training ratings. Raises InputError for fewer than five.
-    """
-    from scipy import sparse
-    from sklearn.linear_model import Ridge
-    from sklearn.model_selection import GridSearchCV, KFold
-
-    train = split.train.select(split.train.observed)
-    n, n_users = len(train), train.n_users
-    if n < 5:
-        raise InputError(f"{n} training ratings are too few for cross-validation", "leave --rivals out")
-
-    def design(users: np.ndarray, items: np.ndarray) -> Any:
-        rows, ones = np.arange(len(users)).repeat(2), np.ones(2 * len(users))
-        columns = np.stack([users, n_users + items], 1).ravel()
-        return sparse.csr_matrix((ones, (rows, columns)), (len(users), n_users + train.n_items))
-
-    folds = KFold(5, shuffle=True, random_state=0)
-    ridge, grid = Ridge(solver="sparse_cg", tol=1e-8), {"alpha": list(penalties)}
-    found = GridSearchCV(ridge, grid, scoring="neg_root_mean_squared_error", cv=folds)
-    found.fit(design(train.users, train.items), train.ratings)
-    low, high = train.ratings.min(), train.ratings.max()
-
-    def predict(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return found.predict(design(users, items)).clip(low, high), np.full(len(users), -found.best_score_)
-
-    return predict
-
-
-RATING_RIVALS: dict[str, Callable[[Dataset, Split], Predict]] = {
-    "mean": mean_rating,
-    "mean and biases": mean_and_biases,
-}
-
-
-RATING_SETTINGS = {"mean and biases": "penalty chosen by five-fold cross-validation of the training ratings"}
-"""Rivals of explicit ratings with settings that are chosen, and how."""
-
-
 def settings_of(score_block: ScoreBlock) -> str:
     """The settings of a rival in words, and whether they were chosen."""
     return score_block.settings if isinstance(score_block, TunedScores) else "fixed"
@@ -276,20 +172,11 @@ def rival(name: str) -> Rival:
     return RIVALS[name]
 
 
-def _positive(split: Split) -> Any:
-    return pairs_matrix(split.train.select(split.train.positive))
-
-
 def _unit_rows(dataset: Dataset, contents: Sequence[str]) -> Any:
     """Unit rows by which items are compared, zero where there is nothing, float32 (n_items, n_features).
 
     Sparse tf-idf of the words and tokens of these contents side by side, or an array of centred numbers.
     """
-    import scipy.sparse as sp
-
-    from pyro_cvae.data.content import Content, ContentScaling
-    from pyro_cvae.data.contents import Tokens, Vectors, pick
-
     chosen = {name: pick(dataset.contents, name) for name in contents} or dict(dataset.contents)
     if not contents and dataset.content.counts.nnz:
         chosen = {"text": dataset.content}

@@ -67,7 +67,7 @@ def best_items(
     """
     users, top = torch.as_tensor(users), min(top, len(posterior.v_loc))
     blocks = torch.arange(len(users)).split(block_size)
-    parts = []
+    lists = []
     for block, own_seed in zip(blocks, _seeds(seed, len(blocks)), strict=True):
         rows = users[block]
         if ranking == "thompson":
@@ -76,8 +76,8 @@ def best_items(
             scores = posterior.score_block(rows)
             if ranking == "ucb":
                 scores = scores + kappa * score_sds(posterior, rows)
-        parts.append(candidates.mask(scores, block).topk(top))
-    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+        lists.append(candidates.mask(scores, block).topk(top))
+    return torch.cat([one.values for one in lists]), torch.cat([one.indices for one in lists])
 
 
 def _seeds(seed: int, n: int) -> list[int]:
@@ -137,14 +137,14 @@ def _spread(posterior: Posterior, u: Tensor, users: Tensor | None) -> Tensor:
     second = u[:, :, None] * u[:, None, :]
     of_u = None if users is None else posterior.covariance("u", users)
     flat = (second if of_u is None else second + of_u).flatten(1)
-    parts = []
+    variances = []
     for items in torch.arange(len(posterior.v_loc)).split(max(1, FLOATS_AT_ONCE // (16 * flat.shape[1]))):
         variance = flat @ posterior.covariance("v", items).flatten(1).mT
         if of_u is not None:
             v = posterior.v_loc[items]
             variance += of_u.flatten(1) @ (v[:, :, None] * v[:, None, :]).flatten(1).mT
-        parts.append(variance)
-    return torch.cat(parts, 1)
+        variances.append(variance)
+    return torch.cat(variances, 1)
 
 
 def credible_interval(mean: Tensor, sd: Tensor, level: float) -> tuple[Tensor, Tensor]:
@@ -168,13 +168,13 @@ def top_probabilities(
     """
     _need_uncertainty(posterior, n_draws)
     users = torch.as_tensor(users)
-    found = torch.zeros(items.shape, dtype=torch.float64)
+    times_listed = torch.zeros(items.shape, dtype=torch.float64)
     with _progress("draws", n_draws * len(users)) as advance:
         for rows, drawn in _drawn_scores(posterior, users, n_draws, seed):
             scores = candidates.mask(drawn, rows)
-            found.index_add_(0, rows, _shares(scores, scores.gather(1, items[rows]), m))
+            times_listed.index_add_(0, rows, _shares(scores, scores.gather(1, items[rows]), m))
             advance(len(rows))
-    return found / n_draws
+    return times_listed / n_draws
 
 
 def _drawn_scores(posterior: Posterior, users: Tensor, n_draws: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -192,8 +192,8 @@ def _drawn_scores(posterior: Posterior, users: Tensor, n_draws: int, seed: int) 
         return
     at_once = max(1, FLOATS_AT_ONCE // ((len(users) + 4 * n_items) * n_factors))
     blocks = torch.arange(len(users)).split(size)
-    for part in posterior.select(users=users).draws(n_draws, seed, at_once):
-        for u, v in zip(part["u"], part["v"], strict=True):
+    for some_draws in posterior.select(users=users).draws(n_draws, seed, at_once):
+        for u, v in zip(some_draws["u"], some_draws["v"], strict=True):
             for block in blocks:
                 yield block, u[block] @ v.mT
 
@@ -220,12 +220,12 @@ def above_probabilities(posterior: Posterior, users: Any, first: int, second: in
     _need_uncertainty(posterior, n_draws)
     users = torch.as_tensor(users)
     block = max(1, SCORES_AT_ONCE // (2 * n_draws))
-    parts = []
+    chances = []
     for some in users.split(block):
         draws = posterior.score_draws(some[:, None], torch.tensor([first, second]), n_draws, seed)
         difference = draws[..., 0] - draws[..., 1]
-        parts.append((difference > 0).double().mean(0) + 0.5 * (difference == 0).double().mean(0))
-    return torch.cat(parts)
+        chances.append((difference > 0).double().mean(0) + 0.5 * (difference == 0).double().mean(0))
+    return torch.cat(chances)
 
 
 def _need_uncertainty(posterior: Posterior, n_draws: int = 1) -> None:

@@ -1,0 +1,15 @@
+"""Command lines made from the option dataclasses: flags, YAML files, plug-ins. The only place that knows jsonargparse.
+
+A field is one flag (``train_per_user`` is ``--train-per-user``), one key of a YAML file (``--config FILE``) and one
+entry of ``--help``, taken from the class's docstring. Flags win over the file, the file over a preset of the package
+(``--preset NAME``), that over the defaults. Nothing heavy is imported, so that ``--help`` and a wrong option answer at
+once; torch is, only when a class path is named.
+"""
+
+from inference.commands.files import read_preset
+from inference.commands.options import option_of
+from inference.commands.parsing import parse, version
+from inference.commands.plugins import load_class
+from inference.commands.values import read_value, typed
+
+__all__ = ["load_class", "option_of", "parse", "read_preset", "read_value", "typed", "version"]

@@ -1,0 +1,61 @@
+"""The users that are asked for: their posterior, and what they are known to have chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from inference.average import average_user, without_pairs
+from inference.draws import Draws
+from inference.fitting import Fit
+from inference.posterior import Posterior
+from inference.recommending.updated import fitted_part
+from pyro_cvae.data.interactions import pairs_matrix
+
+
+def posterior_of(fit: Fit, rows: np.ndarray) -> Posterior:
+    """The posterior of some rows of users in that order, -1 a stranger; the average user's where there are no pairs.
+
+    The average is of the users of the fit before any update: it does not depend on who is folded in beside.
+    """
+    lacking = lacks_pairs(fit, rows)
+    posterior = fit.posterior.select(users=np.where(lacking, 0, rows))
+    if not lacking.any():
+        return posterior
+    base, at = fitted_part(fit), torch.from_numpy(lacking)
+    average = average_user(base.posterior, base.split.train)
+    if isinstance(posterior, Draws) and isinstance(average, Draws):
+        u = torch.where(at[:, None], average.u_draws, posterior.u_draws)
+        return replace(posterior, u_loc=u.mean(0), u_draws=u)
+    changes: dict[str, Any] = {"u_loc": torch.where(at[:, None], average.u_loc, posterior.u_loc)}
+    if posterior.u_scale is not None:
+        changes["u_scale"] = torch.where(at[:, None], average.u_scale, posterior.u_scale)  # type: ignore[arg-type]
+    if posterior.u_covariance is not None:
+        assert posterior.u_block is not None and average.u_covariance is not None
+        changes["u_covariance"] = torch.cat([posterior.u_covariance, average.u_covariance])
+        changes["u_block"] = posterior.u_block.masked_fill(at, len(posterior.u_covariance))
+    return replace(posterior, **changes)
+
+
+def lacks_pairs(fit: Fit, rows: np.ndarray) -> np.ndarray:
+    """True where a row of a user is -1, a stranger, or the user has no training pair, bool (n_rows,)."""
+    return (rows < 0) | without_pairs(fit.split.train)[rows]
+
+
+def known_pairs(fit: Fit, rows: np.ndarray, keep_test: bool = False) -> sp.csr_matrix:
+    """What some users (rows, -1 a stranger) are known to have chosen, sparse (n_rows, n_items), in any part of a split.
+
+    With ``keep_test`` less the pairs of the test part. Of explicit ratings it is what they have rated, unless every
+    cell is a rating: then, too, what they rated above 0.
+    """
+    pairs, test = fit.dataset.interactions, fit.split.test
+    rated = fit.model.ratings.explicit and not pairs.complete
+    chosen = pairs.observed if rated else pairs.positive
+    if keep_test:
+        chosen = chosen & ~np.isin(pairs.keys, test.keys, assume_unique=True)
+    known = pairs_matrix(pairs.select(chosen))[np.maximum(rows, 0)]
+    return sp.diags_array((rows >= 0).astype(known.dtype)) @ known if (rows < 0).any() else known

@@ -1,0 +1,203 @@
+"""Lists of items for users, the chance that one item is above another, and items that are similar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from inference.fitting import Fit
+from inference.posterior import Posterior
+from inference.predicted import predicted, score_moments
+from inference.recommending.asked import known_pairs, lacks_pairs, posterior_of
+from inference.recommending.options import PAIR_DRAWS, ListOptions
+from inference.recommending.ranking import (
+    Candidates,
+    above_probabilities,
+    best_items,
+    credible_interval,
+    top_probabilities,
+)
+from inference.recommending.updated import fitted_part, folded_in
+from pyro_cvae.data.dataset import Dataset, spells_integer
+from pyro_cvae.data.splits import GROUPS, item_groups
+from pyro_cvae.errors import InputError
+
+COLUMNS = ("rank", "item", "title", "score", "sd", "group")
+
+
+def recommend(
+    fit: Fit,
+    users: Iterable[Any],
+    top: int = 10,
+    *,
+    candidates: Iterable[Any] | None = None,
+    exclude: Iterable[Any] = (),
+    **wanted: Any,
+) -> pd.DataFrame:
+    """The ``top`` items for each user: user, rank, item, title, score, sd, group, origin, and what is asked for.
+
+    ``score`` is E[u].E[v], ``sd`` the posterior standard deviation of u.v (missing for a point estimate), ``group``
+    hot, warm or cold by the item's training ratings, or new for an added item. ``origin`` says where the user's list is
+    from: "fit", "folded in" (:func:`inference.recommending.fold_in`), or "average" where nothing is known of the user,
+    who then gets the average user's list (:mod:`inference.average`).
+
+    ``wanted`` are the fields of :class:`inference.recommending.options.ListOptions` by name. With
+
+    - explicit ratings: ``rating`` and ``rating_sd``, mean and standard deviation of a new rating, noise included;
+    - ``interval``, a probability: ``low`` and ``high`` (:func:`inference.recommending.ranking.credible_interval`), of
+      the score, or of a new rating where ratings are explicit;
+    - ``top_probability``, a number M: ``p_top_M``, the probability to be among the user's M best candidates, by
+      ``draws`` joint draws (:func:`inference.recommending.ranking.top_probabilities`);
+    - ``ranking`` "thompson" or "ucb": lists in the order of one posterior draw a user, or of score + ``kappa`` sd, in a
+      column of that name.
+
+    Candidates are the items that a user is not known to have chosen, in whatever part of the split; with ``keep_test``
+    those of the test part are candidates too, as in evaluation, with ``keep_seen`` all are. ``unknown`` users raise
+    InputError ("error"), are left out ("drop") or get the average user's list ("prior"), after the known ones. Raises
+    InputError for unknown item ids, and for a point estimate that is asked for uncertainty.
+    """
+    options, dataset = ListOptions(**wanted), fit.dataset
+    if fit.posterior.is_point and options.needs_uncertainty:
+        raise InputError("a MAP fit is a point and has no uncertainty", "fit with --mode bayes")
+    asked = list(dict.fromkeys(users))
+    rows = dataset.user_rows(asked, unknown="error" if options.unknown == "error" else "prior")
+    order = [*np.flatnonzero(rows >= 0), *(np.flatnonzero(rows < 0) if options.unknown == "prior" else ())]
+    if not order:
+        return pd.DataFrame(columns=["user", *COLUMNS, "origin"])
+    rows, ids = rows[order], _as_ids([asked[at] for at in order], dataset.user_ids)
+    seen = None if options.keep_seen else known_pairs(fit, rows, options.keep_test)
+    among = Candidates(torch.as_tensor(_allowed(dataset, candidates, exclude)), seen)
+    posterior, place = posterior_of(fit, rows), np.arange(len(rows))
+    ranking, seed = options.ranking, options.seed
+    values, items = best_items(posterior, place, top, among, ranking, options.kappa, seed, options.block_size)
+    columns: dict[str, Tensor | None] = {"score": values, "sd": None}
+    if ranking != "mean":
+        columns |= {"score": posterior.mean_score(place[:, None], items), ranking: values}
+    columns |= _uncertainty(fit, posterior, items, options.interval)
+    if options.top_probability is not None:
+        chances = top_probabilities(posterior, place, items, options.top_probability, among, options.draws, seed)
+        columns[f"p_top_{options.top_probability}"] = chances
+    origin = np.where(folded_in(fit)[rows], "folded in", "fit")
+    origin = np.where(lacks_pairs(fit, rows), "average", origin)
+    return _table(fit, ids, items, columns, torch.isfinite(values), "user", origin)
+
+
+def _uncertainty(fit: Fit, posterior: Posterior, items: Tensor, interval: float | None) -> dict[str, Tensor | None]:
+    """Columns that say how sure the lists ``items`` (n_asked, n_listed) are, (n_asked, n_listed) each."""
+    place = np.arange(len(items))[:, None]
+    columns: dict[str, Tensor | None] = {}
+    if not posterior.is_point:
+        mean, sd = posterior.score(place, items)
+        columns["sd"] = sd
+    if fit.model.ratings.explicit:
+        rating = predicted(fit.model.ratings, *score_moments(posterior, place, items), fit.split.train)
+        columns |= {"rating": rating.mean, "rating_sd": rating.sd}
+        if interval is not None:
+            ends = rating.distribution.interval(interval)
+            columns["low"], columns["high"] = (end.view_as(rating.mean) for end in ends)
+    elif interval is not None:
+        columns["low"], columns["high"] = credible_interval(mean, sd, interval)
+    return columns
+
+
+def compare_items(
+    fit: Fit,
+    users: Iterable[Any],
+    pairs: Iterable[tuple[Any, Any]],
+    *,
+    draws: int = PAIR_DRAWS,
+    seed: int = 0,
+    unknown: str = "error",
+) -> pd.DataFrame:
+    """For each user the probability that one item scores above another: columns user, item, other, p_above.
+
+    The share of ``draws`` joint draws in which u.v is larger for ``item`` than for ``other``; of users without a
+    training pair, for the average user. ``unknown`` users and items raise InputError ("error") or leave their rows out
+    ("drop"); with "prior" such users are the average user, too. Raises InputError for a point estimate.
+    """
+    dataset, strict = fit.dataset, unknown == "error"
+    asked = list(dict.fromkeys(users))
+    rows = dataset.user_rows(asked, unknown="error" if strict else "prior")
+    kept = np.flatnonzero(np.full(len(rows), True) if unknown == "prior" else rows >= 0)
+    names, posterior = _as_ids([asked[at] for at in kept], dataset.user_ids), posterior_of(fit, rows[kept])
+    ids, tables = dataset.item_ids, [pd.DataFrame(columns=["user", "item", "other", "p_above"])]
+    for pair in pairs:
+        first, second = dataset.item_rows(pair, unknown="error" if strict else "prior")
+        if min(first, second) < 0:
+            continue
+        chances = above_probabilities(posterior, np.arange(len(kept)), int(first), int(second), draws, seed)
+        columns = {"user": names, "item": ids[first], "other": ids[second]}
+        tables.append(pd.DataFrame(columns | {"p_above": chances.numpy().astype(np.float64)}))
+    return pd.concat(tables[1:] or tables, ignore_index=True)
+
+
+def similar_items(
+    fit: Fit,
+    items: Iterable[Any],
+    top: int = 10,
+    *,
+    candidates: Iterable[Any] | None = None,
+    exclude: Iterable[Any] = (),
+    unknown: str = "error",
+) -> pd.DataFrame:
+    """The ``top`` items nearest by cosine of the means of v: columns to, rank, item, title, score, group."""
+    dataset = fit.dataset
+    rows = dataset.item_rows(dict.fromkeys(items), unknown="error" if unknown == "error" else "drop")
+    unit = torch.nn.functional.normalize(fit.posterior.v_loc[:, : fit.posterior.n_factors], dim=-1)
+    scores = unit[torch.as_tensor(rows)] @ unit.mT
+    scores[torch.arange(len(rows)), torch.as_tensor(rows)] = -torch.inf
+    scores = scores.masked_fill(torch.as_tensor(~_allowed(dataset, candidates, exclude)), -torch.inf)
+    best = scores.topk(min(top, dataset.n_items))
+    columns, kept = {"score": best.values, "sd": None}, torch.isfinite(best.values)
+    return _table(fit, dataset.item_ids[rows], best.indices, columns, kept, "to")
+
+
+def _allowed(dataset: Dataset, candidates: Iterable[Any] | None, exclude: Iterable[Any]) -> np.ndarray:
+    """True for the items that may be ranked, bool (n_items,); InputError if there is none."""
+    allowed = np.full(dataset.n_items, candidates is None)
+    if candidates is not None:
+        allowed[dataset.item_rows(candidates)] = True
+    allowed[dataset.item_rows(exclude)] = False
+    if not allowed.any():
+        raise InputError("no item is left to be ranked", "give more candidates or fewer exclusions")
+    return allowed
+
+
+def _table(
+    fit: Fit,
+    ids: np.ndarray,
+    items: Tensor,
+    columns: dict[str, Tensor | None],
+    kept: Tensor,
+    key: str,
+    origin: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Rows of lists; ``items``, ``kept`` and each of the columns (n_ids, n_listed), a column ``None`` is missing."""
+    n, length = items.shape
+    chosen = items.numpy().ravel()
+    groups = np.full(fit.dataset.n_items, len(GROUPS))
+    trained = item_groups(fitted_part(fit).split.train)
+    groups[: len(trained)] = trained
+    titles = None if fit.dataset.titles is None else fit.dataset.titles[chosen]
+    shown = {
+        key: np.repeat(ids, length),
+        "rank": np.tile(np.arange(1, length + 1), n),
+        "item": fit.dataset.item_ids[chosen],
+        "title": titles,
+    }
+    shown |= {name: np.nan if column is None else column.numpy().ravel() for name, column in columns.items()}
+    shown["group"] = np.array([*GROUPS, "new"], dtype=object)[groups[chosen]]
+    if origin is not None:
+        shown["origin"] = np.repeat(origin.astype(object), length)
+    return pd.DataFrame(shown)[kept.numpy().ravel()].reset_index(drop=True)
+
+
+def _as_ids(asked: Sequence[Any], known: np.ndarray) -> np.ndarray:
+    """Ids in the type of the data's own, or as text where a stranger's is of another type."""
+    whole = known.dtype.kind == "i" and all(spells_integer(str(one)) for one in asked)
+    return np.array(list(map(int, asked)), np.int64) if whole else np.array(list(map(str, asked)), object)

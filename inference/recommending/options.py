@@ -1,0 +1,160 @@
+"""What is asked of a fitted model, checked before it is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from inference.printing import check_format
+from pyro_cvae.data.reading import Reading, parse_columns
+from pyro_cvae.data.sources import parse_all
+from pyro_cvae.errors import InputError
+
+UNKNOWN = ("error", "drop", "prior")
+RANKINGS = ("mean", "thompson", "ucb")
+TOP_DRAWS, PAIR_DRAWS = 200, 4000
+"""Posterior draws for the probabilities of whole rankings, and of pairs of items."""
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """How lists are made and what stands in them: the keywords of :func:`inference.recommending.recommend`.
+
+    Parameters:
+        keep_seen: Rank the items that a user is known to have chosen, too.
+        keep_test: Rank those of them that were held out for the test, as evaluation does.
+        unknown: What to do with an unknown user (error, drop, or prior: the average user's list).
+        interval: Probability of an interval for each score, or each explicit rating, noise included.
+        top_probability: M, for the probability that an item is among the user's M best candidates.
+        ranking: What lists are ordered by (mean, thompson: one posterior draw a user, ucb: mean + kappa sd).
+        kappa: Standard deviations that ucb adds.
+        draws: Posterior draws for ``top_probability``.
+        seed: Of the draws.
+        block_size: Users scored at once.
+    """
+
+    keep_seen: bool = False
+    keep_test: bool = False
+    unknown: str = "error"
+    interval: float | None = None
+    top_probability: int | None = None
+    ranking: str = "mean"
+    kappa: float = 1.0
+    draws: int = TOP_DRAWS
+    seed: int = 0
+    block_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.interval is not None and not 0 < self.interval < 1:
+            raise InputError(f"--interval is {self.interval}, but it must be between 0 and 1", "for instance 0.9")
+        if self.top_probability is not None and self.top_probability < 1:
+            raise InputError(f"--top-probability is {self.top_probability}, but it must be at least 1")
+        if self.ranking not in RANKINGS:
+            raise InputError(f"--ranking is {self.ranking!r}, but it must be one of {', '.join(RANKINGS)}")
+        if not 0 <= self.kappa < float("inf"):
+            raise InputError(f"--kappa is {self.kappa}, but it must be a finite number, 0 or more")
+
+    @property
+    def needs_uncertainty(self) -> bool:
+        """True if a point estimate cannot answer."""
+        return self.interval is not None or self.top_probability is not None or self.ranking != "mean"
+
+
+@dataclass(frozen=True)
+class RecommendOptions:
+    """What is asked of a fitted model.
+
+    Parameters:
+        run: The run folder of a fit.
+        user: Users to recommend to, by their ids.
+        users_from: A file of user ids, one a line.
+        history: A table (user, item[, weight]) of users to be folded in and recommended to; their whole history, since
+            what is not in it counts as not chosen; with a column rating where the run is of explicit ratings.
+        likes: All items that one new user has chosen, by their ids; recommend to this user.
+        similar: Items to find similar items of, instead of users.
+        above: Items two by two; for each user the probability that the first scores above the second.
+        new_items: A table (item, text[, title]) of items to be added before anything is ranked.
+        new_contents: Further contents of these items, as in --contents of the fit: NAME=PATH, or NAME for a column of
+            that table; what the fit is of and they lack is left to its prior.
+        columns: What columns of these tables are called, each NAME=COLUMN; by default as in the fit's own tables.
+        separator: Of these text tables; by default told by the header.
+        encoding: Of these text tables; by default UTF-8, or what a byte order mark says.
+        top: Length of each list.
+        interval: Probability of an interval for each score, or each explicit rating, noise included, for instance 0.9.
+        top_probability: M, for the probability that an item is among the user's M best candidates.
+        ranking: What lists are ordered by (mean, thompson: one posterior draw a user, ucb: mean + kappa sd).
+        kappa: Standard deviations that ucb adds.
+        draws: Posterior draws for the probabilities; 0 takes 200 of whole rankings, 4,000 of pairs.
+        seed: Of the draws.
+        candidates: A file of item ids, one a line; only these are ranked.
+        exclude: A file of item ids, one a line, that are never recommended.
+        keep_seen: Rank the items that a user is known to have chosen, too.
+        keep_test: Rank those of them that were held out for the test, as evaluation does.
+        unknown: What to do with an unknown id (error, drop, or prior for users, who get the average user's list).
+        out: A CSV or Parquet file instead of a table.
+        format: How the answer is printed (table, csv, json).
+        trust: Class paths outside of the package that the run may import; see docs/security.md.
+        csv_safe: Put an apostrophe before texts in CSV that a spreadsheet program would take for formulas.
+    """
+
+    run: str
+    user: tuple[str, ...] = ()
+    users_from: str | None = None
+    history: str | None = None
+    likes: tuple[str, ...] = ()
+    similar: tuple[str, ...] = ()
+    above: tuple[str, ...] = ()
+    new_items: str | None = None
+    new_contents: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    separator: str = ""
+    encoding: str = ""
+    top: int = 10
+    interval: float | None = None
+    top_probability: int | None = None
+    ranking: str = "mean"
+    kappa: float = 1.0
+    draws: int = 0
+    seed: int = 0
+    candidates: str | None = None
+    exclude: str | None = None
+    keep_seen: bool = False
+    keep_test: bool = False
+    unknown: str = "error"
+    out: str | None = None
+    format: str = "table"
+    trust: tuple[str, ...] = ()
+    csv_safe: bool = False
+
+    def __post_init__(self) -> None:
+        check_format(self.format)
+        if self.top < 1:
+            raise InputError(f"--top is {self.top}, but it must be at least 1")
+        if self.unknown not in UNKNOWN:
+            raise InputError(f"--unknown is {self.unknown!r}, but it must be one of {', '.join(UNKNOWN)}")
+        if self.out and Path(self.out).suffix not in (".csv", ".parquet"):
+            raise InputError(f"--out is {self.out!r}, but it must end in .csv or .parquet")
+        if self.out and not Path(self.out).absolute().parent.is_dir():
+            raise InputError("--out: no such folder", "make it first", path=Path(self.out).parent)
+        people = self.user or self.users_from or self.history or self.likes
+        if self.similar and (people or self.above):
+            raise InputError("--similar is about items, --user about users", "ask for one of them")
+        if self.likes and (self.user or self.users_from or self.history):
+            raise InputError("--likes is about one new user alone", "ask for the others in a call of their own")
+        if self.new_contents and not self.new_items:
+            raise InputError("--new-contents are of new items", "name these with --new-items FILE")
+        parse_all(self.new_contents)
+        Reading(parse_columns(self.columns), self.separator, self.encoding)  # checks them
+        if len(self.above) % 2:
+            raise InputError(f"--above has {len(self.above)} items, which are no pairs", "give them two by two")
+        if self.draws < 0:
+            raise InputError(f"--draws is {self.draws}, but it must be 0 or more")
+        if not 0 <= self.seed < 2**62:
+            raise InputError(f"--seed is {self.seed}, but it must be 0 or more and below 2^62")
+        _ = self.lists  # checks them
+
+    @property
+    def lists(self) -> ListOptions:
+        """What is asked of lists; with ``draws`` 0 as many draws as a whole ranking takes by itself."""
+        asked = {field.name: getattr(self, field.name) for field in fields(ListOptions) if field.name != "block_size"}
+        return ListOptions(**asked | {"draws": self.draws or TOP_DRAWS})
