@@ -28,6 +28,7 @@ from inference.liveness import doubt
 from inference.mcmc import MCMC
 from inference.networks import NetworkFit
 from inference.options import CoordinateOptions, ModelOptions, Options
+from inference.plain import PosteriorGuide, plain_guide, plain_model
 from inference.posterior import Posterior, content_diagnostics
 from inference.svi import SVI
 from models.base import FactorModel
@@ -122,6 +123,18 @@ class Fit:
         inputs = new_rows(self.model, self.dataset, self.options.model.content, content, self.scalings)
         with torch.no_grad():
             return self.model.item_prior.encode(inputs.to(dtype=self.posterior.z_loc.dtype))
+
+    @property
+    def guide(self) -> PosteriorGuide:
+        """The posterior as a guide of :meth:`pyro_model`, for ``pyro.infer.Predictive`` and the like."""
+        return plain_guide(self)
+
+    def pyro_model(self, items: Iterable[Any] | None = None) -> Callable[[], None]:
+        """The story as a plain, dense Pyro program of no arguments, its networks held (:mod:`inference.plain`).
+
+        ``items`` are external ids, by default of all items; :func:`inference.plain.plain_guide` takes the same.
+        """
+        return plain_model(self, items)
 
     def draw_sites(self, n: int, seed: int = 0) -> dict[str, torch.Tensor]:
         """``n`` joint draws of the Pyro program's sites u, v, v_dagger and z, as ``pyro.infer.Predictive`` takes them.
@@ -350,7 +363,9 @@ def recovery(posterior: Posterior, split: Split, truth: dict[str, np.ndarray]) -
     if posterior.is_point or "a" not in truth:
         mean, sd = posterior.mean_score(users, items), None
     else:
-        parts = [posterior.score(u, i) for u, i in zip(*(np.array_split(x, 64) for x in (users, items)), strict=True)]
+        n_parts = max(1, min(64, len(users)))
+        pairs = zip(*(np.array_split(x, n_parts) for x in (users, items)), strict=True)
+        parts = [posterior.score(u, i) for u, i in pairs]
         mean, sd = (torch.cat(part) for part in zip(*parts, strict=True))
     found = {"correlation": float(torch.corrcoef(torch.stack([mean.double(), true.double()]))[0, 1])}
     if sd is not None:

@@ -17,6 +17,7 @@ lambda_u / lambda_b and kappa_v^2 = lambda_v / lambda_b, so that all coordinates
 
 from __future__ import annotations
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -106,9 +107,8 @@ class FactorModel(PyroModule):
     A subclass states the story in ``forward``, and what of it differs in ``prior_of_users``, ``prior_of_items`` and
     ``above``. ``has_content`` says that it reads the items' contents.
 
-    A model that is ``plain`` is one for Pyro's own tools: its observed sites x and R are dense tensors, and parameters
-    live where Pyro's settings say. Otherwise, as the package's algorithms call it, these sites are as sparse as the
-    data, and parameters are the modules' own.
+    A model that is ``plain`` is one for Pyro's own tools: its observed sites x and R are dense tensors. Otherwise, as
+    the package's algorithms call it, these sites are as sparse as the data. Parameters are the modules' own in both.
     """
 
     has_content: ClassVar[bool] = False
@@ -144,11 +144,16 @@ class FactorModel(PyroModule):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The story as a Pyro program, dense where the model is ``plain``."""
-        if self.plain:
-            with DenseSites():
+        if not self.plain:
+            with own_parameters():
                 return super().__call__(*args, **kwargs)
-        with own_parameters():
-            return super().__call__(*args, **kwargs)
+        for parameter in self.parameters():
+            parameter.unconstrained = weakref.ref(parameter)  # pyro.infer.SVI asks for it
+        try:
+            with own_parameters(), DenseSites():
+                return super().__call__(*args, **kwargs)
+        finally:  # Pyro's scope of parameters takes this off those of the caller; looking at them brings it back
+            list(pyro.get_param_store().values())
 
     @contextmanager
     def sparse(self) -> Iterator[FactorModel]:

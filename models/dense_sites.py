@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro.distributions import Unit
 from pyro.poutine.messenger import Messenger
 
-from models.observations import DenseRows, RatingColumns, SparseRows
+from models.observations import DenseRows, PartRows, RatingColumns, SparseRows, TokenRows
 
 
 class DenseSites(Messenger):
     """Dense distributions and values in the place of rows of content and columns of ratings.
 
-    A rating that is missing has the value 0 and the precision 1e-12. Sequences of tokens and several contents at once
-    have no dense form: their site is left out, as one that is observed and tells nothing more.
+    A rating that is missing has the value 0 and no density. Sequences of tokens, several contents at once, and words of
+    which a training step draws some have no dense form: their log density is a factor, whose value is empty.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
-        value = msg["value"]
-        if isinstance(value, SparseRows | DenseRows) and hasattr(msg["fn"], "dense"):
-            msg["fn"], msg["value"] = msg["fn"].dense(), value.dense()
-        elif isinstance(value, RatingColumns):
-            msg["fn"], msg["value"] = msg["fn"].dense(), value.dense(0.0)[0]
+        fn, value = msg["fn"], msg["value"]
+        if isinstance(value, RatingColumns) or (isinstance(value, SparseRows | DenseRows) and hasattr(fn, "dense")):
+            given = value.dense(0.0)[0] if isinstance(value, RatingColumns) else value.dense()
+            msg["fn"], msg["value"] = fn.dense(), given
+        elif isinstance(value, SparseRows | DenseRows | TokenRows | PartRows):
+            log_density = fn.log_prob(value)
+            msg["fn"], msg["value"] = Unit(log_density), log_density.new_zeros(*log_density.shape, 0)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import MaskedDistribution, TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
@@ -68,6 +68,14 @@ class CellColumns(TorchDistribution):
             return self._zero(self.v @ self.u[drawn].mT).sum(-1) * (n_users / n_drawn)
         blocks = self.u.split(max(1, SCORES_AT_ONCE // max(1, len(self.v))))
         return torch.stack([self._zero(self.v @ block.mT).sum(-1) for block in blocks]).sum(0)
+
+    def dense(self) -> TorchDistribution:
+        """The same over dense columns, for a few items; a missing cell has no density."""
+        likelihood = self.likelihood
+        _, confidence = self.columns.dense(likelihood.background if likelihood.zeros else 0.0)
+        there = confidence > 0
+        cells: Any = likelihood.cell(self.v @ self.u.mT, torch.where(there, confidence, 1.0).to(self.v.dtype))
+        return MaskedDistribution(cells, there).to_event(1)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> RatingColumns:
         """Draw the cells that are there, for checks on small data: all of them, or the stored ones without ``zeros``.

@@ -187,8 +187,11 @@ class NormalColumns(TorchDistribution):
         return confidences if self.tau is None else confidences * self.tau.detach()
 
     def dense(self) -> Distribution:
-        """The same over dense columns, for a few items; a missing cell is given the precision 1e-12."""
-        return NormalDistribution(self.v @ self.u.mT, self._precisions().clamp(min=1e-12).rsqrt()).to_event(1)
+        """The same over dense columns, for a few items; a missing cell has no density."""
+        precision = self._precisions()
+        there = precision > 0
+        cells = NormalDistribution(self.v @ self.u.mT, torch.where(there, precision, 1.0).rsqrt())
+        return cells.mask(there).to_event(1)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> RatingColumns:
         """Draw every cell at its own precision, (n_items, n_users) stored cells: for checks on small data."""

@@ -156,6 +156,8 @@ def build(
         wanted = {**{source.name: (source.name,) for source in own}, **ITEMS}
         items = with_ids(items.pick(wanted, ("item",)), "item")
         given_items, item_ids = ids_of("item", pairs, items)
+        if "text" not in items.columns and not contents:
+            items.tell("has no column text: the items have no content")
     (given_users,) = ids_of("user", pairs)
     row_of: dict[Any, int] = {}
     for row, key in enumerate(item_ids):

@@ -191,7 +191,7 @@ CASES = {
     "a folder for a table": svi(files={"items.csv": {}}, place="items.csv:", words="not a file"),
     "an empty folder": svi("--data", "here", "--items", "items.csv", files={"here": {}}, words="--items goes with"),
     "no parquet": svi("--data", "p.parquet", files={"p.parquet": PAIRS}, place="p.parquet:", words="not a readable"),
-    "no items": ("svi", ("--data", "pairs.csv", "--out", "old", "--overwrite"), {}, "pairs.csv:", "--items FILE"),
+    "no items": ("svi", ("--data", "pairs.csv", "--out", "old", "--overwrite"), {}, "error: the data", "--items FILE"),
     "all missing": svi(files={"pairs.csv": PAIRS.replace(",1\n", ",0\n")}, words="training set is empty"),
     "no rating": svi("--ratings", "stars", place="pairs.csv:", words="has no column rating"),
     "NaN rating": svi(

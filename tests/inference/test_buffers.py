@@ -83,7 +83,7 @@ def test_a_run_folder_gives_every_buffer_back(method, plugins, tmp_path):
     options = SMALL | {"content_likelihood": content, "rating_likelihood": rating}
     fit = inference.fit(dataset, method=method, out=tmp_path / "run", **options)
     fitted = state(fit)
-    assert int(fitted["content.seen"]) > 0
+    assert int(fitted["item_prior.content.seen"]) > 0
     for seed in (1, 2):  # the constructors draw others each time
         torch.manual_seed(seed)
         same(state(inference.load(tmp_path / "run", trust=plugins)), fitted)

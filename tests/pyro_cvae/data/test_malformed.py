@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 
+from inference.options import Options
 from pyro_cvae.data import splits
 from pyro_cvae.data.files import whole_file
 from pyro_cvae.data.registry import load_dataset
@@ -145,7 +146,6 @@ CSV = [
     ("pairs.csv", None, None, "no such file"),
     ("pairs.csv", {}, None, "no data set in this folder"),
     ("items.csv", "item,text\n", None, "no rows"),
-    ("items.csv", "item,title\na,A\nb,B\n", None, "has no column text"),
     ("items.csv", "item,text\na,comet\nb,sail\na,mast\n", 4, "item 'a' is there more than once"),
     ("items.csv", "item,text\na,the\nb,of\n", None, "no words"),
     ("items.csv", "item,text\n,comet\n,sail\n", 2, "no row has an id of the item"),
@@ -181,8 +181,6 @@ ATOMIC = [
     ("d.inter", INTER + "u3\tq\t5\n", 4, "item 'q' is not in the table of items"),
     ("d.inter", INTER.replace("timestamp", "weight") + "u3\ta\t-2\n", 4, "weight '-2' cannot be used"),
     ("d.inter", INTER.encode() + b"\xc3(\ta\t5\n", 4, "UTF-8"),
-    ("d.item", None, None, "no such file"),
-    ("d.item", "item_id:token\tyear:token\na\t1999\nb\t2000\n", 1, "no token_seq column"),
     ("d.item", ITEM + "a\tmast\tsea\n", 4, "item 'a' is there more than once"),
     ("d.item", ITEM + "c\tmast\n", 4, "has 2 values, the header 3"),
 ]
@@ -223,10 +221,12 @@ def test_parquet_that_is_none_and_files_of_other_kinds(tmp_path):
         assert_one_line(caught.value, tmp_path / name, None, words)
 
 
-def test_a_table_of_interactions_alone_says_what_is_missing(tmp_path):
+def test_a_table_of_interactions_alone_has_no_content(tmp_path):
     put(tmp_path / "pairs.csv", PAIRS)
-    with pytest.raises(InputError, match="add --items FILE"):
-        load_dataset(tmp_path / "pairs.csv")
+    dataset = load_dataset(tmp_path / "pairs.csv")
+    assert dataset.contents == {} and dataset.item_ids.tolist() == sorted(dataset.item_ids.tolist())
+    with pytest.raises(InputError, match=r"--model cvae is of; add --items FILE, .*or take --model pmf"):
+        Options.of("svi", data=str(tmp_path / "pairs.csv")).for_contents(dataset.contents)
     with pytest.raises(InputError, match="--items goes with a table"):
         load_dataset("simulated", tmp_path / "pairs.csv")
 

@@ -1,0 +1,153 @@
+"""A fit for Pyro's own tools: its story as a plain dense program of no arguments, and its posterior as a guide.
+
+    model, guide = fit.pyro_model(), fit.guide
+    Predictive(model, guide=guide, num_samples=100)()
+    MCMC(NUTS(model), num_samples=200).run()
+
+Sites are those of the story: u, v (or v_dagger), z, x and R, and what is above them. R is (n_items, n_users), x
+(n_items, n_features). Networks and precisions are held at what the fit has found. Nothing is sparse: for small data,
+or some items of large ones.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from inference.draws import Draws
+from models.base import FactorModel
+from models.build import content_likelihood, observe
+from pyro_cvae.limits import check_memory
+
+if TYPE_CHECKING:
+    from inference.fitting import Fit
+    from inference.posterior import Posterior
+
+HIDDEN = ("theta",)
+"""Sites that depend on nothing but what is held."""
+
+
+def plain_model(fit: Fit, items: Iterable[Any] | None = None) -> Callable[[], None]:
+    """The story of a fit as a Pyro program of no arguments, over all items or those of these external ids.
+
+    x and R are observed at the training data; ``poutine.uncondition`` draws them. Raises MachineError where the dense
+    data would not fit into memory, InputError for an unknown id.
+    """
+    rows = _rows(fit, items)
+    n_numbers = len(rows) * (fit.dataset.n_users + sum(one.n_features for one in fit.dataset.contents.values()))
+    what = f"dense ratings and contents of {len(rows):,} items and {fit.dataset.n_users:,} users"
+    check_memory(64.0 * n_numbers, what, "name some of the items")
+    model = copy.deepcopy(fit.model).requires_grad_(False).eval()
+    model.plain = True
+    o = fit.options.model
+    likelihood = content_likelihood(o.content_likelihood, o.content_likelihood_args) if model.has_content else None
+    observations, _ = observe(fit.dataset, fit.split, likelihood, o, fit.options.data.scaling)
+    batch = observations.to(dtype=fit.posterior.u_loc.dtype).batch(rows)
+
+    def story() -> None:
+        """The generative story of the fit, its networks held."""
+        with poutine.block(hide=list(HIDDEN), hide_types=["param"]):
+            model(batch)
+
+    return story
+
+
+class PosteriorGuide:
+    """The posterior of a fit as a guide of :func:`plain_model`: sites u, z, v or v_dagger, and those above them.
+
+    Of stored draws every call takes one of them, the same for all sites, as points.
+    """
+
+    def __init__(self, posterior: Posterior, model: FactorModel, rows: Tensor) -> None:
+        self.posterior, self.model = posterior, model
+        self.rows, self.items = posterior.select(items=rows), rows
+
+    def __call__(self, *arguments: Any, **options: Any) -> dict[str, Tensor]:
+        """Draw all latent sites; arguments are those of the model and are not looked at."""
+        values = self._above()
+        model = self.model
+        draw = None
+        if isinstance(self.rows, Draws):
+            draw = int(torch.randint(len(self.rows), ()))
+            values = self._above(draw)
+        with pyro.plate("users", model.n_users):
+            values["u"] = pyro.sample("u", self._of("u", draw))
+        with pyro.plate("items", model.n_items, subsample=self.items):
+            if model.item_prior.latent:
+                values["z"] = pyro.sample("z", self._of("z", draw))
+            values[model.item_site] = pyro.sample(model.item_site, self._of_items(values.get("z"), draw))
+        return values
+
+    def _of(self, name: str, draw: int | None) -> dist.TorchDistribution:
+        """The distribution of the rows of "u", "v" or "z"."""
+        q, side = self.rows, name
+        if isinstance(q, Draws):
+            return dist.Delta(self._own(side, getattr(q, f"{name}_draws")[draw]), event_dim=1)
+        loc = self._own(side, getattr(q, f"{name}_loc"))
+        if name == "z":
+            return dist.Normal(loc, q.z_scale).to_event(1)
+        if q.is_point:
+            return dist.Delta(loc, event_dim=1)
+        if (scale := getattr(q, f"{name}_scale")) is not None:
+            return dist.Normal(loc, self._own(side, scale)).to_event(1)
+        covariance = self._own(side, getattr(q, f"{name}_covariance"))[getattr(q, f"{name}_block")]
+        return dist.MultivariateNormal(loc, covariance)
+
+    def _of_items(self, z: Tensor | None, draw: int | None) -> dist.TorchDistribution:
+        """The distribution of v given z where it is structured, or of v_dagger where that is the site."""
+        q, model = self.rows, self.model
+        if isinstance(q, Draws):
+            return self._of("v", draw)
+        if model.item_site == "v_dagger":
+            around = model.own("v", q.around(q.z_loc))
+            loc = self._own("v", q.v_loc) - around
+            if q.is_point or q.v_scale is None:
+                return dist.Delta(loc, event_dim=1)
+            content = torch.nn.functional.pad(q.z_scale, (0, loc.shape[1] - q.n_factors)).square()
+            return dist.Normal(loc, (self._own("v", q.v_scale).square() - content).clamp(min=0).sqrt()).to_event(1)
+        if q.kind != "structured" or z is None:
+            return self._of("v", draw)
+        assert q.v_covariance is not None and q.v_block is not None
+        covariance = self._own("v", q.v_covariance)[q.v_block]
+        slope = q.lambda_v * covariance[..., : q.n_factors]
+        loc = self._own("v", q.v_loc) + (slope @ (z - q.z_loc)[..., None]).squeeze(-1)
+        return dist.MultivariateNormal(loc, covariance)
+
+    def _own(self, side: str, rows: Tensor) -> Tensor:
+        return rows if side == "z" or isinstance(self.rows, Draws) else self.model.own(side, rows)
+
+    def _above(self, draw: int | None = None) -> dict[str, Tensor]:
+        """Draw the sites above u and v, each in the plates of the story."""
+        with torch.no_grad(), torch.random.fork_rng(devices=()), poutine.block():
+            trace = poutine.trace(self.model.above).get_trace()
+        values: dict[str, Tensor] = {}
+        for name in self.model.sites_above(trace):
+            site, stored = trace.nodes[name], self.posterior.above
+            loc = stored[f"{name}_loc"] if draw is None else stored[f"{name}_draws"][draw]
+            scale, event_dim = stored.get(f"{name}_scale"), site["fn"].event_dim
+            fn: Any = dist.Delta(loc, event_dim=event_dim)
+            if scale is not None:
+                fn = dist.Normal(loc, scale).to_event(event_dim)
+            with ExitStack() as plates:
+                for frame in site["cond_indep_stack"]:
+                    plates.enter_context(pyro.plate(frame.name, frame.size, dim=frame.dim))
+                values[name] = pyro.sample(name, fn)
+        return values
+
+
+def plain_guide(fit: Fit, items: Iterable[Any] | None = None) -> PosteriorGuide:
+    """The posterior of a fit as a guide of its :func:`plain_model` over the same items."""
+    return PosteriorGuide(fit.posterior, fit.model, _rows(fit, items))
+
+
+def _rows(fit: Fit, items: Iterable[Any] | None) -> Tensor:
+    rows = range(fit.dataset.n_items) if items is None else sorted(fit.dataset.item_rows(items).tolist())
+    return torch.tensor(list(rows), dtype=torch.int64)
