@@ -39,11 +39,11 @@ from inference.half_steps import Cells, HalfStep, Rows
 from inference.networks import NetworkFit, NetworkState, adam, encode
 from inference.options import CoordinateOptions
 from inference.posterior import ABOVE, Posterior, content_diagnostics, flat_above
-from inference.sides import moments_of_rows, start_of_items, stored_scores, update_items, update_users, zero_scores
+from inference.sides import scores_of, start_of_items, update_items, update_users
 from models.base import FactorModel
 from models.observations import Batch
 from models.priors import Above
-from models.ratings import GaussianSite, SweepScores
+from models.ratings import GaussianSite
 
 
 @dataclass
@@ -217,12 +217,7 @@ class Coordinate(NetworkFit[State]):
         model, columns = state.model, self.observations.columns
         users, items = state.users, state.items
         assert users is not None and items is not None
-        scores = SweepScores(
-            last.form,
-            lambda: moments_of_rows(model, users, items, columns),
-            lambda: stored_scores(model, users, items, columns),
-            lambda stored: zero_scores(model, users, items, columns, stored),
-        )
+        scores = scores_of(model, users, items, columns, last.form)
         value = float(model.ratings.after_sweep(columns, scores))
         if not model.ratings.exact:
             state.second = scores.stored[1]

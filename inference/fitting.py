@@ -125,6 +125,16 @@ class Fit:
             return self.model.item_prior.encode(inputs.to(dtype=self.posterior.z_loc.dtype))
 
     @property
+    def above(self) -> dict[str, torch.Tensor]:
+        """Posterior means of the model's sites above u and v, by name."""
+        stored, found = self.posterior.above, {}
+        for name, tensor in stored.items():
+            site, _, moment = name.rpartition("_")
+            if moment in ("loc", "draws"):
+                found[site] = tensor if moment == "loc" else tensor.mean(0)
+        return found
+
+    @property
     def guide(self) -> PosteriorGuide:
         """The posterior as a guide of :meth:`pyro_model`, for ``pyro.infer.Predictive`` and the like."""
         return plain_guide(self)

@@ -11,7 +11,7 @@ from inference.half_steps import Cells, HalfStep, Offset, Rows, half_step
 from models.base import FactorModel
 from models.observations import RatingColumns
 from models.priors import NOTHING, Above, NormalPrior
-from models.ratings import GaussianSite, Moments
+from models.ratings import GaussianSite, Moments, SweepScores
 
 FLOATS_AT_ONCE = 2**24
 
@@ -24,10 +24,15 @@ def update_users(
     observed: Tensor,
     family: str,
     above: Above = NOTHING,
+    prior: NormalPrior | None = None,
 ) -> HalfStep:
-    """q(U) given q(V); ``observed`` (n_items,) are the items that have a column. Widths are those of the model."""
+    """q(U) given q(V); ``observed`` (n_items,) are the items that have a column. Widths are those of the model.
+
+    The ``prior`` of u is the model's given the sites ``above`` where it is not told.
+    """
     rows, offset = _design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)
-    zero, prior = site.zero_precision, model.prior_of_users(above)
+    zero = site.zero_precision
+    prior = model.prior_of_users(above) if prior is None else prior
     shared = {"by_row": zero} if isinstance(zero, Tensor) else {}
     b = 1.0 if isinstance(zero, Tensor) else zero
     more = {"offset": offset, "zero_shift": site.zero_shift, **shared}
@@ -97,6 +102,16 @@ def _design(rows: Rows, constant: float, kappa: float) -> tuple[Rows, Offset]:
     covariance, own = rows.covariance.clone(), kappa * own
     covariance[:, -1], covariance[:, :, -1], own[:, -1] = 0.0, 0.0, 0.0
     return replace(rows, loc=loc, covariance=covariance), Offset(mean, second, own)
+
+
+def scores_of(model: FactorModel, users: Rows, items: Rows, columns: RatingColumns, form: float = 0.0) -> SweepScores:
+    """What a likelihood of ratings may ask of the scores under q(U) q(V); ``form`` as in :class:`SweepScores`."""
+    return SweepScores(
+        form,
+        lambda: moments_of_rows(model, users, items, columns),
+        lambda: stored_scores(model, users, items, columns),
+        lambda stored: zero_scores(model, users, items, columns, stored),
+    )
 
 
 def moments_of_rows(model: FactorModel, users: Rows, items: Rows, columns: RatingColumns) -> Moments:

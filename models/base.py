@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -33,6 +33,7 @@ from models.dense_sites import DenseSites
 from models.observations import Batch
 from models.priors import NOTHING, Above, NormalPrior
 from models.ratings import RatingLikelihood
+from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
     from pyro_cvae.data.dataset import Dataset
@@ -185,6 +186,17 @@ class FactorModel(PyroModule):
     def prior_of_users(self, above: Above = NOTHING) -> NormalPrior:
         """Prior of u given the sites above it: N(0, 1 / lambda_u)."""
         return NormalPrior(self._zeros(self.width), self.lambda_u)
+
+    def prior_of_new_users(self, ids: Sequence[Any], above: Above = NOTHING) -> NormalPrior:
+        """Prior of u of users who are not in the data, a row for each external id.
+
+        InputError where the users of the data have priors of their own and a subclass does not say whose a new one has.
+        """
+        prior = self.prior_of_users(above)
+        if prior.loc.dim() == 1:
+            return prior
+        problem = f"{type(self).__name__} does not say which prior a user has who is not in the data"
+        raise InputError(problem, "define prior_of_new_users(ids, above), or fit again with these users")
 
     def prior_of_items(self, m: Tensor, above: Above = NOTHING) -> NormalPrior:
         """Prior of v given m (n_items, n_factors): N(m, 1 / lambda_v), the bias around the global mean."""

@@ -13,6 +13,7 @@ the latest choices alone is a user who has chosen nothing else. The fit itself s
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -24,9 +25,9 @@ import torch
 from inference.fitting import Fit
 from inference.half_steps import Cells, Rows
 from inference.recommending.updated import UpdatedFit, extended, fitted_part, folded_in, refuse_draws, updated
-from inference.sides import stored_scores, update_users, zero_scores
+from inference.sides import scores_of, update_users
 from models.observations import RatingColumns
-from models.ratings.bernoulli import BernoulliBound
+from models.priors import NormalPrior
 from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
@@ -79,13 +80,27 @@ def fold_in(
         ratings=None if ratings is None else np.asarray(ratings, np.float64)[kept],
         confidences=None if confidences is None else np.asarray(confidences, np.float64)[kept],
     )
-    rows = _user_rows(fit, pairs)
+    rows = _user_rows(fit, pairs, _prior_of(fit, asked))
     known = dataset.user_rows(asked, unknown="prior")
     at = np.where(known >= 0, known, dataset.n_users + np.cumsum(known < 0) - 1)  # where each one goes
     return _with_users(fit, asked, at, pairs, rows)
 
 
-def _user_rows(fit: Fit, pairs: Interactions) -> Rows:
+def _prior_of(fit: Fit, asked: list[Any]) -> NormalPrior:
+    """The prior of u of these users by id: the model's own where it knows them, or what it says of new ones."""
+    model, base = fit.model, fitted_part(fit)
+    prior = model.prior_of_users(above := base.above)
+    if prior.loc.dim() == 1:
+        return prior
+    known = torch.from_numpy(base.dataset.user_rows(asked, unknown="prior"))
+    new = [one for one, row in zip(asked, known.tolist(), strict=True) if row < 0]
+    loc = prior.loc[known.clamp(min=0)]
+    if new:
+        loc[known < 0] = model.prior_of_new_users(new, above).loc.expand(len(new), -1)
+    return NormalPrior(loc, prior.precision)
+
+
+def _user_rows(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Rows:
     """The best q(u_i) of users with these pairs given q(V), each as if alone.
 
     The background b is on the items that have a column in the fit; a listed item that has none gets, for that user, its
@@ -101,10 +116,10 @@ def _user_rows(fit: Fit, pairs: Interactions) -> Rows:
     columns = RatingColumns.from_interactions(pairs, *own)
     columns = replace(columns, observed=seen)
     family = "point" if posterior.is_point else "diagonal" if posterior.u_scale is not None else "full"
-    likelihood, bounded = model.ratings, isinstance(model.ratings, BernoulliBound)
+    likelihood, bounded = model.ratings, not model.ratings.exact
     likelihood.check(columns)
-    if bounded:
-        likelihood = BernoulliBound(model.ratings.zeros)
+    if bounded:  # its parameters are by user, and these are others
+        likelihood = copy.deepcopy(model.ratings)
         likelihood.prepare(pairs.n_users)
         likelihood.to(dtype)
     order, second = torch.argsort(columns.users, stable=True), None
@@ -115,12 +130,11 @@ def _user_rows(fit: Fit, pairs: Interactions) -> Rows:
             weights = site.precision - site.zeros_at(columns.users) * there
             targets = site.shift - site.zero_shift * there
             cells = Cells.of_users(columns, site).with_values(weights[order], targets[order])
-            rows = update_users(model, site, cells, items, seen, family).rows
+            rows = update_users(model, site, cells, items, seen, family, prior=prior).rows
             if bounded:
-                stored = stored_scores(model, rows, items, columns)
-                _, zeros, count = zero_scores(model, rows, items, columns, stored)
-                likelihood.learn(zeros / count.clamp(min=1))
-                second = stored[1]
+                scores = scores_of(model, rows, items, columns)
+                likelihood.after_sweep(columns, scores)
+                second = scores.stored[1]
     return rows
 
 
