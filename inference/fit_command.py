@@ -133,8 +133,7 @@ def _report(fitted: Fit, seconds: float) -> None:
     )
     table.add_row("held out: test, validation pairs", _held_out(fitted.split))
     if last:
-        pseudo = fitted.model.has_content and fitted.model.content.pseudo
-        label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * pseudo
+        label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * fitted.model.pseudo
         table.add_row(f"{label}, nats", f"{last[options.objective]:,.0f}")
         for term in (
             "ratings",

@@ -16,6 +16,8 @@ LOOKED_AT = 4096
 """Items that are looked at for contents that are the same; of more, a seeded sample."""
 MOST_NATS = 10.0
 """KL a factor beyond which no content says so much: a standard deviation of e^-10, or a mean of four and a half."""
+NONE = "none"
+"""The state of a model that reads no content."""
 SHOUTED = ("collapsed", "implausible", "constant", "faint")
 """States of :func:`content_verdict` that are no good news."""
 
@@ -115,9 +117,12 @@ def content_verdict(
 
 
 def judge(fit: Fit) -> dict[str, Any]:
-    """The verdict on the content of a fit, of all that the model is of."""
+    """The verdict on the content of a fit, of all that the model is of; state "none" of a model that reads none."""
     from models.build import contents_of
 
+    if not fit.model.has_content:
+        words = "The model reads no content: items that nobody has chosen are all alike to it."
+        return {"state": NONE, "words": words, "numbers": {}}
     chosen, _, _ = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
     n_features = sum(one.n_features for one in chosen.values())
     n_items, n_factors = fit.posterior.z_loc.shape

@@ -297,6 +297,11 @@ class FactorModel(PyroModule):
     def _zeros(self, n: int) -> Tensor:
         return next(self.tensors_of_its_type()).new_zeros(n)
 
+    @property
+    def pseudo(self) -> bool:
+        """Whether the content's likelihood has no normaliser; never without content."""
+        return False
+
     def tensors_of_its_type(self) -> Any:
         """Parameters and buffers, for their type and device."""
         yield from (one for one in self.parameters() if one.is_floating_point())

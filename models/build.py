@@ -14,7 +14,7 @@ from models.catalogue import MODELS
 from models.contents.making import content_class, content_likelihood
 from models.contents.product import Product
 from models.making import class_of, made
-from models.networks import make_networks
+from models.networks.making import make_networks
 from models.observations import Observations, RatingColumns
 from models.rows import AnyRows, DenseRows, Form, Forms, NoRows, OneRows, PartRows, SparseRows, TokenRows
 from pyro_cvae.data.content import Content, ContentScaling

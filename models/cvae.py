@@ -142,6 +142,11 @@ class CVAE(FactorModel):
             v = self.factors_of_items(z, above)
             self.ratings_of(u, v, batch)
 
+    @property
+    def pseudo(self) -> bool:
+        """Whether the content's likelihood has no normaliser."""
+        return self.item_prior.content.pseudo
+
     def __getattr__(self, name: str) -> Any:
         """Networks, likelihood and precisions of the content are those of :class:`VAE`."""
         if name in OF_THE_CONTENT:

@@ -17,8 +17,8 @@ from torch.distributions import constraints
 
 from models.contents import ContentLikelihood
 from models.contents.product import Product, of_part
-from models.networks import make_networks
 from models.networks.base import Decoder
+from models.networks.making import make_networks
 from models.rows import AnyRows, Form, Forms, PartRows, SparseRows, TokenRows
 from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, moved, quantile
 from models.testing_inputs import ASKED, texts

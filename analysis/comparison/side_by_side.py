@@ -158,8 +158,12 @@ class _Gathered:
     def _add_spread(self, name: str, fit: Fit) -> None:
         """The posterior spread of a fit, beside that of the prior."""
         table = shrinkage(fit.posterior, ratings_of_items(fit.split), seed=self.options.seed)
-        prior = (1 + 1 / fit.model.lambda_v) ** 0.5
-        self.spreads.append(table.assign(model=name, prior_sd_v=prior, artefact=ignores_content(fit.posterior)))
+        prior = (fit.model.item_prior.latent + 1 / fit.model.lambda_v) ** 0.5
+        self.spreads.append(
+            table.assign(
+                model=name, prior_sd_v=prior, artefact=fit.model.item_prior.latent and ignores_content(fit.posterior)
+            )
+        )
 
     def _add_draws(self, name: str, fit: Fit) -> None:
         """How alike the lists of posterior draws are to each other, and to those of the means."""

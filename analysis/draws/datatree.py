@@ -118,7 +118,7 @@ def _about(fit: Fit) -> dict[str, Any]:
         "posterior": fit.posterior.kind,
         "objective": options.objective,
         "tempered": int(options.tempered),
-        "pseudo_likelihood": int(fit.model.content.pseudo),
+        "pseudo_likelihood": int(fit.model.pseudo),
         "rating_likelihood": options.model.rating_likelihood,
         "ratings": "R is drawn given C, the exposure of the data; of a Normal it is a real number, no zero or one",
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inference.fitting import Fit
 from inference.posterior import Posterior
-from models.cvae import CVAE
+from models.base import FactorModel, own_parameters
 from pyro_cvae.errors import InputError
 
 FLOATS_AT_ONCE = 2**23
@@ -69,12 +69,12 @@ def evenly_thinned(n_stored: int, n: int) -> np.ndarray:
     return np.linspace(0, n_stored - 1, n).round().astype(np.int64)
 
 
-def prior_blocks(
-    model: CVAE, n_users: int, n_items: int, n: int, seed: int, dtype: torch.dtype, n_pairs: int = 0
-) -> Blocks:
+def prior_blocks(fit: Fit, users: np.ndarray, items: np.ndarray, n: int, seed: int, n_pairs: int = 0) -> Blocks:
     """The same from the prior, all items in each block; ``n_pairs`` are as many rows more to be kept in memory."""
+    model, dtype = fit.model, fit.posterior.u_loc.dtype
     generator = torch.Generator().manual_seed(seed)
-    step = max(1, FLOATS_AT_ONCE // (model.width * (n_users + 2 * n_items + 2 * n_pairs)))
+    step = max(1, FLOATS_AT_ONCE // (model.width * (len(users) + 2 * len(items) + 2 * n_pairs)))
+    step = step if model.has_standard_priors() else 1  # what is above u and v is drawn anew for each
 
     def noise(rows: int, width: int, precision: float, size: int) -> Tensor:
         return precision**-0.5 * torch.randn(size * rows, width, generator=generator, dtype=dtype)
@@ -82,14 +82,37 @@ def prior_blocks(
     for start in range(0, n, step):
         size = min(step, n - start)
         with torch.no_grad():
-            u, z = noise(n_users, model.width, model.lambda_u, size), noise(n_items, model.n_factors, 1.0, size)
-            v = model.prior_of_items(z).loc + noise(n_items, model.width, model.lambda_v, size)
-            drawn = {"u": model.of_users(u), "v": model.of_items(v), "z": z}
+            u = noise(len(users), model.width, model.lambda_u, size)
+            z = noise(len(items), model.n_factors, 1.0, size)
+            z = z if model.item_prior.latent else torch.zeros_like(z)
+            around_u, around_v = _prior_means(model, users, items, z, generator)
+            v = around_v + noise(len(items), model.width, model.lambda_v, size)
+            drawn = {"u": model.of_users(around_u + u), "v": model.of_items(v), "z": z}
         yield (
-            slice(0, n_items),
+            slice(0, len(items)),
             slice(start, start + size),
             {name: rows.view(size, -1, rows.shape[1]) for name, rows in drawn.items()},
         )
+
+
+def _prior_means(
+    model: FactorModel, users: np.ndarray, items: np.ndarray, z: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Prior means of the rows of u, as (n_users, width) or (width,), and of v, a row for each of z.
+
+    Of a model with priors of its own ``z`` is one draw, and the sites above u and v are drawn here.
+    """
+    if model.has_standard_priors():
+        return model.prior_of_users().loc, model.prior_of_items(z).loc
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+        with own_parameters():
+            above = model.above()
+    around_u = model.prior_of_users(above).loc
+    every = z.new_zeros(model.n_items, model.n_factors)
+    every[items] = z
+    around_v = model.prior_of_items(every, above).loc[items]
+    return (around_u[users] if around_u.dim() == 2 else around_u), around_v
 
 
 def blocks_from(
@@ -101,4 +124,4 @@ def blocks_from(
     """
     if source == "posterior":
         return draw_blocks(fit.posterior, users, items, n, seed)
-    return prior_blocks(fit.model, len(users), len(items), n, seed, fit.posterior.u_loc.dtype, n_pairs)
+    return prior_blocks(fit, users, items, n, seed, n_pairs)

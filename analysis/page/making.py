@@ -53,6 +53,7 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
             "fitted": fit_facts(fit, runs[name]),
             "command": reproduce(runs[name]),
             "given": was_given(runs[name]),
+            "model": type(fit.model).__name__,
             "content": judge(fit),
             "is_point": fit.posterior.is_point,
             "lists": lists,
@@ -84,6 +85,7 @@ def render(comparison: Comparison, about: dict[str, dict[str, Any]], shared: dic
     reliable = [one["reliable"] for one in about.values() if one["reliable"]]
     return environment.get_template("report.html.j2").render(
         names=names,
+        models=", ".join(dict.fromkeys(about[name]["model"] for name in names)),
         about=about,
         shared=shared,
         headline=NAMES.get(headline, headline),

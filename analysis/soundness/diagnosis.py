@@ -66,7 +66,8 @@ def diagnose(
     rows = [*_objective_rows(fit), *_noise_rows(fit)]
     if fit.history:
         figures["traces"] = traces(fit)
-    _, figures["content"] = content_units(fit)
+    if fit.model.item_prior.latent:
+        _, figures["content"] = content_units(fit)
     rows += _content_rows(fit, seed)
     table = None
     try:
@@ -89,7 +90,7 @@ def diagnose(
             (f"{source}: {check.name}", str(check), check.meaning if source == "posterior" or table is None else "")
             for check in checks[source]
         ]
-    if word_counts(fit) is None:
+    if fit.model.has_content and word_counts(fit) is None:
         rows.append(("texts", "-", "this content is no table of word counts, and only those have predictive checks"))
     return Diagnosis(pd.DataFrame(rows, columns=["what", "value", "note"]), table, checks, figures)
 
@@ -100,7 +101,7 @@ def _objective_rows(fit: Fit) -> list[Finding]:
         return []
     name, last = fit.options.objective, fit.history[-1]
     note = "the untempered sum of a tempered fit, no bound" if fit.options.tempered else ""
-    if fit.model.content.pseudo:
+    if fit.model.pseudo:
         note = "with a content likelihood without a normaliser: no bound on any evidence"
     return [(objective_name(fit), f"{last[name]:,.1f} nats", note)]
 
@@ -120,9 +121,11 @@ def _noise_rows(fit: Fit) -> list[Finding]:
 
 def _content_rows(fit: Fit, seed: int) -> list[Finding]:
     """Whether the content lives, and the numbers that say so."""
+    verdict = judge(fit)
+    if not fit.model.item_prior.latent:
+        return [("content", verdict["state"], verdict["words"])]
     content = content_diagnostics(fit.posterior.z_loc, fit.posterior.z_scale, seed=seed)
     n_items, n_factors = fit.posterior.z_loc.shape
-    verdict = judge(fit)
     active = f"{content['active_units']:.0f} of {n_factors}"
     information = f"{content['mutual_information']:.2f} nats"
     return [

@@ -45,7 +45,7 @@ def traces(fit: Fit) -> Any:
 def objective_name(fit: Fit) -> str:
     """What the objective is to be called."""
     name = "MAP objective" if fit.options.objective == "map_objective" else "ELBO"
-    name = f"pseudo-{name}" if fit.model.content.pseudo else name
+    name = f"pseudo-{name}" if fit.model.pseudo else name
     return f"{name} of a tempered fit" if fit.options.tempered else name
 
 
@@ -59,6 +59,8 @@ def _term(name: str) -> str:
         "kl_z": "KL of q(Z | X), subtracted",
         "log_p_u": "log p(U)",
         "log_p_v": "log p(V | Z)",
+        "kl_above": "KL of q above U and V, subtracted",
+        "log_p_above": "log p above U and V",
         "weights": "log p(theta)",
         "penalty": "encoder's penalty",
         "precisions": "log p of precisions",

@@ -130,9 +130,15 @@ def _given_items(fit: Fit, cells: UserRows, users: np.ndarray, n: int, seed: int
                 target = target - excess * bias[:, item[some]].double()
             shift[draws].index_add_(1, user[some], target[..., None] * here)
     precision += cells.b * gram[:, None]
-    shift -= cells.b * pull
+    shift += model.lambda_u * _prior_mean(fit, users) - cells.b * pull
     factor = torch.linalg.cholesky(precision)
     return u, torch.cholesky_solve(shift[..., None], factor).squeeze(-1), factor
+
+
+def _prior_mean(fit: Fit, users: np.ndarray) -> Tensor:
+    """Prior means of u, (n_users, width) or (width,), with what is above them at its posterior mean."""
+    loc = fit.model.prior_of_users(fit.above).loc.double()
+    return loc[torch.as_tensor(users)] if loc.dim() == 2 else loc
 
 
 def _own_normal(fit: Fit, users: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -152,7 +158,8 @@ def _ratios_at_a_draw(
     rows = model.of_users(u.flatten(0, 1)).view(draws, len(users), -1)
     v = torch.cat([drawn["v"] for _, _, drawn in draw_blocks(fit.posterior, users[:0], cells.items, 1, seed)], 1)
     v = v.double().expand(draws, -1, -1)
-    target = cells.log_prob(slice(0, len(cells.items)), rows, v) - 0.5 * model.lambda_u * u.square().sum(-1)
+    away = u - _prior_mean(fit, users)
+    target = cells.log_prob(slice(0, len(cells.items)), rows, v) - 0.5 * model.lambda_u * away.square().sum(-1)
     target = target + 0.5 * width * math.log(model.lambda_u)
     own = -tril.diagonal(dim1=-2, dim2=-1).log().sum(-1) - 0.5 * noise.square().sum(-1)
     ratios = target - own

@@ -58,6 +58,8 @@ def text_checks(fit: Fit, source: str, n_texts: int, draws: int, seed: int) -> I
 
 def word_counts(fit: Fit) -> Content | None:
     """The word counts that the fit's content is, ``None`` where it is of another kind or of several contents."""
+    if not fit.model.has_content:
+        return None
     contents, _, several = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
     content = next(iter(contents.values()))
     return None if several or not isinstance(content, Content) else content

@@ -50,6 +50,9 @@ def add_items(
     """
     refuse_draws(fit)
     dataset, base, new = fit.dataset, fitted_part(fit), list(ids)
+    if not fit.model.has_content:
+        problem = f"{type(fit.model).__name__} reads no content, from which it could tell new items apart"
+        raise InputError(problem, "fit a model that does, for instance --model cvae")
     chosen, _, several = contents_of(base.dataset, fit.model.content, fit.options.model.content)
     given = _given(dataset, contents or {}, texts, counts, titles)
     encoded = {name: one for name, one in given.items() if name != "text" or name in chosen}

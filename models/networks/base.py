@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.rows import AnyRows
+from models.making import Remembered
+from models.rows import AnyRows, Form
 
 if TYPE_CHECKING:
     from models.contents.base import ContentLikelihood
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
 class Encoder(nn.Module, ABC):
     """The amortised posterior q(z_j | x_j) = N(mu(x_j), diag(sigma(x_j)^2)) (paper, section 2.1).
 
-    ``reads`` are the kinds of content that it can read.
+    ``reads`` are the kinds of content that it can read; ``pair`` is the pair that made it.
     """
 
     reads: ClassVar[tuple[str, ...]]
+    pair: NetworkPair | None = None
 
     @abstractmethod
     def forward(self, content: Any) -> tuple[Tensor, Tensor]:
@@ -56,6 +59,39 @@ class Decoder(nn.Module, ABC):
         params = self(z)
         cells = {name: value[rows, columns] for name, value in params.items()}
         return cells, {name: value[:, drawn] for name, value in params.items()}
+
+
+class NetworkPair(Remembered, ABC):
+    """An encoder and a decoder that belong together: ``--network my_module.MyPair``.
+
+    ``reads`` are the kinds of content that it is for: words, vectors, images, tokens.
+    """
+
+    reads: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def make(self, form: Form, heads: Sequence[str], options: Any) -> tuple[Encoder, Decoder]:
+        """Both networks at a random start, for content of this form.
+
+        Parameters: ``heads`` what the decoder has to make, the likelihood's ``param_names``; ``options`` the model's
+        (``factors``, ``hidden``, ``activation``, ``radius``, ``tied``).
+        """
+
+    def start(
+        self,
+        encoder: Any,
+        decoder: Any,
+        likelihood: ContentLikelihood,
+        content: Any,
+        inputs: Any,
+        how: str,
+        sample: int,
+    ) -> None:
+        """Start both from the data, in place, so that the content does not collapse; by default they stay as they are.
+
+        Parameters: ``content`` and ``inputs`` the rows of all items, as the likelihood and the encoder read them;
+        ``how`` "whitened" or "svd"; ``sample`` as many items as are enough to look at.
+        """
 
 
 def of_length(radius: float, loc: Tensor) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from models.contents.base import ContentLikelihood
-from models.networks.base import Decoder, Encoder, of_length
+from models.networks.base import Decoder, Encoder, NetworkPair, of_length
 from models.networks.mlp import activation_of
+from models.networks.of_data import feature_means
 from models.networks.spread import NOTHING, rank, spread
 from models.rows import DenseRows, Form
 from pyro_cvae.errors import InputError
@@ -21,15 +22,6 @@ CHANNELS = (32, 64, 64, 64)
 """Channels behind each convolution, of which larger images have more."""
 SMALLEST = 4
 """Least height and width of an image."""
-
-
-def pair(form: Form, heads: Sequence[str], o: Any) -> tuple[ConvolutionalEncoder, ConvolutionalDecoder]:
-    """Both networks for images of this size by the model's options ``o``; the dense layer is as wide as the last
-    of ``hidden``.
-    """
-    size: tuple[int, int, int] = form.size  # type: ignore[assignment]
-    encoder = ConvolutionalEncoder(size, o.factors, o.hidden[-1], o.activation, o.radius)
-    return encoder, ConvolutionalDecoder(size, o.factors, o.hidden[-1], o.activation, heads)
 
 
 def sizes(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
@@ -133,6 +125,32 @@ def _upwards(inner: tuple[int, int, int], outer: tuple[int, int, int], bias: boo
     """A transposed convolution to exactly the outer size: an even one needs a row more than an odd one."""
     more = (1 - outer[1] % 2, 1 - outer[2] % 2)
     return nn.ConvTranspose2d(inner[0], outer[0], 3, stride=2, padding=1, output_padding=more, bias=bias)
+
+
+class ConvolutionalPair(NetworkPair):
+    """Convolutions inwards and transposed outwards, the dense layer as wide as the last of ``hidden``."""
+
+    reads: ClassVar[tuple[str, ...]] = READS
+
+    def make(self, form: Form, heads: Sequence[str], options: Any) -> tuple[ConvolutionalEncoder, ConvolutionalDecoder]:
+        """Both networks for images of this size, at a random start."""
+        o, size = options, form.size
+        encoder = ConvolutionalEncoder(size, o.factors, o.hidden[-1], o.activation, o.radius)  # type: ignore[arg-type]
+        return encoder, ConvolutionalDecoder(size, o.factors, o.hidden[-1], o.activation, heads)  # type: ignore
+
+    def start(
+        self,
+        encoder: Any,
+        decoder: Any,
+        likelihood: ContentLikelihood,
+        content: Any,
+        inputs: Any,
+        how: str,
+        sample: int,
+    ) -> None:
+        """See :func:`start_convolutional`; a quarter of the sample is enough."""
+        chosen = torch.randperm(len(inputs))[: sample // 4].sort().values
+        start_convolutional(encoder, decoder, likelihood, inputs.select(chosen), feature_means(content))
 
 
 @torch.no_grad()

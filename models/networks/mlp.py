@@ -7,29 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.networks.base import Decoder, Encoder, of_length
-from models.rows import Form, NumberRows
+from models.rows import NumberRows
 from pyro_cvae.errors import InputError
 
 READS = ("words", "vectors", "images")
 """Kinds of content that these networks read."""
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu, "softplus": F.softplus}
-
-
-def pair(form: Form, heads: Sequence[str], o: Any) -> tuple[MLPEncoder, MLPDecoder]:
-    """Both networks for content of this form by the model's options ``o``, at a random start.
-
-    Only those of words may be tied: a first layer that whitens dense numbers is no use the other way round.
-    """
-    encoder = MLPEncoder(form.n_features, o.factors, o.hidden, o.activation, o.radius)
-    tied_to = encoder if o.tied and form.kind == "words" else None
-    return encoder, MLPDecoder(form.n_features, o.factors, o.hidden, o.activation, heads, tied_to)
 
 
 def activation_of(name: str) -> Callable[[Tensor], Tensor]:

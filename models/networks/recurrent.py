@@ -8,14 +8,14 @@ sentences from a continuous space, CoNLL 2016.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.networks.base import Decoder, Encoder, of_length
+from models.networks.base import Decoder, Encoder, NetworkPair, of_length
 from models.networks.spread import rank, spread
 from models.rows import AnyRows, Form, TokenRows
 from pyro_cvae.errors import InputError
@@ -27,12 +27,6 @@ READS = ("tokens",)
 """Kinds of content that these networks read."""
 LONGEST_DRAW = 10_000
 """Tokens after which a draw that has not come to its end is given up."""
-
-
-def pair(form: Form, heads: Sequence[str], o: Any) -> tuple[RecurrentEncoder, RecurrentDecoder]:
-    """Both networks for a vocabulary of this size by the model's options ``o``, as wide as the last ``hidden``."""
-    encoder = RecurrentEncoder(form.n_features, o.factors, o.hidden[-1], o.radius)
-    return encoder, RecurrentDecoder(form.n_features, o.factors, o.hidden[-1], heads, encoder if o.tied else None)
 
 
 def run(gru: nn.GRU, inputs: Tensor, lengths: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -163,6 +157,31 @@ class RecurrentDecoder(Decoder):
     def _params(self, states: Tensor, topic: Tensor) -> dict[str, Tensor]:
         h = self.mix(states) + topic
         return {head: F.linear(h, self.outputs[head], self.output_biases[head]) for head in self.heads}
+
+
+class RecurrentPair(NetworkPair):
+    """Gated recurrent units both ways, as wide as the last of ``hidden``."""
+
+    reads: ClassVar[tuple[str, ...]] = READS
+
+    def make(self, form: Form, heads: Sequence[str], options: Any) -> tuple[RecurrentEncoder, RecurrentDecoder]:
+        """Both networks for a vocabulary of this size, at a random start."""
+        o, width = options, options.hidden[-1]
+        encoder = RecurrentEncoder(form.n_features, o.factors, width, o.radius)
+        return encoder, RecurrentDecoder(form.n_features, o.factors, width, heads, encoder if o.tied else None)
+
+    def start(
+        self,
+        encoder: Any,
+        decoder: Any,
+        likelihood: ContentLikelihood,
+        content: Any,
+        inputs: Any,
+        how: str,
+        sample: int,
+    ) -> None:
+        """See :func:`start_recurrent`."""
+        start_recurrent(encoder, decoder, likelihood, content, how, sample)
 
 
 @torch.no_grad()

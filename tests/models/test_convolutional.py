@@ -6,8 +6,8 @@ import torch
 
 import inference
 from benchmarks.floors import pictures
-from models.networks import make_networks
 from models.networks.convolutional import sizes
+from models.networks.making import make_networks
 from models.rows import DenseRows, Form
 from pyro_cvae.errors import InputError
 

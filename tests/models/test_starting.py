@@ -7,7 +7,7 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from models.build import content_likelihood
-from models.networks import make_networks
+from models.networks.making import make_networks
 from models.networks.recurrent import start_recurrent
 from models.rows import DenseRows, TokenRows
 from models.starting import start_mlp

@@ -1,0 +1,68 @@
+"""Networks for a content of any form: the pair of that kind, or of that name or class path; of several a product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from models.contents.product import Product
+from models.making import class_of, made
+from models.networks import NAMES
+from models.networks.base import Decoder, Encoder, NetworkPair
+from models.networks.product import ProductDecoder, ProductEncoder
+from pyro_cvae.errors import InputError
+
+if TYPE_CHECKING:
+    from models.contents.base import ContentLikelihood
+    from models.rows import Form, Forms
+
+AUTO = "auto"
+
+
+def make_networks(form: Forms, likelihood: ContentLikelihood, options: Any) -> tuple[Encoder, Decoder]:
+    """Encoder and decoder for content of this form at a random start; of several contents a product.
+
+    ``options`` are the model's: ``network`` names a pair, or its class, or is "auto"; ``network_args`` are the
+    arguments of that class. Raises InputError where it cannot read the content.
+    """
+    name, arguments = options.network, dict(getattr(options, "network_args", {}))
+    if not isinstance(form, dict):
+        return _made(form, name, arguments, likelihood.param_names, options)
+    assert isinstance(likelihood, Product)
+    read = [one for one in form.values() if name == AUTO or one.kind in reads(name)]
+    if not read:
+        raise _unreadable(name, " and ".join(dict.fromkeys(one.kind for one in form.values())))
+    experts: dict[str, Encoder] = {}
+    decoders: dict[str, Decoder] = {}
+    for content, part in likelihood.each():
+        own: tuple[str, dict[str, Any]] = (name, arguments) if form[content] in read else (AUTO, {})
+        experts[content], decoders[content] = _made(form[content], *own, part.param_names, options)
+    return ProductEncoder(experts, options.factors, options.radius), ProductDecoder(decoders)
+
+
+def pair_class(name: str) -> type[NetworkPair]:
+    """The package's pair of that name, or the class of a path ``module.Class``; InputError if unknown."""
+    return class_of(NAMES, name, NetworkPair, "network")
+
+
+def reads(name: str) -> tuple[str, ...]:
+    """Kinds of content that the pair of that name reads; InputError for an unknown name."""
+    return pair_class(name).reads
+
+
+def _made(
+    form: Form, name: str, arguments: Mapping[str, Any], heads: tuple[str, ...], options: Any
+) -> tuple[Encoder, Decoder]:
+    chosen = name
+    if name == AUTO:
+        chosen = [own for own in NAMES if form.kind in reads(own)][-1]
+    if form.kind not in reads(chosen):
+        raise _unreadable(chosen, form.kind)
+    pair: NetworkPair = made(NAMES, chosen, arguments, NetworkPair, "network")
+    encoder, decoder = pair.make(form, heads, options)
+    encoder.pair = pair
+    return encoder, decoder
+
+
+def _unreadable(name: str, kinds: str) -> InputError:
+    return InputError(f"the network {name} cannot read {kinds}, only {', '.join(reads(name))}", "use --network auto")
