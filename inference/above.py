@@ -96,8 +96,8 @@ def log_prior_above(model: FactorModel, above: Above) -> Tensor:
 
 
 @torch.enable_grad()
-def best_above(model: FactorModel, above: Above, u: Tensor, v: Tensor, m: Tensor) -> AboveNormal:
-    """The best q(h) given means of q(U), q(V) and q(m), from any values ``above``.
+def best_above(model: FactorModel, above: Above, u: Tensor, v: Tensor, m: Tensor, check: bool = True) -> AboveNormal:
+    """The best q(h) given means of q(U), q(V) and q(m), from any values ``above``; ``check`` that f is quadratic.
 
     Shapes: ``u`` (n_users, width), ``v`` (n_items, width), ``m`` (n_items, n_factors). Raises InputError where what the
     story says of these sites is not quadratic.
@@ -115,8 +115,9 @@ def best_above(model: FactorModel, above: Above, u: Tensor, v: Tensor, m: Tensor
     precision = _precision(times, start)
     step = torch.linalg.solve(precision, slope) if precision.dim() == 2 else slope / precision
     loc = (start + step).detach()
-    with torch.no_grad():
-        _check_quadratic(model, loc, shapes, m)
+    if check:
+        with torch.no_grad():
+            _check_quadratic(model, loc, shapes, m)
     return AboveNormal(loc, precision.detach(), shapes)
 
 

@@ -85,8 +85,9 @@ def choose(there: Mapping[str, Any], arguments: Mapping[str, Any], content: str)
 
 def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, network: str, start: str) -> None:
     """InputError unless likelihoods, network and start of the content go together, as far as their names tell."""
-    if network != "auto" and network not in NETWORKS:
-        raise InputError(f"--network is {network!r}, but it must be one of auto, {', '.join(NETWORKS)}")
+    if network != "auto" and network not in NETWORKS and not _is_path(network):
+        names = ", ".join(NETWORKS)
+        raise InputError(f"--network is {network!r}, but it must be one of auto, {names}, or the path of a class")
     parts = {likelihood: likelihood}
     if likelihood == AUTO:  # any kinds: what of them the data have is looked at when they are known
         parts = {name: value for name, value in by_kind(arguments).items() if "." not in name}
@@ -100,7 +101,7 @@ def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, n
         if content:
             raise InputError(f"--content is {content!r}, but the parts of a product name its contents", "leave it out")
     kinds = [kind for value in parts.values() for kind in _kinds(value)]
-    if network != "auto" and kinds and not set(kinds) & set(NETWORKS[network]):
+    if network in NETWORKS and kinds and not set(kinds) & set(NETWORKS[network]):
         able = [name for name, reads in NETWORKS.items() if set(reads) & set(kinds)]
         raise InputError(
             f"--network is {network!r}, which does not read {', '.join(dict.fromkeys(kinds))}",
@@ -126,7 +127,7 @@ def check_kinds(
             problem = f"{value} is no likelihood of {one.kind}, which the content {name} is"
             raise InputError(problem, "use " + ", ".join(able))
     kinds = dict.fromkeys(one.kind for one in chosen.values())
-    if network != "auto" and not set(kinds) & set(NETWORKS[network]):
+    if network in NETWORKS and not set(kinds) & set(NETWORKS[network]):
         problem = f"the network {network} cannot read {' and '.join(kinds)}, only {', '.join(NETWORKS[network])}"
         raise InputError(problem, "use --network auto")
 
@@ -140,9 +141,14 @@ def check_normalised(likelihood: str, arguments: Mapping[str, Any]) -> None:
             raise InputError(problem, "use another --content-likelihood, or inference.coordinate or inference.svi")
 
 
+def _is_path(name: str) -> bool:
+    """True for a class path, False for a name of the package's own."""
+    return bool({".", ":"} & set(name))
+
+
 def _kinds(likelihood: Any) -> tuple[str, ...]:
     """The kinds of a likelihood that is named; none are known of a class of one's own."""
-    if isinstance(likelihood, str) and likelihood not in CONTENT_LIKELIHOODS and not {".", ":"} & set(likelihood):
+    if isinstance(likelihood, str) and likelihood not in CONTENT_LIKELIHOODS and not _is_path(likelihood):
         raise InputError(
             f"unknown content likelihood {likelihood!r}", "use a class path or " + ", ".join(CONTENT_LIKELIHOODS)
         )

@@ -165,14 +165,14 @@ class Coordinate(NetworkFit[State]):
             self._learn_precisions(state, z_loc, z_var)
         state.users = None  # its covariances make room for the new ones
         site, users, items = self._site(state), self.user_cells, self.item_cells
-        above = self._above(state)
+        above, first = self._above(state), state.shift is None
         u = update_users(model, site, users, state.items, items.observed, family, above)
         spread = z_var if self.options.kind == "structured" else None
         v = update_items(model, site, items, u.rows, users.observed, model.prior_of_items(z_loc, above), spread, family)
         state.users, state.items, state.shift = u.rows, v.rows, v.shift
         self._center(state, z_loc)
         if state.above is not None:
-            state.above = best_above(model, above, u.rows.loc, v.rows.loc, z_loc)
+            state.above = best_above(model, above, u.rows.loc, v.rows.loc, z_loc, check=first)
             above = self._above(state)
             unrated = ~items.observed
             v.rows.loc[unrated] = model.prior_of_items(z_loc, above).loc[unrated]

@@ -60,17 +60,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PRETRAINING = (
-    *(
-        "model",
-        "model_args",
-        "scaling",
-        "factors",
-        "content_likelihood",
-        "content_likelihood_args",
-        "content",
-        "network",
-        "hidden",
-    ),
+    *("model", "model_args", "scaling", "factors", "content_likelihood", "content_likelihood_args", "content"),
+    *("network", "network_args", "hidden"),
     *("activation", "radius", "tied", "encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size"),
     *("pretrain_learning_rate", "kl_weight", "kl_warmup", "word_dropout", "part_dropout", "start", "seed"),
     *("device", "dtype", "rating_likelihood", "rating_likelihood_args", "biases"),

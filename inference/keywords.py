@@ -10,29 +10,39 @@ import numpy as np
 
 from inference.commands import option_of, read_preset, typed
 from inference.options import METHODS, Options
+from models import base, networks, ratings
 from models.contents.making import described
 from models.making import path_of
-from models.ratings import NAMES as RATING_NAMES
-from models.ratings import RatingLikelihood
+
+OTHERS: tuple[tuple[str, Mapping[str, str], type], ...] = (
+    ("model", base.NAMES, base.FactorModel),
+    ("network", networks.NAMES, networks.NetworkPair),
+    ("rating_likelihood", ratings.NAMES, ratings.RatingLikelihood),
+)
+"""Fields that may be given as a class: the package's own by name, and the base class."""
 
 
 def options_of(method: str, preset: str | None, given: Mapping[str, Any]) -> Options:
     """The options of a method ("svi", "coordinate", "mcmc") from keywords, on top of those of a preset.
 
-    A likelihood, of content or ratings, may be a class or an instance, of which class and constructor's arguments
-    count; a list may stand for a tuple, a path for its text, a number of numpy for Python's. Raises InputError for an
-    unknown keyword, a value of another type, and whatever the options refuse.
+    A likelihood, of content or ratings, or a pair of networks may be a class or an instance, of which class and
+    constructor's arguments count; a model may be a class. A list may stand for a tuple, a path for its text, a number
+    of numpy for Python's. Raises InputError for an unknown keyword, a value of another type, and whatever the options
+    refuse.
     """
     classes, values = Options.classes(method), dict(given)
-    content, rating = values.get("content_likelihood"), values.get("rating_likelihood")
+    content = values.get("content_likelihood")
     if content is not None and not isinstance(content, str):
         name, arguments = described(content)
         values |= {"content_likelihood": name, "content_likelihood_args": arguments}
-    if rating is not None and not isinstance(rating, str):
-        cls = rating if isinstance(rating, type) else type(rating)
-        arguments = {} if isinstance(rating, type) else dict(rating.made_with)
-        name = path_of(RATING_NAMES, cls, RatingLikelihood, "rating likelihood")
-        values |= {"rating_likelihood": name, "rating_likelihood_args": arguments}
+    for field, names, base_class in OTHERS:
+        plugin = values.get(field)
+        if plugin is None or isinstance(plugin, str):
+            continue
+        cls = plugin if isinstance(plugin, type) else type(plugin)
+        values[field] = path_of(names, cls, base_class, field.replace("_", " "))
+        if not isinstance(plugin, type):
+            values[f"{field}_args"] = dict(plugin.made_with)
     for name, value in values.items():
         if not name.endswith("_args"):
             values[name] = typed(option_of(classes, name), _plain(value))

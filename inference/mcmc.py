@@ -240,7 +240,8 @@ class MCMC(NetworkFit[State]):
     def _draw_above(self, state: State, chain: int) -> None:
         """The sites above u and v given them, in closed form."""
         values = {name: value[chain] for name, value in state.above.items()}
-        best = best_above(state.model, values, *(state.chains[name][chain] for name in "uvz"))
+        u, v, z = (state.chains[name][chain] for name in "uvz")
+        best = best_above(state.model, values, u, v, z, check=state.n_sweeps == 0)
         for name, value in best.draw().items():
             state.above[name][chain] = value
 

@@ -129,7 +129,9 @@ class ModelOptions:
             the kind of each content, and of several their product.
         content_likelihood_args: Arguments of that class.
         content: Which of the items' contents it is of; by default their text, or the only one.
-        network: Encoder and decoder (auto, mlp, convolutional, recurrent); auto takes what suits each content.
+        network: Encoder and decoder (auto, mlp, convolutional, recurrent, or the path of a class); auto takes what
+            suits each content.
+        network_args: Arguments of that class.
         hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
         activation: Of the hidden layers (sigmoid, tanh, relu, softplus).
         radius: Length that the encoder's means have; 0 leaves it free.
@@ -161,6 +163,7 @@ class ModelOptions:
     content_likelihood_args: dict[str, Any] = field(default_factory=dict)
     content: str = ""
     network: str = "auto"
+    network_args: dict[str, Any] = field(default_factory=dict)
     hidden: tuple[int, ...] = (200, 100)
     activation: str = "sigmoid"
     radius: float = 0.0

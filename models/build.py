@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from models import contents, ratings
-from models.base import FactorModel
-from models.catalogue import MODELS
+from models.base import NAMES, FactorModel
 from models.contents.making import content_class, content_likelihood
 from models.contents.product import Product
 from models.making import class_of, made
@@ -241,31 +240,37 @@ def weight_unit(dataset: Dataset, split: Split) -> float | None:
 
 def model_class(name: str) -> type[FactorModel]:
     """The package's own model of that name, or the class of a path ``module.Class``; InputError if unknown."""
-    return class_of({own: facts.path for own, facts in MODELS.items()}, name, FactorModel, "model")
+    return class_of(NAMES, name, FactorModel, "model")
 
 
 def make_model(
-    n_users: int, n_items: int, form: int | Forms | None, likelihood: Likelihood | None, o: Any
+    n_users: int,
+    n_items: int,
+    form: int | Forms | None,
+    likelihood: Likelihood | None,
+    o: Any,
+    cls: type[FactorModel] | None = None,
 ) -> FactorModel:
     """The model of the options ``o``, its networks, if it has any, at a random start.
 
     ``form`` is that of the rows of content; a number stands for so many words. Both are ``None`` for a model that reads
-    no content. Precisions that are not given are 1 until they are found (:mod:`inference.precisions`).
+    no content. Precisions that are not given are 1 until they are found (:mod:`inference.precisions`). ``cls`` is the
+    class where it is at hand, otherwise that which the options name.
     """
     rating = rating_likelihood(o)
     rating.prepare(n_users)
     own: dict[str, Any] = {name: getattr(o, name) or 1.0 for name in ("lambda_u", "lambda_v")}
     own["lambda_b"] = (o.lambda_b or 1.0) if o.biases == "on" else None
     name, arguments = getattr(o, "model", "cvae"), dict(getattr(o, "model_args", {}))
-    cls: Any = model_class(name)
+    maker: Any = model_class(name) if cls is None else cls
     sizes: tuple[Any, ...] = n_users, n_items, o.factors
-    if cls.has_content:
+    if maker.has_content:
         assert likelihood is not None and form is not None
         known = Form("words", (form,)) if isinstance(form, int) else form
         sizes += (*make_networks(known, likelihood, o), likelihood)
         own |= {"lambda_w": o.lambda_w or 1.0, "lambda_r": o.lambda_r or 1.0}
     try:
-        model = cls(*sizes, rating, **own, **arguments)
+        model = maker(*sizes, rating, **own, **arguments)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: {error}", "give the arguments that its constructor takes") from error
     model.parametrization = o.parametrization

@@ -3,7 +3,8 @@
     from models.testing import check_likelihood
     check_likelihood(MyLikelihood, rate=3)
 
-for contents, and ``check_rating_likelihood`` for ratings (:mod:`models.testing_ratings`).
+for contents, ``check_rating_likelihood`` for ratings (:mod:`models.testing_ratings`), ``check_network`` for pairs of
+networks (:mod:`models.testing_networks`), ``check_model`` for whole models (:mod:`models.testing_models`).
 It works in float64 at random parameters of a small decoder, by second computations: the likelihood's own dense
 distribution, sums over whole supports, draws. Each failure is an AssertionError that names the mistake and its remedy.
 """
@@ -28,10 +29,12 @@ from models.rows import DenseRows, SparseRows
 from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, in_float64, moved, quantile
 from models.testing_contents import ProductKit, SequenceKit
 from models.testing_inputs import ASKED, candidate_rows, compositions, texts
+from models.testing_models import check_model
+from models.testing_networks import check_network
 from models.testing_ratings import check_rating_likelihood
 from pyro_cvae.errors import InputError
 
-__all__ = ["check_likelihood", "check_rating_likelihood"]
+__all__ = ["check_likelihood", "check_model", "check_network", "check_rating_likelihood"]
 
 Params = dict[str, Tensor]
 

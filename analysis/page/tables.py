@@ -58,8 +58,8 @@ def cards(comparison: Comparison, about: dict[str, Any], name: str, headline: st
 
 def _first_number(content: dict[str, Any]) -> str:
     """How many units of the content are active."""
-    units = content["numbers"]["Active units (directions of the means)"]
-    return f"{units} units active"
+    units = content["numbers"].get("Active units (directions of the means)")
+    return "the model reads none" if units is None else f"{units} units active"
 
 
 def recall_table(comparison: Comparison) -> dict[str, Any]:

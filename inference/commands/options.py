@@ -14,7 +14,9 @@ from pyro_cvae.errors import InputError
 from pyro_cvae.text import visible
 
 PLUGINS = {
+    "model": "models.base:FactorModel",
     "content_likelihood": "models.contents:ContentLikelihood",
+    "network": "models.networks:NetworkPair",
     "rating_likelihood": "models.ratings:RatingLikelihood",
 }
 """Fields that take a name of the package's own or a class path, and the base class that such a class must have.

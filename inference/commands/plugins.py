@@ -1,4 +1,4 @@
-"""Likelihoods by name or class path, and the arguments of their constructors; torch is imported with the class."""
+"""Models, networks and likelihoods by name or class path, and their arguments; torch is imported with the class."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -70,10 +70,14 @@ def plugin_arguments(
         return {}
     if chosen == PRODUCT:
         return _arguments_of_parts(field, arguments)
+    if chosen == AUTO and field == "network":
+        raise InputError(f"{flag_of(field)} is auto, which takes no arguments", "name a pair of networks")
     if chosen == AUTO:
         checked = _arguments_of_parts(field, by_kind(arguments))
         return {key: checked[key] for key in arguments}
-    return _arguments_of_class(_class_of(field, chosen), flag_of(field), arguments)
+    cls = _class_of(field, chosen)
+    given = importlib.import_module("models.base").GIVEN if field == "model" else ()
+    return _arguments_of_class(cls, flag_of(field), arguments, given)
 
 
 def _is_path(name: Any) -> bool:
@@ -106,10 +110,12 @@ def _arguments_of_parts(field: str, arguments: Mapping[str, Any]) -> dict[str, A
     return checked
 
 
-def _arguments_of_class(cls: type, flag: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as the types that the constructor of ``cls`` names."""
+def _arguments_of_class(
+    cls: type, flag: str, arguments: Mapping[str, Any], given: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The arguments as the types that the constructor of ``cls`` names, those that the package gives left out."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, as_group=False, fail_untyped=False)
+    parser.add_class_arguments(cls, as_group=False, fail_untyped=False, skip=set(given))
     takes = [action.dest for action in parser._actions if action.dest not in ("help", "print_shtab")]
     for name in arguments:
         if name not in takes:

@@ -28,6 +28,7 @@ OTHERS: dict[str, Any] = {
     "kl_warmup": 1, "word_dropout": 0.1, "start": "svd", "seed": 1, "device": "cuda", "dtype": "float64",
     "rating_likelihood": "normal", "rating_likelihood_args": {"learned": False}, "biases": "on",
     "content": "tags", "network": "mlp", "part_dropout": 0.2, "model": "my.Model", "model_args": {"rate": 1.0},
+    "network_args": {"rate": 1.0},
 }  # fmt: skip
 """Another value of every option on which pre-training depends."""
 AFTERWARDS: dict[str, dict[str, Any]] = {
