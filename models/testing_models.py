@@ -34,14 +34,16 @@ class _Options:
     """Model options of the kit; the same names as the command's."""
 
     factors, hidden, activation, tied, radius = N_FACTORS, (5,), "tanh", True, 0.0
-    network, network_args, content, encoder_input = "auto", {}, "", "same"
+    network, content, encoder_input = "auto", "", "same"
     lambda_u, lambda_v, lambda_b, lambda_r, lambda_w = 0.8, 3.0, 1.5, 1.0, 0.5
     a, b, unrated, parametrization, biases = 2.0, 0.05, "masked", "centred", "off"
-    rating_likelihood, rating_likelihood_args = "confidence-normal", {}
+    rating_likelihood = "confidence-normal"
     model = "cvae"
 
     def __init__(self, model: str, arguments: dict[str, Any], **changes: Any) -> None:
         self.model, self.model_args = model, arguments
+        self.network_args: dict[str, Any] = {}
+        self.rating_likelihood_args: dict[str, Any] = {}
         self.__dict__.update(changes)
 
 

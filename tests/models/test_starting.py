@@ -10,7 +10,7 @@ from models.build import content_likelihood
 from models.networks.making import make_networks
 from models.networks.recurrent import start_recurrent
 from models.rows import DenseRows, TokenRows
-from models.starting import start_mlp
+from models.networks.mlp_pair import start_mlp
 
 
 class Options:
