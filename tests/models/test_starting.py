@@ -8,9 +8,9 @@ from sklearn.feature_extraction.text import TfidfTransformer
 
 from models.build import content_likelihood
 from models.networks.making import make_networks
+from models.networks.mlp_pair import start_mlp
 from models.networks.recurrent import start_recurrent
 from models.rows import DenseRows, TokenRows
-from models.networks.mlp_pair import start_mlp
 
 
 class Options:
