@@ -250,7 +250,7 @@ def make_model(
     """The model of the options ``o``, its networks, if it has any, at a random start.
 
     ``form`` is that of the rows of content; a number stands for so many words. Both are ``None`` for a model that reads
-    no content. Precisions that are not given are 1 until they are found (:mod:`inference.precisions`).
+    no content. Precisions that are not given are 1 until they are found (:mod:`inference.algorithms.precisions`).
     """
     rating = rating_likelihood(o)
     rating.prepare(n_users)

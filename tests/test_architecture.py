@@ -1,6 +1,7 @@
 """The shape of the house: imports go one way, nothing heavy loads early, nothing is unpickled, everything is told."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -79,11 +80,24 @@ def test_only_one_package_knows_jsonargparse() -> None:
     assert set(knowing) == {"inference/commands"}
 
 
-@pytest.mark.parametrize("module", ["pyro_cvae", "inference", "inference.options", "inference.commands"])
+DOORS = {"svi": "SVI", "coordinate": "Coordinate", "mcmc": "MCMC"}
+EARLY = ("pyro_cvae", "inference", "inference.options", "inference.commands", *(f"inference.{door}" for door in DOORS))
+
+
+@pytest.mark.parametrize("module", EARLY)
 def test_nothing_heavy_is_imported_early(module: str) -> None:
     code = f"import sys, {module}; print(*{{'torch', 'pyro', 'pandas', 'scipy', 'sklearn'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_gives_its_algorithm(door: str) -> None:
+    module = importlib.import_module(f"inference.{door}")
+    algorithm = importlib.import_module(f"inference.algorithms.{door}")
+    assert getattr(module, DOORS[door]) is getattr(algorithm, DOORS[door])
+    with pytest.raises(AttributeError, match="has no attribute 'State'"):
+        module.State  # noqa: B018
 
 
 # --- nothing that a file holds is ever run ---------------------------------------------------------------------------
