@@ -8,8 +8,8 @@ policy knows all of it but u, z and v:
 
 mu_j and s are what an encoder at the truth says of the text; ``content``, 1 - s^2, is the share of z that the text
 tells. In each round new items enter, every user is shown a slate and rates it; then q(U) and q(V) are updated in closed
-form (three sweeps of :mod:`inference.half_steps` over all ratings, from the last q(V)). An item is shown to a user once
-(an article) or again whenever it ranks high (a song), each time with a rating of its own.
+form (three sweeps of :mod:`inference.algorithms.half_steps` over all ratings, from the last q(V)). An item is shown to
+a user once (an article) or again whenever it ranks high (a song), each time with a rating of its own.
 
 Policies: ``random``; ``map``, the mean of point estimates; ``greedy``, the posterior mean; ``ucb``, mean + sd;
 ``thompson``, a posterior draw a user. Regret is the true score that a policy's slates have less than those of an oracle
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from inference.half_steps import Cells, Rows
+    from inference.algorithms.half_steps import Cells, Rows
 
 POLICIES = ("random", "map", "greedy", "ucb", "thompson")
 BASELINE = "greedy"
@@ -175,7 +175,7 @@ def update(options: BanditOptions, world: World, rated: Ratings, items: Rows | N
     """
     import torch
 
-    from inference.half_steps import Rows, half_step
+    from inference.algorithms.half_steps import Rows, half_step
 
     of_users = _cells(options, rated.counts, rated.sums)
     of_items = _cells(options, rated.counts.mT, rated.sums.mT)
@@ -196,7 +196,7 @@ def _cells(options: BanditOptions, counts: torch.Tensor, sums: torch.Tensor) -> 
     """The cells of one side; n ratings of a cell are one with n times the precision and their mean."""
     import torch
 
-    from inference.half_steps import Cells
+    from inference.algorithms.half_steps import Cells
 
     rows, others = counts.nonzero(as_tuple=True)
     lengths = torch.bincount(rows, minlength=len(counts))

@@ -192,13 +192,13 @@ class _ModelOptions:
 def posterior_draws(
     model: CVAE, observations: Observations, options: SBCOptions, seed: int, broken: str = "", factor: float = 2.0
 ) -> Iterator[dict[str, Tensor]]:
-    """Draws of u, v and z of all blocks by :class:`inference.mcmc.MCMC`, started at draws of the prior.
+    """Draws of u, v and z of all blocks by :class:`inference.algorithms.mcmc.MCMC`, started at draws of the prior.
 
     ``broken`` names a precision that the sampler, not the simulation, takes ``factor`` times.
     """
     import torch
 
-    from inference.mcmc import MCMC
+    from inference.algorithms.mcmc import MCMC
     from inference.options import Options
     from models.cvae import CVAE
 
@@ -233,7 +233,7 @@ def quantities(model: CVAE, observations: Observations, n: int, u: Tensor, v: Te
     """What is ranked, of each of ``n`` blocks, (n,): log densities by the Pyro program, the norm of UV', five u.v."""
     import torch
 
-    from inference.mcmc import log_densities
+    from inference.algorithms.mcmc import log_densities
 
     batch = observations.batch(torch.arange(model.n_items))
     with torch.no_grad():
@@ -261,7 +261,7 @@ def calibrate(options: SBCOptions, seed: int, broken: str = "") -> Ranks:
 def _calibrate(options: SBCOptions, seed: int, broken: str) -> Ranks:
     import torch
 
-    from inference.convergence import diagnose
+    from inference.algorithms.convergence import diagnose
 
     n = options.simulations
     model, observations, truth = simulate(Prior(a=options.a, b=options.a / 10, words=options.words), n, seed)

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from inference.elbo import SIGNS
+from inference.algorithms.elbo import SIGNS
 from inference.fitting import Fit, Pretrained, fit_with
 from inference.options import Options
 from models.observations import RatingColumns

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.algorithms.svi import SVI
 from inference.options import Options
 from inference.posterior import content_diagnostics
-from inference.svi import SVI
 from models.build import content_likelihood, make_model, rows_of
 from models.networks.recurrent import RecurrentDecoder
 from models.observations import Observations, RatingColumns
@@ -78,7 +78,7 @@ def measure(train: TokenRows, held: TokenRows, name: str, options: argparse.Name
     pairs = Interactions.from_arrays(np.zeros(2, int), np.arange(2), n_users=1, n_items=len(train))
     observations = Observations(train, train, RatingColumns.from_interactions(pairs, 1.0))
     flat = patch.object(RecurrentDecoder, "topic", lambda self, z: 0 * torch.tanh(self.inner(z)))
-    unstarted = patch("inference.networks.start_alive", lambda *given: None)
+    unstarted = patch("inference.algorithms.networks.start_alive", lambda *given: None)
     torch.manual_seed(SEED)
     with ExitStack() as left_out:
         for safeguard in without:

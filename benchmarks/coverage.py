@@ -21,7 +21,7 @@ from torch import Tensor
 import inference
 from analysis.coverage import LEVELS, coverage
 from inference import fitting
-from inference.mcmc import MCMC, State
+from inference.algorithms.mcmc import MCMC, State
 from models.networks.mlp import MLPDecoder
 from pyro_cvae.data.simulated import gaussian_decoder, simulated_gaussian
 from pyro_cvae.data.splits import held_out_cells

@@ -255,7 +255,7 @@ class _Package:
     def __init__(self, task: dict[str, Any]) -> None:
         import numpy as np
 
-        from inference.svi import SVI
+        from inference.algorithms.svi import SVI
         from models.build import content_likelihood, make_model, observe
         from pyro_cvae.data.content import Content
         from pyro_cvae.data.dataset import Dataset
@@ -277,7 +277,7 @@ class _Package:
         from pyro import poutine
         from safetensors.torch import save_file
 
-        from inference.elbo import SIGNS, NamedELBO
+        from inference.algorithms.elbo import SIGNS, NamedELBO
 
         model, guide = self.state.model, self.state.guide
         items = torch.randperm(model.n_items)[: self.svi.batch_size]

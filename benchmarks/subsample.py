@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from benchmarks.sweeps import clocked, in_turns, ratio
-from inference.elbo import NamedELBO
+from inference.algorithms.elbo import NamedELBO
+from inference.algorithms.networks import NetworkFit, NetworkState
 from inference.fitting import ALGORITHMS, Fit, load
-from inference.networks import NetworkFit, NetworkState
 from models.build import observe
 from models.contents.multinomial import Multinomial
 from models.cvae import CVAE

@@ -2,9 +2,9 @@
 
 Four tables, all of one process: rows of one length by Woodbury's identity and by Cholesky, on which ``WOODBURY_UP_TO``
 rests; sweeps by the bytes that a block of rows may take, on which ``BLOCK_BYTES`` rests; sweeps over U and V in the
-families of ``inference.half_steps`` and iterations of ``implicit``, by conjugate gradients and exactly; sweeps with
-full covariances by one thread, by our pool of threads and by torch's own. Variants take turns, and a ratio is the
-median over the turns, so that other work on the machine slows both sides of it.
+families of ``inference.algorithms.half_steps`` and iterations of ``implicit``, by conjugate gradients and exactly;
+sweeps with full covariances by one thread, by our pool of threads and by torch's own. Variants take turns, and a ratio
+is the median over the turns, so that other work on the machine slows both sides of it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from unittest import mock
 import torch
 from threadpoolctl import threadpool_limits
 
-from inference import half_steps
-from inference.half_steps import Cells, Rows, half_step
+from inference.algorithms import half_steps
+from inference.algorithms.half_steps import Cells, Rows, half_step
 from inference.threads import torch_threads
 from models.observations import RatingColumns
 

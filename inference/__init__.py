@@ -7,7 +7,9 @@ import pyro_cvae  # noqa: F401, I001  # first of all, since it takes run folders
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inference.fitting import Fit, fit, load
+    from inference.fitted import Fit
+    from inference.fitting import fit
+    from inference.loading import load
 
 __all__ = ["Fit", "fit", "load"]
 

@@ -18,7 +18,7 @@ from pyro_cvae.errors import run_command
 if TYPE_CHECKING:
     import pandas as pd
 
-    from inference.fitting import Fit
+    from inference.fitted import Fit
     from pyro_cvae.data.splits import Split
 
 DESCRIPTIONS = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from inference.fitting import Fit
+    from inference.fitted import Fit
     from pyro_cvae.data.contents import AnyContent
 
 LOOKED_AT = 4096

@@ -28,7 +28,7 @@ from models.build import content_likelihood, observe
 from pyro_cvae.limits import check_memory
 
 if TYPE_CHECKING:
-    from inference.fitting import Fit
+    from inference.fitted import Fit
     from inference.posterior import Posterior
 
 HIDDEN = ("theta",)

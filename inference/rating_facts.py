@@ -10,9 +10,9 @@ class RatingFacts:
     """What must be known of a rating likelihood before anything heavy is imported; a test compares it with its class.
 
     ``conjugate`` and ``exact`` as in :class:`models.ratings.RatingLikelihood`; defaults of ``biases`` and precisions.
-    Shrinkages as in :mod:`inference.precisions`. Where ``per_factor``, that of items is times the factors, so that
-    their number is no matter to the prior of u.v; ``of_points`` is that of map where it is another one. ``lambda_b`` is
-    in units of the precision of a rating.
+    Shrinkages as in :mod:`inference.algorithms.precisions`. Where ``per_factor``, that of items is times the factors,
+    so that their number is no matter to the prior of u.v; ``of_points`` is that of map where it is another one.
+    ``lambda_b`` is in units of the precision of a rating.
     """
 
     conjugate: bool = True

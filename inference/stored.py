@@ -131,7 +131,7 @@ def expected_tensors(
     Of each side of a posterior that is no point, either standard deviations or covariances: those that are ``there``.
     """
     n_factors = options.model.factors
-    far = ("float64",) if options.model.rating_facts.explicit else ()  # see inference.standard_scale
+    far = ("float64",) if options.model.rating_facts.explicit else ()  # see inference.algorithms.standard_scale
     real = (options.fit.dtype, *far)
     number = Array((), ("float64", "float32"), low=np.nextafter(0, 1))
     rows = {"u": dataset.n_users, "v": dataset.n_items} | ({"z": dataset.n_items} if has_content else {})

@@ -254,8 +254,8 @@ def make_model(
     """The model of the options ``o``, its networks, if it has any, at a random start.
 
     ``form`` is that of the rows of content; a number stands for so many words. Both are ``None`` for a model that reads
-    no content. Precisions that are not given are 1 until they are found (:mod:`inference.precisions`). ``cls`` is the
-    class where it is at hand, otherwise that which the options name.
+    no content. Precisions that are not given are 1 until they are found (:mod:`inference.algorithms.precisions`).
+    ``cls`` is the class where it is at hand, otherwise that which the options name.
     """
     rating = rating_likelihood(o)
     rating.prepare(n_users)

@@ -1,6 +1,7 @@
 """The shape of the house: imports go one way, nothing heavy loads early, nothing is unpickled, everything is told."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -10,42 +11,28 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import house
 from inference.options import METHODS, Options
 from inference.tuning.options import TuneOptions
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("pyro_cvae", "models", "inference", "analysis")  # a room imports from itself and from those before it
+ROOMS = house.PACKAGES  # a room imports from itself and from those before it
 OUTSIDE = ("tests", "benchmarks")
-FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+FILES = [house.File.read(path, ROOT) for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 OPTION_NAMES = {
     method: {field.name.replace("_", "-") for part in Options.classes(method) for field in fields(part)}
     for method in METHODS
 }
-NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
-def imports(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
-    """Line and absolute module name of every import, those inside functions included."""
-    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) - node.level + 1] if node.level else ()
-            yield node.lineno, ".".join([*start, *filter(None, [node.module])])
-
-
-def wrong_arrows(path: Path) -> list[str]:
-    allowed = ROOMS[: ROOMS.index(path.relative_to(ROOT).parts[0]) + 1]
-    return [
-        f"{path.relative_to(ROOT)}:{line} imports {module}"
-        for line, module in imports(parsed(path), path)
-        if module.split(".")[0] in ROOMS + OUTSIDE and module.split(".")[0] not in allowed
+def wrong_arrows(file: house.File) -> list[str]:
+    allowed = ROOMS[: ROOMS.index(file.name.split("/")[0]) + 1]
+    arrows = [
+        f"{file.name}:{one.line} imports {one.module}"
+        for one in house.imports(file)
+        if one.module.split(".")[0] in ROOMS + OUTSIDE and one.module.split(".")[0] not in allowed
     ]
+    return list(dict.fromkeys(arrows))
 
 
 def test_the_rooms_are_there() -> None:
@@ -53,37 +40,143 @@ def test_the_rooms_are_there() -> None:
 
 
 def test_imports_go_one_way() -> None:
-    assert [arrow for path in FILES for arrow in wrong_arrows(path)] == []
+    assert [arrow for file in FILES for arrow in wrong_arrows(file)] == []
 
 
-def test_a_wrong_arrow_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+def test_a_wrong_arrow_would_be_seen(tmp_path: Path) -> None:
     path = tmp_path / "models" / "sub" / "a.py"
     path.parent.mkdir(parents=True)
     path.write_text(
         "import pyro_cvae.runs, inference.svi\ndef f():\n    from analysis import plots\nfrom ... import tests\n"
     )
-    assert wrong_arrows(path) == [
+    assert wrong_arrows(house.File.read(path, tmp_path)) == [
         "models/sub/a.py:1 imports inference.svi",
         "models/sub/a.py:3 imports analysis",
     ]
 
 
 def test_only_one_package_knows_jsonargparse() -> None:
-    knowing = [
-        str(path.parent.relative_to(ROOT))
-        for path in FILES
-        for _, name in imports(parsed(path), path)
-        if name == "jsonargparse"
-    ]
+    knowing = [file.folder for file in FILES for one in house.imports(file) if one.module == "jsonargparse"]
     assert set(knowing) == {"inference/commands"}
 
 
-@pytest.mark.parametrize("module", ["pyro_cvae", "inference", "inference.options", "inference.commands"])
+DOORS = {"svi": "SVI", "coordinate": "Coordinate", "mcmc": "MCMC"}
+EARLY = ("pyro_cvae", "inference", "inference.options", "inference.commands", *(f"inference.{door}" for door in DOORS))
+
+
+@pytest.mark.parametrize("module", EARLY)
 def test_nothing_heavy_is_imported_early(module: str) -> None:
     code = f"import sys, {module}; print(*{{'torch', 'pyro', 'pandas', 'scipy', 'sklearn'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_gives_its_algorithm(door: str) -> None:
+    module = importlib.import_module(f"inference.{door}")
+    algorithm = importlib.import_module(f"inference.algorithms.{door}")
+    assert getattr(module, DOORS[door]) is getattr(algorithm, DOORS[door])
+    with pytest.raises(AttributeError, match="has no attribute 'State'"):
+        module.State  # noqa: B018
+
+
+# --- the shape in numbers ---------------------------------------------------------------------------------------------
+
+
+def planted(root: Path, **sources: str) -> list[house.File]:
+    """Files of these sources, ``__`` in their names for a slash."""
+    for name, source in sources.items():
+        path = root / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return house.files(root)
+
+
+def test_a_circle_would_be_seen(tmp_path: Path) -> None:
+    files = planted(
+        tmp_path,
+        models__a="def f():\n    from models import b\n",
+        models__b="from .sub.c import g\n",
+        models__sub__c="import models.a\n",
+        models__d="from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from models.e import x\n",
+        models__e="import models.d\n",
+        analysis__f="from analysis import g\nimport models.a\n",
+        analysis__g="if True:\n    from analysis.f import y\n",
+    )
+    assert house.circles(files) == [
+        ["models/a.py", "models/b.py", "models/sub/c.py"],
+        ["analysis/f.py", "analysis/g.py"],
+    ]
+    assert house.circles(files[2:3]) == []
+
+
+def test_a_long_file_would_be_seen(tmp_path: Path) -> None:
+    files = planted(tmp_path, models__a="\n" * 501, models__b="\n" * 500, analysis__notebooks__c="\n" * 501)
+    assert house.long_files(files) == {"models/a.py": 501}
+
+
+def test_a_long_and_a_wide_function_would_be_seen(tmp_path: Path) -> None:
+    body = "\n".join(["        pass"] * 70)
+    source = (
+        f"class A:\n    def f(self, a, b, /, c, d, *e, f, g, **h):\n{body}\n"
+        "def g(a, b, c, d, e, f, g, h, *, i):\n    def inside(a): pass\n"
+    )
+    files = planted(tmp_path, models__a=source, pyro_cvae__data__simulated=source)
+    assert house.long_functions(files) == {"models/a.py:A.f": 71}
+    assert house.wide_functions(files) == {"models/a.py:g": 9}
+    assert [one.name for one in house.functions(files)] == ["models/a.py:A.f", "models/a.py:g", "models/a.py:g.inside"]
+
+
+def test_a_late_import_would_be_seen(tmp_path: Path) -> None:
+    late = "class A:\n    def f(self):\n        from x import a, b\n        import y\n"
+    files = planted(
+        tmp_path,
+        models__a="import z\n" + late,
+        models__b=late + "if __name__ == '__main__':\n    A()\n",
+        models__c=late + "def __getattr__(name):\n    import z\n",
+    )
+    assert house.late_imports(files) == ["models/a.py:4 imports x", "models/a.py:5 imports y"]
+
+
+KINDS = {
+    "models__ratings__base": "class RatingLikelihood: pass\nclass Normal(RatingLikelihood): pass\n",
+    "models__base": "class FactorModel: pass\nclass Other: pass\n",
+    "models__mine": "import models.base\nclass Mine(models.base.FactorModel[int]): pass\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("question", "asked"),
+    [
+        ("from models.ratings import Normal\nisinstance(x, Normal)", ["Normal"]),
+        ("from models.ratings.base import Normal as N\nisinstance(x, int | N)", ["N"]),
+        ("from models import ratings\nissubclass(x, (int, ratings.Normal))", ["ratings.Normal"]),
+        ("import models.ratings.base\ntype(x) is not models.ratings.base.Normal", ["models.ratings.base.Normal"]),
+        ("def f(x):\n    from models.mine import Mine\n    return Mine == type(x)", ["Mine"]),
+        ("from models.ratings import Normal\ntype(x) in (int, Normal)", ["Normal"]),
+        ("from models.ratings import Normal\nmatch x:\n    case Normal(): pass", ["Normal"]),
+        (
+            "from models.base import FactorModel, Other\nisinstance(x, FactorModel | Other)",
+            ["FactorModel"],
+        ),
+        ("from torch.distributions import Normal\nisinstance(x, Normal)", []),
+        ("from models.ratings import Normal\nisinstance(x, int), Normal(1.0), type(x)", []),
+    ],
+)
+def test_a_question_for_a_kind_would_be_seen(tmp_path: Path, question: str, asked: list[str]) -> None:
+    outside = planted(tmp_path, **KINDS, inference__a=question)
+    assert [(file, name) for file, _, name in house.kinds_asked(outside)] == [("inference/a.py", one) for one in asked]
+    (tmp_path / "inference" / "a.py").unlink()
+    inside = planted(tmp_path, **KINDS, models__ratings__a=question)
+    assert [name for _, _, name in house.kinds_asked(inside)] == []
+
+
+def test_the_numbers_of_a_checkout_are_printed(tmp_path: Path) -> None:
+    planted(tmp_path, **KINDS, inference__a="import inference.b\n", inference__b="import inference.a\n\n")
+    numbers = house.counts(tmp_path).numbers
+    assert (numbers["import circles"], numbers["longest file"], numbers["product lines"]) == ("1 (2)", "2", "9")
+    lines = house.table({"old": house.counts(tmp_path), "new": house.counts(tmp_path)}).splitlines()
+    assert lines[0].split() == ["old", "new"] and lines[1].split() == ["import", "circles", "1", "(2)", "1", "(2)"]
 
 
 # --- nothing that a file holds is ever run ---------------------------------------------------------------------------
@@ -93,11 +186,9 @@ BANNED_CALLS = {"torch.load", "torch.save", "eval", "exec", "yaml.load", "yaml.u
 BANNED_METHODS = {"read_pickle", "to_pickle"}
 
 
-def dangers(source: str) -> list[str]:
-    tree = ast.parse(source)
-    found = [
-        f"line {line}: {name}" for line, name in imports(tree, ROOT / "x.py") if name.split(".")[0] in BANNED_MODULES
-    ]
+def dangers(tree: ast.Module) -> list[str]:
+    imported = house.imports(house.File("a.py", 0, tree))
+    found = [f"line {one.line}: {one.module}" for one in imported if one.module.split(".")[0] in BANNED_MODULES]
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -111,9 +202,9 @@ def dangers(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=NAMES)
-def test_nothing_is_unpickled(path: Path) -> None:
-    assert dangers(path.read_text(encoding="utf-8")) == []
+@pytest.mark.parametrize("file", FILES, ids=[file.name for file in FILES])
+def test_nothing_is_unpickled(file: house.File) -> None:
+    assert dangers(file.tree) == []
 
 
 @pytest.mark.parametrize(
@@ -131,8 +222,8 @@ def test_nothing_is_unpickled(path: Path) -> None:
     ],
 )
 def test_a_danger_would_be_seen(source: str) -> None:
-    assert len(dangers(source)) >= 1
-    assert dangers("np.load('a', allow_pickle=False); yaml.safe_load(text)") == []
+    assert len(dangers(ast.parse(source))) >= 1
+    assert dangers(ast.parse("np.load('a', allow_pickle=False); yaml.safe_load(text)")) == []
 
 
 # --- what is in the repository ---------------------------------------------------------------------------------------
@@ -227,12 +318,7 @@ def untold(tree: Told, name: str) -> Iterator[str]:
 
 
 def test_everything_public_has_a_docstring() -> None:
-    assert [
-        name
-        for path in FILES
-        if path.read_text(encoding="utf-8").strip()
-        for name in untold(parsed(path), str(path.relative_to(ROOT)))
-    ] == []
+    assert [name for file in FILES if file.n_lines for name in untold(file.tree, file.name)] == []
     assert list(untold(ast.parse("'''m'''\nclass A:\n  '''a'''\n  def f(self): pass\n  def _g(self): pass"), "m")) == [
         "m.A.f"
     ]

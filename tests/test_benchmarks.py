@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import epoch, growth, sweeps
-from inference import half_steps
+from inference.algorithms import half_steps
 from models.observations import RatingColumns
 
 

@@ -5,7 +5,7 @@ import torch
 from scipy import special, stats
 
 from benchmarks.coverage import Known, covered, with_decoder
-from inference.mcmc import MCMC
+from inference.algorithms.mcmc import MCMC
 from pyro_cvae.data.simulated import gaussian_decoder, simulated_gaussian
 
 

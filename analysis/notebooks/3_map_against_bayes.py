@@ -34,7 +34,7 @@ import inference
 from analysis.calibration import coverage, draw_coverage, error_correlation
 from analysis.compare import CompareOptions, compare, draw_differences, draw_recall
 from analysis.plots import CYCLE, figure
-from inference.convergence import convergence
+from inference.algorithms.convergence import convergence
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.simulated import simulated_gaussian
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.plots import CYCLE, panels
-from inference.elbo import SIGNS
+from inference.algorithms.elbo import SIGNS
 from inference.fitting import Fit
 from pyro_cvae.errors import InputError
 

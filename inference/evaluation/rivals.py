@@ -21,9 +21,9 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.extmath import randomized_svd
 
+from inference.algorithms.half_steps import Cells, Rows, half_step
 from inference.average import ScoreBlock, filled
 from inference.evaluation.als import als_factors, als_settings, chosen_pairs
-from inference.half_steps import Cells, Rows, half_step
 from models.observations import RatingColumns
 from pyro_cvae.data.content import Content, ContentScaling
 from pyro_cvae.data.contents import Tokens, Vectors, pick

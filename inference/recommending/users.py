@@ -1,7 +1,7 @@
 r"""Users folded into a fit, in closed form, from their whole lists of items.
 
 A user with a list of items has the best q(u_i) given q(V), which is a row of the fit's own half-step
-(:mod:`inference.half_steps`; paper, sections 2.2 and 2.3):
+(:mod:`inference.algorithms.half_steps`; paper, sections 2.2 and 2.3):
 
     N(Lambda_i^-1 h_i, Lambda_i^-1),    Lambda_i = lambda_u I + sum_j C_ij E[v_j v_j'],    h_i = sum_j C_ij R_ij E[v_j].
 
@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from inference.algorithms.half_steps import Cells, Rows
+from inference.algorithms.sides import scores_of, update_users
 from inference.fitting import Fit
-from inference.half_steps import Cells, Rows
 from inference.recommending.updated import UpdatedFit, extended, fitted_part, folded_in, refuse_draws, updated
-from inference.sides import scores_of, update_users
 from models.observations import RatingColumns
 from models.priors import NormalPrior
 from pyro_cvae.data.dataset import spells_integer

@@ -10,7 +10,7 @@ from torch.distributions import Normal
 
 from analysis import sbc
 from analysis.sbc import BREAKS, Prior, Ranks, SBCOptions, calibrate, ecdf_band, quantities, simulate
-from inference.half_steps import Cells, Rows, half_step
+from inference.algorithms.half_steps import Cells, Rows, half_step
 from models.observations import RatingColumns
 from pyro_cvae.errors import InputError, run_command
 

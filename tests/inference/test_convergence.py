@@ -4,7 +4,7 @@ import arviz_stats.base
 import pytest
 import torch
 
-from inference.convergence import convergence, diagnose, doubts
+from inference.algorithms.convergence import convergence, diagnose, doubts
 from inference.draws import Draws
 
 

@@ -12,17 +12,17 @@ from pyro import poutine
 from torch.distributions import Gamma, MultivariateNormal, Normal, kl_divergence
 
 import inference
-from inference.base import fit
-from inference.coordinate import Coordinate
-from inference.elbo import NamedELBO, constant, total
+from inference.algorithms.base import fit
+from inference.algorithms.coordinate import Coordinate
+from inference.algorithms.elbo import NamedELBO, constant, total
+from inference.algorithms.half_steps import Cells, Rows, half_step
+from inference.algorithms.networks import encode
+from inference.algorithms.svi import SVI
 from inference.evaluation.rankings import evaluate
 from inference.evaluation.rivals import RIVALS
 from inference.fit_command import run_fit
-from inference.half_steps import Cells, Rows, half_step
-from inference.networks import encode
 from inference.options import METHODS, CoordinateOptions, MCMCOptions, Options, SVIOptions
 from inference.recommending import recommend
-from inference.svi import SVI
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.simulated import simulated
@@ -587,7 +587,7 @@ def test_gradients_and_closed_form_rank_alike_on_citeulike_t(data_folder, mode):
 def test_while_the_networks_are_held_the_contents_are_encoded_once(monkeypatch):
     """Every epoch moves the networks and so encodes anew; with ratings the first sweeps do, the others do not."""
     calls = []
-    monkeypatch.setattr("inference.coordinate.encode", lambda *given: calls.append(1) or encode(*given))
+    monkeypatch.setattr("inference.algorithms.coordinate.encode", lambda *given: calls.append(1) or encode(*given))
     dataset = simulated(n_users=30, n_items=40, n_words=20, n_factors=2)
     options = {"factors": 2, "hidden": (5,), "pretrain_epochs": 2, "sweeps": 4, "method": "coordinate"}
     for epochs, expected in ((0, 2 + 1), (2, 2 + 1 + 2)):

@@ -7,8 +7,8 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from inference.elbo import SIGNS, NamedELBO, constant, normal_kl, total
-from inference.guides import StructuredItems, item_conditional, make_guide
+from inference.algorithms.elbo import SIGNS, NamedELBO, constant, normal_kl, total
+from inference.algorithms.guides import StructuredItems, item_conditional, make_guide
 from models.observations import Batch
 from pyro_cvae.errors import InputError
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, toy_model, toy_observations

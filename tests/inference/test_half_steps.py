@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from inference import half_steps
-from inference.elbo import normal_kl
-from inference.half_steps import Cells, Rows, half_step
+from inference.algorithms import half_steps
+from inference.algorithms.elbo import normal_kl
+from inference.algorithms.half_steps import Cells, Rows, half_step
 from models.observations import RatingColumns
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.errors import MachineError

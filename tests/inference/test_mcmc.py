@@ -8,12 +8,12 @@ from scipy.stats import norm
 from torch.distributions import MultivariateNormal
 
 import inference
-from inference import mcmc
+from inference.algorithms import mcmc
+from inference.algorithms.half_steps import Rows, half_step
+from inference.algorithms.mcmc import MCMC, draw_rows, log_densities
 from inference.draws import Draws
 from inference.evaluation.rankings import evaluate
 from inference.fit_command import run_fit
-from inference.half_steps import Rows, half_step
-from inference.mcmc import MCMC, draw_rows, log_densities
 from inference.options import Options
 from inference.recommending import recommend
 from models.contents.normal import Normal

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from inference.coordinate import Coordinate
-from inference.elbo import NamedELBO
-from inference.networks import hide_tokens
+from inference.algorithms.coordinate import Coordinate
+from inference.algorithms.elbo import NamedELBO
+from inference.algorithms.networks import hide_tokens
+from inference.algorithms.svi import SVI
 from inference.options import Options
-from inference.svi import SVI
 from models.rows import MASKED, PartRows, SparseRows, TokenRows
 from tests.models.toy import N_FACTORS, N_ITEMS, toy_model, toy_observations
 

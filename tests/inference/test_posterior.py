@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.distributions import Normal
 
+from inference.algorithms.guides import item_conditional
+from inference.algorithms.networks import encode
 from inference.fitting import ALGORITHMS
-from inference.guides import item_conditional
-from inference.networks import encode
 from inference.options import Options
 from inference.posterior import Posterior, content_diagnostics
 from models.build import make_model

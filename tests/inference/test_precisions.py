@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import inference
-from inference.coordinate import Coordinate
+from inference.algorithms.coordinate import Coordinate
+from inference.algorithms.precisions import SHORTEST, choose_penalty, content_length, ridge_biases, start_precisions
 from inference.options import Options
-from inference.precisions import SHORTEST, choose_penalty, content_length, ridge_biases, start_precisions
 from models.build import make_model
 from models.contents.multinomial import Multinomial
 from models.observations import RatingColumns
@@ -67,8 +67,8 @@ def test_scores_of_points_are_the_same_at_any_length_of_z_and_any_a(monkeypatch,
         columns = replace(observations.columns, confidences=10 * times * observations.columns.confidences,
                           ratings=unit * observations.columns.ratings)  # fmt: skip
         make = lambda: make_model(N_USERS, N_ITEMS, N_WORDS, Multinomial(), options.model).double()  # noqa: E731
-        monkeypatch.setattr("inference.networks.encode", lambda *_: Contents(length).of(coordinate, Given))
-        monkeypatch.setattr("inference.coordinate.encode", lambda *_: Contents(length).of(coordinate, Given))
+        monkeypatch.setattr("inference.algorithms.networks.encode", lambda *_: Contents(length).of(coordinate, Given))
+        monkeypatch.setattr("inference.algorithms.coordinate.encode", lambda *_: Contents(length).of(coordinate, Given))
         coordinate = Coordinate(make, replace(observations, columns=columns), options)
 
         class Given:

@@ -11,11 +11,11 @@ from pyro import poutine
 from torch.nn import functional as F
 
 import inference
-from inference.coordinate import Coordinate
-from inference.elbo import NamedELBO, constant, total
-from inference.guides import make_guide
-from inference.half_steps import Rows
-from inference.networks import encode
+from inference.algorithms.coordinate import Coordinate
+from inference.algorithms.elbo import NamedELBO, constant, total
+from inference.algorithms.guides import make_guide
+from inference.algorithms.half_steps import Rows
+from inference.algorithms.networks import encode
 from inference.options import Options
 from models.ratings.bernoulli import BernoulliBound, slope
 from models.ratings.normal import Normal

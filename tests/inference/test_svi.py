@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import inference
+from inference.algorithms.svi import SVI
 from inference.options import Options
-from inference.svi import SVI
 from models.build import content_likelihood, make_model, observe
 from pyro_cvae.data import splits
 from pyro_cvae.data.registry import load_dataset

@@ -9,9 +9,9 @@ import scipy.sparse as sp
 import torch
 
 import inference
+from inference.algorithms.half_steps import Cells, Rows, half_step
 from inference.draws import Draws
 from inference.fitting import load
-from inference.half_steps import Cells, Rows, half_step
 from inference.recommending import add_items, fold_in, recommend
 from inference.recommending.updated import UpdatedFit, folded_in
 from models.observations import RatingColumns

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from inference.networks import encode
+from inference.algorithms.networks import encode
+from inference.algorithms.svi import SVI
 from inference.options import Options
 from inference.posterior import content_diagnostics
-from inference.svi import SVI
 from models.build import content_likelihood, make_model, observe
 from pyro_cvae.data import splits
 from pyro_cvae.data.registry import load_dataset

@@ -7,9 +7,9 @@ from scipy import sparse
 
 import inference
 from benchmarks.floors import PARTS, vectors_and_tags
-from inference.elbo import NamedELBO
-from inference.guides import AmortizedContent
-from inference.networks import drop_parts
+from inference.algorithms.elbo import NamedELBO
+from inference.algorithms.guides import AmortizedContent
+from inference.algorithms.networks import drop_parts
 from models.build import make_model
 from models.contents.bernoulli import Bernoulli
 from models.contents.making import described

@@ -109,10 +109,10 @@ def test_a_draw_of_nobody_and_of_the_hopeless(monkeypatch):
 @pytest.mark.usefixtures("threads")
 def test_the_latent_of_real_titles_stays_alive_and_without_the_start_it_dies(data_folder, monkeypatch):
     """Titles of citeulike-a, a third of them, four epochs: KL and mutual information of titles that were held out."""
-    from inference import networks as fitting
+    from inference.algorithms import networks as fitting
+    from inference.algorithms.svi import SVI
     from inference.options import Options
     from inference.posterior import content_diagnostics
-    from inference.svi import SVI
     from models.build import content_likelihood, make_model, rows_of
     from models.observations import Observations, RatingColumns
     from pyro_cvae.data.contents import Tokens as TokensContent

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.above import start_above
-from inference.half_steps import Cells
+from inference.algorithms.above import start_above
+from inference.algorithms.half_steps import Cells
+from inference.algorithms.sides import start_of_items, update_items, update_users
+from inference.algorithms.standard_scale import move, rated
 from inference.options import Options
-from inference.sides import start_of_items, update_items, update_users
-from inference.standard_scale import move, rated
 from models.base import FactorModel
 from models.observations import RatingColumns
 

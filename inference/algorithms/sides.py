@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from inference.half_steps import Cells, HalfStep, Offset, Rows, half_step
+from inference.algorithms.half_steps import Cells, HalfStep, Offset, Rows, half_step
 from models.base import FactorModel
 from models.observations import RatingColumns
 from models.priors import NOTHING, Above, NormalPrior

@@ -15,12 +15,12 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from inference.base import Inference, Snapshot
-from inference.elbo import NamedELBO
-from inference.guides import AmortizedContent, Guides
+from inference.algorithms.base import Inference, Snapshot
+from inference.algorithms.elbo import NamedELBO
+from inference.algorithms.guides import AmortizedContent, Guides
+from inference.algorithms.precisions import start_precisions
+from inference.algorithms.standard_scale import StandardScale, move
 from inference.options import Options
-from inference.precisions import start_precisions
-from inference.standard_scale import StandardScale, move
 from models.base import FactorModel
 from models.build import rating_likelihood
 from models.observations import Batch, Observations

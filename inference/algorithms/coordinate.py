@@ -1,0 +1,357 @@
+r"""Closed-form coordinate ascent: ``python -m inference.coordinate --mode map|bayes`` (paper, sections 2.2 and 2.3).
+
+u and v are updated row by row in closed form, all rows of a side at once (:mod:`inference.algorithms.half_steps`);
+encoder and decoder by minibatch gradient steps between these sweeps, with q(U) and q(V) held. ``map`` has points,
+``bayes`` Normals with full covariances, diagonal ones (``--diagonal``), or q(v|z) with full covariances
+(``--guide structured``).
+
+With q(v_j) = N(n_j, T_j) held, what a network's step sees of the ratings is E[log p(v_j | z_j)], that is
+
+    -1/2 lambda_v (|n_j - mu_j|^2 + sum_k sigma_jk^2) + const;    d/d mu_j = lambda_v (n_j - mu_j).
+
+The paper's printed gradient (2.3) has q(v)'s precision Lambda_v there in place of lambda_v, which is no derivative of
+its objective (``tests/inference/test_coordinate.py`` asks autograd). With q(v|z), v is integrated out:
+
+    -1/2 (mu'Q mu + sum_k Q_kk sigma_k^2) + h'mu,    Q = lambda_v I - lambda_v^2 Lambda_j^-1,
+                                                     h = lambda_v Lambda_j^-1 E[U] C_j R_j.
+
+With a Gaussian bound in the place of the Normal ratings (:mod:`models.ratings.bernoulli`) a sweep ends with the bound's
+own parameters; with biases (:mod:`models.cvae`) it has the global mean in it; the noise of explicit ratings is learned
+in ``bayes``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.algorithms.above import AboveNormal, best_above, evidence_above, start_above
+from inference.algorithms.base import Snapshot, StepInfo
+from inference.algorithms.elbo import NamedELBO, total
+from inference.algorithms.half_steps import Cells, HalfStep, Rows
+from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
+from inference.algorithms.sides import scores_of, start_of_items, update_items, update_users
+from inference.options import CoordinateOptions
+from inference.posterior import ABOVE, Posterior, content_diagnostics, flat_above
+from models.base import FactorModel
+from models.observations import Batch
+from models.priors import Above
+from models.ratings import GaussianSite
+
+
+@dataclass
+class State(NetworkState):
+    """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made.
+
+    ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the
+    stored cells where a bound needs it, ``prior`` the precisions around which others are learned, ``above`` q of the
+    sites above u and v, ``z`` mean and standard deviation of q(z), behind how often each parameter of the encoder had
+    changed.
+    """
+
+    users: Rows | None = None
+    items: Rows | None = None
+    shift: Tensor | None = None
+    second: Tensor | None = None
+    content: dict[str, float] = field(default_factory=dict)
+    sweeps: int = 0
+    prior: dict[str, float] = field(default_factory=dict)
+    above: AboveNormal | None = None
+    z: tuple[list[int], tuple[Tensor, Tensor]] | None = None
+
+
+class Coordinate(NetworkFit[State]):
+    """The paper's block coordinate ascent over the same model as :class:`inference.algorithms.svi.SVI`.
+
+    Raises InputError for a ratings likelihood without a Gaussian site.
+    """
+
+    @property
+    def n_steps(self) -> int:
+        """Epochs of pre-training and of everything together, then sweeps with the networks held."""
+        return super().n_steps + self._method.sweeps
+
+    @property
+    def _method(self) -> CoordinateOptions:
+        assert isinstance(self.options.method, CoordinateOptions)
+        return self.options.method
+
+    def pretraining(self, model: FactorModel) -> State:
+        """A guide of z alone and an optimiser of the networks; the cells of both sides."""
+        if not model.ratings.conjugate:
+            raise model.ratings.refuse("inference.coordinate")
+        columns = self.observations.columns
+        site = model.ratings.site(columns)
+        self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
+        self.user_order = torch.argsort(columns.users, stable=True)
+        guide = self.content_guide(model)
+        optimizer = adam(model, self.options.fit.pretrain_learning_rate)
+        return State(model, guide, optimizer, 0, joint=False)
+
+    def init(self) -> State:
+        """As for every fit; without pre-training q(U) and q(V) too."""
+        state = super().init()
+        if state.joint:
+            self._first_sweeps(state)
+        return state
+
+    def joint(self, state: State, found: dict[str, float] | None = None) -> State:
+        """A fresh optimiser; q(U) and q(V) are still to come."""
+        self.start_ratings(state.model, found)
+        optimizer = adam(state.model, self.joint_rate)
+        begun = State(state.model, state.guide, optimizer, state.epoch, joint=True)
+        begun.prior = {name: getattr(state.model, name) for name in ("lambda_u", "lambda_v")}
+        return begun
+
+    def _encoded(self, state: State) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of every z, computed once for as long as the networks stay."""
+        changes = [parameter._version for parameter in state.model.item_prior.parameters()]
+        if state.z is None or state.z[0] != changes:
+            state.z = changes, encode(state.model, self.observations)
+        return state.z[1]
+
+    @torch.no_grad()
+    def _first_sweeps(self, state: State) -> None:
+        """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
+        model, above = state.model, start_above(state.model)
+        if above:
+            first = torch.cat([value.flatten() for value in above.values()])
+            state.above = AboveNormal(first, torch.ones_like(first), {n: value.shape for n, value in above.items()})
+        state.items = start_of_items(model, model.prior_of_items(self._encoded(state)[0], above))
+        for _ in range(2):
+            self.sweep(state)
+
+    def terms(self, elbo: NamedELBO, state: State, batch: Batch) -> dict[str, Tensor]:
+        """The content's parts and, once there is a q(V), what it adds."""
+        if not state.joint:
+            return elbo.content_terms(state.model, state.guide, batch)
+        return elbo.content_terms(
+            state.model, state.guide, batch, lambda mu, var: self._coupling(state, batch, mu, var)
+        )
+
+    def _coupling(self, state: State, batch: Batch, mu: Tensor, var: Tensor) -> Tensor:
+        """What q(V) says of z, up to a constant: see the module's docstring, (n_items,).
+
+        Items without a column pull at nothing: their best q(v_j) follows z_j wherever it goes.
+        """
+        model, items = state.model, state.items
+        assert items is not None
+        prior, n = model.prior_of_items(mu, self._above(state)), model.n_factors
+        precision, around = prior.precision, prior.loc
+        if items.spread is None:
+            away = (items.loc[batch.items, :n] - around[:, :n]).square().sum(-1) * batch.columns.observed
+            return 0.5 * precision * (away + var.sum(-1))
+        assert items.covariance is not None and items.block is not None and state.shift is not None
+        slope = precision * items.covariance[items.block[batch.items]]
+        pull = around - (slope @ around[..., None]).squeeze(-1)
+        own = (1 - slope.diagonal(dim1=-2, dim2=-1)[:, :n]) * var
+        linear = ((slope @ state.shift[batch.items, :, None]).squeeze(-1) * around).sum(-1)
+        return 0.5 * precision * ((around * pull).sum(-1) + own.sum(-1)) - linear
+
+    def sweep(self, state: State) -> dict[str, float]:
+        """q(U) given q(V), then q(V) given q(U); the named parts of the objective that depend on them, in nats."""
+        model, family = state.model, {"point": "point", "mean-field": "diagonal"}.get(self.options.kind, "full")
+        z_loc, z_scale = self._encoded(state)
+        z_var = z_scale.square()
+        assert state.items is not None
+        if self._method.learn_precisions and state.users is not None:
+            self._learn_precisions(state, z_loc, z_var)
+        state.users = None  # its covariances make room for the new ones
+        site, users, items = self._site(state), self.user_cells, self.item_cells
+        above, first = self._above(state), state.shift is None
+        u = update_users(model, site, users, state.items, items.observed, family, above)
+        spread = z_var if self.options.kind == "structured" else None
+        v = update_items(model, site, items, u.rows, users.observed, model.prior_of_items(z_loc, above), spread, family)
+        state.users, state.items, state.shift = u.rows, v.rows, v.shift
+        self._center(state, z_loc)
+        if state.above is not None:
+            state.above = best_above(model, above, u.rows.loc, v.rows.loc, z_loc, check=first)
+            above = self._above(state)
+            unrated = ~items.observed
+            v.rows.loc[unrated] = model.prior_of_items(z_loc, above).loc[unrated]
+        of_users, of_items = model.prior_of_users(above), model.prior_of_items(z_loc, above)
+        kl_u = float(u.rows.kl(of_users.precision, of_users.rows(model.n_users)).sum())
+        kl_v = float(v.rows.kl(of_items.precision, of_items.loc).sum())
+        if spread is None:
+            kl_v += 0.5 * of_items.precision * float(z_var.double().sum())
+        prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if family == "point" else {"kl_u": kl_u, "kl_v": kl_v}
+        parts = {"ratings": self._ratings(state, v), **prior}
+        if state.above is not None:
+            evidence = evidence_above(model, state.above, family == "point")
+            parts |= {"log_p_above": evidence} if family == "point" else {"kl_above": -evidence}
+        if self._method.learn_precisions:
+            parts["precisions"] = self._log_prior_precisions(model, state.prior)
+        return parts
+
+    def _site(self, state: State) -> GaussianSite:
+        """The ratings' Gaussian site, as it is now, also in the cells of both sides."""
+        columns = self.observations.columns
+        site = state.model.ratings.site(columns, state.second)
+        if state.model.ratings.learns:
+            weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
+            self.item_cells = self.item_cells.with_values(weights, targets)
+            self.user_cells = self.user_cells.with_values(weights[self.user_order], targets[self.user_order])
+        return site
+
+    def _above(self, state: State) -> Above:
+        """Means of the sites above u and v."""
+        return {} if state.above is None else state.above.values
+
+    def _center(self, state: State, z_loc: Tensor) -> None:
+        """The global mean at its best, the mean of the rated items' biases; unrated items follow it."""
+        model, items, observed = state.model, state.items, self.item_cells.observed
+        assert items is not None
+        if model.mean is not None:
+            model.mean.fill_(model.kappa_v * float(items.loc[observed, -1].double().mean()))
+            items.loc[~observed] = model.prior_of_items(z_loc, self._above(state)).loc[~observed]
+
+    def _ratings(self, state: State, last: HalfStep) -> float:
+        """The ratings' part of the objective in nats, after the likelihood's own parameters have been brought up."""
+        model, columns = state.model, self.observations.columns
+        users, items = state.users, state.items
+        assert users is not None and items is not None
+        scores = scores_of(model, users, items, columns, last.form)
+        value = float(model.ratings.after_sweep(columns, scores))
+        if not model.ratings.exact:
+            state.second = scores.stored[1]
+        return value
+
+    def _learn_precisions(self, state: State, z_loc: Tensor, z_var: Tensor) -> None:
+        """lambda_u and lambda_v at the maximum of the ELBO, their Gamma priors in it, given q.
+
+        The prior of a precision has its mode at the value before the first sweep and weighs as much as
+        ``precision_prior`` times the rows' own evidence, so that neither precision leaves
+        (0, (1 + 1 / precision_prior) times that value).
+        """
+        model, observed = state.model, self.item_cells.observed
+        assert state.users is not None and state.items is not None
+        above = self._above(state)
+        square_u = state.users.expected_square(model.prior_of_users(above).rows(model.n_users))
+        square_v = state.items.expected_square(model.prior_of_items(z_loc, above).loc) * observed
+        if state.items.spread is None:
+            square_v = square_v + z_var.sum(-1)
+        model.lambda_u = self._best_precision(model, state.prior, "lambda_u", square_u, model.n_users)
+        model.lambda_v = self._best_precision(model, state.prior, "lambda_v", square_v, int(observed.sum()))
+
+    def _best_precision(
+        self, model: FactorModel, prior: dict[str, float], name: str, squares: Tensor, n_rows: int
+    ) -> float:
+        given, weight = prior[name], self._method.precision_prior
+        mean_square = float(squares.double().sum()) / (n_rows * model.width)
+        return (1 + weight) / (mean_square + weight / given)
+
+    def _log_prior_precisions(self, model: FactorModel, prior: dict[str, float]) -> float:
+        """Log density of both Gamma priors at the present precisions, in nats."""
+        rows = {"lambda_u": model.n_users, "lambda_v": int(self.item_cells.observed.sum())}
+        value = 0.0
+        for name, n_rows in rows.items():
+            worth = 0.5 * self._method.precision_prior * n_rows * model.width
+            numbers = (1 + worth, worth / prior[name], getattr(model, name))
+            concentration, rate, precision = torch.tensor(numbers, dtype=torch.float64)
+            value += float(torch.distributions.Gamma(concentration, rate).log_prob(precision))
+        return value
+
+    def step(self, state: State) -> StepInfo:
+        """An epoch of the networks and, once there are ratings, a sweep; at the end sweeps alone."""
+        fit, model = self.options.fit, state.model
+        if not state.joint and state.epoch == fit.pretrain_epochs:
+            state.__dict__.update(self.joint(state).__dict__)
+        if state.joint and state.users is None:
+            self._first_sweeps(state)
+        trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
+        if trains and not (state.joint and self.joint_rate == 0):
+            state.content, kl_weight = self.epoch(state)
+            state.z = None  # a fused Adam counts no change of a parameter
+            state.content.pop("kl_v", None)
+        else:
+            if state.sweeps == 0 and (not trains or state.epoch == fit.pretrain_epochs):
+                state.content = self._held_content(state)
+            if trains:  # at a learning rate of 0 an epoch is a sweep
+                state.epoch += 1
+        phase = "content" if not state.joint else "joint" if trains else "sweep"
+        terms = dict(state.content)
+        if state.joint:
+            state.sweeps += phase == "sweep"
+            with torch.no_grad():
+                terms = self.scale.terms(self.sweep(state), model, self.observations.columns) | terms
+        found = content_diagnostics(*self._encoded(state), n_draws=0) if model.item_prior.latent else {}
+        found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u / self.scale.scale**2, "lambda_v": model.lambda_v}
+        return StepInfo(phase, total(terms), terms, found)
+
+    @torch.no_grad()
+    def _held_content(self, state: State) -> dict[str, float]:
+        """The content's parts with one draw of every z and all words, for sweeps in which the networks are held."""
+        sums = dict[str, float]()
+        if not state.model.item_prior.latent:
+            return sums
+        state.model.eval()
+        for batch in self.observations.partition(self.batch_size, shuffle=False):
+            terms = NamedELBO().content_terms(state.model, state.guide, batch)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(batch.items) / self.observations.n_items
+        state.model.train()
+        return sums
+
+    @torch.no_grad()
+    def posterior(self, state: State) -> Posterior:
+        """q(U), q(V), q(Z) of all users and items."""
+        if not state.joint:
+            state = self.joint(state)
+        if state.users is None:
+            self._first_sweeps(state)
+        model = state.model
+        z_loc, z_scale = self._encoded(state)
+        assert state.users is not None and state.items is not None
+        above = self._above(state)
+        prior = model.prior_of_items(z_loc, above)
+        tensors = {"lambda_v": torch.tensor(prior.precision, dtype=torch.float64)}
+        tensors |= {"z_loc": z_loc, "z_scale": z_scale} if model.has_content else {}
+        if state.above is not None:
+            scales: dict[str, Any] = dict.fromkeys(above) if state.users.is_point else state.above.scales
+            flat = flat_above({name: (loc, scales[name]) for name, loc in above.items()})
+            tensors |= {f"{ABOVE}{name}": tensor for name, tensor in flat.items()}
+        for side, rows, wider in (("u", state.users, model.of_users), ("v", state.items, model.of_items)):
+            tensors[f"{side}_loc"] = wider(rows.loc)
+            if rows.variance is not None:
+                tensors[f"{side}_scale"] = wider(rows.variance.sqrt(), 0.0)
+            elif rows.covariance is not None and rows.block is not None:
+                tensors |= {f"{side}_covariance": wider(rows.covariance, 0.0), f"{side}_block": rows.block}
+        if model.mean is not None:
+            tensors["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
+        moved = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        return self.scale.posterior(Posterior.from_tensors(self.options.kind, moved))
+
+    def snapshot(self, state: State) -> Snapshot:
+        """Networks and optimiser, q(U) and q(V), learned precisions."""
+        tensors, meta = super().snapshot(state)
+        for side in ("users", "items"):
+            rows = getattr(state, side)
+            if rows is not None:
+                tensors |= {f"{side}.{name}": t for name, t in vars(rows).items() if isinstance(t, Tensor)}
+        for name in ("shift", "second"):
+            if (value := getattr(state, name)) is not None:
+                tensors[f"sweep.{name}"] = value
+        if state.above is not None:
+            tensors |= {"above.loc": state.above.loc, "above.precision": state.above.precision}
+            meta["above"] = {name: list(shape) for name, shape in state.above.shapes.items()}
+        meta |= {"content": state.content, "sweeps": state.sweeps, "prior": state.prior}
+        return tensors, meta
+
+    def restore(self, snapshot: Snapshot) -> State:
+        """The state of a snapshot."""
+        tensors, meta = snapshot
+        state = super().restore(snapshot)
+        state.content, state.sweeps, state.prior = dict(meta["content"]), meta["sweeps"], dict(meta["prior"])
+        for side in ("users", "items"):
+            found = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
+            if found:
+                slope = state.model.lambda_v if "spread" in found else 0.0
+                setattr(state, side, Rows(**found, slope=slope))
+        state.shift, state.second = tensors.get("sweep.shift"), tensors.get("sweep.second")
+        if "above" in meta:
+            shapes = {name: torch.Size(shape) for name, shape in meta["above"].items()}
+            state.above = AboveNormal(tensors["above.loc"], tensors["above.precision"], shapes)
+        return state

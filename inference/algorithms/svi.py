@@ -1,0 +1,174 @@
+"""Stochastic variational inference over the Pyro model: ``python -m inference.svi --mode map|bayes``.
+
+First the content alone (pre-training), then everything together, by Adam over minibatches of items that are exact over
+users. ``map`` has points (AutoDelta) for u and v, ``bayes`` mean-field Normals or the structured q(v|z); z is
+amortised by the encoder in both.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from pyro.infer.autoguide import AutoDelta, AutoGuideList
+from torch import Tensor, nn
+
+from inference.algorithms.above import start_above
+from inference.algorithms.base import StepInfo
+from inference.algorithms.elbo import NamedELBO, constant, total
+from inference.algorithms.guides import (
+    ITEM_SITES,
+    NormalRows,
+    above_of,
+    item_conditional,
+    make_guide,
+    moments_of,
+    prior_sd,
+)
+from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
+from inference.algorithms.sides import start_of_items
+from inference.options import SVIOptions
+from inference.posterior import Posterior, content_diagnostics, flat_above
+from models.base import FactorModel
+from models.observations import Batch
+from models.priors import NormalPrior
+
+
+class SVI(NetworkFit[NetworkState]):
+    """Pre-training of the content VAE, then joint training of everything, both by Adam on the named ELBO."""
+
+    def pretraining(self, model: FactorModel) -> NetworkState:
+        """A guide of z alone and an optimiser of the networks."""
+        guide = self.content_guide(model)
+        if not self.options.fit.epochs:
+            logging.getLogger("pyro_cvae").warning(
+                "--epochs is 0: u and v are not fitted; give some, or use inference.coordinate"
+            )
+        optimizer = self._adam(model, guide, self.options.fit.pretrain_learning_rate)
+        return NetworkState(model, guide, optimizer, 0, joint=False)
+
+    def joint(self, state: NetworkState, found: dict[str, float] | None = None) -> NetworkState:
+        """q(v) starts at the means of q(z|x), q(u) at a draw of the prior."""
+        model, method = state.model, self._method
+        self.start_ratings(model, found)
+        with torch.no_grad():
+            above = start_above(model)
+            v_loc = start_of_items(model, model.prior_of_items(encode(model, self.observations)[0], above)).loc
+            users = model.prior_of_users(above)
+            away = model.lambda_u**-0.5 * torch.randn(model.n_users, model.width).to(v_loc)
+            if model.mean is not None:
+                away[:, -1] = 0.0
+            u_loc = users.loc + away
+        v_loc = v_loc if model.item_site == "v" else torch.zeros_like(v_loc)
+        guide = make_guide(model, self.options.kind, self.observations, u_loc, v_loc, method.init_scale)
+        optimizer = self._adam(model, guide, self.joint_rate)
+        return NetworkState(model, guide, optimizer, state.epoch, joint=True)
+
+    @property
+    def _method(self) -> SVIOptions:
+        assert isinstance(self.options.method, SVIOptions)
+        return self.options.method
+
+    def _adam(self, model: FactorModel, guide: AutoGuideList, learning_rate: float) -> torch.optim.Optimizer:
+        """Adam with ``learning_rate`` for the networks; for factors the step is in prior standard deviations.
+
+        The ratings' own parameters (a global mean, a noise, a bound's) move with the factors.
+        """
+        size = self._method.factor_learning_rate
+        networks = {id(parameter) for parameter in model.parameters()}
+        factors: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in guide.named_parameters():
+            if id(parameter) not in networks:
+                is_log_scale = name.endswith("scale_unconstrained")
+                site = model.item_site if name.split(".")[0] in self._parts_of_items(guide) else "u"
+                sd = 1.0 if is_log_scale else prior_sd(model, site)
+                factors.setdefault(size * sd, []).append(parameter)
+        own = [*model.ratings.parameters(), *([] if model.mean is None else [model.mean])]
+        if own:
+            factors.setdefault(size, []).extend(own)
+        return adam(model, learning_rate, factors)
+
+    @staticmethod
+    def _parts_of_items(guide: AutoGuideList) -> set[str]:
+        """Numbers of the guide's parts that draw the items' site."""
+        of_items = (isinstance(part, NormalRows) and part.site != "u" for part in guide)
+        points = (isinstance(part, AutoDelta) and any(hasattr(part, site) for site in ITEM_SITES) for part in guide)
+        return {str(number) for number, of in enumerate(zip(of_items, points, strict=True)) if any(of)}
+
+    def terms(self, elbo: NamedELBO, state: NetworkState, batch: Batch) -> dict[str, Tensor]:
+        """The content's parts in pre-training, all parts in joint training."""
+        if state.joint:
+            return elbo.terms(state.model, state.guide, batch)
+        return elbo.content_terms(state.model, state.guide, batch)
+
+    def step(self, state: NetworkState) -> StepInfo:
+        """One epoch: every item once; the objective is reported untempered and with log p(R)'s normaliser."""
+        if not state.joint and state.epoch == self.options.fit.pretrain_epochs:
+            state.__dict__.update(self.joint(state).__dict__)
+        terms, kl_weight = self.epoch(state)
+        if state.joint:
+            terms["ratings"] += constant(state.model, self.observations)
+            terms = self.scale.terms(terms, state.model, self.observations.columns)
+        found = {"kl_weight": kl_weight}
+        if state.model.item_prior.latent:
+            found = content_diagnostics(*encode(state.model, self.observations), n_draws=0) | found
+        return StepInfo("joint" if state.joint else "content", total(terms), terms, found)
+
+    @torch.no_grad()
+    def posterior(self, state: NetworkState) -> Posterior:
+        """q(U), q(V), q(Z) of all users and items."""
+        if not state.joint:
+            state = self.joint(state)
+        model, kind = state.model, self.options.kind
+        z_loc, z_scale = encode(model, self.observations)
+        q = moments_of(state.guide, model)
+        u_loc, u_var = q["u"]
+        first = self.observations.batch(torch.arange(min(2, len(z_loc)), device=z_loc.device))
+        above = above_of(state.guide, model, first)
+        prior = model.prior_of_items(z_loc, {name: loc for name, (loc, _) in above.items()})
+        around = prior.loc
+        common: dict[str, Any] = {"lambda_v": prior.precision, "parametrization": model.parametrization}
+        common |= {"above": flat_above(above), "has_content": model.has_content}
+        if u_var is not None:
+            common["u_scale"] = model.of_users(u_var.sqrt(), 0.0)
+        if kind == "structured":
+            v_loc, covariance, common["v_block"] = self._structured_items(model, u_loc, u_var, around)
+            common["v_covariance"] = model.of_items(covariance, 0.0)
+        else:
+            v_loc, v_var = self._unrated_at_their_optimum(model, *q[model.item_site], prior)
+            if model.item_site == "v_dagger":
+                v_loc = v_loc + around
+                of_z = torch.nn.functional.pad(z_scale.square(), (0, model.width - model.n_factors))
+                v_var = None if v_var is None else v_var + of_z
+            if v_var is not None:
+                common["v_scale"] = model.of_items(v_var.sqrt(), 0.0)
+        if model.mean is not None:
+            common["v_pad"] = model.of_items(around[:1])[0, -2:]
+        posterior = Posterior(kind, model.of_users(u_loc), model.of_items(v_loc), z_loc, z_scale, **common)
+        moved = {name: tensor.detach().cpu().clone() for name, tensor in posterior.tensors().items()}
+        return self.scale.posterior(Posterior.from_tensors(kind, moved, model.parametrization))
+
+    def _unrated_at_their_optimum(
+        self, model: FactorModel, loc: Tensor, var: Tensor | None, prior: NormalPrior
+    ) -> tuple[Tensor, Tensor | None]:
+        """Items without a column: given q(z), the best q(v) is N(mu, 1/lambda_v), the best q(v†) its prior."""
+        unrated = ~self.observations.columns.observed[:, None]
+        loc = torch.where(unrated, prior.loc if model.item_site == "v" else 0.0, loc)
+        return loc, None if var is None else torch.where(unrated, 1 / prior.precision, var)
+
+    def _structured_items(
+        self, model: FactorModel, u_loc: Tensor, u_var: Tensor | None, around: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Means of v, the distinct covariances of v given z, and each item's block; unrated items share the last."""
+        rated = self.observations.columns.indptr.diff() > 0
+        means, blocks = [], []
+        for batch in self.observations.partition(self.batch_size, shuffle=False):
+            tril, shift = item_conditional(model, u_loc, u_var, batch)
+            right = (shift + model.lambda_v * around[batch.items])[..., None]
+            means.append(torch.cholesky_solve(right, tril).squeeze(-1))
+            alone = ~rated[batch.items]
+            blocks.append((torch.cholesky_inverse(tril[~alone]), torch.cholesky_inverse(tril[alone][:1])))
+        shared = torch.cat([one for _, one in blocks])[:1]
+        block = torch.where(rated, rated.cumsum(0) - 1, int(rated.sum()))
+        return torch.cat(means), torch.cat([*(own for own, _ in blocks), shared]), block
