@@ -56,6 +56,7 @@ class Fit:
         of these by name, a part left out being one that none of them has. Result (n_new, n_factors) each.
         """
         loc, scale = self.encode_content(content)
+        loc = self.around_new_items(loc)[:, : loc.shape[1]]
         return loc, (scale.square() + 1 / self.posterior.lambda_v).sqrt()
 
     def encode_content(self, content: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,6 +69,16 @@ class Fit:
         inputs = new_rows(self.model, self.dataset, self.options.model.content, content, self.scalings)
         with torch.no_grad():
             return self.model.item_prior.encode(inputs.to(dtype=self.posterior.z_loc.dtype))
+
+    def around_new_items(self, m: torch.Tensor) -> torch.Tensor:
+        """Prior means of v of items that were not in the fit, given m (n_new, n_factors), as wide as the posterior's v.
+
+        Raises InputError where the model does not say.
+        """
+        if type(self.model).has_standard_priors():
+            return self.posterior.around(m)
+        with torch.no_grad():
+            return self.model.of_items(self.model.prior_of_new_items(m, self.above).loc)
 
     @property
     def above(self) -> dict[str, torch.Tensor]:

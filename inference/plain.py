@@ -25,6 +25,7 @@ from torch import Tensor
 from inference.draws import Draws
 from models.base import FactorModel
 from models.build import content_likelihood, observe
+from models.priors import NOTHING, Above
 from pyro_cvae.limits import check_memory
 
 if TYPE_CHECKING:
@@ -63,12 +64,15 @@ def plain_model(fit: Fit, items: Iterable[Any] | None = None) -> Callable[[], No
 class PosteriorGuide:
     """The posterior of a fit as a guide of :func:`plain_model`: sites u, z, v or v_dagger, and those above them.
 
-    Of stored draws every call takes one of them, the same for all sites, as points.
+    ``rows`` are the items; ``above`` posterior means of the sites above u and v, around whose v v_dagger is. Of stored
+    draws every call takes one of them, the same for all sites, as points.
     """
 
-    def __init__(self, posterior: Posterior, model: FactorModel, rows: Tensor) -> None:
+    def __init__(self, posterior: Posterior, model: FactorModel, rows: Tensor, above: Above = NOTHING) -> None:
         self.posterior, self.model = posterior, model
         self.rows, self.items = posterior.select(items=rows), rows
+        with torch.no_grad():
+            self.around = model.prior_of_items(posterior.z_loc, above).loc[rows]
 
     def __call__(self, *arguments: Any, **options: Any) -> dict[str, Tensor]:
         """Draw all latent sites; arguments are those of the model and are not looked at."""
@@ -107,8 +111,7 @@ class PosteriorGuide:
         if isinstance(q, Draws):
             return self._of("v", draw)
         if model.item_site == "v_dagger":
-            around = model.own("v", q.around(q.z_loc))
-            loc = self._own("v", q.v_loc) - around
+            loc = self._own("v", q.v_loc) - self.around
             if q.is_point or q.v_scale is None:
                 return dist.Delta(loc, event_dim=1)
             content = torch.nn.functional.pad(q.z_scale, (0, loc.shape[1] - q.n_factors)).square()
@@ -145,7 +148,7 @@ class PosteriorGuide:
 
 def plain_guide(fit: Fit, items: Iterable[Any] | None = None) -> PosteriorGuide:
     """The posterior of a fit as a guide of its :func:`plain_model` over the same items."""
-    return PosteriorGuide(fit.posterior, fit.model, _rows(fit, items))
+    return PosteriorGuide(fit.posterior, fit.model, _rows(fit, items), fit.above)
 
 
 def _rows(fit: Fit, items: Iterable[Any] | None) -> Tensor:

@@ -206,11 +206,24 @@ class FactorModel(PyroModule):
         problem = f"{type(self).__name__} does not say which prior a user has who is not in the data"
         raise InputError(problem, "define prior_of_new_users(ids, above), or fit again with these users")
 
-    def prior_of_items(self, m: Tensor, above: Above = NOTHING) -> NormalPrior:
-        """Prior of v given m (n_items, n_factors): N(m, 1 / lambda_v), the bias around the global mean."""
+    def prior_of_items(self, m: Tensor, above: Above = NOTHING, items: Tensor | None = None) -> NormalPrior:
+        """Prior of v given m (n_items, n_factors): N(m, 1 / lambda_v), the bias around the global mean.
+
+        ``items`` (n_items,) are the rows of m in the catalogue; ``None``: all of it, in order.
+        """
         if self.mean is None:
             return NormalPrior(m, self.lambda_v)
         return NormalPrior(torch.cat([m, (self.mean / self.kappa_v).expand(len(m), 1).to(m)], -1), self.lambda_v)
+
+    def prior_of_new_items(self, m: Tensor, above: Above = NOTHING) -> NormalPrior:
+        """Prior of v of items that are not in the data, given their m, a row each.
+
+        InputError where a subclass has a prior of v of its own and does not say which a new item has.
+        """
+        if type(self).prior_of_items is FactorModel.prior_of_items:
+            return self.prior_of_items(m, above)
+        problem = f"{type(self).__name__} does not say which prior an item has that is not in the data"
+        raise InputError(problem, "define prior_of_new_items(m, above), or fit again with these items")
 
     @classmethod
     def has_standard_priors(cls) -> bool:
@@ -235,9 +248,9 @@ class FactorModel(PyroModule):
         """Draw u, inside the plate "users"."""
         return pyro.sample("u", self.prior_of_users(above).distribution)
 
-    def factors_of_items(self, m: Tensor, above: Above = NOTHING) -> Tensor:
+    def factors_of_items(self, m: Tensor, batch: Batch, above: Above = NOTHING) -> Tensor:
         """Draw v, or v_dagger and then v, inside the plate "items"; both are sites."""
-        prior = self.prior_of_items(m, above)
+        prior = self.prior_of_items(m, above, batch.items)
         if self.parametrization == "centred":
             v = pyro.sample("v", prior.distribution)
             pyro.deterministic("v_dagger", v - prior.loc, event_dim=1)

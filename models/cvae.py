@@ -139,7 +139,7 @@ class CVAE(FactorModel):
             u = self.factors_of_users(above)
         with pyro.plate("items", self.n_items, subsample=batch.items):
             z = self.item_prior(batch)
-            v = self.factors_of_items(z, above)
+            v = self.factors_of_items(z, batch, above)
             self.ratings_of(u, v, batch)
 
     @property

@@ -45,5 +45,5 @@ class PMF(FactorModel):
         with pyro.plate("users", self.n_users):
             u = self.factors_of_users(above)
         with pyro.plate("items", self.n_items, subsample=batch.items):
-            v = self.factors_of_items(self.item_prior(batch), above)
+            v = self.factors_of_items(self.item_prior(batch), batch, above)
             self.ratings_of(u, v, batch)

@@ -64,7 +64,7 @@ class _Story:
         users = model.prior_of_users(self.above)
         self.prior("u", users, model.n_users)
         m = self.trace.nodes["z"]["value"] if model.item_prior.latent else model.item_prior.encode(self.batch.inputs)[0]
-        items = model.prior_of_items(m, self.above)
+        items = model.prior_of_items(m, self.above, self.batch.items)
         if model.item_site == "v":
             self.prior("v", items, len(self.batch.items))
         else:
@@ -75,7 +75,7 @@ class _Story:
             if stated.precision != getattr(model, own):
                 self.refuse(f"has a prior of {site} whose precision is not the model's {own}")
         step = torch.randn_like(m)
-        moved = model.prior_of_items(m + step, self.above).loc - items.loc
+        moved = model.prior_of_items(m + step, self.above, self.batch.items).loc - items.loc
         if not _close(moved, torch.nn.functional.pad(step, (0, model.width - model.n_factors))):
             self.refuse("has a mean of v that does not move one to one with m, which q(v|z) and the closed form need")
         if model.item_prior.latent:

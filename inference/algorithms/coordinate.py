@@ -139,7 +139,7 @@ class Coordinate(NetworkFit[State]):
         """
         model, items = state.model, state.items
         assert items is not None
-        prior, n = model.prior_of_items(mu, self._above(state)), model.n_factors
+        prior, n = model.prior_of_items(mu, self._above(state), batch.items), model.n_factors
         precision, around = prior.precision, prior.loc
         if items.spread is None:
             away = (items.loc[batch.items, :n] - around[:, :n]).square().sum(-1) * batch.columns.observed

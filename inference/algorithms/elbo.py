@@ -61,7 +61,7 @@ class NamedELBO(ELBO):
         scale = sites["R"]["scale"]
         above = {name: sites[name]["value"] for name in model.sites_above(model_trace)}
 
-        users, items = model.prior_of_users(above), model.prior_of_items(mu, above)
+        users, items = model.prior_of_users(above), model.prior_of_items(mu, above, batch.items)
         kl_u = normal_kl(u, u_var, users.loc, users.precision).double().sum()
         around, precision = items.loc, items.precision
         if v_var is not None and v_var.dim() == 3:  # q(v|z) = N(v + A (z - mu), v_var), A = lambda_v v_var

@@ -94,7 +94,7 @@ class StructuredItems(AutoGuide):
         with self._create_plates(batch)["items"]:
             with poutine.scale(scale=model.item_prior.lambda_r):
                 z = pyro.sample("z", dist.Normal(loc, scale).to_event(1))
-            prior = model.prior_of_items(z)
+            prior = model.prior_of_items(z, items=batch.items)
             mean = torch.cholesky_solve((shift + prior.precision * prior.loc)[..., None], tril).squeeze(-1)
             v = pyro.sample("v", dist.MultivariateNormal(mean, precision_matrix=tril @ tril.mT))
         return {"z": z, "v": v}

@@ -76,7 +76,7 @@ def add_items(
     whole = dataset.content.given is None and not several
     return updated(
         fit,
-        posterior=_with_items(fit.posterior, loc, scale),
+        posterior=_with_items(fit.posterior, loc, scale, base.around_new_items(loc)),
         dataset=Dataset(
             dataset.name,
             replace(dataset.interactions, n_items=n_items),
@@ -140,9 +140,8 @@ def _joined_titles(dataset: Dataset, titles: Sequence[str | None] | np.ndarray |
     return np.concatenate([old, np.array([None] * n_new if titles is None else list(titles), object)])
 
 
-def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor) -> Posterior:
-    """The posterior with items added after its own, v ~ N(loc, scale^2 + 1/lambda_v), biases at their prior."""
-    around = posterior.around(loc)
+def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor, around: Tensor) -> Posterior:
+    """The posterior with items added after its own, v ~ N(around, scale^2 + 1/lambda_v), biases at their prior."""
     changes: dict[str, Any] = {"v_loc": torch.cat([posterior.v_loc, around])}
     changes |= {"z_loc": torch.cat([posterior.z_loc, loc]), "z_scale": torch.cat([posterior.z_scale, scale])}
     own = torch.full_like(around[0], 1 / posterior.lambda_v)

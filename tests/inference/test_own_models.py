@@ -292,3 +292,15 @@ def test_new_items_and_texts_are_refused_by_a_model_that_reads_none(dataset):
     for act in (lambda: add_items(fit, ["new"], ["comet"]), lambda: fit.encode(np.ones((1, 30)))):
         with pytest.raises(InputError, match="PMF reads no content"):
             act()
+
+
+@pytest.mark.parametrize(("method", "options"), METHODS, ids=lambda value: str(value))
+def test_a_prior_of_single_items_is_read(method, options):
+    """With an almost flat likelihood v of every second item is half above z; new items are refused by name."""
+    given = SMALL | {"factors": 2, "a": 1e-6, "b": 1e-9, "lambda_u": 1.0, "lambda_v": 400.0, "split": "none"} | options
+    fit = inference.fit(hardly_any(), method=method, model=PATH + "ShiftedItems", **given)
+    away = fit.posterior.v_loc - fit.posterior.z_loc
+    assert float((away[1::2] - 0.5).abs().max()) < 0.05 and float(away[::2].abs().max()) < 0.05
+    if method != "mcmc":
+        with pytest.raises(InputError, match="ShiftedItems does not say which prior an item has"):
+            fit.encode(np.ones((1, 20)))

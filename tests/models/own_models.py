@@ -55,7 +55,7 @@ class HiddenMean(CVAE):
         with pyro.plate("users", self.n_users):
             u = pyro.sample("u", dist.Normal(torch.full((self.width,), 3.0), self.lambda_u**-0.5).to_event(1))
         with pyro.plate("items", self.n_items, subsample=batch.items):
-            v = self.factors_of_items(self.item_prior(batch))
+            v = self.factors_of_items(self.item_prior(batch), batch)
             self.ratings_of(u, v, batch)
 
 
@@ -67,7 +67,7 @@ class HiddenSite(PMF):
         with pyro.plate("users", self.n_users):
             u = self.factors_of_users()
         with pyro.plate("items", self.n_items, subsample=batch.items):
-            v = self.factors_of_items(self.item_prior(batch))
+            v = self.factors_of_items(self.item_prior(batch), batch)
             self.ratings_of(u * scale, v, batch)
 
 
@@ -78,14 +78,26 @@ class NoPlate(PMF):
         loc = torch.zeros(self.n_users, self.width)
         u = pyro.sample("u", dist.Normal(loc, self.lambda_u**-0.5).to_event(2))
         with pyro.plate("items", self.n_items, subsample=batch.items):
-            v = self.factors_of_items(self.item_prior(batch))
+            v = self.factors_of_items(self.item_prior(batch), batch)
             self.ratings_of(u, v, batch)
+
+
+class ShiftedItems(CVAE):
+    """v_j ~ N(z_j + 1/2 on every second item, 1 / lambda_v)."""
+
+    def prior_of_items(self, m, above=None, items=None):
+        standard = super().prior_of_items(m)
+        rows = torch.arange(self.n_items) if items is None else items
+        shift = 0.5 * (rows % 2)[:, None].to(m)
+        width = torch.zeros(self.width).to(m)
+        width[: self.n_factors] = 1.0
+        return NormalPrior(standard.loc + shift * width, standard.precision)
 
 
 class Twice(CVAE):
     """v around 2 z, which q(v|z) and the closed form cannot have."""
 
-    def prior_of_items(self, m, above=None):
+    def prior_of_items(self, m, above=None, items=None):
         standard = super().prior_of_items(m)
         return NormalPrior(2 * standard.loc, standard.precision)
 

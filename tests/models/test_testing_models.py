@@ -28,7 +28,7 @@ def grouped():
     return replace(data, user_ids=np.array([f"{'de' if i % 3 else 'fr'}-{i}" for i in range(8)], object))
 
 
-@pytest.mark.parametrize("model", [CVAE, PMF, own_models.StatedMean])
+@pytest.mark.parametrize("model", [CVAE, PMF, own_models.StatedMean, own_models.ShiftedItems])
 def test_right_models(model):
     check_model(model)
 
@@ -111,7 +111,7 @@ class OtherRatings(PMF):
         with pyro.plate("users", self.n_users):
             u = self.factors_of_users()
         with pyro.plate("items", self.n_items, subsample=batch.items):
-            v = self.factors_of_items(self.item_prior(batch))
+            v = self.factors_of_items(self.item_prior(batch), batch)
             self.ratings_of(2 * u, v, batch)
 
 
