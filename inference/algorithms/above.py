@@ -157,10 +157,8 @@ def _check_quadratic(model: FactorModel, best: Tensor, shapes: dict[str, torch.S
 
     def said(vector: Tensor) -> list[Tensor]:
         values = unpacked(vector, shapes)
-        means = (
-            model.prior_of_users(values).loc,
-            model.prior_of_items(m[:64], values, torch.arange(len(m[:64]), device=m.device)).loc,
-        )
+        some = torch.arange(min(64, len(m)), device=m.device)
+        means = model.prior_of_users(values).loc, model.prior_of_items(m[some], values, some).loc
         return [log_prior_above(model, values), *means]
 
     for size in (1.0, 5.0):
