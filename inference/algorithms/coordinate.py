@@ -31,8 +31,9 @@ from torch import Tensor
 from inference.algorithms.above import AboveNormal, best_above, evidence_above, start_above
 from inference.algorithms.base import Snapshot, StepInfo
 from inference.algorithms.elbo import NamedELBO, total
-from inference.algorithms.half_steps import Cells, HalfStep, Rows
+from inference.algorithms.half_steps import Cells, HalfStep
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
+from inference.algorithms.rows import Rows
 from inference.algorithms.sides import (
     moments_of_rows,
     start_of_items,
