@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from inference.algorithms.half_steps import Cells, Rows
+    from inference.algorithms.half_steps import Cells
+    from inference.algorithms.rows import Rows
 
 POLICIES = ("random", "map", "greedy", "ucb", "thompson")
 BASELINE = "greedy"
@@ -175,7 +176,8 @@ def update(options: BanditOptions, world: World, rated: Ratings, items: Rows | N
     """
     import torch
 
-    from inference.algorithms.half_steps import Rows, half_step
+    from inference.algorithms.half_steps import half_step
+    from inference.algorithms.rows import Rows
 
     of_users = _cells(options, rated.counts, rated.sums)
     of_items = _cells(options, rated.counts.mT, rated.sums.mT)

@@ -169,7 +169,8 @@ def sweep(folder: str, family: str, factors: int, threads: int, seconds: float) 
     import numpy as np
     import torch
 
-    from inference.algorithms.half_steps import Cells, Rows, half_step
+    from inference.algorithms.half_steps import Cells, half_step
+    from inference.algorithms.rows import Rows
     from models.observations import RatingColumns
 
     torch.set_num_threads(threads)

@@ -24,7 +24,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from inference.algorithms import half_steps
-from inference.algorithms.half_steps import Cells, Rows, half_step
+from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.rows import Rows
 from inference.threads import torch_threads
 from models.observations import RatingColumns
 
@@ -101,6 +102,12 @@ def sweeps(columns: RatingColumns, turns: int, n_factors: int = 50) -> list[dict
     return rows
 
 
+def clocked_up_to(most: float, solve: Callable[[], object]) -> float:
+    """Seconds of ``solve`` where rows of at most so many cells a factor are solved by Woodbury's identity."""
+    with mock.patch.object(half_steps, "WOODBURY_UP_TO", most):
+        return clocked(solve)
+
+
 def lengths(n_factors: int, turns: int, n_cells: int = 20_000, n_others: int = 2_000) -> list[dict[str, Any]]:
     """Microseconds a row of points where all rows have one length, by Woodbury's identity and by Cholesky.
 
@@ -119,7 +126,7 @@ def lengths(n_factors: int, turns: int, n_cells: int = 20_000, n_others: int = 2
         cells = Cells(indptr, at, (A - B) * ones, A * ones, observed)
         solve = partial(half_step, cells, other, seen, B, LAMBDA_V, torch.zeros(n_rows, n_factors))
         up_to = {"woodbury": float("inf"), "cholesky": 0.0}
-        laps = in_turns({name: partial(clocked, partial(solve, woodbury=most)) for name, most in up_to.items()}, turns)
+        laps = in_turns({name: partial(clocked_up_to, most, solve) for name, most in up_to.items()}, turns)
         row = {"K": n_factors, "cells a row": length, "cells a row / K": share}
         row |= {name: 1e6 * median(seconds) / n_rows for name, seconds in laps.items()}
         rows.append({**row, "woodbury over cholesky": ratio(laps["woodbury"], laps["cholesky"])})

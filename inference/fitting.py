@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,22 +28,21 @@ from inference.fitted import Fit
 from inference.keywords import options_of
 from inference.liveness import doubt
 from inference.loading import load
-from inference.options import CoordinateOptions, ModelOptions, Options
+from inference.options import CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.pretrained import PRETRAINING, Pretrained
 from models.base import FactorModel
 from models.build import (
-    content_likelihood,
-    forms_of,
-    make_model,
+    content_likelihood_of,
     model_class,
+    model_of,
     observe,
     rating_likelihood,
     weight_unit,
 )
-from models.contents import ContentLikelihood
 from models.ratings import RatingLikelihood
 from models.state import kept
+from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.readers import with_contents
 from pyro_cvae.data.registry import check_stars
@@ -99,47 +99,22 @@ def fit_with(
 
     ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out.
     """
-    cls = model_class(options.model.model)
-    options = options.for_model(cls.has_content).for_contents(dataset.contents)
-    _check_device(options.fit.device)
-    if options.fit.patience and (split.validation is None or not len(split.validation)):
-        raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
-    check_fit(dataset.n_users, dataset.n_items, dataset.contents if cls.has_content else {}, options)
-    options = _within_memory(options, dataset, split)
-    likelihood = _content_likelihood(options.model) if cls.has_content else None
-    rating = rating_likelihood(options.model)
+    options = _checked(dataset, split, options)
+    likelihood, rating = content_likelihood_of(options.model), rating_likelihood(options.model)
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
     unit = weight_unit(dataset, split)
 
     def make() -> FactorModel:
-        form, parts = None, None
-        if cls.has_content:
-            form, parts = forms_of(dataset, _content_likelihood(options.model), options.model.content)
-        model = make_model(dataset.n_users, dataset.n_items, form, parts, options.model)
+        model = model_of(dataset, options.model)
         model.of_data(dataset)
         model.ratings.weight_unit = unit
         return model
 
     inference = ALGORITHMS[options.method_name](make, observations, options)
-    config = run_config(
-        options.method_name,
-        options.to_dict(),
-        objective=options.objective,
-        tempered=options.tempered,
-        dataset=dataset,
-        split=split,
-        pseudo_likelihood=likelihood is not None and likelihood.pseudo,
-        protocol=split.protocol,
-        data_name=dataset.name,
-        scalings={name: scaling.to_json() for name, scaling in scalings.items()},
-        weight_unit=unit,
-        buffers=True,
-        product_radius=True,
-    )
-    writer, resume = _writer(options, config, dataset, split)
-    if pretrained is None or resume is not None:
-        keep = None
-    else:
+    pseudo = likelihood is not None and likelihood.pseudo
+    writer, resume = _writer(options, _config(options, dataset, split, scalings, pseudo), dataset, split)
+    keep = None
+    if pretrained is not None and resume is None:
         resume, keep = pretrained.of(options, dataset)
     result = run_steps(
         inference,
@@ -149,13 +124,54 @@ def fit_with(
         keep=keep,
         on_step=lambda step, row: on_step(step, inference.n_steps, row),
     )
-    posterior = result.posterior
-    metrics: dict[str, Any] = {"best_epoch": result.best_step}
     model = inference.finish(result.state)
     model.plain = True
-    fitted_rating = model.ratings
-    if len(split.test) and rating.explicit:
-        metrics |= rating_metrics(posterior, fitted_rating, split.test, split.train)
+    metrics = {"best_epoch": result.best_step} | _metrics(result.posterior, model, dataset, split)
+    fitted = Fit(result.posterior, dataset, split, options, result.history, metrics, model, scalings)
+    if model.item_prior.latent and (sign := doubt(fitted)):
+        logging.getLogger("pyro_cvae").warning(sign)
+    if writer:
+        fitted.path = _written(writer, fitted)
+    return fitted
+
+
+def _checked(dataset: Dataset, split: Split, options: Options) -> Options:
+    """The options for these data; InputError or MachineError where they cannot be fitted so."""
+    has_content = model_class(options.model.model).has_content
+    options = options.for_model(has_content).for_contents(dataset.contents)
+    _check_device(options.fit.device)
+    if options.fit.patience and (split.validation is None or not len(split.validation)):
+        raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
+    check_fit(dataset.n_users, dataset.n_items, dataset.contents if has_content else {}, options)
+    return _within_memory(options, dataset, split)
+
+
+def _config(
+    options: Options, dataset: Dataset, split: Split, scalings: dict[str, ContentScaling], pseudo: bool
+) -> dict[str, Any]:
+    """What a run folder's config.json says."""
+    return run_config(
+        options.method_name,
+        options.to_dict(),
+        objective=options.objective,
+        tempered=options.tempered,
+        dataset=dataset,
+        split=split,
+        pseudo_likelihood=pseudo,
+        protocol=split.protocol,
+        data_name=dataset.name,
+        scalings={name: scaling.to_json() for name, scaling in scalings.items()},
+        weight_unit=weight_unit(dataset, split),
+        buffers=True,
+        product_radius=True,
+    )
+
+
+def _metrics(posterior: Posterior, model: FactorModel, dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Metrics of the test part, the content's state, precisions, the chains' convergence, and what a truth says."""
+    metrics: dict[str, Any] = {}
+    if len(split.test) and model.ratings.explicit:
+        metrics |= rating_metrics(posterior, model.ratings, split.test, split.train)
     elif len(split.test) and not split.train.complete:  # where every cell is a rating there is no ranking to test
         metrics |= evaluate(list_scores(posterior, split.train), split).to_metrics()
     if model.item_prior.latent:
@@ -163,26 +179,21 @@ def fit_with(
     metrics["precisions"] = model.precisions()
     if isinstance(posterior, Draws):
         metrics["convergence"] = convergence(posterior)
-        if found := doubts(metrics["convergence"], posterior.n_chains):
+        if signs := doubts(metrics["convergence"], posterior.n_chains):
             remedy = "give more --draws or a larger --thin"
-            logging.getLogger("pyro_cvae").warning(f"the chains disagree or are short: {found}; {remedy}")
+            logging.getLogger("pyro_cvae").warning(f"the chains disagree or are short: {signs}; {remedy}")
     if dataset.truth is not None and "scores" in dataset.truth:
         metrics["recovery"] = recovery(posterior, split, dataset.truth)
-    fitted = Fit(posterior, dataset, split, options, result.history, metrics, model, scalings)
-    if model.item_prior.latent and (found := doubt(fitted)):
-        logging.getLogger("pyro_cvae").warning(found)
-    if writer:
-        networks = {f"network.{name}": tensor.cpu() for name, tensor in kept(fitted.model).items()}
-        writer.save_tensors("posterior", posterior.tensors() | networks)
-        writer.save_history(result.history)
-        writer.save_json("metrics", metrics)
-        fitted.path = writer.finish()
-    return fitted
+    return metrics
 
 
-def _content_likelihood(model: ModelOptions) -> ContentLikelihood:
-    """The content's likelihood of the options, made anew."""
-    return content_likelihood(model.content_likelihood, model.content_likelihood_args)
+def _written(writer: RunWriter, fitted: Fit) -> Path:
+    """The run folder, with posterior, networks, history and metrics in it."""
+    networks = {f"network.{name}": tensor.cpu() for name, tensor in kept(fitted.model).items()}
+    writer.save_tensors("posterior", fitted.posterior.tensors() | networks)
+    writer.save_history(fitted.history)
+    writer.save_json("metrics", fitted.metrics)
+    return writer.finish()
 
 
 def _within_memory(options: Options, dataset: Dataset, split: Split) -> Options:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from inference.draws import Draws
 from models.base import FactorModel
-from models.build import content_likelihood, observe
+from models.build import content_likelihood_of, observe
 from models.priors import NOTHING, Above
 from pyro_cvae.limits import check_memory
 
@@ -49,8 +49,7 @@ def plain_model(fit: Fit, items: Iterable[Any] | None = None) -> Callable[[], No
     model = copy.deepcopy(fit.model).requires_grad_(False).eval()
     model.plain = True
     o = fit.options.model
-    likelihood = content_likelihood(o.content_likelihood, o.content_likelihood_args) if model.has_content else None
-    observations, _ = observe(fit.dataset, fit.split, likelihood, o, fit.options.data.scaling)
+    observations, _ = observe(fit.dataset, fit.split, content_likelihood_of(o), o, fit.options.data.scaling)
     batch = observations.to(dtype=fit.posterior.u_loc.dtype).batch(rows)
 
     def story() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from models.ratings.predictive import NormalPredictive, Predictive
+from models.ratings.predictive import Predictive
 
 if TYPE_CHECKING:
     from inference.posterior import Posterior
@@ -48,6 +48,5 @@ def predicted(
     if train is not None:
         given = train.ratings[train.observed]
         expected = expected.clamp(float(given.min()), float(given.max()))
-        if isinstance(distribution, NormalPredictive):
-            distribution = replace(distribution, loc=expected.flatten())
+        distribution = distribution.moved_to(expected.flatten())
     return Predicted(expected, sd, distribution)

@@ -21,7 +21,7 @@ from inference.draws import Draws
 from inference.options import METHODS, Options
 from inference.posterior import ABOVE, Posterior
 from models.base import FactorModel
-from models.build import content_likelihood, contents_of, forms_of, make_model, model_class
+from models.build import contents_of, model_class, model_of
 from models.networks.product import ProductEncoder
 from models.state import buffers, fill, kept
 from pyro_cvae.checks import REMEDY, Array, Positive, check_arrays, check_json
@@ -68,14 +68,9 @@ def for_data(run: Run, options: Options, dataset: Dataset) -> Options:
 def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[str, Tensor]) -> FactorModel:
     """The fitted model, from the ``network.*`` tensors of the posterior's file; its classes as ``run.trust`` allows."""
     networks = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
-    o = options.model
 
     def make() -> FactorModel:
-        form, parts = None, None
-        if model_class(o.model).has_content:
-            likelihood = content_likelihood(o.content_likelihood, o.content_likelihood_args)
-            form, parts = forms_of(dataset, likelihood, o.content)
-        return make_model(dataset.n_users, dataset.n_items, form, parts, o)
+        return model_of(dataset, options.model)
 
     with run.reading(), _naming(run.path / "config.json"), _default_dtype(options.fit.dtype):
         _check_sizes(make, networks, run.path / "posterior.safetensors")

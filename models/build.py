@@ -28,12 +28,14 @@ CHECKED_AT_ONCE = 8192
 
 __all__ = [
     "content_likelihood",
+    "content_likelihood_of",
     "contents_of",
     "encoder_rows",
     "form_of",
     "forms_of",
     "make_model",
     "model_class",
+    "model_of",
     "new_rows",
     "observe",
     "rating_likelihood",
@@ -51,7 +53,7 @@ def contents_of(
     Where an item lacks that one, a product of this one part takes its place. Raises InputError where there is no such
     content or the likelihood is no density of its kind.
     """
-    named = [name for name, _ in likelihood.each()] if isinstance(likelihood, Product) else None
+    named = [name for name, _ in likelihood.each()] or None
     chosen = select(dataset.contents, named, content)
     parts: Likelihood = likelihood
     if named is None and not all(one.present.all() for one in chosen.values()):
@@ -69,11 +71,11 @@ def contents_of(
         if not one.present.any() or (isinstance(one, Content) and not one.counts.nnz):
             where = "" if name == "text" else f" called {name}"
             raise InputError(f"no item has any content{where}", "give a table of items with texts")
-    return chosen, parts, isinstance(parts, Product)
+    return chosen, parts, bool(parts.each())
 
 
 def _each(likelihood: Likelihood, chosen: dict[str, AnyContent]) -> list[Likelihood]:
-    return [part for _, part in likelihood.each()] if isinstance(likelihood, Product) else [likelihood] * len(chosen)
+    return [part for _, part in likelihood.each()] or [likelihood] * len(chosen)
 
 
 def form_of(content: AnyContent) -> Form:
@@ -163,6 +165,13 @@ def _nothing(content: AnyContent) -> AnyContent:
     if isinstance(content, Tokens):
         return replace(content, indptr=np.zeros(1, np.int64), tokens=np.zeros(0, np.int32), present=none)
     return replace(content, values=content.values[:0], present=none)
+
+
+def content_likelihood_of(options: Any) -> Likelihood | None:
+    """The content's likelihood of model options, made anew; ``None`` for a model that reads no content."""
+    if not model_class(options.model).has_content:
+        return None
+    return content_likelihood(options.content_likelihood, options.content_likelihood_args)
 
 
 def rating_likelihood(options: Any) -> ratings.RatingLikelihood:
@@ -276,3 +285,10 @@ def make_model(
     model.parametrization = o.parametrization
     model.to_find = tuple(one for one in ("lambda_u", "lambda_v", "lambda_b") if not getattr(o, one))
     return model
+
+
+def model_of(dataset: Dataset, options: Any) -> FactorModel:
+    """The model of model options for a data set, as :func:`make_model` makes it."""
+    likelihood = content_likelihood_of(options)
+    form, parts = (None, None) if likelihood is None else forms_of(dataset, likelihood, options.content)
+    return make_model(dataset.n_users, dataset.n_items, form, parts, options)

@@ -31,8 +31,9 @@ from torch import Tensor
 from inference.algorithms.above import AboveNormal, best_above, evidence_above, start_above
 from inference.algorithms.base import Snapshot, StepInfo
 from inference.algorithms.elbo import NamedELBO, total
-from inference.algorithms.half_steps import Cells, HalfStep, Rows
+from inference.algorithms.half_steps import Cells, HalfStep
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
+from inference.algorithms.rows import Rows
 from inference.algorithms.sides import scores_of, start_of_items, update_items, update_users
 from inference.options import CoordinateOptions
 from inference.posterior import ABOVE, Posterior, content_diagnostics, flat_above

@@ -9,9 +9,9 @@ P is shared by all rows, so that a row costs what its stored cells cost and noth
 (``map``) are the same update with all S_o = 0: then a row with n cells is P plus rank n, solved in n x n by Woodbury's
 identity where n is small.
 
-Two things may be added. With biases a score is w_i.m_o + f_o, f_o the bias of the other side's row (:class:`Offset`).
-Under a Gaussian bound (:class:`models.ratings.GaussianSite`) the zeros have precisions of their own by user and a
-linear part.
+Two things may be added (:class:`Background`). With biases a score is w_i.m_o + f_o, f_o the bias of the other side's
+row (:class:`Offset`). Under a Gaussian bound (:class:`models.ratings.GaussianSite`) the zeros have precisions of their
+own by user and a linear part.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference.algorithms.rows import Rows
 from inference.threads import torch_threads
 from models.observations import RatingColumns
 from models.ratings import GaussianSite
@@ -119,7 +120,7 @@ class Cells:
 def _values(columns: RatingColumns, site: float | GaussianSite) -> tuple[Tensor, Tensor]:
     """Weights and targets of the stored cells, in the order of the columns."""
     c = columns.confidences
-    if not isinstance(site, GaussianSite):
+    if isinstance(site, int | float):
         return c - site, c * columns.ratings
     return site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
 
@@ -136,96 +137,6 @@ class Padded:
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """q of one side: points, diagonal Normals, or Normals with full covariances.
-
-    Shapes: ``loc`` (n_rows, n_factors); ``variance`` (n_rows, n_factors) of the diagonal family. The full family has
-    ``covariance`` (n_blocks, n_factors, n_factors) and each row's ``block`` (n_rows,): a row with stored cells has one
-    of its own, the others share two; ``log_det`` (n_blocks,) are their log determinants. Where a row's prior mean is
-    itself Normal with variances ``spread`` (n_rows, n_factors), ``covariance`` S is that given this mean, and the row's
-    own is S + slope^2 S diag(spread) S.
-    """
-
-    loc: Tensor
-    variance: Tensor | None = None
-    covariance: Tensor | None = None
-    block: Tensor | None = None
-    log_det: Tensor | None = None
-    spread: Tensor | None = None
-    slope: float = 0.0
-
-    @property
-    def is_point(self) -> bool:
-        """True without any covariance."""
-        return self.variance is None and self.covariance is None
-
-    def second_moment(self, weights: Tensor) -> Tensor:
-        """Sum over rows of weight times E[w w'], (n_factors, n_factors); ``weights`` (n_rows,) may be a mask."""
-        weights = weights.to(self.loc.dtype)
-        total = self.loc.mT @ (self.loc * weights[:, None])
-        if self.variance is not None:
-            total = total + torch.diag(weights @ self.variance)
-        elif self.covariance is not None:
-            assert self.block is not None
-            uses = self.covariance.new_zeros(len(self.covariance)).index_add(0, self.block, weights)
-            total = total + torch.tensordot(uses, self.covariance, 1)
-            if self.spread is not None:
-                spread = self._by_block(self.spread * weights[:, None], self.block)
-                for s, d in zip(self.covariance.split(1024), spread.split(1024), strict=True):
-                    total = total + self.slope**2 * torch.einsum("bij,bj,bkj->ik", s, d, s)
-        return total
-
-    def own_covariances(self) -> Tensor:
-        """Covariance of the row that owns each block, (n_blocks, n_factors, n_factors)."""
-        assert self.covariance is not None and self.block is not None
-        if self.spread is None:
-            return self.covariance
-        spread = self._by_block(self.spread, self.block)
-        spread[-2:] = 0.0  # shared by rows of different spread, none of which has a stored cell
-        parts = zip(self.covariance.split(1024), spread.split(1024), strict=True)
-        return torch.cat([s + self.slope**2 * (s * d[:, None, :]) @ s for s, d in parts])
-
-    def traces(self) -> Tensor:
-        """Trace of each row's covariance, (n_rows,)."""
-        if self.variance is not None:
-            return self.variance.sum(-1)
-        if self.covariance is None:
-            return self.loc.new_zeros(len(self.loc))
-        trace = self.covariance.diagonal(dim1=-2, dim2=-1).sum(-1)[self.block]
-        if self.spread is not None:
-            trace = trace + self.slope**2 * (self.covariance.square().sum(-1)[self.block] * self.spread).sum(-1)
-        return trace
-
-    def expected_square(self, prior_loc: Tensor | None) -> Tensor:
-        """E|w_i - prior mean|^2 of each row, (n_rows,), under q of both where that mean is Normal too."""
-        away = self.loc if prior_loc is None else self.loc - prior_loc
-        square = away.square().sum(-1)
-        if self.spread is None:
-            return square + self.traces()
-        s = self.covariance
-        assert s is not None
-        given, squared = s.diagonal(dim1=-2, dim2=-1), s.square().sum(-1)
-        drift = (1 - 2 * self.slope * given + self.slope**2 * squared)[self.block]  # diagonal of (slope S - I)^2
-        return square + given.sum(-1)[self.block] + (drift * self.spread).sum(-1)
-
-    def kl(self, precision: float, prior_loc: Tensor | None) -> Tensor:
-        """KL(q(w_i) || N(prior mean, 1 / precision)) of each row in nats, (n_rows,); of points minus log p(w_i)."""
-        size = self.loc.shape[1]
-        square = 0.5 * precision * self.expected_square(prior_loc).double()
-        if self.is_point:
-            return square - 0.5 * size * math.log(precision / (2 * math.pi))
-        if self.variance is not None:
-            log_det = self.variance.log().sum(-1)
-        else:
-            log_det = self.log_det[self.block]  # type: ignore[index]
-        return square - 0.5 * (size * (1 + math.log(precision)) + log_det.double())
-
-    def _by_block(self, values: Tensor, block: Tensor) -> Tensor:
-        assert self.covariance is not None
-        return values.new_zeros(len(self.covariance), values.shape[1]).index_add(0, block, values)
-
-
-@dataclass(frozen=True, eq=False)
 class Offset:
     """A part f_o of the scores that is the other side's alone, its bias.
 
@@ -235,6 +146,25 @@ class Offset:
     mean: Tensor
     second: Tensor
     covariance: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Background:
+    """What a half-step meets besides stored cells and the other side's rows: the zeros, and the other side's biases.
+
+    The precision of the zero of rows i and o is ``b`` times ``by_row`` (n_rows,) and ``by_other`` (n_others,), where
+    they are given, and its linear part is ``shift``; ``offset`` is what the other side adds to scores by itself.
+    """
+
+    b: float = 1.0
+    by_row: Tensor | None = None
+    by_other: Tensor | None = None
+    shift: float = 0.0
+    offset: Offset | None = None
+
+    def weights(self, counted: Tensor) -> Tensor:
+        """``by_other`` where the mask ``counted`` of the other side's rows is 1, and 0 elsewhere, (n_others,)."""
+        return counted if self.by_other is None else counted * self.by_other
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,56 +202,41 @@ def half_step(
     cells: Cells,
     other: Rows,
     other_observed: Tensor,
-    b: float,
+    background: float | Background,
     precision: float,
     prior_loc: Tensor | None = None,
     prior_var: Tensor | None = None,
     family: str = "point",
-    woodbury: float = WOODBURY_UP_TO,
-    *,
-    offset: Offset | None = None,
-    by_row: Tensor | None = None,
-    by_other: Tensor | None = None,
-    zero_shift: float = 0.0,
 ) -> HalfStep:
     """The best q of all rows of a side given the other side's, in closed form.
 
-    Parameters: ``precision`` and ``prior_loc`` (n_rows, n_factors; ``None`` is 0) of the rows' prior; ``prior_var``
-    (n_rows, n_factors) where that mean is itself Normal (structured q(v|z) q(z), full family only); ``family``
-    "point", "diagonal" (the best product of univariate Normals) or "full"; ``woodbury`` the largest number of stored
-    cells, in units of n_factors, of a row that is solved by Woodbury's identity; ``offset`` the other side's biases;
-    precisions of zeros are b times ``by_row`` (n_rows,) and ``by_other`` (n_others,), their linear part is
-    ``zero_shift``. Raises MachineError where a precision is not positive definite in this floating-point type.
-    Source: paper, 2.2 (points) and 2.3 (full).
+    Parameters: ``background`` the precision b of all zeros, where nothing more is to be said of them; ``precision`` and
+    ``prior_loc`` (n_rows, n_factors; ``None`` is 0) of the rows' prior; ``prior_var`` (n_rows, n_factors) where that
+    mean is itself Normal (structured q(v|z) q(z), full family only); ``family`` "point", "diagonal" (the best product
+    of univariate Normals) or "full". Raises MachineError where a precision is not positive definite in this
+    floating-point type. Source: paper, 2.2 (points) and 2.3 (full).
     """
+    background = background if isinstance(background, Background) else Background(background)
+    by_row = background.by_row
     # Small batched Cholesky factors gain nothing from torch's own threads and may lose a hundredfold by them; idle ones
     # that wait for work take the cores from ours. The blocks of rows are shared out among as many Python threads.
     with torch_threads(1) as workers:
         n_factors = other.loc.shape[1]
         eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
         counted = other_observed.to(other.loc.dtype)
-        weights = counted if by_other is None else counted * by_other
-        gram = b * other.second_moment(weights)
-        given = cells
+        gram = background.b * other.second_moment(background.weights(counted))
+        given, offset = cells, background.offset
         if offset is not None:
             cells = cells.with_values(cells.weights, cells.targets - cells.weights * offset.mean[cells.others])
-        shift, background = cells.shift(other.loc), zero_shift * (counted @ other.loc) if zero_shift else None
-        if offset is not None:
-            of_zeros = b * ((weights * offset.mean) @ other.loc)
-            if offset.covariance is not None:
-                bag = F.embedding_bag(
-                    cells.others, offset.covariance, cells.indptr[:-1], mode="sum", per_sample_weights=cells.weights
-                )
-                shift, of_zeros = shift - bag, of_zeros + b * (weights @ offset.covariance)
-            of_zeros = of_zeros if by_row is None else by_row[:, None] * of_zeros
-            background = -of_zeros if background is None else background - of_zeros
+        shift, of_zeros = _shifts(cells, other, counted, background)
         pull = None if prior_loc is None else precision * prior_loc
-        if background is not None:
-            shift = shift + background
-            pull = background.expand_as(shift) if pull is None else pull + background
+        if of_zeros is not None:
+            shift = shift + of_zeros
+            pull = of_zeros.expand_as(shift) if pull is None else pull + of_zeros
         right = shift if prior_loc is None else shift + precision * prior_loc
         if family == "point" and other.is_point and by_row is None:
-            points = _points(cells, other.loc, gram + precision * eye, pull, right, woodbury * n_factors, workers)
+            short = WOODBURY_UP_TO * n_factors
+            points = _points(cells, other.loc, gram + precision * eye, pull, right, short, workers)
             rows = Rows(points)
         else:
             rows = _normals(cells, other, gram, right, precision, family == "full", workers, by_row)
@@ -331,18 +246,36 @@ def half_step(
         if prior_var is not None:
             rows = replace(rows, spread=prior_var, slope=precision)
         found = _summed(rows, cells, shift, right, precision)
-        if offset is None:
-            return found
-        return replace(found, offset=_offsets(given, offset, counted, b * weights, by_row, zero_shift))
+        return found if offset is None else replace(found, offset=_offsets(given, offset, counted, background))
 
 
-def _offsets(
-    cells: Cells, offset: Offset, counted: Tensor, weights: Tensor, by_row: Tensor | None, zero_shift: float
-) -> float:
+def _shifts(cells: Cells, other: Rows, counted: Tensor, background: Background) -> tuple[Tensor, Tensor | None]:
+    """What the stored cells add to h_i, (n_rows, n_factors), and what the zeros add, which is often the same for all.
+
+    The targets of the cells have the offset's mean taken out of them.
+    """
+    b, offset, weights = background.b, background.offset, background.weights(counted)
+    shift = cells.shift(other.loc)
+    linear = background.shift * (counted @ other.loc) if background.shift else None
+    if offset is None:
+        return shift, linear
+    of_zeros = b * ((weights * offset.mean) @ other.loc)
+    if offset.covariance is not None:
+        bag = F.embedding_bag(
+            cells.others, offset.covariance, cells.indptr[:-1], mode="sum", per_sample_weights=cells.weights
+        )
+        shift, of_zeros = shift - bag, of_zeros + b * (weights @ offset.covariance)
+    of_zeros = of_zeros if background.by_row is None else background.by_row[:, None] * of_zeros
+    return shift, -of_zeros if linear is None else linear - of_zeros
+
+
+def _offsets(cells: Cells, offset: Offset, counted: Tensor, background: Background) -> float:
     """What of sum_io [c E[s^2] - 2 t E[s]] the offsets have for themselves, over observed rows, in float64."""
+    by_row, shift = background.by_row, background.shift
     seen = cells.observed.double() if by_row is None else cells.observed * by_row.double()
     mean, second = offset.mean.double(), offset.second.double()
-    zeros = seen.sum() * (weights.double() @ second) - 2 * zero_shift * cells.observed.sum() * (counted.double() @ mean)
+    weights = (background.b * background.weights(counted)).double()
+    zeros = seen.sum() * (weights @ second) - 2 * shift * cells.observed.sum() * (counted.double() @ mean)
     stored = cells.weights.double() * second[cells.others] - 2 * cells.targets.double() * mean[cells.others]
     return float(zeros + stored.sum())
 

@@ -33,13 +33,14 @@ from torch import Tensor
 from inference.algorithms.above import best_above, start_above
 from inference.algorithms.base import Snapshot, StepInfo
 from inference.algorithms.elbo import NamedELBO, total
-from inference.algorithms.half_steps import Cells, Rows, half_step
+from inference.algorithms.half_steps import Cells, half_step
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
+from inference.algorithms.rows import Rows
 from inference.draws import Draws
 from inference.options import MCMCOptions, Options
 from inference.posterior import content_diagnostics
 from models.base import FactorModel
-from models.build import content_likelihood
+from models.build import content_likelihood_of
 from models.observations import Batch, Observations
 from pyro_cvae.errors import InputError
 
@@ -77,9 +78,10 @@ class MCMC(NetworkFit[State]):
 
     def __init__(self, make: Callable[[], FactorModel], observations: Observations, options: Options) -> None:
         super().__init__(make, observations, options)
-        name = options.model.content_likelihood
         has_content = len(observations.content) and observations.content.n_outputs
-        if has_content and content_likelihood(name, options.model.content_likelihood_args).pseudo:
+        likelihood = content_likelihood_of(options.model) if has_content else None
+        if likelihood is not None and likelihood.pseudo:
+            name = options.model.content_likelihood
             problem = f"{name} content has no normaliser, and so no posterior for inference.mcmc to draw from"
             raise InputError(problem, "use another --content-likelihood, or inference.coordinate or inference.svi")
         self._check_memory()

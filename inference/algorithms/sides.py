@@ -7,7 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from inference.algorithms.half_steps import Cells, HalfStep, Offset, Rows, half_step
+from inference.algorithms.half_steps import Background, Cells, HalfStep, Offset, half_step
+from inference.algorithms.rows import Rows
 from models.base import FactorModel
 from models.observations import RatingColumns
 from models.priors import NOTHING, Above, NormalPrior
@@ -33,10 +34,9 @@ def update_users(
     rows, offset = _design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)
     zero = site.zero_precision
     prior = model.prior_of_users(above) if prior is None else prior
-    shared = {"by_row": zero} if isinstance(zero, Tensor) else {}
-    b = 1.0 if isinstance(zero, Tensor) else zero
-    more = {"offset": offset, "zero_shift": site.zero_shift, **shared}
-    return half_step(cells, rows, observed, b, prior.precision, prior.rows(len(cells)), family=family, **more)  # type: ignore
+    zeros = Background(by_row=zero) if isinstance(zero, Tensor) else Background(zero)
+    background = replace(zeros, shift=site.zero_shift, offset=offset)
+    return half_step(cells, rows, observed, background, prior.precision, prior.rows(len(cells)), family=family)
 
 
 def update_items(
@@ -55,13 +55,11 @@ def update_items(
     """
     rows, offset = _design(users, model.kappa_v, model.kappa_u) if model.mean is not None else (users, None)
     zero = site.zero_precision
-    shared = {"by_other": zero} if isinstance(zero, Tensor) else {}
-    b = 1.0 if isinstance(zero, Tensor) else zero
+    zeros = Background(by_other=zero) if isinstance(zero, Tensor) else Background(zero)
+    background = replace(zeros, shift=site.zero_shift, offset=offset)
     if spread is not None:
         spread = torch.nn.functional.pad(spread, (0, model.width - model.n_factors))
-    more = {"offset": offset, "zero_shift": site.zero_shift, **shared}
-    own = prior.precision, prior.loc, spread
-    return half_step(cells, rows, observed, b, *own, family, **more)  # type: ignore[arg-type]
+    return half_step(cells, rows, observed, background, prior.precision, prior.loc, spread, family)
 
 
 def start_of_items(model: FactorModel, prior: NormalPrior) -> Rows:

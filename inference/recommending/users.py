@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference.algorithms.half_steps import Cells, Rows
+from inference.algorithms.half_steps import Cells
+from inference.algorithms.rows import Rows
 from inference.algorithms.sides import scores_of, update_users
 from inference.fitting import Fit
 from inference.recommending.updated import UpdatedFit, extended, fitted_part, folded_in, refuse_draws, updated

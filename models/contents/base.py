@@ -57,6 +57,10 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
     def check(self, obs: Any) -> None:
         """Raise InputError if a value of the content is outside the support."""
 
+    def each(self) -> list[tuple[str, ContentLikelihood]]:
+        """The likelihoods of several contents by the names of these; of one that is of a single content, none."""
+        return []
+
     def start(self, variance: float) -> None:
         """Take what is learned from vectors or images whose features have this mean variance; by default nothing."""
 

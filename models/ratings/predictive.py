@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -44,6 +44,10 @@ class Predictive:
     mean: Tensor
     variance: Tensor
     confidence: Tensor
+
+    def moved_to(self, mean: Tensor) -> Predictive:
+        """The same with its mean at ``mean``, (n_pairs,), where it is Normal; any other one as it is."""
+        return self
 
     @property
     def discrete(self) -> bool:
@@ -232,6 +236,10 @@ class NormalPredictive(Predictive):
     @property
     def _normal(self) -> TorchNormal:
         return TorchNormal(self.loc, self.scale, validate_args=False)
+
+    def moved_to(self, mean: Tensor) -> NormalPredictive:
+        """The same with its mean at ``mean``, (n_pairs,)."""
+        return replace(self, loc=mean)
 
     @property
     def discrete(self) -> bool:

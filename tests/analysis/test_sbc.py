@@ -10,7 +10,8 @@ from torch.distributions import Normal
 
 from analysis import sbc
 from analysis.sbc import BREAKS, Prior, Ranks, SBCOptions, calibrate, ecdf_band, quantities, simulate
-from inference.algorithms.half_steps import Cells, Rows, half_step
+from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.rows import Rows
 from models.observations import RatingColumns
 from pyro_cvae.errors import InputError, run_command
 

@@ -15,8 +15,9 @@ import inference
 from inference.algorithms.base import fit
 from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.elbo import NamedELBO, constant, total
-from inference.algorithms.half_steps import Cells, Rows, half_step
+from inference.algorithms.half_steps import Cells, half_step
 from inference.algorithms.networks import encode
+from inference.algorithms.rows import Rows
 from inference.algorithms.svi import SVI
 from inference.evaluation.rankings import evaluate
 from inference.evaluation.rivals import RIVALS

@@ -10,7 +10,8 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from inference.algorithms import half_steps
 from inference.algorithms.elbo import normal_kl
-from inference.algorithms.half_steps import Cells, Rows, half_step
+from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.rows import Rows
 from models.observations import RatingColumns
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.errors import MachineError
@@ -110,10 +111,10 @@ def prior_of(side, n_factors, seed=5):
     return (loc, loc, var) if side.side == "items" else (None, torch.zeros_like(loc), var)
 
 
-def assert_best(side, other, family, **more):
+def assert_best(side, other, family):
     """The half-step's rows and sums are the brute-force optimum's."""
     prior, prior_loc, prior_var = prior_of(side, other.loc.shape[1])
-    found = side.step(other, family, prior, prior_var=prior_var if family == "structured" else None, **more)
+    found = side.step(other, family, prior, prior_var=prior_var if family == "structured" else None)
     precisions, loc = side.optimum(other, prior_loc)
     rows = found.rows
     torch.testing.assert_close(rows.loc, loc, **CLOSE)
@@ -171,7 +172,8 @@ def test_whatever_the_sizes_lengths_and_blocks(seed, sizes, b, woodbury, block_b
     family, other = pair
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(half_steps, "BLOCK_BYTES", block_bytes)
-        assert_best(side, make_rows(other, side.others, n_factors, seed), family, woodbury=woodbury)
+        patch.setattr(half_steps, "WOODBURY_UP_TO", woodbury)
+        assert_best(side, make_rows(other, side.others, n_factors, seed), family)
 
 
 @pytest.mark.parametrize("b", [0.0, 0.05])
@@ -187,7 +189,8 @@ def test_woodbury_and_cholesky_agree(name, b, monkeypatch):
     found = {}
     for short in (0.0, 1.0, 1e9):
         sizes.clear()
-        found[short] = side.step(other, "point", prior, woodbury=short)
+        monkeypatch.setattr(half_steps, "WOODBURY_UP_TO", short)
+        found[short] = side.step(other, "point", prior)
         assert {0.0: min(sizes) == max(sizes) == 6, 1.0: min(sizes) < max(sizes) == 6, 1e9: max(sizes) > 6}[short]
     for short in (0.0, 1.0):
         torch.testing.assert_close(found[short].rows.loc, found[1e9].rows.loc, rtol=1e-10, atol=1e-12)

@@ -9,8 +9,9 @@ from torch.distributions import MultivariateNormal
 
 import inference
 from inference.algorithms import mcmc
-from inference.algorithms.half_steps import Rows, half_step
+from inference.algorithms.half_steps import half_step
 from inference.algorithms.mcmc import MCMC, draw_rows, log_densities
+from inference.algorithms.rows import Rows
 from inference.draws import Draws
 from inference.evaluation.rankings import evaluate
 from inference.fit_command import run_fit

@@ -14,8 +14,8 @@ import inference
 from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
-from inference.algorithms.half_steps import Rows
 from inference.algorithms.networks import encode
+from inference.algorithms.rows import Rows
 from inference.options import Options
 from models.ratings.bernoulli import BernoulliBound, slope
 from models.ratings.normal import Normal

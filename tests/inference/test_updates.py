@@ -9,7 +9,8 @@ import scipy.sparse as sp
 import torch
 
 import inference
-from inference.algorithms.half_steps import Cells, Rows, half_step
+from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.rows import Rows
 from inference.draws import Draws
 from inference.fitting import load
 from inference.recommending import add_items, fold_in, recommend
@@ -253,8 +254,9 @@ def test_an_added_item_equals_its_refit_with_the_networks_held(fits, kind):
     v is N(mu, sigma^2 + 1/lambda_v), as the structured posterior of the refit has it; the mean field's own leaves out
     sigma^2, and only that.
     """
-    from inference.fitting import ALGORITHMS, content_likelihood, make_model
+    from inference.fitting import ALGORITHMS
     from inference.options import Options
+    from models.build import content_likelihood, make_model
     from models.observations import Observations, SparseRows
 
     fit = fits[kind]
