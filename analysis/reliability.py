@@ -196,8 +196,6 @@ def reliability(
     all else is on the others. Intervals are percentiles of a bootstrap over users. Raises InputError where too few
     users have test positives, and for explicit ratings, which are no positives.
     """
-    import pandas as pd
-
     if predicts_ratings(fit):
         problem = "explicit ratings are predicted as numbers: P(listed item is a held-out positive) has no meaning"
         raise InputError(problem, "see the coverage of held-out ratings, by analysis.calibration or inference.evaluate")
@@ -208,24 +206,55 @@ def reliability(
     popularity, _ = choose_recalibration(learn, (("logistic", ("popularity",)), ("isotonic", ("popularity",))))
 
     found = top_lists(fit, reported, top).flat(np.ones(len(reported), bool))
-    y, user, sd = found["y"], found["user"], found.get("sd")
-    model = fit.options.model
-    if is_normal(fit):
-        predictions = {
-            "clipped score": np.clip(found["score"], 0.0, 1.0),
-            "weights undone": raw_probability(found["score"], sd, model.a, model.b),
-        }
-    else:
-        predictions = {"model's own": expected_rating(fit, found["score"], sd).clip(0.0, 1.0)}
-    predictions |= {
+    predictions = _untrained_predictions(fit, found) | {
         "popularity": predict(popularity, found),
         "recalibrated": predict(recalibration, found),
     }
     with_sd = None
-    if sd is not None:
+    if found.get("sd") is not None:
         with_sd = fit_recalibration(chosen[0], (*chosen[1], "sd"), learn)
         predictions["recalibrated with sd"] = predict(with_sd, found)
-    weights, n_users = user_weights(len(reported), resamples, seed), len(reported)
+    weights = user_weights(len(reported), resamples, seed)
+    scores, bins, base, gain = _scored(predictions, found, weights, len(reported), n_bins)
+    p = predictions["recalibrated"]
+    counts, edges = np.histogram(p, bins=100, range=(0, p.max()))
+    return Reliability(
+        name=name,
+        kind=fit.posterior.kind,
+        top=top,
+        n_users=len(reported),
+        n_reserved=len(reserved),
+        base_rate=base,
+        scores=scores,
+        sd_gain=gain,
+        bins=bins,
+        groups=_reliability_groups(fit, found, reported, p, weights, n_bins),
+        histogram=counts,
+        edges=edges,
+        recalibration=recalibration,
+        with_sd=with_sd,
+        candidates=candidates,
+    )
+
+
+def _untrained_predictions(fit: Fit, found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Probabilities that the model alone gives of listed items, by name."""
+    sd, model = found.get("sd"), fit.options.model
+    if not is_normal(fit):
+        return {"model's own": expected_rating(fit, found["score"], sd).clip(0.0, 1.0)}
+    return {
+        "clipped score": np.clip(found["score"], 0.0, 1.0),
+        "weights undone": raw_probability(found["score"], sd, model.a, model.b),
+    }
+
+
+def _scored(
+    predictions: dict[str, np.ndarray], found: dict[str, np.ndarray], weights: Any, n_users: int, n_bins: int
+) -> tuple[pd.DataFrame, pd.DataFrame, Interval, Interval]:
+    """A row of errors and skills for each prediction, its bins, the base rate, and what the sd adds to the skill."""
+    import pandas as pd
+
+    y, user = found["y"], found["user"]
     n, positives = (weights @ sums_by_user(user, values, n_users) for values in (np.ones(len(y)), y))
     base = positives / n
     losses = {prediction: weights @ sums_by_user(user, (p - y) ** 2, n_users) for prediction, p in predictions.items()}
@@ -248,34 +277,15 @@ def reliability(
         frame.insert(0, "prediction", prediction)
         bins.append(frame)
     gain = Interval(np.nan, np.nan, np.nan)
-    if sd is not None:
+    if "recalibrated with sd" in skills:
         gain = interval(skills["recalibrated with sd"] - skills["recalibrated"])
-    p = predictions["recalibrated"]
-    counts, edges = np.histogram(p, bins=100, range=(0, p.max()))
-    return Reliability(
-        name=name,
-        kind=fit.posterior.kind,
-        top=top,
-        n_users=len(reported),
-        n_reserved=len(reserved),
-        base_rate=interval(base),
-        scores=pd.DataFrame(rows).set_index("prediction"),
-        sd_gain=gain,
-        bins=pd.concat(bins, ignore_index=True),
-        groups=_reliability_groups(fit, found, reported, p, weights, n_bins),
-        histogram=counts,
-        edges=edges,
-        recalibration=recalibration,
-        with_sd=with_sd,
-        candidates=candidates,
-    )
+    scores = pd.DataFrame(rows).set_index("prediction")
+    return scores, pd.concat(bins, ignore_index=True), interval(base), gain
 
 
 def is_normal(fit: Fit) -> bool:
     """True for the paper's likelihood of ratings, whose scores are means of R."""
-    from analysis.draws.ratings import noise_precision
-
-    return fit.model is None or noise_precision(fit.model.ratings) is not None
+    return fit.model is None or fit.model.ratings.noise_precision is not None
 
 
 def expected_rating(fit: Fit, score: np.ndarray, sd: np.ndarray | None) -> np.ndarray:

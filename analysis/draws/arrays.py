@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from analysis.draws.pairs import places_in
-from analysis.draws.ratings import confidence_of_zeros, noise_precision
+from analysis.draws.ratings import confidence_of_zeros
 from analysis.draws.selection import Selection, plain_texts
 from analysis.draws.streams import blocks_from
 from analysis.draws.user_rows import UserRows
@@ -64,7 +64,7 @@ def constant_arrays(chosen: Selection) -> dict[str, Any]:
     fit, model, train = chosen.fit, chosen.fit.model, chosen.fit.split.train
     given = {"lambda_u": model.lambda_u, "lambda_v": model.lambda_v}
     given |= {"a": model.ratings.default_confidence, "b": confidence_of_zeros(model.ratings)}
-    if model.ratings.explicit and (tau := noise_precision(model.ratings)) is not None:
+    if model.ratings.explicit and (tau := model.ratings.noise_precision) is not None:
         given["tau"] = tau
     if model.mean is not None:
         given["global_mean"] = float(model.mean.detach())

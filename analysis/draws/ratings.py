@@ -6,16 +6,7 @@ import numpy as np
 import torch
 
 from models.ratings import RatingLikelihood
-from models.ratings.confidence_normal import ConfidenceNormal
-from models.ratings.normal import Normal
 from pyro_cvae.data.interactions import Interactions
-
-
-def noise_precision(likelihood: RatingLikelihood) -> float | None:
-    """What confidences are multiplied by to be the precisions of Normal ratings; ``None`` of other likelihoods."""
-    if type(likelihood) is Normal:
-        return float(likelihood.tau.detach())
-    return 1.0 if type(likelihood) is ConfidenceNormal else None
 
 
 def stored_confidences(pairs: Interactions, likelihood: RatingLikelihood) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.draws.ratings import confidence_of_zeros, noise_precision, stored_confidences
+from analysis.draws.ratings import confidence_of_zeros, stored_confidences
 from inference.fitting import Fit
 from models.ratings import RatingLikelihood
 
@@ -45,7 +45,7 @@ class UserRows:
         place[users] = np.arange(len(users))
         mine = np.flatnonzero(place[train.users] >= 0)
         mine = mine[np.argsort(train.items[mine], kind="stable")]
-        factor = noise_precision(likelihood)
+        factor = likelihood.noise_precision
         times = 1.0 if factor is None else factor
         return cls(
             n_users=len(users),

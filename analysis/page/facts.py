@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from analysis.comparison.runs import OBJECTIVES, facts, marks
-from analysis.draws.ratings import noise_precision
 from inference.fitting import Fit
 from inference.options import Options
 from pyro_cvae.runs import FREE_OPTIONS, Run
@@ -78,7 +77,7 @@ def _ratings_fact(fit: Fit) -> str:
     said = f"{model.rating_likelihood} likelihood"
     if model.rating_likelihood == "confidence-normal":
         said += f", a {model.a:g}, b {model.b:g}"
-    if ratings.explicit and (tau := noise_precision(ratings)) is not None:
+    if ratings.explicit and (tau := ratings.noise_precision) is not None:
         said += f", noise of standard deviation {tau**-0.5:.3f}"
     return said + (f", biases of precision {fit.model.lambda_b:g}" if model.biases == "on" else ", no biases")
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.draws.ratings import noise_precision
 from analysis.plots import save
 from analysis.soundness.check import Check, plot_checks
 from analysis.soundness.content import content_units
@@ -109,7 +108,7 @@ def _objective_rows(fit: Fit) -> list[Finding]:
 def _noise_rows(fit: Fit) -> list[Finding]:
     """The noise of explicit ratings, and the biases where there are any."""
     rows = []
-    if fit.model.ratings.explicit and (tau := noise_precision(fit.model.ratings)) is not None:
+    if fit.model.ratings.explicit and (tau := fit.model.ratings.noise_precision) is not None:
         rows.append(("noise of a rating", f"{tau**-0.5:.3f}", "standard deviation, in units of the ratings"))
     for side, (loc, _) in fit.posterior.biases().items():
         note = "mean and standard deviation over them"
@@ -139,7 +138,7 @@ def _content_rows(fit: Fit, seed: int) -> list[Finding]:
 def _pareto_rows(fit: Fit, table: pd.DataFrame, limit: float) -> list[Finding]:
     """How many users have a k below the limit, and how far q(u) is from its target."""
     good = (table["k"] < limit).mean()
-    given = "one draw from q" if noise_precision(fit.model.ratings) is None else "drawn from q"
+    given = "one draw from q" if fit.model.ratings.noise_precision is None else "drawn from q"
     share = f"{good:.0%} of {len(table)} users"
     return [
         (f"Pareto k below {limit:.2f}", share, "q(u) against p(u | R, V), V " + given),

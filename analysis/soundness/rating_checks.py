@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from analysis.draws.pairs import Cells, held_out_cells, pairs_by_kind, seen_cells, spread_rows
-from analysis.draws.ratings import draw_ratings, noise_precision
+from analysis.draws.ratings import draw_ratings
 from analysis.draws.streams import blocks_from
 from analysis.draws.user_rows import UserRows
 from analysis.soundness.check import Check
@@ -29,7 +29,7 @@ def rating_checks(fit: Fit, source: str, n_users: int, draws: int, seed: int) ->
     held_out, neither = held_out_cells(fit, *kinds["test"]), Cells(*kinds["neither"], *np.zeros((2, 0)))
     asked = (stored, background, held_out, neither)
     scores = _scores(fit, source, [(cells.users, cells.items) for cells in asked], draws, seed)
-    if likelihood.zeros and noise_precision(likelihood) is None:
+    if likelihood.zeros and likelihood.noise_precision is None:
         yield from _whole_row_checks(fit, source, users, draws, seed)
     else:
         yield from _stored_checks(fit, stored, background, scores, rng)
@@ -139,7 +139,7 @@ def _rank_check(
     _, place, counts = np.unique(users, return_inverse=True, return_counts=True)
     n_chosen = np.bincount(place, chosen)
     start = np.cumsum(counts) - counts
-    if noise_precision(fit.model.ratings) is None:
+    if fit.model.ratings.noise_precision is None:
         ratings = scores + rng.gumbel(size=scores.shape)
     else:
         ratings = scores + rng.standard_normal(scores.shape) * fit.model.ratings.default_confidence**-0.5

@@ -69,16 +69,39 @@ def start_mlp(
       the content's likelihood is fitted first, and its posterior means rank worse). For layers as wide as mu.
     """
     as_is = start == "svd"
-    mix = nn.init.eye_ if as_is else nn.init.orthogonal_
-    hidden, outer = (0.25, 0.5) if as_is else (None, None)
-    rest = float(encoder.activation(torch.zeros(()))) if as_is else 0.0
     rows = torch.randperm(len(inputs), device="cpu")[:sample].to(inputs.device).sort().values
     sampled = inputs.select(rows)
+    singular, right, asked = _directions(encoder, inputs, sampled, as_is)
+    table, n_components = encoder.weights[0], len(singular)
+    outward = table * 0.0
+    outward[:, :n_components] = table[:, :n_components] * torch.as_tensor(singular.copy()).to(table)
+    _start_encoder(encoder, sampled, as_is, n_components, asked)
+    h = _start_decoder(decoder, encoder, right, as_is, len(rows))
+    tied, mean = {id(weight) for weight in encoder.weights}, feature_means(content)
+    for head, begin in likelihood.initial_bias(mean).items():
+        if isinstance(inputs, DenseRows):  # half as wide as the content, in the directions in which it varies most
+            deviation = torch.nan_to_num(sampled.dense().std(0, correction=min(1, len(rows) - 1)))
+            wide = 0.5 * _in_units_of(head, likelihood, mean, deviation.to(mean)).norm()
+            outward = outward * (wide.to(table) / (h @ outward.mT).std(0).norm().clamp(min=1e-30))
+            decoder.outputs[head].copy_(outward)
+        elif not as_is and id(decoder.outputs[head]) not in tied:
+            decoder.outputs[head].copy_(table)
+        begin = begin.to(table) - decoder.outputs[head] @ h.mean(0)
+        decoder.output_biases[head].copy_(begin)
+
+
+def _directions(
+    encoder: MLPEncoder, inputs: NumberRows, sampled: NumberRows, as_is: bool
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Put the leading right singular vectors of the inputs into the encoder's first layer.
+
+    Returns the singular values (n_components,), the vectors (n_components, n_features), and how many were asked for.
+    """
     table = encoder.weights[0]
     n_components = min(table.shape[1], min(inputs.shape) - 1)
     seed = int(torch.randint(2**31 - 1, ()))
     matrix = matrix_of(inputs if isinstance(inputs, SparseRows) else sampled)
-    # Few power iterations: as features, a less exact SVD ranks better (figures in inference/rivals.py, svd).
+    # Few power iterations: as features, a less exact SVD ranks better (figures in inference/evaluation/rivals.py, svd).
     singular, right, asked = np.zeros(0), np.zeros((0, table.shape[0])), min(n_components, encoder.loc.out_features)
     if n_components:
         _, singular, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
@@ -86,10 +109,16 @@ def start_mlp(
         n_components = rank(singular)
         singular, right = singular[:n_components], right[:n_components]
     table[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
-    outward = table * 0.0
-    outward[:, :n_components] = table[:, :n_components] * torch.as_tensor(singular.copy()).to(table)
-    h = sampled.bag(table)
-    h = encoder.activation(_standardize(h, table, encoder.biases[0], hidden))
+    return singular, right, asked
+
+
+def _start_encoder(encoder: MLPEncoder, sampled: NumberRows, as_is: bool, n_components: int, asked: int) -> None:
+    """The layers behind the first, mu and sigma."""
+    mix = nn.init.eye_ if as_is else nn.init.orthogonal_
+    hidden, outer = (0.25, 0.5) if as_is else (None, None)
+    rest = float(encoder.activation(torch.zeros(()))) if as_is else 0.0
+    table = encoder.weights[0]
+    h = encoder.activation(_standardize(sampled.bag(table), table, encoder.biases[0], hidden))
     for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
         mix(weight)
         h = encoder.activation(_standardize(h @ weight, weight, bias, hidden, rest=rest, size=1.0))
@@ -103,7 +132,14 @@ def start_mlp(
     encoder.log_variance.weight.zero_()
     encoder.log_variance.bias.fill_(2 * torch.tensor(0.5).log())
 
-    z = torch.randn(max(2, len(rows)), decoder.inner.in_features).to(table)
+
+def _start_decoder(decoder: MLPDecoder, encoder: MLPEncoder, right: np.ndarray, as_is: bool, n_rows: int) -> Tensor:
+    """The decoder's hidden layers; the last of them for z from its prior, (n_rows or 2, hidden[0])."""
+    mix = nn.init.eye_ if as_is else nn.init.orthogonal_
+    hidden = 0.25 if as_is else None
+    rest = float(encoder.activation(torch.zeros(()))) if as_is else 0.0
+    table, n_components = encoder.weights[0], len(right)
+    z = torch.randn(max(2, n_rows), decoder.inner.in_features).to(table)
     inner = mix(torch.empty_like(decoder.inner.weight.mT))
     tied = {id(weight) for weight in encoder.weights}
     if as_is:
@@ -117,17 +153,7 @@ def start_mlp(
     for weight, bias in zip(reversed(list(decoder.weights)), reversed(list(decoder.biases)), strict=True):
         free = id(weight) not in tied
         h = decoder.activation(_standardize(h @ weight.mT, weight.mT, bias, hidden, scale=free, rest=rest))
-    mean = feature_means(content)
-    for head, begin in likelihood.initial_bias(mean).items():
-        if isinstance(inputs, DenseRows):  # half as wide as the content, in the directions in which it varies most
-            deviation = torch.nan_to_num(sampled.dense().std(0, correction=min(1, len(rows) - 1)))
-            wide = 0.5 * _in_units_of(head, likelihood, mean, deviation.to(mean)).norm()
-            outward = outward * (wide.to(table) / (h @ outward.mT).std(0).norm().clamp(min=1e-30))
-            decoder.outputs[head].copy_(outward)
-        elif not as_is and id(decoder.outputs[head]) not in tied:
-            decoder.outputs[head].copy_(table)
-        begin = begin.to(table) - decoder.outputs[head] @ h.mean(0)
-        decoder.output_biases[head].copy_(begin)
+    return h
 
 
 def _standardize(

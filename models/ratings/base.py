@@ -163,6 +163,11 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         """Precision of a stored rating and mean square of the ratings, in units of which relative precisions are."""
         return 1.0, 1.0
 
+    @property
+    def noise_precision(self) -> float | None:
+        """What confidences are multiplied by to be the precisions of Normal ratings; ``None`` of other likelihoods."""
+        return None
+
     def start_noise(self, precision: float) -> None:
         """Begin at this precision of the noise, if the likelihood has one that was not given."""
 

@@ -61,6 +61,11 @@ class ConfidenceNormal(RatingLikelihood):
         """The precision ``a``."""
         return self.a
 
+    @property
+    def noise_precision(self) -> float | None:
+        """1: confidences are precisions. Of a subclass with another density nothing is known."""
+        return 1.0 if self.keeps(ConfidenceNormal, "cell", "site") else None
+
     def expected_log_prob(self, moments: Moments, columns: RatingColumns) -> Tensor:
         """-E[1/2 sum_i C_ij (R_ij - s_ij)^2], (n_items,)."""
         return -expected_half_square(moments, columns, self.b)

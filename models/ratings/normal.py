@@ -39,6 +39,11 @@ class Normal(ConfidenceNormal):
         """The precision of the noise, ()."""
         return self.log_tau.exp()
 
+    @property
+    def noise_precision(self) -> float | None:
+        """Tau. Of a subclass with another density nothing is known."""
+        return float(self.tau.detach()) if self.keeps(Normal, "cell", "site", "tau") else None
+
     def cell(self, score: Tensor, confidence: Tensor) -> torch.distributions.Distribution:
         """A Normal of precision tau C_ij."""
         return super().cell(score, self.tau * confidence)
