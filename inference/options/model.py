@@ -1,0 +1,115 @@
+"""Options of what is believed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from inference.options.checking import check, choice
+from inference.rating_facts import RATINGS, RatingFacts
+from models.catalogue import MODELS
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is believed: the generative story and its networks.
+
+    Parameters:
+        model: The story: cvae (items around their contents), pmf (ratings alone, no content is read), or the path of a
+            class.
+        model_args: Arguments of that class.
+        factors: Number of latent factors K.
+        content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, categorical, poisson,
+            negative-binomial, normal, tokens, product (of several contents), the path of a class, or auto: what suits
+            the kind of each content, and of several their product.
+        content_likelihood_args: Arguments of that class.
+        content: Which of the items' contents it is of; by default their text, or the only one.
+        network: Encoder and decoder (auto, mlp, convolutional, recurrent, or the path of a class); auto takes what
+            suits each content.
+        network_args: Arguments of that class.
+        hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
+        activation: Of the hidden layers (sigmoid, tanh, relu, softplus).
+        radius: Length that the encoder's means have; 0 leaves it free.
+        tied: Share the layers' matrices between encoder and decoder (of words and tokens).
+        encoder_input: What the encoder reads: the words weighted by tfidf, or the same content as the likelihood.
+        rating_likelihood: p(R|U,V): confidence-normal (the paper's), normal (stars), bernoulli (clicks),
+            bernoulli-bound (clicks, with closed forms), poisson (counts), or the path of a class.
+        rating_likelihood_args: Arguments of that class.
+        biases: A global mean and biases of users and items in the scores (auto, on, off); auto leaves them out of
+            confidence-normal alone.
+        lambda_b: Precision of the biases' priors; 0 takes 1, and for normal what predicts training ratings best.
+        lambda_u: Precision of the users' prior; 0 takes that of user_shrinkage.
+        lambda_v: Precision of the items around their content, v - z; 0 takes that of item_shrinkage.
+        user_shrinkage: lambda_u in units of a s^2, s the root mean square length of the content means; 0 takes the
+            rating likelihood's, for normal what predicts training ratings best.
+        item_shrinkage: lambda_v in units of a / s^2; 0 takes the rating likelihood's.
+        lambda_r: Factor of the content's terms; with any value but 1 the objective is tempered.
+        lambda_w: Precision of the prior of the networks' weights and biases.
+        a: Precision (confidence) of a stored rating that states none.
+        b: Precision of all other cells.
+        unrated: Items without a training rating have no column (masked) or a column of zeros (zeros, the paper's).
+        parametrization: Draw v around z (centred, the paper's) or v_dagger around 0 (non-centred).
+    """
+
+    model: str = "cvae"
+    model_args: dict[str, Any] = field(default_factory=dict)
+    factors: int = 50
+    content_likelihood: str = "multinomial"
+    content_likelihood_args: dict[str, Any] = field(default_factory=dict)
+    content: str = ""
+    network: str = "auto"
+    network_args: dict[str, Any] = field(default_factory=dict)
+    hidden: tuple[int, ...] = (200, 100)
+    activation: str = "sigmoid"
+    radius: float = 0.0
+    tied: bool = True
+    encoder_input: str = "tfidf"
+    rating_likelihood: str = "confidence-normal"
+    rating_likelihood_args: dict[str, Any] = field(default_factory=dict)
+    biases: str = "auto"
+    lambda_b: float = 0.0
+    lambda_u: float = 0.0
+    lambda_v: float = 0.0
+    user_shrinkage: float = 0.0
+    item_shrinkage: float = 0.0
+    lambda_r: float = 1.0
+    lambda_w: float = 0.01
+    a: float = 100.0
+    b: float = 1.0
+    unrated: str = "masked"
+    parametrization: str = "centred"
+
+    def __post_init__(self) -> None:
+        if not {".", ":"} & set(self.model):
+            choice("model", self.model, (*MODELS, "the path of a class"))
+        check(self.factors >= 1, "factors", self.factors, "at least 1")
+        check(
+            len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden), "hidden", self.hidden, "widths above 0"
+        )
+        choice("activation", self.activation, ("sigmoid", "tanh", "relu", "softplus"))
+        check(0 <= self.radius < math.inf, "radius", self.radius, "a finite number, 0 or more")
+        choice("encoder_input", self.encoder_input, ("tfidf", "same"))
+        if not {".", ":"} & set(self.rating_likelihood):
+            choice("rating_likelihood", self.rating_likelihood, (*RATINGS, "the path of a class"))
+        choice("biases", self.biases, ("auto", "on", "off"))
+        own = self.rating_facts
+        if self.biases == "auto":
+            object.__setattr__(self, "biases", "on" if own.biases else "off")
+        for name in ("lambda_u", "lambda_v", "lambda_b", "user_shrinkage", "item_shrinkage"):
+            check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "a finite number, 0 or more")
+        for name in ("lambda_r", "lambda_w", "a"):
+            check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
+        check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
+        choice("unrated", self.unrated, ("masked", "zeros"))
+        choice("parametrization", self.parametrization, ("centred", "non-centred"))
+
+    @property
+    def has_content(self) -> bool | None:
+        """Whether the model reads the items' contents; ``None`` of a class of one's own, before it is imported."""
+        return MODELS[self.model].has_content if self.model in MODELS else None
+
+    @property
+    def rating_facts(self) -> RatingFacts:
+        """What is known of the rating likelihood; of a class of one's own, that it might do anything."""
+        return RATINGS.get(self.rating_likelihood, RatingFacts())
