@@ -35,7 +35,8 @@ from rich.table import Table
 
 from inference.compatibility import CONTENT_LIKELIHOODS, NETWORKS, PRODUCT
 from inference.fitting import Pretrained, fit_with
-from inference.options import METHODS, RATINGS, Options
+from inference.options import METHODS, Options
+from inference.rating_facts import RATINGS
 from models.build import content_likelihood, forms_of, make_model, observe
 from models.rows import PartRows, TokenRows
 from pyro_cvae.data.content import Content

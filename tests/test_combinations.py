@@ -10,7 +10,8 @@ from benchmarks import combinations
 from benchmarks.combinations import Case
 from inference.compatibility import CONTENT_LIKELIHOODS, NETWORKS
 from inference.fitting import Pretrained
-from inference.options import METHODS, RATINGS
+from inference.options import METHODS
+from inference.rating_facts import RATINGS
 from models import contents, networks, ratings
 
 

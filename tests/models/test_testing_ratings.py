@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import models.ratings
-from inference.options import RATINGS
+from inference.rating_facts import RATINGS
 from models.ratings import NAMES, CellColumns, GaussianSite, RatingLikelihood
 from models.ratings.bernoulli import Bernoulli, BernoulliBound
 from models.ratings.confidence_normal import ConfidenceNormal, NormalColumns
