@@ -16,7 +16,8 @@ class DataOptions:
     Parameters:
         data: A name (simulated, simulated-gaussian, simulated-stars, citeulike-a, citeulike-t) or a path to a folder or
             a file.
-        items: A table of items and their texts, where ``data`` is a table of interactions.
+        items: A table of items and their texts, where ``data`` is a table of interactions; a model that reads no
+            content needs none.
         contents: Further contents of the items, each NAME[=[KIND:]PATH], with KIND words, tokens, images or vectors.
             Without a path it is one that the data have: a column of the items' table, titles, title-tokens, tags.
         ratings: What the column ``rating`` of a table says (clicks: a pair above 0 is a 1; stars: the rating; auto:
