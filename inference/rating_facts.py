@@ -12,6 +12,7 @@ class RatingFacts:
     ``conjugate`` and ``exact`` as in :class:`models.ratings.RatingLikelihood`; defaults of ``biases`` and precisions.
     Shrinkages as in :mod:`inference.algorithms.precisions`. Where ``per_factor``, that of items is times the factors,
     so that their number is no matter to the prior of u.v; ``of_points`` is that of map where it is another one.
+    ``alone`` is what both shrinkages of a model without content are, in map and in bayes, where it is not these.
     ``lambda_b`` is in units of the precision of a rating.
     """
 
@@ -23,7 +24,15 @@ class RatingFacts:
     user_shrinkage: float = 0.4
     item_shrinkage: float = 3.0
     of_points: float = 0.0
+    alone: tuple[float, float] | None = None
     lambda_b: float = 1.0
+
+    def default_shrinkages(self, mode: str, factors: int, has_content: bool) -> tuple[float, float]:
+        """Shrinkages of users and of items where none is given."""
+        if self.alone and not has_content:
+            each = self.alone[mode == "bayes"]
+            return each, each
+        return self.user_shrinkage, self.default_item_shrinkage(mode, factors)
 
     def default_item_shrinkage(self, mode: str, factors: int) -> float:
         """The items' shrinkage where none is given."""
@@ -34,9 +43,9 @@ class RatingFacts:
 
 RATINGS = {
     "confidence-normal": RatingFacts(biases=False, per_factor=False, user_shrinkage=4.0, item_shrinkage=0.75),
-    "normal": RatingFacts(explicit=True, user_shrinkage=20.0, item_shrinkage=0.5, of_points=5.0),
-    "bernoulli": RatingFacts(conjugate=False),
-    "bernoulli-bound": RatingFacts(exact=False),
-    "poisson": RatingFacts(conjugate=False),
+    "normal": RatingFacts(explicit=True, user_shrinkage=20.0, item_shrinkage=0.5, of_points=5.0, alone=(12.0, 6.0)),
+    "bernoulli": RatingFacts(conjugate=False, alone=(3.0, 3.0)),
+    "bernoulli-bound": RatingFacts(exact=False, alone=(3.0, 3.0)),
+    "poisson": RatingFacts(conjugate=False, alone=(3.0, 3.0)),
 }
 """The package's own rating likelihoods."""

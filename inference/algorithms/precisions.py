@@ -14,9 +14,14 @@ ratings and weights: 1 / user_shrinkage is the variance that contents explain of
 Of stars the biases' penalty is the one that predicts training ratings that are kept aside best
 (:func:`choose_penalty`). So is the users' shrinkage, the default one or a stronger one, but for its doubt: two standard
 errors count against factors, and where they are not surely better than biases alone, these are what is left. A weaker
-one is for ratings without biases; with them, joint training makes of a weak prior what sweeps over held contents do not
-foresee. The items' shrinkage is per factor in bayes, where the prior's width counts, and not in map, where it says
-which singular values of u.v survive (trace norm).
+one is for ratings without biases, and for models without content; otherwise joint training makes of a weak prior what
+sweeps over held contents do not foresee. The items' shrinkage is per factor in bayes, where the prior's width counts,
+and not in map, where it says which singular values of u.v survive (trace norm).
+
+Without content s is 1, and the product lambda_u lambda_v alone counts: both shrinkages are ``alone`` of
+:class:`inference.rating_facts.RatingFacts`, the same for any number of factors, since a factor lives or dies by
+sqrt(lambda_u lambda_v) and not by the width of them all. Of stars it is smaller in bayes, where q's own spread shrinks
+too. Where data state precisions, c is that of the stored cells and not ``a``: at a larger one all scores would be 0.
 """
 
 from __future__ import annotations
@@ -45,6 +50,10 @@ SURE = 2.0
 """Standard errors by which factors have to predict better than biases alone."""
 WEAKER = (0.25, 1 / 16, 1 / 64, 1e-3, 1e-4)
 """Those that are tried in turn where there are no biases and u.v has to tell the mean too."""
+LOOSER = (0.5, 0.25, 1 / 16)
+"""Those that are tried too where no content is read: what u.v explains grows with the ratings of a row."""
+WIDEST = 1.5
+"""Prior variance of u.v in units of the noise's up to which they are tried in bayes; a wider one becomes noise."""
 SWEEPS = 4
 FOLDS = 5
 ENOUGH = 50_000
@@ -66,6 +75,12 @@ def content_length(z_loc: Tensor) -> float:
     return max(float(square.mean()) if len(square) else 0.0, least) ** 0.5
 
 
+def stated_confidence(columns: RatingColumns) -> float:
+    """Mean confidence of a stored cell, weighted by confidence; it is c where data state precisions of their own."""
+    weight = columns.confidences.double()
+    return float(weight.square().sum() / weight.sum().clamp(min=1e-300))
+
+
 @torch.no_grad()
 def start_precisions(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: Options, seed: int) -> None:
     """Set lambda_u, lambda_v, lambda_b and a noise that were not given; see the module's docstring.
@@ -74,8 +89,8 @@ def start_precisions(model: FactorModel, columns: RatingColumns, z_loc: Tensor, 
     """
     o, facts = options.model, options.model.rating_facts
     free = model.to_find
-    shrinkage = [o.user_shrinkage or facts.user_shrinkage, o.item_shrinkage]
-    shrinkage[1] = shrinkage[1] or facts.default_item_shrinkage(options.fit.mode, o.factors)
+    default = facts.default_shrinkages(options.fit.mode, o.factors, model.item_prior.latent)
+    shrinkage = [o.user_shrinkage or default[0], o.item_shrinkage or default[1]]
     penalty = facts.lambda_b
     if model.ratings.standardised:
         penalty = _start_stars(model, columns, z_loc, free, shrinkage, options, seed)
@@ -95,6 +110,8 @@ def _set(
     """Precisions from shrinkages and from ``penalty``, that of the biases in units of the noise's."""
     length = content_length(z_loc) if model.item_prior.latent else 1.0  # without contents any length is the same model
     noise, square = model.ratings.units(columns)
+    if not model.item_prior.latent and model.ratings.weight_unit is None:
+        noise *= stated_confidence(columns) / model.ratings.default_confidence
     found = {"lambda_u": model.lambda_u, "lambda_v": model.lambda_v, "lambda_b": model.lambda_b}
     relative = (shrinkage[0] * noise * length**2, shrinkage[1] * noise * square / length**2, penalty * noise)
     found |= {name: value for name, value in zip(found, relative, strict=True) if name in free}
@@ -148,7 +165,9 @@ def _start_stars(
         return float(loss.sum() + SURE * len(loss) ** 0.5 * loss.std())
 
     best, times = errors_at(1.0), 1.0
-    for other in WEAKER if model.mean is None else (*STRONGER, ALONE):
+    width = 0.0 if family == "point" else model.n_factors / (given * shrinkage[1])
+    looser = () if model.item_prior.latent else [times for times in LOOSER if width <= WIDEST * times]
+    for other in WEAKER if model.mean is None else (*looser, *STRONGER, ALONE):
         errors = alone if other == ALONE else errors_at(other)
         if risk(errors) < risk(best):
             best, times = errors, other

@@ -10,12 +10,14 @@ import inference
 from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.precisions import SHORTEST, choose_penalty, content_length, ridge_biases, start_precisions
 from inference.options import Options
+from inference.rating_facts import RATINGS
 from models.build import make_model
 from models.contents.multinomial import Multinomial
 from models.observations import RatingColumns
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.simulated import simulated
+from pyro_cvae.data.splits import held_out_cells
 from tests.models.toy import N_ITEMS, N_USERS, N_WORDS, toy_observations
 
 SMALL = {"factors": 3, "hidden": (6,), "pretrain_epochs": 2, "epochs": 0, "sweeps": 3, "threads": 1, "dtype": "float64"}
@@ -195,3 +197,30 @@ def test_the_penalty_and_the_noise_are_where_the_data_are():
         found.append(penalty)
         assert 0.2 < float(errors.mean()) < 0.4
     assert found[0] <= 1.0 and found[1] == 64.0
+
+
+# --- without content -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["map", "bayes"])
+@pytest.mark.parametrize("data", ["simulated", "simulated-gaussian", "simulated-stars"])
+def test_scores_without_content_are_not_all_0(data, mode):
+    """With ``a`` of the options as the unit of data that state precisions all scores would be 0."""
+    rating = "normal" if data == "simulated-stars" else "confidence-normal"
+    dataset, options = load_dataset(data), {"method": "coordinate", "model": "pmf", "factors": 5, "threads": 1}
+    split = held_out_cells(dataset, 0.2, 0) if data == "simulated-stars" else None
+    fit = inference.fit(dataset, split, mode=mode, rating_likelihood=rating, sweeps=8, **options)
+    u, v = (rows.double()[:, :5] for rows in (fit.posterior.u_loc, fit.posterior.v_loc))
+    assert (u @ v.T).std() > 0.05
+    if data == "simulated-gaussian":
+        assert fit.metrics["recovery"]["correlation"] > 0.7
+
+
+def test_without_content_the_number_of_factors_is_no_matter():
+    """The product of the precisions is the same; with contents that of bayes is per factor."""
+    facts = RATINGS["normal"]
+    assert facts.default_shrinkages("bayes", 5, False) == facts.default_shrinkages("bayes", 500, False) == (6.0, 6.0)
+    assert facts.default_shrinkages("map", 5, False) == (12.0, 12.0)
+    assert facts.default_shrinkages("bayes", 50, True) == (20.0, 25.0)
+    clicks = RATINGS["confidence-normal"]
+    assert clicks.default_shrinkages("map", 50, False) == clicks.default_shrinkages("map", 50, True) == (4.0, 0.75)
