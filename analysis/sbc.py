@@ -6,6 +6,9 @@ independent draws of it is uniform on 0, ..., L. All simulations are one data se
 share no user, no item and no cell: with b = 0 a cell that is not stored is no observation. What runs is therefore the
 sampler as it is, not a copy of it.
 
+With ``--model pmf`` there are no z and no texts, and v lies around 0. Single factors of it may turn and change their
+signs; densities, lengths and scores do not, and these are what is ranked.
+
 C is drawn before R and is a given, since in this model it may not depend on R for R to be drawn at all; every cell of a
 block is stored, with its C.
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,13 +28,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from inference.printing import Sheet, check_format, emit, show
 from inference.progress import track
 from inference.threads import torch_threads
+from models.catalogue import MODELS
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from models.cvae import CVAE
+    from models.base import FactorModel
     from models.observations import Observations
 
 BREAKS = ("lambda_u", "lambda_v", "a")
@@ -42,6 +47,7 @@ class SBCOptions:
     """How much is simulated, and how the sampler runs.
 
     Parameters:
+        model: The story that is simulated (cvae, pmf).
         simulations: Data sets that are simulated.
         draws: Draws of each posterior that a true value is ranked among.
         thin: Sweeps between two of them.
@@ -49,12 +55,13 @@ class SBCOptions:
         seed: Of everything random; broken samplers take the seeds from it on.
         broken: The precision that broken samplers take twice (lambda_u, lambda_v, a).
         broken_seeds: Broken samplers that are run, each on simulations of its own.
-        words: Mean length of a simulated text.
+        words: Mean length of a simulated text, of cvae.
         a: Precision of a rating where the user was exposed; a tenth of it elsewhere.
         out: A PNG of the ECDFs, none by default.
         format: How the table is printed (table, csv, json).
     """
 
+    model: str = "cvae"
     simulations: int = 200
     draws: int = 99
     thin: int = 4
@@ -69,6 +76,8 @@ class SBCOptions:
 
     def __post_init__(self) -> None:
         check_format(self.format)
+        if self.model not in MODELS:
+            raise InputError(f"--model is {self.model!r}, but it must be one of {', '.join(MODELS)}")
         for name, least in (("simulations", 10), ("draws", 9), ("thin", 1), ("warmup", 1), ("broken_seeds", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be {least} or more")
@@ -87,19 +96,29 @@ class Prior:
     """One simulated data set: its sizes, and the precisions that it is drawn with.
 
     ``exposure`` is the share of cells with precision ``a``, the others having ``b``; ``words`` the mean length of a
-    text.
+    text. ``lambda_v`` is by default 4 around contents, and 1 where there are none.
     """
 
+    model: str = "cvae"
     n_users: int = 6
     n_items: int = 7
     n_factors: int = 2
     n_features: int = 15
     lambda_u: float = 1.0
-    lambda_v: float = 4.0
+    lambda_v: float = 0.0
     a: float = 1.0
     b: float = 0.1
     exposure: float = 0.5
     words: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.lambda_v:
+            object.__setattr__(self, "lambda_v", 4.0 if self.has_content else 1.0)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether items have a z and a text."""
+        return MODELS[self.model].has_content
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,24 +157,32 @@ class Ranks:
         return [self.names[index] for index in np.flatnonzero(left)]
 
 
-def simulate(prior: Prior, n: int, seed: int) -> tuple[CVAE, Observations, dict[str, Tensor]]:
-    """``n`` data sets drawn from the Pyro program as blocks of one: the model, what is observed, and true u, v, z."""
+def simulate(prior: Prior, n: int, seed: int) -> tuple[FactorModel, Observations, dict[str, Tensor]]:
+    """``n`` data sets drawn from the Pyro program as blocks of one: the model, what is observed, and true u, v, z.
+
+    Without content there is no z.
+    """
     import torch
     from pyro import poutine
 
     from models.build import make_model
     from models.contents.multinomial import Multinomial
     from models.observations import Observations, RatingColumns, SparseRows
+    from models.rows import AnyRows, NoRows
 
     n_users, n_items = n * prior.n_users, n * prior.n_items
     with torch.random.fork_rng(devices=()), torch.no_grad():
         torch.manual_seed(seed)
-        model = make_model(n_users, n_items, prior.n_features, Multinomial(), _ModelOptions(prior)).double().eval()
+        form, likelihood = (prior.n_features, Multinomial()) if prior.has_content else (None, None)
+        model = make_model(n_users, n_items, form, likelihood, _ModelOptions(prior)).double().eval()
         for name, parameter in model.named_parameters():
             encodes = name.startswith(("encoder.loc", "encoder.log_variance"))
             parameter.copy_(torch.zeros_like(parameter) if encodes else torch.randn_like(parameter))
-        lengths = torch.zeros(n_items, prior.n_features, dtype=torch.float64)
-        lengths[:, 0] = 1 + torch.poisson(torch.full((n_items,), prior.words - 1.0, dtype=torch.float64))
+        texts: AnyRows = NoRows(n_items)
+        if prior.has_content:
+            lengths = torch.zeros(n_items, prior.n_features, dtype=torch.float64)
+            lengths[:, 0] = 1 + torch.poisson(torch.full((n_items,), prior.words - 1.0, dtype=torch.float64))
+            texts = SparseRows.from_dense(lengths)
         items = torch.arange(n_items)
         users = (items[:, None] // prior.n_items * prior.n_users + torch.arange(prior.n_users)).flatten()
         exposed = torch.rand(len(users), dtype=torch.float64) < prior.exposure
@@ -167,12 +194,17 @@ def simulate(prior: Prior, n: int, seed: int) -> tuple[CVAE, Observations, dict[
             torch.ones(n_items, dtype=torch.bool),
             n_users,
         )
-        texts = SparseRows.from_dense(lengths)
         drawn = poutine.trace(poutine.uncondition(model)).get_trace(Observations(texts, texts, columns).batch(items))
         every = drawn.nodes["R"]["value"].ratings.view(n_items, n_users)
         columns = replace(columns, ratings=every[columns.items, columns.users])
-        texts = drawn.nodes["x"]["value"].to(dtype=torch.float64)
-    return model, Observations(texts, texts, columns), {name: drawn.nodes[name]["value"] for name in "uvz"}
+        if prior.has_content:
+            texts = drawn.nodes["x"]["value"].to(dtype=torch.float64)
+    return model, Observations(texts, texts, columns), {name: drawn.nodes[name]["value"] for name in latent(model)}
+
+
+def latent(model: FactorModel) -> str:
+    """Names of the sites that are drawn: u, v and, with contents, z."""
+    return "uvz" if model.item_prior.latent else "uv"
 
 
 class _ModelOptions:
@@ -185,14 +217,20 @@ class _ModelOptions:
     network = "auto"
 
     def __init__(self, prior: Prior) -> None:
+        self.model = prior.model
         self.factors, self.a = prior.n_factors, prior.a
         self.lambda_u, self.lambda_v = prior.lambda_u, prior.lambda_v
 
 
 def posterior_draws(
-    model: CVAE, observations: Observations, options: SBCOptions, seed: int, broken: str = "", factor: float = 2.0
+    model: FactorModel,
+    observations: Observations,
+    options: SBCOptions,
+    seed: int,
+    broken: str = "",
+    factor: float = 2.0,
 ) -> Iterator[dict[str, Tensor]]:
-    """Draws of u, v and z of all blocks by :class:`inference.algorithms.mcmc.MCMC`, started at draws of the prior.
+    """Draws of u, v and any z of all blocks by :class:`inference.algorithms.mcmc.MCMC`, started at draws of the prior.
 
     ``broken`` names a precision that the sampler, not the simulation, takes ``factor`` times.
     """
@@ -200,25 +238,17 @@ def posterior_draws(
 
     from inference.algorithms.mcmc import MCMC
     from inference.options import Options
-    from models.cvae import CVAE
 
     times = {name: factor if name == broken else 1.0 for name in BREAKS}
     if broken == "a":
         columns = observations.columns
         observations = replace(observations, columns=replace(columns, confidences=factor * columns.confidences))
-    believed = CVAE(
-        model.n_users,
-        model.n_items,
-        model.n_factors,
-        model.encoder,
-        model.decoder,
-        model.content,
-        model.ratings,
-        lambda_u=model.lambda_u * times["lambda_u"],
-        lambda_v=model.lambda_v * times["lambda_v"],
-    )
+    believed = deepcopy(model)
+    believed.set_precisions(model.lambda_u * times["lambda_u"], model.lambda_v * times["lambda_v"], 1.0)
     steps = {"draws": options.draws, "warmup": options.warmup, "thin": options.thin, "max_memory": 8.0}
-    chosen = Options.of("mcmc", factors=model.n_factors, pretrain_epochs=0, dtype="float64", chains=1, **steps)
+    chosen = Options.of(
+        "mcmc", model=options.model, factors=model.n_factors, pretrain_epochs=0, dtype="float64", chains=1, **steps
+    )
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         sampler = MCMC(lambda: believed, observations, chosen)
@@ -226,29 +256,29 @@ def posterior_draws(
         for _ in range(sampler.n_steps):
             sampler.step(state)
     for index in range(state.n_stored):
-        yield {name: state.stored[name][0, index] for name in "uvz"}
+        yield {name: state.stored[name][0, index] for name in latent(model)}
 
 
-def quantities(model: CVAE, observations: Observations, n: int, u: Tensor, v: Tensor, z: Tensor) -> dict[str, Tensor]:
-    """What is ranked, of each of ``n`` blocks, (n,): log densities by the Pyro program, the norm of UV', five u.v."""
+def quantities(model: FactorModel, observations: Observations, n: int, **drawn: Tensor) -> dict[str, Tensor]:
+    """What is ranked, of each of ``n`` blocks, (n,), from u, v and any z.
+
+    Log densities by the Pyro program, the norm of UV', five u.v; without z lengths of a u and a v.
+    """
     import torch
 
     from inference.algorithms.mcmc import log_densities
 
     batch = observations.batch(torch.arange(model.n_items))
     with torch.no_grad():
-        densities = {
-            name: part.view(n, -1).sum(-1)
-            for name, part in log_densities(model, batch, {"u": u, "v": v, "z": z}).items()
-        }
-    scores = u.view(n, -1, model.n_factors) @ v.view(n, -1, model.n_factors).mT
-    found = {
-        "log p(R|U,V)": densities["R"],
-        "log p(U)": densities["u"],
-        "log p(V|Z)": densities["v"],
-        "log p(Z,X)": densities["z"] + densities["x"],
-        "norm of UV'": scores.square().sum((-1, -2)).sqrt(),
-    }
+        densities = {name: part.view(n, -1).sum(-1) for name, part in log_densities(model, batch, drawn).items()}
+    u, v = (drawn[name].view(n, -1, model.n_factors) for name in "uv")
+    scores = u @ v.mT
+    found = {"log p(R|U,V)": densities["R"], "log p(U)": densities["u"]}
+    if model.item_prior.latent:
+        found |= {"log p(V|Z)": densities["v"], "log p(Z,X)": densities["z"] + densities["x"]}
+    else:
+        found |= {"log p(V)": densities["v"], "|u1|": u[:, 0].norm(dim=-1), "|v1|": v[:, 0].norm(dim=-1)}
+    found["norm of UV'"] = scores.square().sum((-1, -2)).sqrt()
     return found | {f"u{k}.v{k}": scores[:, k - 1, k - 1] for k in range(1, 6)}
 
 
@@ -264,7 +294,9 @@ def _calibrate(options: SBCOptions, seed: int, broken: str) -> Ranks:
     from inference.algorithms.convergence import diagnose
 
     n = options.simulations
-    model, observations, truth = simulate(Prior(a=options.a, b=options.a / 10, words=options.words), n, seed)
+    model, observations, truth = simulate(
+        Prior(options.model, a=options.a, b=options.a / 10, words=options.words), n, seed
+    )
     true = quantities(model, observations, n, **truth)
     drawn = [
         torch.stack(list(quantities(model, observations, n, **draw).values()), -1)
@@ -319,9 +351,9 @@ def plot(found: dict[str, Ranks], path: str, level: float = LEVEL) -> Path:
         x = np.arange(1, ranks.n_draws + 1) / (ranks.n_draws + 1)
         band = ranks.band(level)
         ax.fill_between(x, band[:, 0], band[:, 1], color="#dddddd", step="mid", label=f"{level:.0%} of all at once")
-        lines = zip(ranks.names, ranks.differences().T, colors(ranks.names), strict=True)
+        lines = list(zip(ranks.names, ranks.differences().T, colors(ranks.names), strict=True))
         for number, (name, difference, color) in enumerate(lines):
-            style = "-" if number < 5 else "--"
+            style = "-" if number < len(lines) - 5 else "--"
             ax.step(x, difference, where="mid", color=color, linestyle=style, linewidth=1.2, label=name)
         ax.set(title=title, xlabel="rank of the truth / (draws + 1)", xlim=(0, 1))
         if index == 0:
@@ -341,6 +373,7 @@ def main() -> None:
         (SBCOptions,),
         examples=(
             ("python -m analysis.sbc --broken-seeds 1 --out sbc.png", "200 simulations, and a broken sampler beside"),
+            ("python -m analysis.sbc --model pmf", "ratings alone: probabilistic matrix factorisation"),
             ("python -m analysis.sbc --broken lambda_v", "how many of 100 samplers with 2 lambda_v are caught"),
         ),
     )

@@ -1,5 +1,6 @@
 """Simulation-based calibration: simulations, quantities and band by brute force; then the sampler, whole and broken."""
 
+from dataclasses import replace
 from itertools import product
 from unittest.mock import Mock
 
@@ -13,9 +14,11 @@ from analysis.sbc import BREAKS, Prior, Ranks, SBCOptions, calibrate, ecdf_band,
 from inference.algorithms.half_steps import Cells, half_step
 from inference.algorithms.rows import Rows
 from models.observations import RatingColumns
+from models.pmf import PMF
 from pyro_cvae.errors import InputError, run_command
 
 PRIOR = Prior()
+ALONE = Prior("pmf")
 
 
 def test_blocks_share_nothing_and_every_cell_of_a_block_is_stored():
@@ -29,6 +32,37 @@ def test_blocks_share_nothing_and_every_cell_of_a_block_is_stored():
     assert torch.equal(again[1].columns.ratings, columns.ratings) and torch.equal(again[2]["z"], truth["z"])
     assert not torch.equal(other[1].columns.ratings, columns.ratings)
     assert observations.content.totals.min() >= 1 and observations.content.totals.std() > 1
+
+
+def test_ratings_alone_have_no_content():
+    model, observations, truth = simulate(ALONE, 3, 0)
+    assert isinstance(model, PMF) and (model.lambda_u, model.lambda_v) == (ALONE.lambda_u, ALONE.lambda_v)
+    assert {name: tuple(value.shape) for name, value in truth.items()} == {"u": (18, 2), "v": (21, 2)}
+    assert observations.content.n_outputs == 0 and (PRIOR.lambda_v, ALONE.lambda_v) == (4.0, 1.0)
+
+
+def test_quantities_of_ratings_alone_stay_when_factors_turn():
+    """What is ranked is the same for (u Q, v Q) with any orthogonal Q, and what numpy says of one block."""
+    n = 3
+    model, observations, truth = simulate(ALONE, n, 0)
+    found = quantities(model, observations, n, **truth)
+    turn, _ = torch.linalg.qr(torch.randn(2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    turned = quantities(model, observations, n, **{name: value @ turn for name, value in truth.items()})
+    for name, value in found.items():
+        torch.testing.assert_close(turned[name], value, rtol=1e-10, atol=1e-10)
+    ratings, confidences = (part.view(n, ALONE.n_items, n, ALONE.n_users) for part in observations.columns.dense(0.0))
+    u, v = (value.view(n, -1, 2)[1] for value in truth.values())
+    expected = {
+        "log p(R|U,V)": Normal(v @ u.mT, confidences[1, :, 1].rsqrt()).log_prob(ratings[1, :, 1]).sum(),
+        "log p(U)": Normal(0.0, ALONE.lambda_u**-0.5).log_prob(u).sum(),
+        "log p(V)": Normal(0.0, ALONE.lambda_v**-0.5).log_prob(v).sum(),
+        "|u1|": u[0].norm(),
+        "|v1|": v[0].norm(),
+        "norm of UV'": torch.linalg.matrix_norm(u @ v.mT),
+    } | {f"u{k}.v{k}": u[k - 1] @ v[k - 1] for k in range(1, 6)}
+    assert list(expected) == list(found)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name][1], value, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.statistical
@@ -164,8 +198,9 @@ OPTIONS = SBCOptions(simulations=200, draws=49, thin=3, warmup=20)
 
 @pytest.mark.statistical
 @pytest.mark.slow
-def test_the_sampler_is_calibrated(failure_rate, monkeypatch):
-    found = calibrate(OPTIONS, seed=0)
+@pytest.mark.parametrize("model", ["cvae", "pmf"])
+def test_the_sampler_is_calibrated(failure_rate, model):
+    found = calibrate(replace(OPTIONS, model=model), seed=0)
     assert found.outside(1 - failure_rate) == []
     assert found.ess.min() > 25
 
@@ -173,17 +208,19 @@ def test_the_sampler_is_calibrated(failure_rate, monkeypatch):
 @pytest.mark.statistical
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", BREAKS)
-def test_a_sampler_with_twice_a_precision_is_caught(broken):
-    assert calibrate(OPTIONS, seed=1, broken=broken).outside()
+@pytest.mark.parametrize("model", ["cvae", "pmf"])
+def test_a_sampler_with_twice_a_precision_is_caught(model, broken):
+    assert calibrate(replace(OPTIONS, model=model), seed=1, broken=broken).outside()
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_the_command_prints_a_table_and_draws(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("model", ["cvae", "pmf"])
+def test_the_command_prints_a_table_and_draws(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch, "set_num_threads", Mock())
     argv = ["--simulations", "10", "--draws", "9", "--thin", "1", "--warmup", "2", "--broken-seeds", "2"]
-    monkeypatch.setattr("sys.argv", ["analysis.sbc", *argv, "--out", str(tmp_path / "sbc.png")])
+    monkeypatch.setattr("sys.argv", ["analysis.sbc", "--model", model, *argv, "--out", str(tmp_path / "sbc.png")])
     assert run_command(sbc.main) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert "10 simulations, 9 draws each, 99% band" in said and "log p(R|U,V)" in said and "of 2 caught" in said
@@ -193,6 +230,7 @@ def test_the_command_prints_a_table_and_draws(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
+        ({"model": "svd"}, "--model is 'svd', but it must be one of cvae, pmf"),
         ({"simulations": 5}, "--simulations is 5, but it must be 10 or more"),
         ({"draws": 3}, "--draws is 3"),
         ({"broken_seeds": -1}, "--broken-seeds is -1, but it must be 0 or more"),
