@@ -242,7 +242,7 @@ class MCMC(NetworkFit[State]):
         for name, value in best.draw().items():
             state.above[name][chain] = value
 
-    def _draw_content(self, state: State, loc: Tensor, covariance: Tensor, shift: Tensor) -> Tensor:
+    def _draw_content(self, state: State, loc: Tensor, covariance: Tensor, shift: Tensor | None = None) -> Tensor:
         """A Hamiltonian step of z with v integrated out; before the first stored draw its sizes are adapted.
 
         Shapes: ``loc`` (n_chains, n_items, n_factors) and ``covariance`` of v_j given z_j = 0 and U, where the prior
@@ -251,7 +251,8 @@ class MCMC(NetworkFit[State]):
         model, z = state.model, state.chains["z"]
         assert state.log_step is not None
         pull, quadratic = coupling(loc.flatten(0, 1), covariance.flatten(0, 1), model.lambda_v)
-        pull = pull - model.lambda_v * shift.flatten(0, 1)
+        if shift is not None:
+            pull = pull - model.lambda_v * shift.flatten(0, 1)
         own = quadratic.diagonal(dim1=-2, dim2=-1).view_as(z)
         scale = (self.content_precision + own).rsqrt().flatten(0, 1)
         jitter = 0.8 + 0.4 * torch.rand_like(state.log_step)
