@@ -92,11 +92,14 @@ def strings(value, path=()):
         ("content_likelihood", BESIDE, None),
         ("content_likelihood", "beside:Model", {"text": "beside.Model"}),
         ("rating_likelihood", "beside.Ratings", None),
+        ("model", "beside.Story", None),
+        ("model", IN_RUN, None),
+        ("network", "beside.Pair", None),
+        ("network", IN_RUN, None),
         ("content_likelihood", "product", {"text": BESIDE}),
         ("content_likelihood", "product", {"text": "multinomial", "words": "tokens", "sketch": IN_RUN}),
         ("content_likelihood", "models.contents.product.Product", {"text": BESIDE}),
     ],
-    ids=["in it", "beside it", "colon", "ratings", "part", "third part", "own path"],
 )
 def test_no_command_imports_what_a_run_names(name, field, path, args, received):
     asks(received, path, field, args)
