@@ -35,18 +35,21 @@ def start_alive(model: FactorModel, observations: Observations, start: str = "wh
     align(encoder, inputs)  # type: ignore[arg-type]
 
 
+@torch.no_grad()
 def align(encoder: ProductEncoder, inputs: PartRows, block: int = 4096) -> None:
     """Turn the means of each expert to those of the experts before it, over the items that have both.
 
     What an expert says of a content it says in axes of its own. The rotation is the orthogonal Procrustes solution
     (Schoenemann, Psychometrika 1966); without an item that has both there is none.
+    An expert that cannot be turned keeps its axes.
     """
     total, there = None, None
     for name, expert in encoder.experts.items():
         own: Any = expert
+        nothing = next(own.parameters()).new_zeros(0, encoder.n_factors)
         part, items = inputs.parts[name], inputs.items(name)
         chunks = torch.arange(len(part), device=part.device).split(block)
-        found = torch.cat([own(part.select(chunk))[0] for chunk in chunks if len(chunk)] or [own.loc.bias[None][:0]])
+        found = torch.cat([own(part.select(chunk))[0] for chunk in chunks if len(chunk)] or [nothing])
         loc = found.new_zeros(len(inputs), encoder.n_factors).index_copy(0, items, found)
         if total is None or there is None:
             total, there = loc, inputs.present[name]
@@ -55,9 +58,8 @@ def align(encoder: ProductEncoder, inputs: PartRows, block: int = 4096) -> None:
         if bool(both.any()):
             left, _, right = torch.linalg.svd(total[both].mT @ loc[both])
             turn = left @ right
-            own.loc.weight.copy_(turn @ own.loc.weight)
-            own.loc.bias.copy_(turn @ own.loc.bias)
-            loc = loc @ turn.mT
+            if own.turn(turn):
+                loc = loc @ turn.mT
         total, there = total + loc, there | inputs.present[name]
 
 

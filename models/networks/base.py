@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -28,6 +29,20 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, content: Any) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
+
+    @torch.no_grad()
+    def turn(self, rotation: Tensor) -> bool:
+        """Turn the means by an orthogonal ``rotation`` (n_factors, n_factors), in place; False where it cannot.
+
+        By default the layer ``loc`` is turned, if it is linear; override it where the means come from elsewhere.
+        """
+        head = getattr(self, "loc", None)
+        if not isinstance(head, nn.Linear) or head.out_features != len(rotation):
+            return False
+        head.weight.copy_(rotation @ head.weight)
+        if head.bias is not None:
+            head.bias.copy_(rotation @ head.bias)
+        return True
 
 
 class Decoder(nn.Module, ABC):

@@ -7,10 +7,13 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from models.build import content_likelihood
+from models.networks.base import Encoder
 from models.networks.making import make_networks
 from models.networks.mlp_pair import start_mlp
+from models.networks.product import ProductEncoder
 from models.networks.recurrent import start_recurrent
-from models.rows import DenseRows, TokenRows
+from models.rows import DenseRows, PartRows, TokenRows
+from models.starting import align
 
 
 class Options:
@@ -67,3 +70,39 @@ def test_sequences_start_at_the_singular_vectors_of_their_bags(start):
     else:
         assert mu.mean(0).abs().max() < 1e-9 and mu.std(0).numpy() == pytest.approx(np.ones(3))
         assert likeness.max() < 0.9, "mixed"
+
+
+def test_an_expert_without_a_linear_layer_of_means_is_not_turned():
+    """A stranger's encoder of one of several contents need not call a layer ``loc``; the others are turned to it."""
+
+    class Squared(Encoder):
+        reads = ("vectors",)
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.eye(3, dtype=torch.float64))
+
+        def forward(self, content):
+            loc = content.dense() @ self.weight
+            return loc, torch.ones_like(loc)
+
+    class Linear(Squared):
+        def __init__(self, turned):
+            super().__init__()
+            self.loc = torch.nn.Linear(3, 3, bias=False, dtype=torch.float64)
+            self.loc.weight.data = turned.clone()
+
+        def forward(self, content):
+            loc = self.loc(content.dense())
+            return loc, torch.ones_like(loc)
+
+    torch.manual_seed(0)
+    rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))[0]
+    rows = DenseRows.from_numpy(torch.randn(50, 3).double().numpy(), torch.float64)
+    inputs = PartRows({"a": rows, "b": rows}, {name: torch.ones(50, dtype=torch.bool) for name in "ab"})
+    for experts, turned in (
+        ({"a": Squared(), "b": Linear(rotation)}, True),
+        ({"a": Linear(rotation), "b": Squared()}, False),
+    ):
+        align(ProductEncoder(experts, 3), inputs)
+        assert torch.allclose(experts["a"](rows)[0], experts["b"](rows)[0]) == turned
