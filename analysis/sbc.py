@@ -254,7 +254,7 @@ def posterior_draws(
         sampler = MCMC(lambda: believed, observations, chosen)
         state = sampler.joint(sampler.pretraining(believed))  # no start_alive: the networks are held at the truth
         for _ in range(sampler.n_steps):
-            sampler.step(state)
+            state, _ = sampler.step(state)
     for index in range(state.n_stored):
         yield {name: state.stored[name][0, index] for name in latent(model)}
 

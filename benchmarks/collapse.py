@@ -91,7 +91,7 @@ def measure(train: TokenRows, held: TokenRows, name: str, options: argparse.Name
         state = svi.init()
         began = time.monotonic()
         for _ in range(options.epochs):
-            svi.step(state)
+            state, _ = svi.step(state)
         seconds = (time.monotonic() - began) / options.epochs
         return evaluate(state.model.eval(), held) | {"seconds an epoch": seconds}
 

@@ -303,7 +303,7 @@ class _Package:
         self.state.optimizer.zero_grad(set_to_none=True)
 
     def epoch(self) -> None:
-        self.svi.step(self.state)
+        self.state, _ = self.svi.step(self.state)
 
 
 class _Dense:

@@ -1,7 +1,8 @@
 """What all inference algorithms share: init, step, posterior, and the only fit loop.
 
-A step is an epoch (or a sweep, or a draw). The state is explicit: everything that the next step depends on, the random
-state included, is in it and can be saved, so that a run that was killed goes on to the same numbers.
+A step is an epoch (or a sweep, or a draw). The state is explicit: everything that the next step depends on, but the
+random state, is in it and can be saved, so that a run that was killed goes on to the same numbers. An algorithm itself
+holds data and options, which no step changes.
 """
 
 from __future__ import annotations
@@ -55,8 +56,11 @@ class Inference(ABC, Generic[State]):
         """The state before the first step, from torch's random state."""
 
     @abstractmethod
-    def step(self, state: State) -> StepInfo:
-        """One epoch, in place."""
+    def step(self, state: State) -> tuple[State, StepInfo]:
+        """One epoch: the state after it, and what it reports.
+
+        The state before is not to be used again. It may be the same object: what is large makes room for what is new.
+        """
 
     @abstractmethod
     def posterior(self, state: State) -> Posterior:
@@ -117,7 +121,7 @@ def fit(
                 break
             began = time.perf_counter()
             with _named_if_not_finite(step + 1):
-                info = inference.step(state)
+                state, info = inference.step(state)
                 bad = [name for name, value in info.terms.items() if not math.isfinite(value)]
                 if bad:
                     raise _NotFinite(f"{', '.join(bad)} ({info.phase})")

@@ -49,8 +49,7 @@ class State(NetworkState):
 
     ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the
     stored cells where a bound needs it, ``prior`` the precisions around which others are learned, ``above`` q of the
-    sites above u and v, ``z`` mean and standard deviation of q(z), behind how often each parameter of the encoder had
-    changed.
+    sites above u and v, ``z`` mean and standard deviation of q(z) of the networks as they are, once computed.
     """
 
     users: Rows | None = None
@@ -61,7 +60,7 @@ class State(NetworkState):
     sweeps: int = 0
     prior: dict[str, float] = field(default_factory=dict)
     above: AboveNormal | None = None
-    z: tuple[list[int], tuple[Tensor, Tensor]] | None = None
+    z: tuple[Tensor, Tensor] | None = None
 
 
 class Coordinate(NetworkFit[State]):
@@ -109,10 +108,9 @@ class Coordinate(NetworkFit[State]):
 
     def _encoded(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every z, computed once for as long as the networks stay."""
-        changes = [parameter._version for parameter in state.model.item_prior.parameters()]
-        if state.z is None or state.z[0] != changes:
-            state.z = changes, encode(state.model, self.observations)
-        return state.z[1]
+        if state.z is None:
+            state.z = encode(state.model, self.observations)
+        return state.z
 
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
@@ -161,7 +159,7 @@ class Coordinate(NetworkFit[State]):
         if self._method.learn_precisions and state.users is not None:
             self._learn_precisions(state, z_loc, z_var)
         state.users = None  # its covariances make room for the new ones
-        site, users, items = self._site(state), self.user_cells, self.item_cells
+        site, users, items = self._site(state)
         above, first = self._above(state), state.shift is None
         u = update_users(model, site, users, state.items, items.observed, family, above)
         spread = z_var if self.options.kind == "structured" else None
@@ -187,15 +185,15 @@ class Coordinate(NetworkFit[State]):
             parts["precisions"] = self._log_prior_precisions(model, state.prior)
         return parts
 
-    def _site(self, state: State) -> GaussianSite:
-        """The ratings' Gaussian site, as it is now, also in the cells of both sides."""
+    def _site(self, state: State) -> tuple[GaussianSite, Cells, Cells]:
+        """The ratings' Gaussian site as it is now, and the cells of users and of items with its values."""
         columns = self.observations.columns
         site = state.model.ratings.site(columns, state.second)
-        if state.model.ratings.learns:
-            weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
-            self.item_cells = self.item_cells.with_values(weights, targets)
-            self.user_cells = self.user_cells.with_values(weights[self.user_order], targets[self.user_order])
-        return site
+        if not state.model.ratings.learns:
+            return site, self.user_cells, self.item_cells
+        weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
+        users = self.user_cells.with_values(weights[self.user_order], targets[self.user_order])
+        return site, users, self.item_cells.with_values(weights, targets)
 
     def _above(self, state: State) -> Above:
         """Means of the sites above u and v."""
@@ -255,17 +253,17 @@ class Coordinate(NetworkFit[State]):
             value += float(torch.distributions.Gamma(concentration, rate).log_prob(precision))
         return value
 
-    def step(self, state: State) -> StepInfo:
+    def step(self, state: State) -> tuple[State, StepInfo]:
         """An epoch of the networks and, once there are ratings, a sweep; at the end sweeps alone."""
         fit, model = self.options.fit, state.model
         if not state.joint and state.epoch == fit.pretrain_epochs:
-            state.__dict__.update(self.joint(state).__dict__)
+            state = self.joint(state)
         if state.joint and state.users is None:
             self._first_sweeps(state)
         trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
         if trains and not (state.joint and self.joint_rate == 0):
             state.content, kl_weight = self.epoch(state)
-            state.z = None  # a fused Adam counts no change of a parameter
+            state.z = None
             state.content.pop("kl_v", None)
         else:
             if state.sweeps == 0 and (not trains or state.epoch == fit.pretrain_epochs):
@@ -280,7 +278,7 @@ class Coordinate(NetworkFit[State]):
                 terms = self.scale.terms(self.sweep(state), model, self.observations.columns) | terms
         found = content_diagnostics(*self._encoded(state), n_draws=0) if model.item_prior.latent else {}
         found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u / self.scale.scale**2, "lambda_v": model.lambda_v}
-        return StepInfo(phase, total(terms), terms, found)
+        return state, StepInfo(phase, total(terms), terms, found)
 
     @torch.no_grad()
     def _held_content(self, state: State) -> dict[str, float]:

@@ -56,13 +56,14 @@ SITES = {"R": "ratings", "x": "content", "u": "log_p_u", "v": "log_p_v", "z": "l
 class State(NetworkState):
     """Networks, the chains' present u, v, z (n_chains, n_rows, n_factors), and what has been stored of them.
 
-    ``log_step`` (n_chains, n_items) are the Hamiltonian steps' sizes; ``stored`` has u, v and z
-    (n_chains, draws, n_rows, n_factors) and log_joint (n_chains, draws): the first ``n_stored`` draws of each.
-    ``above`` (n_chains, ...) are the sites above u and v, by name.
+    ``log_step`` (n_chains, n_items) are the Hamiltonian steps' sizes, ``content_precision`` (n_items, n_factors) that
+    of q(z|x); ``stored`` has u, v, z (n_chains, draws, n_rows, n_factors) and log_joint (n_chains, draws): the first
+    ``n_stored`` draws of each. ``above`` (n_chains, ...) are the sites above u and v, by name.
     """
 
     chains: dict[str, Tensor] = field(default_factory=dict)
     log_step: Tensor | None = None
+    content_precision: Tensor | None = None
     stored: dict[str, Tensor] = field(default_factory=dict)
     above: dict[str, Tensor] = field(default_factory=dict)
     n_stored: int = 0
@@ -143,9 +144,9 @@ class MCMC(NetworkFit[State]):
             name: value.new_empty(method.chains, method.draws, *value.shape[1:]) for name, value in above.items()
         }
         above = {name: value.clone() for name, value in above.items()}
-        begun = State(model, state.guide, optimizer, state.epoch, True, chains, log_step, stored, above=above)
-        self._prepare(begun)
-        return begun
+        self._prepare(model)
+        precision = scale.square().reciprocal()
+        return State(model, state.guide, optimizer, state.epoch, True, chains, log_step, precision, stored, above)
 
     @staticmethod
     def _prior_of_users(model: FactorModel, above: dict[str, Tensor], chain: int) -> Tensor:
@@ -162,29 +163,28 @@ class MCMC(NetworkFit[State]):
     def _longest_step(self) -> float:
         return math.log(TRAJECTORY / self._method.leapfrog)
 
-    def _prepare(self, state: State) -> None:
-        """What every sweep needs: cells of both sides, the contents of all chains, variances of q(z|x)."""
+    def _prepare(self, model: FactorModel) -> None:
+        """What every sweep reads of the data: cells of both sides, the contents of all chains."""
         columns = self.observations.columns
-        site = state.model.ratings.site(columns)
+        site = model.ratings.site(columns)
         self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
         items = torch.arange(self.observations.n_items, device=self.observations.content.device)
         self.catalogue = self.observations.batch(items)
-        if state.model.item_prior.latent:
+        if model.item_prior.latent:
             self.copies = copies(self.catalogue, self._method.chains)
-            self.content_precision = encode(state.model, self.observations)[1].square().reciprocal()
 
     def terms(self, elbo: NamedELBO, state: State, batch: Batch) -> dict[str, Tensor]:
         """The content's parts: the networks are trained on nothing else."""
         return elbo.content_terms(state.model, state.guide, batch)
 
-    def step(self, state: State) -> StepInfo:
+    def step(self, state: State) -> tuple[State, StepInfo]:
         """An epoch of the content alone; then ``thin`` sweeps, of which the last is stored once all are warm."""
         if not state.joint and state.epoch == self.options.fit.pretrain_epochs:
-            state.__dict__.update(self.joint(state).__dict__)
+            state = self.joint(state)
         if not state.joint:
             content, kl_weight = self.epoch(state)
             found = content_diagnostics(*encode(state.model, self.observations), n_draws=0)
-            return StepInfo("content", total(content), content, found | {"kl_weight": kl_weight})
+            return state, StepInfo("content", total(content), content, found | {"kl_weight": kl_weight})
         state.model.eval()  # all words, always
         phase = "warm-up" if self._warming(state) else "draws"
         acceptance = torch.stack([self.sweep(state) for _ in range(self._method.thin)]).mean(0)
@@ -199,7 +199,7 @@ class MCMC(NetworkFit[State]):
         found = {}
         if state.model.item_prior.latent:
             found = {"acceptance": float(acceptance.mean()), "least_acceptance": float(acceptance.min())}
-        return StepInfo(phase, float(log_joint.mean()), means, found)
+        return state, StepInfo(phase, float(log_joint.mean()), means, found)
 
     def _warming(self, state: State) -> bool:
         return state.n_sweeps < self._method.warmup * self._method.thin
@@ -249,12 +249,12 @@ class MCMC(NetworkFit[State]):
         mean of v_j is ``shift``.
         """
         model, z = state.model, state.chains["z"]
-        assert state.log_step is not None
+        assert state.log_step is not None and state.content_precision is not None
         pull, quadratic = coupling(loc.flatten(0, 1), covariance.flatten(0, 1), model.lambda_v)
         if shift is not None:
             pull = pull - model.lambda_v * shift.flatten(0, 1)
         own = quadratic.diagonal(dim1=-2, dim2=-1).view_as(z)
-        scale = (self.content_precision + own).rsqrt().flatten(0, 1)
+        scale = (state.content_precision + own).rsqrt().flatten(0, 1)
         jitter = 0.8 + 0.4 * torch.rand_like(state.log_step)
 
         def log_density(z: Tensor) -> Tensor:
@@ -327,8 +327,8 @@ class MCMC(NetworkFit[State]):
                 draw.copy_(tensors[f"chains.{name}"])
             for name, draws in state.stored.items():
                 draws[:, : state.n_stored] = tensors[f"stored.{name}"]
-            with torch.no_grad():
-                self._prepare(state)
+            self._prepare(state.model)
+            state.content_precision = encode(state.model, self.observations)[1].square().reciprocal()
         return state
 
 

@@ -102,10 +102,10 @@ class SVI(NetworkFit[NetworkState]):
             return elbo.terms(state.model, state.guide, batch)
         return elbo.content_terms(state.model, state.guide, batch)
 
-    def step(self, state: NetworkState) -> StepInfo:
+    def step(self, state: NetworkState) -> tuple[NetworkState, StepInfo]:
         """One epoch: every item once; the objective is reported untempered and with log p(R)'s normaliser."""
         if not state.joint and state.epoch == self.options.fit.pretrain_epochs:
-            state.__dict__.update(self.joint(state).__dict__)
+            state = self.joint(state)
         terms, kl_weight = self.epoch(state)
         if state.joint:
             terms["ratings"] += constant(state.model, self.observations)
@@ -113,7 +113,7 @@ class SVI(NetworkFit[NetworkState]):
         found = {"kl_weight": kl_weight}
         if state.model.item_prior.latent:
             found = content_diagnostics(*encode(state.model, self.observations), n_draws=0) | found
-        return StepInfo("joint" if state.joint else "content", total(terms), terms, found)
+        return state, StepInfo("joint" if state.joint else "content", total(terms), terms, found)
 
     @torch.no_grad()
     def posterior(self, state: NetworkState) -> Posterior:

@@ -361,7 +361,7 @@ def svi_on_the_toy(mode, epochs):
         part = state.guide[0]
         (part.u if mode == "map" else part.loc).copy_(start)
     for _ in range(epochs):
-        svi.step(state)
+        state, _ = svi.step(state)
     return svi, state
 
 

@@ -163,7 +163,7 @@ def test_the_density_of_z_is_the_pyro_joint_with_v_integrated_out(double, monkey
 
 def test_the_log_joint_of_a_step_is_the_sum_over_all_sites(double):
     algorithm, state = toy()
-    info = algorithm.step(state)
+    state, info = algorithm.step(state)
     chains = torch.stack([joint(algorithm, state, chain) for chain in range(2)])
     assert info.objective == pytest.approx(chains.mean().item(), rel=1e-12)
     assert set(info.terms) == {"ratings", "content", "log_p_u", "log_p_v", "log_p_z"}
@@ -265,11 +265,11 @@ def test_step_sizes_are_found_in_the_warm_up_and_then_stay(double):
     assert start.unique().tolist() == pytest.approx([math.log(math.pi / 4)])
     state.log_step = start + 3.0  # far too large
     for _ in range(25):
-        algorithm.step(state)
+        state, _ = algorithm.step(state)
     warm = state.log_step.clone()
     assert warm.max() <= start.max() and state.n_stored == 0
     for n in range(3):
-        info = algorithm.step(state)
+        state, info = algorithm.step(state)
         assert info.phase == "draws" and state.n_stored == n + 1
         assert torch.equal(state.log_step, warm)
         for name, draw in state.chains.items():

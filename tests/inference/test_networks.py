@@ -25,7 +25,7 @@ def toy(method, joint, **changes):
         for parameter in state.model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     if joint:
-        inference.step(state)
+        state, _ = inference.step(state)
         state = inference.joint(state)
         if method == "coordinate":
             inference._first_sweeps(state)

@@ -32,7 +32,7 @@ def fitted(kind, parametrization="centred", epochs=3, **changes):
     algorithm = ALGORITHMS[options.method_name](make, observations, options)
     state = algorithm.init()
     for _ in range(algorithm.n_steps):
-        algorithm.step(state)
+        state, _ = algorithm.step(state)
     posterior = algorithm.posterior(state)
     assert posterior.kind == kind
     return algorithm, state, posterior

@@ -81,9 +81,9 @@ def test_pretraining_and_joint_training_move_everything():
     make = lambda: make_model(dataset.n_users, dataset.n_items, dataset.n_features, likelihood, options.model)  # noqa: E731
     svi = SVI(make, observations, options)
     state = svi.init()
-    svi.step(state)
+    state, _ = svi.step(state)
     before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
-    svi.step(state)
+    state, _ = svi.step(state)
     assert all(not torch.equal(before[name], p) for name, p in state.model.named_parameters())
     assert all(p.grad is not None for p in state.guide.parameters())
 

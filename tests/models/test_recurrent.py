@@ -132,7 +132,7 @@ def test_the_latent_of_real_titles_stays_alive_and_without_the_start_it_dies(dat
         svi = SVI(make, observations, options)
         state = svi.init()
         for _ in range(4):
-            svi.step(state)
+            state, _ = svi.step(state)
         with torch.no_grad():
             return content_diagnostics(*state.model.encoder(held))
 
