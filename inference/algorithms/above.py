@@ -96,11 +96,11 @@ def log_prior_above(model: FactorModel, above: Above) -> Tensor:
 
 
 @torch.enable_grad()
-def best_above(model: FactorModel, above: Above, u: Tensor, v: Tensor, m: Tensor, check: bool = True) -> AboveNormal:
-    """The best q(h) given means of q(U), q(V) and q(m), from any values ``above``; ``check`` that f is quadratic.
+def best_above(model: FactorModel, above: Above, u: Tensor, v: Tensor, m: Tensor) -> AboveNormal:
+    """The best q(h) given means of q(U), q(V) and q(m), from any values ``above``, where f is quadratic.
 
-    Shapes: ``u`` (n_users, width), ``v`` (n_items, width), ``m`` (n_items, n_factors). Raises InputError where what the
-    story says of these sites is not quadratic.
+    Shapes: ``u`` (n_users, width), ``v`` (n_items, width), ``m`` (n_items, n_factors). Whether f is quadratic,
+    :func:`check_above` says.
     """
     shapes = {name: value.shape for name, value in above.items()}
 
@@ -114,11 +114,7 @@ def best_above(model: FactorModel, above: Above, u: Tensor, v: Tensor, m: Tensor
     slope, times = _derivatives(log_density, start)
     precision = _precision(times, start)
     step = torch.linalg.solve(precision, slope) if precision.dim() == 2 else slope / precision
-    loc = (start + step).detach()
-    if check:
-        with torch.no_grad():
-            _check_quadratic(model, loc, shapes, m)
-    return AboveNormal(loc, precision.detach(), shapes)
+    return AboveNormal((start + step).detach(), precision.detach(), shapes)
 
 
 def _derivatives(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -148,17 +144,25 @@ def _precision(times: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     return torch.stack([times(row) for row in torch.eye(len(at)).to(at)])
 
 
-def _check_quadratic(model: FactorModel, best: Tensor, shapes: dict[str, torch.Size], m: Tensor) -> None:
-    """InputError unless log p(h) is quadratic and the means of u and v are linear in h, around and far from ``best``.
+@torch.no_grad()
+def check_above(model: FactorModel) -> None:
+    """InputError unless log p(h) is quadratic and the means of u and v are linear in h, around and far from a start.
 
-    Second differences are the same wherever they are taken, and those of the means are 0.
+    Second differences are the same wherever they are taken, and those of the means are 0. Of v the first items are
+    looked at. Nothing is asked of a model without sites above.
     """
+    above = start_above(model)
+    if not above:
+        return
+    shapes = {name: value.shape for name, value in above.items()}
+    best = torch.cat([value.flatten() for value in above.values()])
     generator = torch.Generator().manual_seed(1)
+    some = torch.arange(min(64, model.n_items), device=best.device)
+    m = torch.randn(len(some), model.n_factors, generator=generator, dtype=torch.float64).to(best)
 
     def said(vector: Tensor) -> list[Tensor]:
         values = unpacked(vector, shapes)
-        some = torch.arange(min(64, len(m)), device=m.device)
-        means = model.prior_of_users(values).loc, model.prior_of_items(m[some], values, some).loc
+        means = model.prior_of_users(values).loc, model.prior_of_items(m, values, some).loc
         return [log_prior_above(model, values), *means]
 
     for size in (1.0, 5.0):

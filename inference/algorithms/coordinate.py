@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.algorithms.above import AboveNormal, best_above, evidence_above, start_above
+from inference.algorithms.above import AboveNormal, best_above, check_above, evidence_above, start_above
 from inference.algorithms.base import Snapshot, StepInfo
 from inference.algorithms.elbo import NamedELBO, total
 from inference.algorithms.half_steps import Cells, HalfStep
@@ -83,6 +83,7 @@ class Coordinate(NetworkFit[State]):
         """A guide of z alone and an optimiser of the networks; the cells of both sides."""
         if not model.ratings.conjugate:
             raise model.ratings.refuse("inference.coordinate")
+        check_above(model)
         columns = self.observations.columns
         site = model.ratings.site(columns)
         self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
@@ -160,14 +161,14 @@ class Coordinate(NetworkFit[State]):
             self._learn_precisions(state, z_loc, z_var)
         state.users = None  # its covariances make room for the new ones
         site, users, items = self._site(state)
-        above, first = self._above(state), state.shift is None
+        above = self._above(state)
         u = update_users(model, site, users, state.items, items.observed, family, above)
         spread = z_var if self.options.kind == "structured" else None
         v = update_items(model, site, items, u.rows, users.observed, model.prior_of_items(z_loc, above), spread, family)
         state.users, state.items, state.shift = u.rows, v.rows, v.shift
         self._center(state, z_loc)
         if state.above is not None:
-            state.above = best_above(model, above, u.rows.loc, v.rows.loc, z_loc, check=first)
+            state.above = best_above(model, above, u.rows.loc, v.rows.loc, z_loc)
             above = self._above(state)
             unrated = ~items.observed
             v.rows.loc[unrated] = model.prior_of_items(z_loc, above).loc[unrated]

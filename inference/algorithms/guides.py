@@ -124,15 +124,9 @@ def make_guide(
     ``kind``: "point" (AutoDelta on u and v), "mean-field" (Normals), "structured" (Normals on u, q(v|z)); ``scale``:
     standard deviations at the start, in those of the prior.
     Shapes: ``u_loc`` (n_users, width), ``v_loc`` (n_items, width), the latter of the site that the model draws.
-    Raises InputError for a kind that the model does not allow.
+    Raises InputError for a kind that the model does not allow (:func:`check_guide`).
     """
-    if kind == "structured" and not (model.parametrization == "centred" and model.ratings.conjugate):
-        raise InputError("the structured guide needs the centred model and a conjugate ratings likelihood")
-    if kind == "structured" and not model.ratings.exact:
-        problem = f"under the bound of {type(model.ratings).__name__} q(v|z) is not the best, which the guide relies on"
-        raise InputError(problem, "use inference.coordinate --guide structured, or leave --guide out")
-    if kind == "structured" and not model.item_prior.latent:
-        raise InputError("the structured guide is q(v|z), and the model has no z", "leave --guide out")
+    check_guide(model, kind)
     first = observations.batch(torch.arange(min(2, observations.n_items)))
     guide = Guides(
         model,
@@ -142,9 +136,6 @@ def make_guide(
         ],
     )
     site, sites_above = model.item_site, names_above(model)
-    if kind == "structured" and sites_above:
-        problem = f"the structured guide does not know the sites above u and v, {', '.join(sites_above)}"
-        raise InputError(problem, "use inference.coordinate --guide structured, or leave --guide out")
     content = [AmortizedContent(model)] if model.item_prior.latent else []
     if kind == "point":
         parts = [_points(model, "u", u_loc, len(u_loc)), *content, _points(model, site, v_loc, 2)]
@@ -163,6 +154,22 @@ def make_guide(
         with torch.no_grad():
             getattr(points, site).copy_(v_loc)
     return guide
+
+
+def check_guide(model: FactorModel, kind: str) -> None:
+    """InputError where the model does not allow a guide of that kind."""
+    if kind != "structured":
+        return
+    if not (model.parametrization == "centred" and model.ratings.conjugate):
+        raise InputError("the structured guide needs the centred model and a conjugate ratings likelihood")
+    if not model.ratings.exact:
+        problem = f"under the bound of {type(model.ratings).__name__} q(v|z) is not the best, which the guide relies on"
+        raise InputError(problem, "use inference.coordinate --guide structured, or leave --guide out")
+    if not model.item_prior.latent:
+        raise InputError("the structured guide is q(v|z), and the model has no z", "leave --guide out")
+    if sites_above := names_above(model):
+        problem = f"the structured guide does not know the sites above u and v, {', '.join(sites_above)}"
+        raise InputError(problem, "use inference.coordinate --guide structured, or leave --guide out")
 
 
 def _points(model: FactorModel, site: str, loc: Tensor, n_rows: int) -> AutoDelta:

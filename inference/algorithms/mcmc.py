@@ -30,7 +30,7 @@ from pyro import poutine
 from pyro.ops.integrator import velocity_verlet
 from torch import Tensor
 
-from inference.algorithms.above import best_above, start_above
+from inference.algorithms.above import best_above, check_above, start_above
 from inference.algorithms.base import Snapshot, StepInfo
 from inference.algorithms.elbo import NamedELBO, total
 from inference.algorithms.half_steps import Cells, half_step
@@ -119,6 +119,7 @@ class MCMC(NetworkFit[State]):
         """A guide of z alone and an optimiser of the networks."""
         if not (model.ratings.conjugate and model.ratings.exact and model.mean is None):
             raise model.ratings.refuse("inference.mcmc")
+        check_above(model)
         guide = self.content_guide(model)
         return State(model, guide, adam(model, self.options.fit.pretrain_learning_rate), 0, joint=False)
 
@@ -238,7 +239,7 @@ class MCMC(NetworkFit[State]):
         """The sites above u and v given them, in closed form."""
         values = {name: value[chain] for name, value in state.above.items()}
         u, v, z = (state.chains[name][chain] for name in "uvz")
-        best = best_above(state.model, values, u, v, z, check=state.n_sweeps == 0)
+        best = best_above(state.model, values, u, v, z)
         for name, value in best.draw().items():
             state.above[name][chain] = value
 

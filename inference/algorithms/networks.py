@@ -77,8 +77,9 @@ class NetworkFit(Inference[State]):
 
     def init(self) -> State:
         """Networks started from the data, layer by layer; nothing is known of ratings yet."""
-        state = self.pretraining(self._model())
-        check_story(state.model, self.observations)
+        model = self._model()
+        check_story(model, self.observations)
+        state = self.pretraining(model)
         if state.model.item_prior.trained:
             start_alive(state.model, self.observations, self.options.fit.start)
         return state if self.options.fit.pretrain_epochs else self.joint(state)

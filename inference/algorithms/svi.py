@@ -21,6 +21,7 @@ from inference.algorithms.guides import (
     ITEM_SITES,
     NormalRows,
     above_of,
+    check_guide,
     item_conditional,
     make_guide,
     moments_of,
@@ -39,7 +40,8 @@ class SVI(NetworkFit[NetworkState]):
     """Pre-training of the content VAE, then joint training of everything, both by Adam on the named ELBO."""
 
     def pretraining(self, model: FactorModel) -> NetworkState:
-        """A guide of z alone and an optimiser of the networks."""
+        """A guide of z alone and an optimiser of the networks; what has no guide is refused here, before any work."""
+        check_guide(model, self.options.kind)
         guide = self.content_guide(model)
         if not self.options.fit.epochs:
             logging.getLogger("pyro_cvae").warning(

@@ -16,6 +16,7 @@ from inference.algorithms.above import best_above, log_prior_above, start_above
 from inference.algorithms.base import fit as run_steps
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
+from inference.algorithms.networks import NetworkFit
 from inference.recommending import fold_in, recommend
 from models.build import make_model
 from models.contents.multinomial import Multinomial
@@ -193,10 +194,18 @@ def test_a_story_that_is_not_what_it_states_is_refused_by_name(dataset, model, m
 
 
 @pytest.mark.parametrize("method", ["coordinate", "mcmc"])
-def test_sites_that_are_not_normal_are_refused_by_closed_forms_alone(dataset, method):
-    with pytest.raises(InputError, match=r"the story says of mu what is not Normal.*use inference\.svi"):
-        inference.fit(dataset, method=method, model=PATH + "LaplaceGroups", **SMALL)
+def test_sites_that_are_not_normal_are_refused_by_closed_forms_alone(dataset, method, monkeypatch):
+    with monkeypatch.context() as before_any_work:
+        before_any_work.delattr(NetworkFit, "epoch")
+        with pytest.raises(InputError, match=r"the story says of mu what is not Normal.*use inference\.svi"):
+            inference.fit(dataset, method=method, model=PATH + "LaplaceGroups", **SMALL)
     assert "mu_scale" in inference.fit(dataset, model=PATH + "LaplaceGroups", **SMALL).posterior.above
+
+
+def test_a_guide_that_knows_no_sites_above_is_refused_before_any_work(dataset, monkeypatch):
+    monkeypatch.delattr(NetworkFit, "epoch")
+    with pytest.raises(InputError, match="the structured guide does not know the sites above u and v, mu"):
+        inference.fit(dataset, model=PATH + "GroupedCVAE", guide="structured", **SMALL)
 
 
 # --- kept and put to use ---------------------------------------------------------------------------------------------
