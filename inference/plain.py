@@ -114,8 +114,7 @@ class PosteriorGuide:
             return dist.Normal(loc, model.own("v", variance).sqrt()).to_event(1)
         if rows.spread is None or z is None:
             return self._of("v", draw)
-        away = torch.nn.functional.pad(z - q.z.loc, (0, rows.loc.shape[1] - q.n_factors))
-        return dist.MultivariateNormal(rows.loc + rows.along(away), rows.given())
+        return dist.MultivariateNormal(rows.loc + rows.along(z - q.z.loc), rows.given())
 
     def _above(self, draw: int | None = None) -> dict[str, Tensor]:
         """Draw the sites above u and v, each in the plates of the story."""

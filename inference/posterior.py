@@ -165,16 +165,19 @@ class Posterior:
             else:
                 noise = torch.randn(shape, generator=generator, dtype=rows.loc.dtype)
                 found[name] = rows.moved(noise, root)
-        away = self._as_wide_as_v(found["z"] - self.z.loc)
         if self.v.spread is not None:
-            found["v"] = found["v"] + self.v.along(away)
-        elif self.own_variance() is not None:
-            found["v"] = found["v"] + away
+            found["v"] = found["v"] + self.v.along(found["z"] - self.z.loc)
+        elif self._is_sum:
+            found["v"] = found["v"] + self._as_wide_as_v(found["z"] - self.z.loc)
         return found
+
+    @property
+    def _is_sum(self) -> bool:
+        return self.parametrization != "centred" and self.v.variance is not None
 
     def own_variance(self) -> Tensor | None:
         """Variance of v_dagger = v - z, (n_items, n_factors), where v is their sum: the non-centred mean field."""
-        if self.parametrization == "centred" or self.v.variance is None or self.z.variance is None:
+        if not self._is_sum or self.v.variance is None or self.z.variance is None:
             return None
         return (self.v.variance - self._as_wide_as_v(self.z.variance)).clamp(min=0)
 

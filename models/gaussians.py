@@ -80,7 +80,7 @@ class Gaussians:
         """The same without parents, whose spread is in the covariances.
 
         Of the rows that share a block those ``counted``, bool (n_rows,), get one of their own. The others keep their
-        covariances given the parent: who asks needs them not.
+        covariances given the parent.
         """
         if self.spread is None:
             return self
@@ -141,8 +141,8 @@ class Gaussians:
         return self.loc + (root * noise if self.covariance is None else _times(root[self.block], noise))
 
     def along(self, away: Tensor) -> Tensor:
-        """How far the means move where parents are ``away`` from theirs, (n, n_rows, width) each."""
-        return _times(self.slope * self.given(), away)
+        """How far means move where parents are ``away`` from theirs, (n, n_rows, width) or the first coordinates."""
+        return _times(self.slope * self.given()[..., : away.shape[-1]], away)
 
     # --- sums and expectations ----------------------------------------------------------------------------------------
 

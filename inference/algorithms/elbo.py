@@ -66,14 +66,14 @@ class NamedELBO(ELBO):
         wider = (0, model.width - model.n_factors)
         if v.covariance is not None:  # q(v|z), with its mean at the draw of z
             v = replace(v, spread=pad(var, wider), slope=precision)
-            v = replace(v, loc=v.loc - v.along(pad(sites["z"]["value"] - mu, wider)))
+            v = replace(v, loc=v.loc - v.along(sites["z"]["value"] - mu))
             kl_v = v.kl(precision, around)
         elif model.item_site == "v":
             kl_v = v.kl(precision, around) + 0.5 * precision * var.sum(-1)
         else:
             kl_v, of_z = v.kl(precision), pad(var, wider)
             v = Gaussians(v.loc + around, of_z if v.variance is None else v.variance + of_z)
-        kl_u, kl_v = u.kl(users.precision, users.loc).sum(), kl_v.double().sum() * scale
+        kl_u, kl_v = u.kl(users.precision, users.loc).sum(), kl_v.sum() * scale
         prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u.is_point else {"kl_u": kl_u, "kl_v": kl_v}
         if above:
             drawn = model.sites_above(guide_trace)  # an automatic guide has auxiliary sites besides
