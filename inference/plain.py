@@ -97,8 +97,8 @@ class PosteriorGuide:
         rows = getattr(q, name) if name == "z" else self.model.in_own(name, getattr(q, name))
         if rows.is_point:
             return dist.Delta(rows.loc, event_dim=1)
-        if rows.variance is not None:
-            return dist.Normal(rows.loc, rows.variance.sqrt()).to_event(1)
+        if (scale := rows.scale) is not None:
+            return dist.Normal(rows.loc, scale).to_event(1)
         return dist.MultivariateNormal(rows.loc, rows.covariances())
 
     def _of_items(self, z: Tensor | None, draw: int | None) -> dist.TorchDistribution:

@@ -68,18 +68,19 @@ class Posterior:
     @property
     def u_scale(self) -> Tensor | None:
         """Standard deviations of u, (n_users, n_factors); ``None`` of points and of full covariances."""
-        return None if self.u.variance is None else self.u.variance.sqrt()
+        return self.u.scale
 
     @property
     def v_scale(self) -> Tensor | None:
         """Standard deviations of v, (n_items, n_factors), likewise."""
-        return None if self.v.variance is None else self.v.variance.sqrt()
+        return self.v.scale
 
     @property
     def z_scale(self) -> Tensor:
         """Standard deviations of z, (n_items, n_factors)."""
-        assert self.z.variance is not None
-        return self.z.variance.sqrt()
+        scale = self.z.scale
+        assert scale is not None
+        return scale
 
     @property
     def n_factors(self) -> int:
@@ -223,9 +224,7 @@ class Posterior:
         found: dict[str, Tensor | None] = {}
         for side in SIDES if self.has_content else SIDES[:2]:
             rows = getattr(self, side)
-            scale = None if rows.variance is None else rows.variance.sqrt()
-            moments = (rows.loc, scale, rows.covariance, rows.block)
-            found |= {f"{side}_{name}": moment for name, moment in zip(MOMENTS, moments, strict=True)}
+            found |= {f"{side}_{moment}": getattr(rows, moment) for moment in MOMENTS}
         found |= {"v_pad": self.v_pad, "lambda_v": torch.tensor(self.lambda_v, dtype=torch.float64)}
         found |= {f"{ABOVE}{name}": tensor for name, tensor in self.above.items()}
         return {name: tensor for name, tensor in found.items() if tensor is not None}

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,6 +54,16 @@ class Gaussians:
     def is_point(self) -> bool:
         """True without any variance."""
         return self.variance is None and self.covariance is None
+
+    @property
+    def scale(self) -> Tensor | None:
+        """Standard deviations of the diagonal family, (n_rows, width), without a gradient; ``None`` of the others.
+
+        They are numpy's roots, which are rounded correctly: that of a square is the number itself. Torch's are not.
+        """
+        if self.variance is None:
+            return None
+        return torch.from_numpy(np.sqrt(self.variance.detach().cpu().numpy())).to(self.variance.device)
 
     # --- the rows themselves ------------------------------------------------------------------------------------------
 
@@ -127,7 +138,7 @@ class Gaussians:
         ``None`` of points. A coordinate may have no variance at all.
         """
         if self.covariance is None:
-            return None if self.variance is None else self.variance.sqrt()
+            return self.scale
         variance = self.covariance.diagonal(dim1=-2, dim2=-1)
         if bool((variance > 0).all()):
             return torch.linalg.cholesky(self.covariance)

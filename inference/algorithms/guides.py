@@ -192,7 +192,7 @@ def prior_sd(model: FactorModel, site: str) -> float:
 
 
 def rows_of(guide: AutoGuideList, site: str) -> Gaussians:
-    """Q of all rows of u or of the items' site; a structured guide has no rows of items."""
+    """All rows of u or of the items' site, as the guide has them; a structured one has no rows of items."""
     for part in guide:
         if isinstance(part, NormalRows) and part.site == site:
             return part.q

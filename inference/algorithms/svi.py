@@ -150,7 +150,7 @@ class SVI(NetworkFit[NetworkState]):
         return Gaussians(loc, torch.where(unrated, 1 / prior.precision, items.variance))
 
     def _structured_items(self, model: FactorModel, users: Gaussians, around: Tensor) -> Gaussians:
-        """V given z at its mean; unrated items share the last covariance."""
+        """The rows of v given z at its mean; unrated items share the last covariance."""
         rated = self.observations.columns.indptr.diff() > 0
         means, blocks = [], []
         for batch in self.observations.partition(self.batch_size, shuffle=False):

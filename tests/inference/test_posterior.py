@@ -224,3 +224,16 @@ def test_draws_of_scores_have_the_scores_moments(kind, changes, monkeypatch, fai
     assert ((draws.mean(0) - mean).abs() < bound * sd / 4000**0.5).all()
     kurtosis = ((draws - mean) ** 4).mean(0) / sd**4
     assert ((draws.var(0) / sd**2 - 1).abs() < bound * ((kurtosis - 1) / 4000).sqrt()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_standard_deviations_come_back_to_the_bit(dtype):
+    """Rows hold variances: the root of a rounded square is the number itself."""
+    generator = torch.Generator().manual_seed(0)
+    scales = 10 ** (30 * torch.rand(3, 10_000, 2, generator=generator, dtype=torch.float64) - 15)
+    names = ("u_scale", "v_scale", "z_scale")
+    tensors = {name: scale.to(dtype) for name, scale in zip(names, scales, strict=True)}
+    tensors |= {name.replace("scale", "loc"): torch.zeros_like(scale) for name, scale in tensors.items()}
+    again = Posterior.from_tensors("mean-field", tensors | {"lambda_v": torch.tensor(1.0)})
+    for name in names:
+        assert torch.equal(again.tensors()[name], tensors[name]) and torch.equal(getattr(again, name), tensors[name])
