@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import torch
 
     from inference.algorithms.half_steps import Cells
-    from inference.algorithms.rows import Rows
+    from models.gaussians import Gaussians
 
 POLICIES = ("random", "map", "greedy", "ucb", "thompson")
 BASELINE = "greedy"
@@ -169,7 +169,9 @@ def draw_world(options: BanditOptions, content: float, seed: int) -> World:
     return World(mu, scores, noise, first, spread)
 
 
-def update(options: BanditOptions, world: World, rated: Ratings, items: Rows | None, family: str) -> tuple[Rows, Rows]:
+def update(
+    options: BanditOptions, world: World, rated: Ratings, items: Gaussians | None, family: str
+) -> tuple[Gaussians, Gaussians]:
     """q(U) and q(V) given all ratings, from the last q(V); ``family`` is "full" or "point".
 
     z is integrated out: v_j has the prior N(mu_j, s^2 + 1 / lambda_v).
@@ -177,17 +179,17 @@ def update(options: BanditOptions, world: World, rated: Ratings, items: Rows | N
     import torch
 
     from inference.algorithms.half_steps import half_step
-    from inference.algorithms.rows import Rows
+    from models.gaussians import Gaussians
 
     of_users = _cells(options, rated.counts, rated.sums)
     of_items = _cells(options, rated.counts.mT, rated.sums.mT)
     prior = 1 / (world.spread**2 + 1 / options.lambda_v)
     all_users, all_items = (torch.ones(n, dtype=torch.bool) for n in rated.counts.shape)
     if items is None:
-        items = Rows(world.mu)
+        items = Gaussians(world.mu)
         if family == "full":
             covariance = torch.eye(options.factors, dtype=torch.float64)[None] / prior
-            items = Rows(world.mu, covariance=covariance, block=torch.zeros(len(world.mu), dtype=torch.int64))
+            items = Gaussians(world.mu, covariance=covariance, block=torch.zeros(len(world.mu), dtype=torch.int64))
     for _ in range(SWEEPS):
         users = half_step(of_users, items, all_items, 0.0, options.lambda_u, family=family).rows
         items = half_step(of_items, users, all_users, 0.0, prior, world.mu, family=family).rows
@@ -231,17 +233,8 @@ def play(options: BanditOptions, world: World, shows: str, slate: int, policy: s
             chosen = candidates.mask(scores, everyone).topk(slate).indices
         else:
             users, items = update(options, world, rated, items, "point" if policy == "map" else "full")
-            posterior = Posterior(
-                "point" if policy == "map" else "full",
-                users.loc,
-                items.loc,
-                world.mu,
-                torch.full_like(world.mu, world.spread),
-                u_covariance=users.covariance,
-                u_block=users.block,
-                v_covariance=items.covariance,
-                v_block=items.block,
-            )
+            z = Gaussians(world.mu, torch.full_like(world.mu, world.spread**2))
+            posterior = Posterior("point" if policy == "map" else "full", users, items, z)
             ranking = policy if policy in ("thompson", "ucb") else "mean"
             own_seed = int(torch.randint(2**62, (1,), generator=generator))
             chosen = best_items(posterior, everyone, slate, candidates, ranking, seed=own_seed)[1]

@@ -170,7 +170,7 @@ def sweep(folder: str, family: str, factors: int, threads: int, seconds: float) 
     import torch
 
     from inference.algorithms.half_steps import Cells, half_step
-    from inference.algorithms.rows import Rows
+    from models.gaussians import Gaussians
     from models.observations import RatingColumns
 
     torch.set_num_threads(threads)
@@ -182,8 +182,8 @@ def sweep(folder: str, family: str, factors: int, threads: int, seconds: float) 
     users, items = Cells.of_users(columns, 0.01), Cells.of_items(columns, 0.01)
     z_loc = torch.randn(n_items, factors, generator=torch.Generator().manual_seed(SEED))
     kind, laps = FAMILIES[family], list[float]()
-    u: Rows | None = None
-    v: Rows | None = Rows(z_loc)
+    u: Gaussians | None = None
+    v: Gaussians | None = Gaussians(z_loc)
     while len(laps) < 2 or (len(laps) < 6 and sum(laps[1:]) < seconds):
         began = time.perf_counter()
         u = None  # the last q(U) and then the last q(V) are given back before the next is made

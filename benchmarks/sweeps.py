@@ -25,8 +25,8 @@ from threadpoolctl import threadpool_limits
 
 from inference.algorithms import half_steps
 from inference.algorithms.half_steps import Cells, half_step
-from inference.algorithms.rows import Rows
 from inference.threads import torch_threads
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 
 A, B, LAMBDA_U, LAMBDA_V = 1.0, 0.01, 10.0, 1.0
@@ -115,7 +115,8 @@ def lengths(n_factors: int, turns: int, n_cells: int = 20_000, n_others: int = 2
     factor, the sum of c r v, the prior's pull.
     """
     generator, n_threads = torch.Generator().manual_seed(SEED), torch.get_num_threads()
-    other, seen = Rows(torch.randn(n_others, n_factors, generator=generator)), torch.ones(n_others, dtype=torch.bool)
+    other = Gaussians(torch.randn(n_others, n_factors, generator=generator))
+    seen = torch.ones(n_others, dtype=torch.bool)
     rows = []
     torch.set_num_threads(1)
     for share in LENGTHS:
@@ -178,7 +179,7 @@ def ours(columns: RatingColumns, name: str, n_factors: int) -> Timer:
     generator = torch.Generator().manual_seed(SEED)
     z_loc = torch.randn(len(columns), n_factors, generator=generator)
     spread = torch.full_like(z_loc, 0.5) if name == "bayes, structured" else None
-    state, family = [Rows(z_loc)], FAMILIES[name]
+    state, family = [Gaussians(z_loc)], FAMILIES[name]
 
     def sweep() -> None:
         u = half_step(users, state[0], items.observed, B, LAMBDA_U, family=family)

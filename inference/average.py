@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from inference.draws import Draws
 from inference.predicted import Predicted, predicted, score_moments
+from models.gaussians import Gaussians
 
 if TYPE_CHECKING:
     from inference.posterior import Posterior
@@ -50,25 +51,22 @@ def average_user(posterior: Posterior, train: Interactions) -> Posterior:
     known = ~without_pairs(train)
     weights = torch.as_tensor(known if known.any() else ~known, dtype=torch.float64)
     weights /= weights.sum()
-    one, dtype = torch.zeros(1, dtype=torch.int64), posterior.u_loc.dtype
+    dtype = posterior.u.loc.dtype
     if isinstance(posterior, Draws):
         u = _drawn(posterior.u_draws, weights)
-        return replace(posterior, u_loc=u.mean(0, keepdim=True), u_draws=u[:, None])
-    loc = posterior.u_loc.double()
+        return replace(posterior, u=Gaussians(u.mean(0, keepdim=True)), u_draws=u[:, None])
+    users, loc = posterior.u, posterior.u.loc.double()
     mean = weights @ loc
-    found: dict[str, Any] = {"u_loc": mean.to(dtype)[None]}
     away, theirs = loc - mean, loc[weights > 0]
     away[:, theirs.amin(0) == theirs.amax(0)] = 0.0  # the same of everybody, as what the items' biases meet: certain
-    if posterior.u_scale is not None:
-        second = posterior.u_scale.double().square() + away.square()
-        found["u_scale"] = (weights @ second).sqrt().to(dtype)[None]
-    if posterior.u_covariance is not None:
-        assert posterior.u_block is not None
-        blocks = torch.zeros(len(posterior.u_covariance), dtype=torch.float64)
-        blocks.index_add_(0, posterior.u_block, weights)
-        own = torch.einsum("b,bkl->kl", blocks.to(dtype), posterior.u_covariance).double()
-        found |= {"u_covariance": (own + (weights * away.mT) @ away).to(dtype)[None], "u_block": one}
-    return replace(posterior, **found)
+    average = Gaussians(mean.to(dtype)[None])
+    if users.variance is not None:
+        variance = weights @ (users.variance.double() + away.square())
+        average = replace(average, variance=variance.to(dtype)[None])
+    elif users.covariance is not None:
+        own = replace(users, loc=torch.zeros_like(users.loc)).second_moment(weights).double()
+        average = replace(average, covariance=(own + (weights * away.mT) @ away).to(dtype)[None])
+    return replace(posterior, u=average)
 
 
 def _drawn(draws: Tensor, weights: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inference.posterior import ABOVE, FLOATS_AT_ONCE, Posterior, above_in
+from models.gaussians import Gaussians
 from pyro_cvae.errors import InputError
 
 
@@ -51,10 +52,9 @@ class Draws(Posterior):
             log_joint = torch.full((len(u),), torch.nan, dtype=torch.float64)
         return cls(
             "draws",
-            u_loc=u.mean(0),
-            v_loc=v.mean(0),
-            z_loc=z.mean(0),
-            z_scale=_spread(z),
+            u=Gaussians(u.mean(0)),
+            v=Gaussians(v.mean(0)),
+            z=Gaussians(z.mean(0), _spread(z).square()),
             lambda_v=lambda_v,
             u_draws=u,
             v_draws=v,
@@ -90,11 +90,10 @@ class Draws(Posterior):
     def select(self, users: Any = None, items: Any = None) -> Draws:
         """The draws of some rows of users and items alone, in the order given; ``None`` keeps them all."""
         parts: dict[str, Any] = {}
-        for rows, moments, draws in ((users, ["u_loc"], "u"), (items, ["v_loc", "z_loc", "z_scale"], "vz")):
+        for names, rows in (("u", users), ("vz", items)):
             if rows is not None:
-                rows = torch.as_tensor(rows)
-                parts |= {name: getattr(self, name)[rows] for name in moments}
-                parts |= {f"{name}_draws": self._stored(name)[:, rows] for name in draws}
+                parts |= {name: getattr(self, name).select(torch.as_tensor(rows)) for name in names}
+                parts |= {f"{name}_draws": self._stored(name)[:, torch.as_tensor(rows)] for name in names}
         return replace(self, **parts)
 
     def draws(self, n: int, seed: int, at_once: int = 32) -> Iterator[dict[str, Tensor]]:

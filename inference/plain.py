@@ -71,7 +71,7 @@ class PosteriorGuide:
         self.posterior, self.model = posterior, model
         self.rows, self.items = posterior.select(items=rows), rows
         with torch.no_grad():
-            self.around = model.prior_of_items(posterior.z_loc, above).loc[rows]
+            self.around = model.prior_of_items(posterior.z.loc, above).loc[rows]
 
     def __call__(self, *arguments: Any, **options: Any) -> dict[str, Tensor]:
         """Draw all latent sites; arguments are those of the model and are not looked at."""
@@ -91,40 +91,30 @@ class PosteriorGuide:
 
     def _of(self, name: str, draw: int | None) -> dist.TorchDistribution:
         """The distribution of the rows of "u", "v" or "z"."""
-        q, side = self.rows, name
+        q = self.rows
         if isinstance(q, Draws):
-            return dist.Delta(self._own(side, getattr(q, f"{name}_draws")[draw]), event_dim=1)
-        loc = self._own(side, getattr(q, f"{name}_loc"))
-        if name == "z":
-            return dist.Normal(loc, q.z_scale).to_event(1)
-        if q.is_point:
-            return dist.Delta(loc, event_dim=1)
-        if (scale := getattr(q, f"{name}_scale")) is not None:
-            return dist.Normal(loc, self._own(side, scale)).to_event(1)
-        covariance = self._own(side, getattr(q, f"{name}_covariance"))[getattr(q, f"{name}_block")]
-        return dist.MultivariateNormal(loc, covariance)
+            return dist.Delta(getattr(q, f"{name}_draws")[draw], event_dim=1)
+        rows = getattr(q, name) if name == "z" else self.model.in_own(name, getattr(q, name))
+        if rows.is_point:
+            return dist.Delta(rows.loc, event_dim=1)
+        if (scale := rows.scale) is not None:
+            return dist.Normal(rows.loc, scale).to_event(1)
+        return dist.MultivariateNormal(rows.loc, rows.covariances())
 
     def _of_items(self, z: Tensor | None, draw: int | None) -> dist.TorchDistribution:
         """The distribution of v given z where it is structured, or of v_dagger where that is the site."""
         q, model = self.rows, self.model
         if isinstance(q, Draws):
             return self._of("v", draw)
+        rows, variance = model.in_own("v", q.v), q.own_variance()
         if model.item_site == "v_dagger":
-            loc = self._own("v", q.v_loc) - self.around
-            if q.is_point or q.v_scale is None:
+            loc = rows.loc - self.around
+            if variance is None:
                 return dist.Delta(loc, event_dim=1)
-            content = torch.nn.functional.pad(q.z_scale, (0, loc.shape[1] - q.n_factors)).square()
-            return dist.Normal(loc, (self._own("v", q.v_scale).square() - content).clamp(min=0).sqrt()).to_event(1)
-        if q.kind != "structured" or z is None:
+            return dist.Normal(loc, model.own("v", variance).sqrt()).to_event(1)
+        if rows.spread is None or z is None:
             return self._of("v", draw)
-        assert q.v_covariance is not None and q.v_block is not None
-        covariance = self._own("v", q.v_covariance)[q.v_block]
-        slope = q.lambda_v * covariance[..., : q.n_factors]
-        loc = self._own("v", q.v_loc) + (slope @ (z - q.z_loc)[..., None]).squeeze(-1)
-        return dist.MultivariateNormal(loc, covariance)
-
-    def _own(self, side: str, rows: Tensor) -> Tensor:
-        return rows if side == "z" or isinstance(self.rows, Draws) else self.model.own(side, rows)
+        return dist.MultivariateNormal(rows.loc + rows.along(z - q.z.loc), rows.given())
 
     def _above(self, draw: int | None = None) -> dict[str, Tensor]:
         """Draw the sites above u and v, each in the plates of the story."""

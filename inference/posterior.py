@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from inference.estimates import check_draws
+from models.gaussians import Gaussians, scores_of_pairs
 from pyro_cvae.errors import InputError
 
 ABOVE = "above."
 """How the names of stored tensors of the sites above u and v begin."""
+SIDES, MOMENTS = ("u", "v", "z"), ("loc", "scale", "covariance", "block")
+"""What the names of all other stored tensors of rows are made of, as in ``u_loc``."""
 PAIRS_AT_ONCE = 8192
-COVARIANCES_AT_ONCE = 2**22
 FLOATS_AT_ONCE = 2**25
 
 
@@ -25,12 +27,10 @@ FLOATS_AT_ONCE = 2**25
 class Posterior:
     """q(U) q(V) q(Z) after a fit: "point" estimates of u and v, "mean-field", "full" covariances, or "structured".
 
-    Shapes: ``u_loc`` (n_users, n_factors); ``v_loc``, ``z_loc``, ``z_scale`` (n_items, n_factors); ``u_scale`` and
-    ``v_scale`` standard deviations of diagonal Normals. Full covariances are ``u_covariance`` and ``v_covariance``
-    (n_blocks, n_factors, n_factors) with each row's block ``u_block`` (n_users,) and ``v_block`` (n_items,): rows
-    without a training rating share one. A structured posterior has in ``v_covariance`` the covariances S of v given z:
+    Shapes: ``u`` (n_users, n_factors), ``v`` and ``z`` (n_items, n_factors). Rows without a training rating share
+    a full covariance. In a structured posterior z is the parent of v:
 
-        v | z ~ N(v_loc + A (z - z_loc), S),    A = lambda_v S,    so that cov(v) = S + A diag(z_scale^2) A'.
+        v | z ~ N(E[v] + A (z - E[z]), S),    A = lambda_v S,    so that cov(v) = S + A cov(z) A'.
 
     With biases the rows of u and v have two coordinates more than those of z, so that a score is u.v as ever:
     u = (u, b / kappa_u, kappa_v) and v = (v, kappa_u, c / kappa_v), see :mod:`models.cvae`. What kappa_u and kappa_v
@@ -41,16 +41,9 @@ class Posterior:
     """
 
     kind: str
-    u_loc: Tensor
-    v_loc: Tensor
-    z_loc: Tensor
-    z_scale: Tensor
-    u_scale: Tensor | None = None
-    v_scale: Tensor | None = None
-    u_covariance: Tensor | None = None
-    u_block: Tensor | None = None
-    v_covariance: Tensor | None = None
-    v_block: Tensor | None = None
+    u: Gaussians
+    v: Gaussians
+    z: Gaussians
     lambda_v: float = 1.0
     parametrization: str = "centred"
     v_pad: Tensor | None = None
@@ -58,9 +51,41 @@ class Posterior:
     above: dict[str, Tensor] = field(default_factory=dict)
 
     @property
+    def u_loc(self) -> Tensor:
+        """Means of u, (n_users, n_factors)."""
+        return self.u.loc
+
+    @property
+    def v_loc(self) -> Tensor:
+        """Means of v, (n_items, n_factors)."""
+        return self.v.loc
+
+    @property
+    def z_loc(self) -> Tensor:
+        """Means of z, (n_items, n_factors)."""
+        return self.z.loc
+
+    @property
+    def u_scale(self) -> Tensor | None:
+        """Standard deviations of u, (n_users, n_factors); ``None`` of points and of full covariances."""
+        return self.u.scale
+
+    @property
+    def v_scale(self) -> Tensor | None:
+        """Standard deviations of v, (n_items, n_factors), likewise."""
+        return self.v.scale
+
+    @property
+    def z_scale(self) -> Tensor:
+        """Standard deviations of z, (n_items, n_factors)."""
+        scale = self.z.scale
+        assert scale is not None
+        return scale
+
+    @property
     def n_factors(self) -> int:
         """Number of latent factors, biases not counted."""
-        return self.z_loc.shape[1]
+        return self.z.loc.shape[1]
 
     @property
     def is_point(self) -> bool:
@@ -70,10 +95,10 @@ class Posterior:
     def mean(self, name: str) -> Tensor:
         """Posterior mean of "u", "v", "z" or "v_dagger" = v - z, a row each."""
         if name == "v_dagger":
-            return self.v_loc - self.around(self.z_loc)
-        if name not in ("u", "v", "z"):
+            return self.v.loc - self.around(self.z.loc)
+        if name not in SIDES:
             raise InputError(f"no latent variable is called {name!r}", "ask for u, v, z or v_dagger")
-        return getattr(self, f"{name}_loc")
+        return getattr(self, name).loc
 
     def around(self, z: Tensor) -> Tensor:
         """Prior mean of v given z (n_rows, n_factors), as wide as v."""
@@ -86,57 +111,28 @@ class Posterior:
         """
         if self.v_pad is None:
             return {}
-        kappa_u, kappa_v = self.v_pad[0], self.u_loc[0, -1]
+        kappa_u, kappa_v = self.v_pad[0], self.u.loc[0, -1]
         found: dict[str, tuple[Tensor, Tensor | None]] = {}
-        for name, side, kappa, at in (("user", "u", kappa_u, -2), ("item", "v", kappa_v, -1)):
-            loc = kappa * getattr(self, f"{side}_loc")[:, at]
-            rows = torch.arange(len(loc)).split(COVARIANCES_AT_ONCE // self.u_loc.shape[1] ** 2)
-            sd = None
-            if not self.is_point:
-                sd = kappa * torch.cat([self.covariance(side, part)[:, at, at] for part in rows]).sqrt()
-            found[name] = loc, sd
+        for name, rows, kappa, at in (("user", self.u, kappa_u, -2), ("item", self.v, kappa_v, -1)):
+            found[name] = kappa * rows.loc[:, at], None if rows.is_point else kappa * rows.variances()[:, at].sqrt()
         return found
 
     def covariance(self, name: str, rows: Any) -> Tensor:
         """Posterior covariance of the rows of "u", "v" or "z", (n_rows, n_factors, n_factors)."""
-        rows = torch.as_tensor(rows)
-        if name == "z":
-            return torch.diag_embed(self.z_scale[rows].square())
-        self._need_uncertainty()
-        if name not in ("u", "v"):
+        if name != "z":
+            self._need_uncertainty()
+        if name not in SIDES:
             raise InputError(f"no covariance is kept of {name!r}", "ask for u, v or z")
-        scale = self.u_scale if name == "u" else self.v_scale
-        if scale is not None:
-            return torch.diag_embed(scale[rows].square())
-        own = self._given_content(name, rows)
-        if name == "u" or self.kind != "structured":
-            return own
-        slope = self.lambda_v * own[..., : self.n_factors]
-        return own + (slope * self.z_scale[rows].square()[..., None, :]) @ slope.mT
-
-    def _given_content(self, name: str, rows: Tensor) -> Tensor:
-        """Covariance blocks of the rows of "u" or "v", of a structured posterior those of v given z."""
-        covariance, block = (self.u_covariance, self.u_block) if name == "u" else (self.v_covariance, self.v_block)
-        return covariance[block[rows]]  # type: ignore[index]
+        return getattr(self, name).covariances(torch.as_tensor(rows))
 
     def select(self, users: Any = None, items: Any = None) -> Posterior:
         """The posterior of some rows of users and items alone, in the order given; ``None`` keeps them all.
 
         Draws, scores and covariances of a few rows then cost no more than these rows.
         """
-        parts: dict[str, Any] = {}
-        for names, rows in (("u", users), ("vz", items)):
-            if rows is None:
-                continue
-            rows = torch.as_tensor(rows)
-            for name in names:
-                parts |= {f"{name}_loc": getattr(self, f"{name}_loc")[rows]}
-                if (scale := getattr(self, f"{name}_scale")) is not None:
-                    parts[f"{name}_scale"] = scale[rows]
-                if (block := getattr(self, f"{name}_block", None)) is not None:
-                    blocks, parts[f"{name}_block"] = block[rows].unique(return_inverse=True)
-                    parts[f"{name}_covariance"] = getattr(self, f"{name}_covariance")[blocks]
-        return replace(self, **parts)
+        asked = {"u": users, "v": items, "z": items}
+        chosen = {name: torch.as_tensor(rows) for name, rows in asked.items() if rows is not None}
+        return replace(self, **{name: getattr(self, name).select(rows) for name, rows in chosen.items()})
 
     def sample(self, n: int, seed: int) -> dict[str, Tensor]:
         """``n`` joint draws of "u", "v", "z" and "v_dagger" = v - z, each (n, n_rows, n_factors).
@@ -144,7 +140,7 @@ class Posterior:
         Of a point, u and v are the point. The non-centred program draws v_dagger, the centred one v: with both, draws
         mean the same in either. With biases u and v have coordinates that no site has: see ``Fit.draw_sites``.
         """
-        check_draws(n, 5 * (len(self.u_loc) + len(self.v_loc)) * self.u_loc.shape[1], "draws of so many rows")
+        check_draws(n, 5 * (len(self.u) + len(self.v)) * self.u.loc.shape[1], "draws of so many rows")
         drawn = next(self.draws(n, seed, n))
         around = drawn["z"]
         if self.v_pad is not None:
@@ -154,72 +150,59 @@ class Posterior:
     def draws(self, n: int, seed: int, at_once: int = 32) -> Iterator[dict[str, Tensor]]:
         """The same, ``at_once`` draws after the other: what is asked of many draws need not hold them all."""
         generator = torch.Generator().manual_seed(seed)
-        tril = {
-            name: _tril(covariance)
-            for name, covariance in (("u", self.u_covariance), ("v", self.v_covariance))
-            if covariance is not None
-        }
+        roots = {name: getattr(self, name).root() for name in SIDES}
+        if (own := self.own_variance()) is not None:
+            roots["v"] = own.sqrt()
         for start in range(0, n, at_once):
-            yield self._draw(min(at_once, n - start), generator, tril)
+            yield self._draw(min(at_once, n - start), generator, roots)
 
-    def _draw(self, n: int, generator: torch.Generator, tril: dict[str, Tensor]) -> dict[str, Tensor]:
-        def noise(loc: Tensor) -> Tensor:
-            return torch.randn((n, *loc.shape), generator=generator, dtype=loc.dtype)
+    def _draw(self, n: int, generator: torch.Generator, roots: dict[str, Tensor | None]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name in ("z", "u", "v"):
+            rows, root = getattr(self, name), roots[name]
+            shape = (n, *rows.loc.shape)
+            if root is None:
+                found[name] = rows.loc.expand(shape)
+            else:
+                noise = torch.randn(shape, generator=generator, dtype=rows.loc.dtype)
+                found[name] = rows.moved(noise, root)
+        if self.v.spread is not None:
+            found["v"] = found["v"] + self.v.along(found["z"] - self.z.loc)
+        elif self._is_sum:
+            found["v"] = found["v"] + self._as_wide_as_v(found["z"] - self.z.loc)
+        return found
 
-        def correlated(name: str, loc: Tensor, block: Tensor | None) -> Tensor:
-            return torch.einsum("rkl,nrl->nrk", tril[name][block], noise(loc))  # matmul would copy the factors n times
+    @property
+    def _is_sum(self) -> bool:
+        return self.parametrization != "centred" and self.v.variance is not None
 
-        z = self.z_loc + self.z_scale * noise(self.z_loc)
-        if self.is_point:
-            return {"u": self.u_loc.expand(n, -1, -1), "v": self.v_loc.expand(n, -1, -1), "z": z}
-        if self.u_scale is not None:
-            u = self.u_loc + self.u_scale * noise(self.u_loc)
-        else:
-            u = self.u_loc + correlated("u", self.u_loc, self.u_block)
-        if self.v_covariance is not None:
-            v = self.v_loc + correlated("v", self.v_loc, self.v_block)
-            if self.kind == "structured":
-                slope = self.lambda_v * self._given_content("v", torch.arange(len(self.v_loc)))[..., : self.n_factors]
-                v = v + torch.einsum("rkl,nrl->nrk", slope, z - self.z_loc)
-            return {"u": u, "v": v, "z": z}
-        assert self.v_scale is not None
-        if self.parametrization == "centred":
-            return {"u": u, "v": self.v_loc + self.v_scale * noise(self.v_loc), "z": z}
-        wider = (0, self.v_loc.shape[1] - self.n_factors)
-        own = (self.v_scale.square() - F.pad(self.z_scale.square(), wider)).clamp(min=0).sqrt()
-        return {"u": u, "v": self.v_loc + F.pad(z - self.z_loc, wider) + own * noise(self.v_loc), "z": z}
+    def own_variance(self) -> Tensor | None:
+        """Variance of v_dagger = v - z, (n_items, n_factors), where v is their sum: the non-centred mean field."""
+        if not self._is_sum or self.v.variance is None or self.z.variance is None:
+            return None
+        return (self.v.variance - self._as_wide_as_v(self.z.variance)).clamp(min=0)
+
+    def _as_wide_as_v(self, z: Tensor) -> Tensor:
+        return F.pad(z, (0, self.v.loc.shape[1] - self.n_factors))
 
     def score_block(self, users: Any) -> Tensor:
         """Posterior mean scores E[u_i].E[v_j] of a block of users over all items, (n_block, n_items)."""
-        return self.u_loc[torch.as_tensor(users)] @ self.v_loc.mT
+        return self.u.loc[torch.as_tensor(users)] @ self.v.loc.mT
 
     def mean_score(self, users: Any, items: Any) -> Tensor:
         """E[u_i].E[v_j] of pairs; ``users`` and ``items`` broadcast against each other."""
-        return (self.u_loc[torch.as_tensor(users)] * self.v_loc[torch.as_tensor(items)]).sum(-1)
+        return (self.u.loc[torch.as_tensor(users)] * self.v.loc[torch.as_tensor(items)]).sum(-1)
 
     def score(self, users: Any, items: Any) -> tuple[Tensor, Tensor]:
         """Posterior mean and standard deviation of u_i.v_j of pairs; ``users`` and ``items`` broadcast.
 
-        var(u.v) = m_u' S_v m_u + m_v' S_u m_v + tr(S_u S_v), u and v being independent in q. Raises InputError for a
-        point estimate.
+        u and v are independent in q. Raises InputError for a point estimate.
         """
         self._need_uncertainty()
         users, items = torch.broadcast_tensors(torch.as_tensor(users), torch.as_tensor(items))
-        diagonal = self.u_scale is not None and self.v_scale is not None
-        at_once = PAIRS_AT_ONCE if diagonal else max(1, COVARIANCES_AT_ONCE // self.u_loc.shape[1] ** 2)
-        if users.numel() > at_once:
-            pairs = zip(users.flatten().split(at_once), items.flatten().split(at_once), strict=True)
-            means, sds = zip(*(self.score(u, i) for u, i in pairs), strict=True)
-            return torch.cat(means).view(users.shape), torch.cat(sds).view(users.shape)
-        u, v = self.u_loc[users], self.v_loc[items]
-        if self.u_scale is not None and self.v_scale is not None:
-            u_var, v_var = self.u_scale[users].square(), self.v_scale[items].square()
-            variance = (u.square() * v_var + v.square() * u_var + u_var * v_var).sum(-1)
-        else:
-            u_cov, v_cov = self.covariance("u", users), self.covariance("v", items)
-            variance = ((v_cov @ u[..., None]).squeeze(-1) * u).sum(-1) + (u_cov * v_cov).sum((-1, -2))
-            variance = variance + ((u_cov @ v[..., None]).squeeze(-1) * v).sum(-1)
-        return (u * v).sum(-1), variance.sqrt()
+        pairs = zip(users.flatten().split(PAIRS_AT_ONCE), items.flatten().split(PAIRS_AT_ONCE), strict=True)
+        means, variances = zip(*(scores_of_pairs(self.u, self.v, *part) for part in pairs), strict=True)
+        return torch.cat(means).view(users.shape), torch.cat(variances).sqrt().view(users.shape)
 
     def score_draws(self, users: Any, items: Any, n: int, seed: int) -> Tensor:
         """``n`` joint draws of u_i.v_j of pairs, (n, *pairs); ``users`` and ``items`` broadcast against each other."""
@@ -227,7 +210,7 @@ class Posterior:
         user_rows, user_at = users.flatten().unique(return_inverse=True)
         item_rows, item_at = items.flatten().unique(return_inverse=True)
         check_draws(n, 2 * users.numel(), "draws of the scores of so many pairs")
-        floats = (len(user_rows) + 2 * len(item_rows) + 2 * users.numel()) * self.u_loc.shape[1]
+        floats = (len(user_rows) + 2 * len(item_rows) + 2 * users.numel()) * self.u.loc.shape[1]
         parts = self.select(user_rows, item_rows).draws(n, seed, max(1, FLOATS_AT_ONCE // floats))
         scores = [torch.einsum("npk,npk->np", part["u"][:, user_at], part["v"][:, item_at]) for part in parts]
         return torch.cat(scores).view(n, *users.shape)
@@ -238,24 +221,40 @@ class Posterior:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything to be saved, by name; users' tensors start with ``u_``."""
-        moments = ("loc", "scale", "covariance", "block")
-        names = [f"{side}_{moment}" for side in ("uvz" if self.has_content else "uv") for moment in moments]
-        found = {name: getattr(self, name, None) for name in names}
-        found["v_pad"] = self.v_pad
-        lambda_v = torch.tensor(self.lambda_v, dtype=torch.float64)
-        above = {f"{ABOVE}{name}": tensor for name, tensor in self.above.items()}
-        return {name: tensor for name, tensor in found.items() if tensor is not None} | {"lambda_v": lambda_v} | above
+        found: dict[str, Tensor | None] = {}
+        for side in SIDES if self.has_content else SIDES[:2]:
+            rows = getattr(self, side)
+            found |= {f"{side}_{moment}": getattr(rows, moment) for moment in MOMENTS}
+        found |= {"v_pad": self.v_pad, "lambda_v": torch.tensor(self.lambda_v, dtype=torch.float64)}
+        found |= {f"{ABOVE}{name}": tensor for name, tensor in self.above.items()}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     @classmethod
     def from_tensors(cls, kind: str, tensors: dict[str, Tensor], parametrization: str = "centred") -> Posterior:
         """The inverse of :meth:`tensors`; other names are left alone."""
-        own: dict[str, Any] = {name: value for name, value in tensors.items() if name in cls.__dataclass_fields__}
-        if "z_loc" not in tensors:
-            width = own["v_loc"].shape[1] - (0 if "v_pad" not in own else 2)
-            own |= dict.fromkeys(("z_loc", "z_scale"), no_content(len(own["v_loc"]), width, own["v_loc"]))
-            own["has_content"] = False
-        own |= {"lambda_v": float(tensors["lambda_v"]), "above": above_in(tensors)}
-        return cls(kind, **own, parametrization=parametrization)
+        u, v = (_rows_in(tensors, side) for side in "uv")
+        v_pad, lambda_v, has_content = tensors.get("v_pad"), float(tensors["lambda_v"]), "z_loc" in tensors
+        if has_content:
+            z = _rows_in(tensors, "z")
+        else:
+            nothing = no_content(len(v), v.loc.shape[1] - (0 if v_pad is None else 2), v.loc)
+            z = Gaussians(nothing, nothing)
+        if kind == "structured":
+            assert z.variance is not None
+            v = replace(v, spread=F.pad(z.variance, (0, v.loc.shape[1] - z.loc.shape[1])), slope=lambda_v)
+        return cls(kind, u, v, z, lambda_v, parametrization, v_pad, has_content, above_in(tensors))
+
+    def detached(self) -> Posterior:
+        """A copy in main memory that no gradient follows, as it would be read from a file."""
+        moved = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors().items()}
+        return self.from_tensors(self.kind, moved, self.parametrization)
+
+
+def _rows_in(tensors: dict[str, Tensor], side: str) -> Gaussians:
+    """The rows of "u", "v" or "z" among stored tensors."""
+    loc, scale, covariance, block = (tensors.get(f"{side}_{name}") for name in MOMENTS)
+    assert loc is not None
+    return Gaussians(loc, None if scale is None else scale.square(), covariance, block)
 
 
 def no_content(n_items: int, n_factors: int, like: Tensor) -> Tensor:
@@ -272,14 +271,6 @@ def flat_above(sites: dict[str, tuple[Tensor, Tensor | None]]) -> dict[str, Tens
     """Means and standard deviations of sites (``None`` for points) as a posterior holds them."""
     found = {f"{name}_loc": loc for name, (loc, _) in sites.items()}
     return found | {f"{name}_scale": scale for name, (_, scale) in sites.items() if scale is not None}
-
-
-def _tril(covariance: Tensor) -> Tensor:
-    """Cholesky factors of covariances (n_blocks, width, width), of which a coordinate may have no variance at all."""
-    if bool((covariance.diagonal(dim1=-2, dim2=-1) > 0).all()):
-        return torch.linalg.cholesky(covariance)
-    held = torch.diag_embed((covariance.diagonal(dim1=-2, dim2=-1) == 0).to(covariance.dtype))
-    return torch.linalg.cholesky(covariance + held) - held
 
 
 def content_diagnostics(loc: Tensor, scale: Tensor, n_draws: int = 2000, seed: int = 0) -> dict[str, float]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from inference.draws import Draws
 from inference.options import METHODS, Options
-from inference.posterior import ABOVE, Posterior
+from inference.posterior import ABOVE, MOMENTS, SIDES, Posterior
 from models.base import FactorModel
 from models.build import contents_of, model_class, model_of
 from models.networks.product import ProductEncoder
@@ -205,7 +205,9 @@ def check_split(run: Run, dataset: Dataset, split: Split) -> None:
 
 def _names() -> set[str]:
     """Names of all tensors that a posterior of any kind has."""
-    return {field.name for kind in (Posterior, Draws) for field in fields(kind)}
+    return {field.name for kind in (Posterior, Draws) for field in fields(kind)} | {
+        f"{side}_{moment}" for side in SIDES for moment in MOMENTS
+    }
 
 
 def _array(tensor: Tensor, name: str, path: Path) -> np.ndarray:

@@ -21,6 +21,7 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from models.catalogue import MODELS
 from models.dense_sites import DenseSites
+from models.gaussians import Gaussians
 from models.observations import Batch
 from models.priors import NOTHING, Above, NormalPrior
 from models.ratings import RatingLikelihood
@@ -306,6 +308,15 @@ class FactorModel(PyroModule):
             return rows
         free = [*range(self.n_factors), self.n_factors + (side == "v")]
         return rows[:, free] if rows.dim() == 2 else rows[:, free][:, :, free]
+
+    def in_scores(self, side: str, q: Gaussians) -> Gaussians:
+        """Q of users ("u") or items ("v") in rows whose products are scores, as :meth:`of_users` has them."""
+        wider = self.of_users if side == "u" else self.of_items
+        return q.mapped(wider, lambda part: wider(part, 0.0))
+
+    def in_own(self, side: str, q: Gaussians) -> Gaussians:
+        """The inverse of :meth:`in_scores`."""
+        return q.mapped(partial(self.own, side), partial(self.own, side))
 
     def _wider(self, rows: Tensor, at: int, value: float) -> Tensor:
         if self.mean is None:

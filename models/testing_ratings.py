@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -21,6 +22,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Distribution
 
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.ratings import Moments, RatingLikelihood, cells
 from models.ratings.confidence_normal import gaussian_factors
@@ -332,7 +334,7 @@ class _RatingKit(Kit):
     def moments(self, spread: float) -> Moments:
         generator = torch.Generator().manual_seed(1)
         u_var, v_var = (spread * torch.rand(x.shape, generator=generator) + 0.01 for x in (self.u, self.v))
-        return Moments(self.u, u_var, self.v, v_var)
+        return Moments(Gaussians(self.u, u_var), Gaussians(self.v, v_var))
 
     def expectation(self) -> None:
         likelihood, c = self.likelihood, self.columns
@@ -342,16 +344,15 @@ class _RatingKit(Kit):
             if expected is None:
                 return
             constant = likelihood.constant(c)
-            points = likelihood.expected_log_prob(Moments(self.u, None, self.v, None), c)
-            assert points is not None and moments.u_var is not None and moments.v_var is not None
+            points = likelihood.expected_log_prob(Moments(Gaussians(self.u), Gaussians(self.v)), c)
+            assert points is not None
             exact = self.by_hand(self.u, self.v)
             if likelihood.exact:
                 remedy = "let constant and expected_log_prob add up to log p"
                 self.close(points + constant, exact, "at points expected_log_prob is not log p", remedy)
             elif not bool((points + constant <= exact + 1e-9).all()):
                 self.fail("at points the bound is above log p", "it must be a lower bound, or set exact = True")
-            u = moments.u + moments.u_var.sqrt() * torch.randn(N_DRAWS, *moments.u.shape)
-            v = moments.v + moments.v_var.sqrt() * torch.randn(N_DRAWS, *moments.v.shape)
+            u, v = (q.moved(torch.randn(N_DRAWS, *q.loc.shape), q.root()) for q in (moments.users, moments.items))
             values = self.by_hand(u, v)
         off = (expected + constant - values.mean(0)) / (values.std(0) / math.sqrt(len(values))).clamp(min=1e-12)
         bound = quantile(N_ITEMS)
@@ -370,7 +371,7 @@ class _RatingKit(Kit):
             return
         moments = self.moments(0.3)
         v = moments.v.clone().requires_grad_()
-        given = Moments(moments.u, moments.u_var, v, moments.v_var)
+        given = Moments(moments.users, replace(moments.items, loc=v))
         expected = likelihood.expected_log_prob(given, c)
         if expected is None:
             self.fail("it is conjugate without expected_log_prob", "define it: closed forms report it")
@@ -382,7 +383,7 @@ class _RatingKit(Kit):
                 site = likelihood.site(c, score.square() + variance)
             except NotImplementedError as error:
                 self.fail("it is conjugate without a site", "define site, or leave conjugate at False", error)
-            precision, shift = gaussian_factors(site, moments.u, moments.u_var, c)
+            precision, shift = gaussian_factors(site, moments.users, c)
             wanted = shift - (precision @ moments.v[..., None]).squeeze(-1)
         problem = "the gradient of expected_log_prob in v is not that of site's Gaussian"
         self.close(slope, wanted, problem, "check precisions, shifts and what zeros have of both", 1e-8)

@@ -32,7 +32,7 @@ def draw_blocks(posterior: Posterior, users: np.ndarray, items: np.ndarray, n: i
     if hasattr(posterior, "chains"):
         yield slice(0, len(items)), slice(0, n), _stored_draws(posterior, users, items, n)
         return
-    width = n_factors if posterior.v_covariance is not None else 32
+    width = n_factors if posterior.v.covariance is not None else 32
     step = max(1, FLOATS_AT_ONCE // (4 * n_factors * width))
     nobody = torch.zeros(0, dtype=torch.int64)
     u: list[Tensor] = []

@@ -33,11 +33,11 @@ from inference.algorithms.base import Snapshot, StepInfo
 from inference.algorithms.elbo import NamedELBO, total
 from inference.algorithms.half_steps import Cells, HalfStep
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
-from inference.algorithms.rows import Rows
 from inference.algorithms.sides import scores_of, start_of_items, update_items, update_users
 from inference.options import CoordinateOptions
-from inference.posterior import ABOVE, Posterior, content_diagnostics, flat_above
+from inference.posterior import Posterior, content_diagnostics, flat_above
 from models.base import FactorModel
+from models.gaussians import Gaussians
 from models.observations import Batch
 from models.priors import Above
 from models.ratings import GaussianSite
@@ -52,8 +52,8 @@ class State(NetworkState):
     sites above u and v, ``z`` mean and standard deviation of q(z) of the networks as they are, once computed.
     """
 
-    users: Rows | None = None
-    items: Rows | None = None
+    users: Gaussians | None = None
+    items: Gaussians | None = None
     shift: Tensor | None = None
     second: Tensor | None = None
     content: dict[str, float] = field(default_factory=dict)
@@ -144,8 +144,8 @@ class Coordinate(NetworkFit[State]):
         if items.spread is None:
             away = (items.loc[batch.items, :n] - around[:, :n]).square().sum(-1) * batch.columns.observed
             return 0.5 * precision * (away + var.sum(-1))
-        assert items.covariance is not None and items.block is not None and state.shift is not None
-        slope = precision * items.covariance[items.block[batch.items]]
+        assert state.shift is not None
+        slope = precision * items.given(batch.items)
         pull = around - (slope @ around[..., None]).squeeze(-1)
         own = (1 - slope.diagonal(dim1=-2, dim2=-1)[:, :n]) * var
         linear = ((slope @ state.shift[batch.items, :, None]).squeeze(-1) * around).sum(-1)
@@ -307,22 +307,16 @@ class Coordinate(NetworkFit[State]):
         assert state.users is not None and state.items is not None
         above = self._above(state)
         prior = model.prior_of_items(z_loc, above)
-        tensors = {"lambda_v": torch.tensor(prior.precision, dtype=torch.float64)}
-        tensors |= {"z_loc": z_loc, "z_scale": z_scale} if model.has_content else {}
+        more: dict[str, Any] = {"has_content": model.has_content}
         if state.above is not None:
             scales: dict[str, Any] = dict.fromkeys(above) if state.users.is_point else state.above.scales
-            flat = flat_above({name: (loc, scales[name]) for name, loc in above.items()})
-            tensors |= {f"{ABOVE}{name}": tensor for name, tensor in flat.items()}
-        for side, rows, wider in (("u", state.users, model.of_users), ("v", state.items, model.of_items)):
-            tensors[f"{side}_loc"] = wider(rows.loc)
-            if rows.variance is not None:
-                tensors[f"{side}_scale"] = wider(rows.variance.sqrt(), 0.0)
-            elif rows.covariance is not None and rows.block is not None:
-                tensors |= {f"{side}_covariance": wider(rows.covariance, 0.0), f"{side}_block": rows.block}
+            more["above"] = flat_above({name: (loc, scales[name]) for name, loc in above.items()})
         if model.mean is not None:
-            tensors["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
-        moved = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-        return self.scale.posterior(Posterior.from_tensors(self.options.kind, moved))
+            more["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
+        rows = model.in_scores("u", state.users), model.in_scores("v", state.items)
+        z = Gaussians(z_loc, z_scale.square())
+        posterior = Posterior(self.options.kind, *rows, z, prior.precision, **more)
+        return self.scale.posterior(posterior.detached())
 
     def snapshot(self, state: State) -> Snapshot:
         """Networks and optimiser, q(U) and q(V), learned precisions."""
@@ -349,7 +343,7 @@ class Coordinate(NetworkFit[State]):
             found = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
             if found:
                 slope = state.model.lambda_v if "spread" in found else 0.0
-                setattr(state, side, Rows(**found, slope=slope))
+                setattr(state, side, Gaussians(**found, slope=slope))
         state.shift, state.second = tensors.get("sweep.shift"), tensors.get("sweep.second")
         if "above" in meta:
             shapes = {name: torch.Size(shape) for name, shape in meta["above"].items()}

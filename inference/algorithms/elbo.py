@@ -9,17 +9,18 @@ lambda_v (E[v] - mu), not Lambda_v). For MAP, q(U) and q(V) are points: the part
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyro.distributions as dist
-import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
+from torch.nn.functional import pad
 
 from models.base import FactorModel
+from models.gaussians import Gaussians
 from models.observations import Batch, Observations
 from models.ratings import Moments
 
@@ -52,8 +53,7 @@ class NamedELBO(ELBO):
         """
         model_trace, guide_trace = self._get_trace(model, guide, (batch,), {})
         sites, q = model_trace.nodes, guide_trace.nodes
-        u, u_var = moments(q["u"]["fn"])
-        v, v_var = moments(q[model.item_site]["fn"])
+        u, v = gaussians(q["u"]["fn"]), gaussians(q[model.item_site]["fn"])
         if model.item_prior.latent:
             mu, var = q["z"]["fn"].mean, q["z"]["fn"].variance
         else:
@@ -62,28 +62,25 @@ class NamedELBO(ELBO):
         above = {name: sites[name]["value"] for name in model.sites_above(model_trace)}
 
         users, items = model.prior_of_users(above), model.prior_of_items(mu, above, batch.items)
-        kl_u = normal_kl(u, u_var, users.loc, users.precision).double().sum()
         around, precision = items.loc, items.precision
-        if v_var is not None and v_var.dim() == 3:  # q(v|z) = N(v + A (z - mu), v_var), A = lambda_v v_var
-            slope = precision * v_var[..., : model.n_factors]
-            v = v - (slope @ (sites["z"]["value"] - mu)[..., None]).squeeze(-1)
-            spread = (slope - torch.eye(*slope.shape[1:]).to(slope)).square() @ var[..., None]
-            kl_v = normal_kl(v, v_var, around, precision) + 0.5 * precision * spread.sum((-1, -2))
-            v_var = v_var + (slope * var[:, None, :]) @ slope.mT
+        wider = (0, model.width - model.n_factors)
+        if v.covariance is not None:  # q(v|z), with its mean at the draw of z
+            v = replace(v, spread=pad(var, wider), slope=precision)
+            v = replace(v, loc=v.loc - v.along(sites["z"]["value"] - mu))
+            kl_v = v.kl(precision, around)
         elif model.item_site == "v":
-            kl_v = normal_kl(v, v_var, around, precision) + 0.5 * precision * var.sum(-1)
+            kl_v = v.kl(precision, around) + 0.5 * precision * var.sum(-1)
         else:
-            kl_v = normal_kl(v, v_var, torch.zeros_like(v), precision)
-            of_z = torch.nn.functional.pad(var, (0, model.width - model.n_factors))
-            v, v_var = v + around, of_z if v_var is None else v_var + of_z
-        kl_v = kl_v.double().sum() * scale
-        prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u_var is None else {"kl_u": kl_u, "kl_v": kl_v}
+            kl_v, of_z = v.kl(precision), pad(var, wider)
+            v = Gaussians(v.loc + around, of_z if v.variance is None else v.variance + of_z)
+        kl_u, kl_v = u.kl(users.precision, users.loc).sum(), kl_v.sum() * scale
+        prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u.is_point else {"kl_u": kl_u, "kl_v": kl_v}
         if above:
             drawn = model.sites_above(guide_trace)  # an automatic guide has auxiliary sites besides
             kl_above = sum(_log_prob(q[name]) for name in drawn) - sum(_log_prob(sites[name]) for name in above)
-            prior |= {"log_p_above": -kl_above} if u_var is None else {"kl_above": kl_above}
+            prior |= {"log_p_above": -kl_above} if u.is_point else {"kl_above": kl_above}
         return {
-            "ratings": self._ratings(model, sites["R"], u, u_var, v, v_var),
+            "ratings": self._ratings(model, sites["R"], u, v),
             **prior,
             **self._content_terms(model, sites, q),
         }
@@ -109,19 +106,14 @@ class NamedELBO(ELBO):
             parts["content"] = sites["x"]["fn"].log_prob(sites["x"]["value"]).double().sum() * sites["x"]["scale"]
         if model.item_prior.latent:
             z = guide_sites["z"]["fn"]
-            kl_z = normal_kl(z.mean, z.variance, torch.zeros_like(z.mean), 1.0)
-            parts["kl_z"] = kl_z.double().sum() * sites["z"]["scale"]
+            parts["kl_z"] = Gaussians(z.mean, z.variance).kl(1.0).sum() * sites["z"]["scale"]
         return parts | (model.item_prior.weight_terms() if "theta" in sites else {})
 
-    def _ratings(
-        self, model: FactorModel, site: Any, u: Tensor, u_var: Tensor | None, v: Tensor, v_var: Tensor | None
-    ) -> Tensor:
-        u_var = None if u_var is None else model.of_users(u_var, 0.0)
-        v_var = None if v_var is None else model.of_items(v_var, 0.0)
-        moments = Moments(model.of_users(u), u_var, model.of_items(v), v_var)
+    def _ratings(self, model: FactorModel, site: Any, u: Gaussians, v: Gaussians) -> Tensor:
+        moments = Moments(model.in_scores("u", u), model.in_scores("v", v.marginal()))
         expected = model.ratings.expected_log_prob(moments, site["value"])
         if expected is None:  # at the draws of u and v
-            expected = site["fn"].log_prob(site["value"]) - model.ratings.constant(site["value"]).to(u)
+            expected = site["fn"].log_prob(site["value"]) - model.ratings.constant(site["value"]).to(u.loc)
         return expected.double().sum() * site["scale"]
 
     def objective(self, terms: dict[str, Any]) -> Any:
@@ -158,25 +150,10 @@ def constant(model: FactorModel, observations: Observations) -> float:
     return float(model.ratings.constant(observations.columns).sum())
 
 
-def moments(fn: Any) -> tuple[Tensor, Tensor | None]:
-    """Mean and (co)variance of a guide's distribution: ``None`` for a point, else diagonal or full."""
+def gaussians(fn: Any) -> Gaussians:
+    """The rows of a guide's distribution: points, diagonal or full."""
     if isinstance(fn, dist.Delta):
-        return fn.v, None
+        return Gaussians(fn.v)
     if isinstance(fn, dist.Independent):
-        return fn.mean, fn.variance
-    return fn.mean, fn.covariance_matrix
-
-
-def normal_kl(mean: Tensor, var: Tensor | None, prior_mean: Tensor, precision: float) -> Tensor:
-    """KL(N(mean, var) || N(prior_mean, I / precision)) per row in nats; for a point (no ``var``) minus its log density.
-
-    ``mean`` (n_rows, n_factors); ``var`` diagonal (n_rows, n_factors) or full (n_rows, n_factors, n_factors).
-    """
-    square = precision * (mean - prior_mean).square()
-    if var is None:
-        return 0.5 * (square - math.log(precision / (2 * math.pi))).sum(-1)
-    if var.dim() == 2:
-        return 0.5 * (square + precision * var - 1 - math.log(precision) - var.log()).sum(-1)
-    log_det = torch.linalg.cholesky(var).diagonal(dim1=-2, dim2=-1).log().sum(-1) * 2
-    trace = precision * var.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return 0.5 * (square.sum(-1) + trace - log_det) - 0.5 * mean.shape[-1] * (1 + math.log(precision))
+        return Gaussians(fn.mean, fn.variance)
+    return Gaussians(fn.mean, covariance=fn.covariance_matrix)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributions import biject_to, constraints
 
 from models.base import FactorModel, own_parameters
+from models.gaussians import Gaussians
 from models.observations import Batch, Observations
 from models.ratings.confidence_normal import gaussian_factors
 from pyro_cvae.errors import InputError
@@ -54,6 +55,11 @@ class NormalRows(AutoGuide):
         self.site, self.plate = site, plate
         self.loc = PyroParam(loc.clone(), constraints.real, 1)
         self.scale = PyroParam(torch.full_like(loc, scale), constraints.positive, 1)
+
+    @property
+    def q(self) -> Gaussians:
+        """All rows."""
+        return Gaussians(self.loc, self.scale.square())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Draw the rows of the minibatch."""
@@ -90,7 +96,7 @@ class StructuredItems(AutoGuide):
         model, users = self.model, self._users[0]
         loc, scale = model.item_prior.encode(batch.inputs)
         with torch.no_grad():
-            tril, shift = item_conditional(model, users.loc, users.scale.square(), batch)
+            tril, shift = item_conditional(model, users.q, batch)
         with self._create_plates(batch)["items"]:
             with poutine.scale(scale=model.item_prior.lambda_r):
                 z = pyro.sample("z", dist.Normal(loc, scale).to_event(1))
@@ -100,14 +106,13 @@ class StructuredItems(AutoGuide):
         return {"z": z, "v": v}
 
 
-def item_conditional(model: FactorModel, u: Tensor, u_var: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor]:
+def item_conditional(model: FactorModel, users: Gaussians, batch: Batch) -> tuple[Tensor, Tensor]:
     """Cholesky factor of Lambda_j, and E[U] C_j R_j, of the conditional of v_j given z_j (paper, section 2.3).
 
     Shapes: (n_items, width, width) and (n_items, width).
     """
     site = model.ratings.site(batch.columns)
-    u, u_var = model.of_users(u), None if u_var is None else model.of_users(u_var, 0.0)
-    precision, shift = gaussian_factors(site, u, u_var, batch.columns)
+    precision, shift = gaussian_factors(site, model.in_scores("u", users), batch.columns)
     if model.mean is not None:  # users are (u, b, kappa_v) and items (v, kappa_u, c): kappa_u is given
         shift = shift - model.kappa_u * precision[..., -2]
         free = [*range(model.n_factors), model.n_factors + 1]
@@ -193,18 +198,14 @@ def prior_sd(model: FactorModel, site: str) -> float:
     return float(variance[site]) ** 0.5
 
 
-def moments_of(guide: AutoGuideList, model: FactorModel) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Means and variances of q(u) and of the items' site over all rows (variance ``None`` for points).
-
-    Shapes: (n_users, n_factors) and (n_items, n_factors). A structured guide has no rows of items.
-    """
-    found: dict[str, tuple[Tensor, Tensor | None]] = {}
+def rows_of(guide: AutoGuideList, site: str) -> Gaussians:
+    """All rows of u or of the items' site, as the guide has them; a structured one has no rows of items."""
     for part in guide:
-        if isinstance(part, NormalRows):
-            found[part.site] = part.loc, part.scale.square()
-        elif isinstance(part, AutoDelta):
-            found |= {name: (getattr(part, name), None) for name in ("u", model.item_site) if hasattr(part, name)}
-    return found
+        if isinstance(part, NormalRows) and part.site == site:
+            return part.q
+        if isinstance(part, AutoDelta) and hasattr(part, site):
+            return Gaussians(getattr(part, site))
+    raise KeyError(site)
 
 
 def above_of(guide: AutoGuideList, model: FactorModel, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:

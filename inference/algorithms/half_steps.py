@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inference.algorithms.rows import Rows
 from inference.threads import torch_threads
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.ratings import GaussianSite
 from pyro_cvae.errors import MachineError
@@ -177,7 +177,7 @@ class HalfStep:
     h_i - lambda mu_i (n_rows, n_factors).
     """
 
-    rows: Rows
+    rows: Gaussians
     square: float
     linear: float
     shift: Tensor
@@ -200,7 +200,7 @@ class HalfStep:
 
 def half_step(
     cells: Cells,
-    other: Rows,
+    other: Gaussians,
     other_observed: Tensor,
     background: float | Background,
     precision: float,
@@ -237,10 +237,10 @@ def half_step(
         if family == "point" and other.is_point and by_row is None:
             short = WOODBURY_UP_TO * n_factors
             points = _points(cells, other.loc, gram + precision * eye, pull, right, short, workers)
-            rows = Rows(points)
+            rows = Gaussians(points)
         else:
             rows = _normals(cells, other, gram, right, precision, family == "full", workers, by_row)
-            rows = Rows(rows.loc) if family == "point" else rows
+            rows = Gaussians(rows.loc) if family == "point" else rows
         unobserved = ~cells.observed
         rows.loc[unobserved] = 0.0 if prior_loc is None else prior_loc[unobserved]
         if prior_var is not None:
@@ -249,7 +249,7 @@ def half_step(
         return found if offset is None else replace(found, offset=_offsets(given, offset, counted, background))
 
 
-def _shifts(cells: Cells, other: Rows, counted: Tensor, background: Background) -> tuple[Tensor, Tensor | None]:
+def _shifts(cells: Cells, other: Gaussians, counted: Tensor, background: Background) -> tuple[Tensor, Tensor | None]:
     """What the stored cells add to h_i, (n_rows, n_factors), and what the zeros add, which is often the same for all.
 
     The targets of the cells have the offset's mean taken out of them.
@@ -280,7 +280,7 @@ def _offsets(cells: Cells, offset: Offset, counted: Tensor, background: Backgrou
     return float(zeros + stored.sum())
 
 
-def _summed(rows: Rows, cells: Cells, shift: Tensor, right: Tensor, precision: float) -> HalfStep:
+def _summed(rows: Gaussians, cells: Cells, shift: Tensor, right: Tensor, precision: float) -> HalfStep:
     """The sums of :class:`HalfStep`: at the optimum Lambda_i E[w] = h_i and tr(S_i Lambda_i) = K, so both are cheap."""
     loc, seen = rows.loc, cells.observed
     linear = (loc * shift).sum(-1)
@@ -288,8 +288,7 @@ def _summed(rows: Rows, cells: Cells, shift: Tensor, right: Tensor, precision: f
     if not rows.is_point:
         square = square + loc.shape[1]
     if rows.spread is not None:
-        assert rows.covariance is not None
-        given = rows.covariance.diagonal(dim1=-2, dim2=-1)[rows.block]
+        given = rows.covariance.diagonal(dim1=-2, dim2=-1)[rows.block]  # type: ignore[union-attr]
         square = square + precision**2 * (given * rows.spread).sum(-1)
     return HalfStep(rows, float(square[seen].double().sum()), float(linear[seen].double().sum()), shift)
 
@@ -342,14 +341,14 @@ def _points(
 
 def _normals(
     cells: Cells,
-    other: Rows,
+    other: Gaussians,
     gram: Tensor,
     right: Tensor,
     precision: float,
     full: bool,
     workers: int,
     by_row: Tensor | None = None,
-) -> Rows:
+) -> Gaussians:
     """Normals of all rows with full or diagonal covariances."""
     size = len(gram)
     eye = torch.eye(size, dtype=gram.dtype, device=gram.device)
@@ -368,7 +367,8 @@ def _normals(
         log_det[n_own], log_det[n_own + 1] = -_log_det(tril), -size * math.log(precision)
     else:
         variance = torch.where(cells.observed[:, None], shared.diagonal().reciprocal(), 1 / precision)
-    table = None if other.covariance is None else other.own_covariances().flatten(1)
+    other = other.marginal()
+    table = None if other.covariance is None else other.covariance.flatten(1)
 
     def solve(rows: Tensor) -> None:
         cell = cells.padded(rows)
@@ -395,8 +395,8 @@ def _normals(
         parts = [*parts, *(part for part in without.split(max(1, BLOCK_BYTES // (32 * size**2))) if len(part))]
     _in_parallel(solve, parts, workers)
     if full:
-        return Rows(loc, covariance=covariance, block=block, log_det=log_det)
-    return Rows(loc, variance=variance)
+        return Gaussians(loc, covariance=covariance, block=block, log_det=log_det)
+    return Gaussians(loc, variance=variance)
 
 
 def _cholesky(matrices: Tensor) -> Tensor:

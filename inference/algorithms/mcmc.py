@@ -35,12 +35,12 @@ from inference.algorithms.base import Snapshot, StepInfo
 from inference.algorithms.elbo import NamedELBO, total
 from inference.algorithms.half_steps import Cells, half_step
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
-from inference.algorithms.rows import Rows
 from inference.draws import Draws
 from inference.options import MCMCOptions, Options
 from inference.posterior import content_diagnostics
 from models.base import FactorModel
 from models.build import content_likelihood_of
+from models.gaussians import Gaussians
 from models.observations import Batch, Observations
 from pyro_cvae.errors import InputError
 
@@ -214,13 +214,13 @@ class MCMC(NetworkFit[State]):
         for chain in range(len(chains["u"])):
             of_users = model.prior_of_users({name: value[chain] for name, value in state.above.items()})
             own = of_users.precision, of_users.rows(model.n_users)
-            rows = half_step(users, Rows(chains["v"][chain]), items.observed, b, *own, family="full").rows
-            chains["u"][chain] = draw_rows(rows)
-            rows = half_step(items, Rows(chains["u"][chain]), users.observed, b, model.lambda_v, family="full").rows
-            given_u.append(rows)
+            v = Gaussians(chains["v"][chain])
+            chains["u"][chain] = draw_rows(half_step(users, v, items.observed, b, *own, family="full").rows)
+            u = Gaussians(chains["u"][chain])
+            given_u.append(half_step(items, u, users.observed, b, model.lambda_v, family="full").rows)
             nothing = torch.zeros_like(chains["v"][chain])
             shifts.append(self._prior_of_items(model, nothing, state.above, chain))
-        covariance = torch.stack([rows.covariance[rows.block] for rows in given_u])  # type: ignore[index]
+        covariance = torch.stack([rows.covariances() for rows in given_u])
         loc, shift = torch.stack([rows.loc for rows in given_u]), torch.stack(shifts)
         if bool(shift.any()):  # v around z + shift: what q(v) is at z = 0
             loc = loc + model.lambda_v * (covariance @ shift[..., None]).squeeze(-1)
@@ -333,11 +333,9 @@ class MCMC(NetworkFit[State]):
         return state
 
 
-def draw_rows(rows: Rows) -> Tensor:
-    """A draw of every row of one side from its Normal with full covariance, (n_rows, n_factors)."""
-    assert rows.covariance is not None and rows.block is not None
-    tril = torch.linalg.cholesky(rows.covariance)[rows.block]
-    return rows.loc + (tril @ torch.randn_like(rows.loc)[..., None]).squeeze(-1)
+def draw_rows(rows: Gaussians) -> Tensor:
+    """A draw of every row of one side, (n_rows, n_factors)."""
+    return rows.moved(torch.randn_like(rows.loc), rows.root())
 
 
 def coupling(loc: Tensor, covariance: Tensor, lambda_v: float) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from inference.draws import Draws
 from inference.posterior import Posterior
 from models.base import FactorModel
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from pyro_cvae.errors import InputError
 
@@ -78,7 +79,8 @@ class StandardScale:
         if self == StandardScale():
             return posterior
         if isinstance(posterior, Draws):
-            return replace(posterior, u_draws=self.scale * posterior.u_draws, u_loc=self.scale * posterior.u_loc)
+            u = Gaussians(self.scale * posterior.u.loc)
+            return replace(posterior, u_draws=self.scale * posterior.u_draws, u=u)
         wide = self.location != 0 and abs(self.location) > FAR * self.scale
         tensors = {n: t.double() if wide and t.is_floating_point() else t for n, t in posterior.tensors().items()}
         for name, power in (("u_loc", 1), ("u_scale", 1), ("u_covariance", 2)):

@@ -24,14 +24,15 @@ from inference.algorithms.guides import (
     check_guide,
     item_conditional,
     make_guide,
-    moments_of,
     prior_sd,
+    rows_of,
 )
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
 from inference.algorithms.sides import start_of_items
 from inference.options import SVIOptions
 from inference.posterior import Posterior, content_diagnostics, flat_above
 from models.base import FactorModel
+from models.gaussians import Gaussians
 from models.observations import Batch
 from models.priors import NormalPrior
 
@@ -124,53 +125,42 @@ class SVI(NetworkFit[NetworkState]):
             state = self.joint(state)
         model, kind = state.model, self.options.kind
         z_loc, z_scale = encode(model, self.observations)
-        q = moments_of(state.guide, model)
-        u_loc, u_var = q["u"]
+        users, z = rows_of(state.guide, "u"), Gaussians(z_loc, z_scale.square())
         first = self.observations.batch(torch.arange(min(2, len(z_loc)), device=z_loc.device))
         above = above_of(state.guide, model, first)
         prior = model.prior_of_items(z_loc, {name: loc for name, (loc, _) in above.items()})
-        around = prior.loc
-        common: dict[str, Any] = {"lambda_v": prior.precision, "parametrization": model.parametrization}
-        common |= {"above": flat_above(above), "has_content": model.has_content}
-        if u_var is not None:
-            common["u_scale"] = model.of_users(u_var.sqrt(), 0.0)
         if kind == "structured":
-            v_loc, covariance, common["v_block"] = self._structured_items(model, u_loc, u_var, around)
-            common["v_covariance"] = model.of_items(covariance, 0.0)
+            items = self._structured_items(model, users, prior.loc)
         else:
-            v_loc, v_var = self._unrated_at_their_optimum(model, *q[model.item_site], prior)
+            items = self._unrated_at_their_optimum(model, rows_of(state.guide, model.item_site), prior)
             if model.item_site == "v_dagger":
-                v_loc = v_loc + around
                 of_z = torch.nn.functional.pad(z_scale.square(), (0, model.width - model.n_factors))
-                v_var = None if v_var is None else v_var + of_z
-            if v_var is not None:
-                common["v_scale"] = model.of_items(v_var.sqrt(), 0.0)
+                items = Gaussians(items.loc + prior.loc, None if items.variance is None else items.variance + of_z)
+        common: dict[str, Any] = {"above": flat_above(above), "has_content": model.has_content}
         if model.mean is not None:
-            common["v_pad"] = model.of_items(around[:1])[0, -2:]
-        posterior = Posterior(kind, model.of_users(u_loc), model.of_items(v_loc), z_loc, z_scale, **common)
-        moved = {name: tensor.detach().cpu().clone() for name, tensor in posterior.tensors().items()}
-        return self.scale.posterior(Posterior.from_tensors(kind, moved, model.parametrization))
+            common["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
+        rows = model.in_scores("u", users), model.in_scores("v", items), z
+        posterior = Posterior(kind, *rows, prior.precision, model.parametrization, **common)
+        return self.scale.posterior(posterior.detached())
 
-    def _unrated_at_their_optimum(
-        self, model: FactorModel, loc: Tensor, var: Tensor | None, prior: NormalPrior
-    ) -> tuple[Tensor, Tensor | None]:
+    def _unrated_at_their_optimum(self, model: FactorModel, items: Gaussians, prior: NormalPrior) -> Gaussians:
         """Items without a column: given q(z), the best q(v) is N(mu, 1/lambda_v), the best q(v†) its prior."""
         unrated = ~self.observations.columns.observed[:, None]
-        loc = torch.where(unrated, prior.loc if model.item_site == "v" else 0.0, loc)
-        return loc, None if var is None else torch.where(unrated, 1 / prior.precision, var)
+        loc = torch.where(unrated, prior.loc if model.item_site == "v" else 0.0, items.loc)
+        if items.variance is None:
+            return Gaussians(loc)
+        return Gaussians(loc, torch.where(unrated, 1 / prior.precision, items.variance))
 
-    def _structured_items(
-        self, model: FactorModel, u_loc: Tensor, u_var: Tensor | None, around: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Means of v, the distinct covariances of v given z, and each item's block; unrated items share the last."""
+    def _structured_items(self, model: FactorModel, users: Gaussians, around: Tensor) -> Gaussians:
+        """The rows of v given z at its mean; unrated items share the last covariance."""
         rated = self.observations.columns.indptr.diff() > 0
         means, blocks = [], []
         for batch in self.observations.partition(self.batch_size, shuffle=False):
-            tril, shift = item_conditional(model, u_loc, u_var, batch)
+            tril, shift = item_conditional(model, users, batch)
             right = (shift + model.lambda_v * around[batch.items])[..., None]
             means.append(torch.cholesky_solve(right, tril).squeeze(-1))
             alone = ~rated[batch.items]
             blocks.append((torch.cholesky_inverse(tril[~alone]), torch.cholesky_inverse(tril[alone][:1])))
         shared = torch.cat([one for _, one in blocks])[:1]
         block = torch.where(rated, rated.cumsum(0) - 1, int(rated.sum()))
-        return torch.cat(means), torch.cat([*(own for own, _ in blocks), shared]), block
+        return Gaussians(torch.cat(means), covariance=torch.cat([*(own for own, _ in blocks), shared]), block=block)

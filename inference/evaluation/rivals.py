@@ -22,9 +22,9 @@ import torch
 from sklearn.utils.extmath import randomized_svd
 
 from inference.algorithms.half_steps import Cells, half_step
-from inference.algorithms.rows import Rows
 from inference.average import ScoreBlock, filled
 from inference.evaluation.als import als_factors, als_settings, chosen_pairs
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from pyro_cvae.data.content import Content, ContentScaling
 from pyro_cvae.data.contents import Tokens, Vectors, pick
@@ -115,7 +115,7 @@ def svd_prior(
     z = torch.from_numpy(_svd_vectors(dataset, n_dimensions, seed, contents))
     columns = RatingColumns.from_interactions(split.train.select(split.train.positive), a, unit=split.train.weight_unit)
     items, users = Cells.of_items(columns, b), Cells.of_users(columns, b)
-    u, v = Rows(z[:0]), Rows(z)
+    u, v = Gaussians(z[:0]), Gaussians(z)
     for _ in range(sweeps):
         u = half_step(users, v, items.observed, b, lambda_u).rows
         v = half_step(items, u, users.observed, b, lambda_v, z).rows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,6 +13,7 @@ from inference.draws import Draws
 from inference.fitting import Fit
 from inference.posterior import Posterior
 from inference.recommending.updated import fitted_part
+from models.gaussians import Gaussians
 from pyro_cvae.data.interactions import pairs_matrix
 
 
@@ -30,15 +30,9 @@ def posterior_of(fit: Fit, rows: np.ndarray) -> Posterior:
     average = average_user(base.posterior, base.split.train)
     if isinstance(posterior, Draws) and isinstance(average, Draws):
         u = torch.where(at[:, None], average.u_draws, posterior.u_draws)
-        return replace(posterior, u_loc=u.mean(0), u_draws=u)
-    changes: dict[str, Any] = {"u_loc": torch.where(at[:, None], average.u_loc, posterior.u_loc)}
-    if posterior.u_scale is not None:
-        changes["u_scale"] = torch.where(at[:, None], average.u_scale, posterior.u_scale)  # type: ignore[arg-type]
-    if posterior.u_covariance is not None:
-        assert posterior.u_block is not None and average.u_covariance is not None
-        changes["u_covariance"] = torch.cat([posterior.u_covariance, average.u_covariance])
-        changes["u_block"] = posterior.u_block.masked_fill(at, len(posterior.u_covariance))
-    return replace(posterior, **changes)
+        return replace(posterior, u=Gaussians(u.mean(0)), u_draws=u)
+    n = len(posterior.u)
+    return replace(posterior, u=posterior.u.joined(average.u).select(torch.arange(n).masked_fill(at, n)))
 
 
 def lacks_pairs(fit: Fit, rows: np.ndarray) -> np.ndarray:

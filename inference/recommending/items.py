@@ -22,6 +22,7 @@ from inference.fitting import Fit
 from inference.posterior import Posterior
 from inference.recommending.updated import UpdatedFit, extended, fitted_part, folded_in, refuse_draws, updated
 from models.build import contents_of
+from models.gaussians import Gaussians
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import AnyContent
 from pyro_cvae.data.dataset import Dataset
@@ -142,22 +143,16 @@ def _joined_titles(dataset: Dataset, titles: Sequence[str | None] | np.ndarray |
 
 def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor, around: Tensor) -> Posterior:
     """The posterior with items added after its own, v ~ N(around, scale^2 + 1/lambda_v), biases at their prior."""
-    changes: dict[str, Any] = {"v_loc": torch.cat([posterior.v_loc, around])}
-    changes |= {"z_loc": torch.cat([posterior.z_loc, loc]), "z_scale": torch.cat([posterior.z_scale, scale])}
     own = torch.full_like(around[0], 1 / posterior.lambda_v)
     if posterior.v_pad is not None:
         own[-2] = 0.0  # what meets the users' biases is given
-    variance = torch.nn.functional.pad(scale.square(), (0, len(own) - loc.shape[1])) + own
-    if posterior.v_scale is not None:
-        changes["v_scale"] = torch.cat([posterior.v_scale, variance.sqrt()])
-    if posterior.v_covariance is not None:
-        assert posterior.v_block is not None
-        n_blocks = len(posterior.v_covariance)
-        if posterior.kind == "structured":  # given z; the posterior adds the spread of z itself
-            covariance = torch.diag(own)[None]
-            block = posterior.v_block.new_full((len(loc),), n_blocks)
-        else:
-            covariance, block = torch.diag_embed(variance), n_blocks + torch.arange(len(loc))
-        changes["v_covariance"] = torch.cat([posterior.v_covariance, covariance])
-        changes["v_block"] = torch.cat([posterior.v_block, block])
-    return replace(posterior, **changes)
+    of_z, v = torch.nn.functional.pad(scale.square(), (0, len(own) - loc.shape[1])), Gaussians(around)
+    if posterior.v.variance is not None:
+        v = Gaussians(around, of_z + own)
+    elif posterior.v.spread is not None:  # z is the parent, which adds its spread itself
+        block = torch.zeros(len(loc), dtype=torch.int64)
+        v = Gaussians(around, covariance=torch.diag(own)[None], block=block, spread=of_z)
+    elif posterior.v.covariance is not None:
+        v = Gaussians(around, covariance=torch.diag_embed(of_z + own))
+    z = Gaussians(loc, scale.square())
+    return replace(posterior, v=posterior.v.joined(v), z=posterior.z.joined(z))

@@ -94,7 +94,7 @@ def score_sds(posterior: Posterior, users: Any) -> Tensor:
     users = torch.as_tensor(users)
     if isinstance(posterior, Draws):
         return posterior.score_sd_block(users)
-    return _spread(posterior, posterior.u_loc[users], users).sqrt()
+    return _spread(posterior, posterior.u.loc[users], users).sqrt()
 
 
 def thompson_scores(posterior: Posterior, users: Any, seed: int) -> Tensor:
@@ -128,12 +128,12 @@ def _draws_of_users(
 
 def _spread(posterior: Posterior, u: Tensor, users: Tensor | None) -> Tensor:
     """Variance of u.v over all items, (n_users, n_items), u known where ``users`` is None, else N(u, cov(users))."""
-    if posterior.u_scale is not None and posterior.v_scale is not None:
-        second, of_v = u.square(), posterior.v_scale.square()
-        if users is None:
-            return second @ of_v.mT
-        u_var = posterior.u_scale[users].square()
-        return (second + u_var) @ of_v.mT + u_var @ posterior.v_loc.square().mT
+    of_v = posterior.v.variance
+    if of_v is not None and (users is None or posterior.u.variance is not None):
+        if users is None or posterior.u.variance is None:
+            return u.square() @ of_v.mT
+        u_var = posterior.u.variance[users]
+        return (u.square() + u_var) @ of_v.mT + u_var @ posterior.v.loc.square().mT
     second = u[:, :, None] * u[:, None, :]
     of_u = None if users is None else posterior.covariance("u", users)
     flat = (second if of_u is None else second + of_u).flatten(1)

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 
 from inference.algorithms.half_steps import Cells
-from inference.algorithms.rows import Rows
 from inference.algorithms.sides import scores_of, update_users
 from inference.fitting import Fit
 from inference.recommending.updated import UpdatedFit, extended, fitted_part, folded_in, refuse_draws, updated
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.priors import NormalPrior
 from pyro_cvae.data.dataset import spells_integer
@@ -34,7 +34,6 @@ from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
 
 log = logging.getLogger("pyro_cvae")
-ROWS_AT_ONCE = 1024
 SWEEPS_OF_A_BOUND = 20
 
 
@@ -101,7 +100,7 @@ def _prior_of(fit: Fit, asked: list[Any]) -> NormalPrior:
     return NormalPrior(loc, prior.precision)
 
 
-def _user_rows(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Rows:
+def _user_rows(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Gaussians:
     """The best q(u_i) of users with these pairs given q(V), each as if alone.
 
     The background b is on the items that have a column in the fit; a listed item that has none gets, for that user, its
@@ -111,12 +110,13 @@ def _user_rows(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Rows:
     observed = np.zeros(fit.dataset.n_items, bool)
     rated = np.bincount(base.split.train.items, minlength=base.dataset.n_items) > 0
     observed[: base.dataset.n_items] = rated | (base.options.model.unrated == "zeros")
-    model, dtype = fit.model, posterior.v_loc.dtype
-    seen, items = torch.as_tensor(observed), _item_rows(fit)
+    model, dtype, seen = fit.model, posterior.v.loc.dtype, torch.as_tensor(observed)
     own = model.ratings.default_confidence, "masked", dtype, model.ratings.weight_unit
     columns = RatingColumns.from_interactions(pairs, *own)
     columns = replace(columns, observed=seen)
-    family = "point" if posterior.is_point else "diagonal" if posterior.u_scale is not None else "full"
+    met = seen.index_fill(0, columns.items, True)
+    items = model.in_own("v", posterior.v).marginal(met)  # their covariances are shared, their spreads of z are not
+    family = "point" if posterior.is_point else "diagonal" if posterior.u.variance is not None else "full"
     likelihood, bounded = model.ratings, not model.ratings.exact
     likelihood.check(columns)
     if bounded:  # its parameters are by user, and these are others
@@ -139,38 +139,14 @@ def _user_rows(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Rows:
     return rows
 
 
-def _item_rows(fit: Fit) -> Rows:
-    """q(V) as the half-step reads it; a structured one has the items' own covariances, with the spread of z."""
-    posterior, model = fit.posterior, fit.model
-    loc = model.own("v", posterior.v_loc)
-    if posterior.is_point:
-        return Rows(loc)
-    if posterior.v_scale is not None:
-        return Rows(loc, model.own("v", posterior.v_scale).square())
-    assert posterior.v_covariance is not None
-    if posterior.kind != "structured":
-        return Rows(loc, covariance=model.own("v", posterior.v_covariance), block=posterior.v_block)
-    rows = torch.arange(len(loc))  # blocks are shared by items without a rating, their spreads of z are not
-    own = torch.cat([model.own("v", posterior.covariance("v", part)) for part in rows.split(ROWS_AT_ONCE)])
-    return Rows(loc, covariance=own, block=rows)
-
-
-def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions, rows: Rows) -> UpdatedFit:
+def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions, rows: Gaussians) -> UpdatedFit:
     """The fit with the users ``asked`` in the rows ``at``, which may be theirs already."""
     dataset, split, posterior = fit.dataset, fit.split, fit.posterior
     n_users = max(dataset.n_users, int(at.max()) + 1)
     fresh = [user for user, row in zip(asked, at.tolist(), strict=True) if row >= dataset.n_users]
     source = np.arange(n_users)
     source[at] = dataset.n_users + np.arange(len(asked))
-    wider = fit.model.of_users
-    changes: dict[str, Any] = {"u_loc": torch.cat([posterior.u_loc, wider(rows.loc)])}
-    if posterior.u_scale is not None:
-        assert rows.variance is not None
-        changes["u_scale"] = torch.cat([posterior.u_scale, wider(rows.variance.sqrt(), 0.0)])
-    if posterior.u_covariance is not None:
-        assert rows.covariance is not None and rows.block is not None and posterior.u_block is not None
-        changes["u_covariance"] = torch.cat([posterior.u_covariance, wider(rows.covariance, 0.0)])
-        changes["u_block"] = torch.cat([posterior.u_block, rows.block + len(posterior.u_covariance)])
+    users = posterior.u.joined(fit.model.in_scores("u", rows))
     mask = np.concatenate([folded_in(fit), np.ones(n_users - dataset.n_users, bool)])
     mask[at] = True
     replaced = np.zeros(n_users, bool)
@@ -191,7 +167,7 @@ def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions,
         tuning = np.concatenate([tuning, np.zeros(n_users - len(tuning), bool)])
     return updated(
         fit,
-        posterior=replace(posterior, **changes).select(users=source),
+        posterior=replace(posterior, u=users.select(torch.from_numpy(source))),
         dataset=replace(
             dataset,
             interactions=interactions,

@@ -12,6 +12,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from models.gaussians import Gaussians
 from models.making import Remembered
 from models.observations import RatingColumns
 from models.ratings.cells import moments
@@ -143,7 +144,7 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         nothing = [
             torch.zeros(n, 1, dtype=torch.float64, device=wide.ratings.device) for n in (wide.n_users, len(wide))
         ]
-        expected = self.expected_log_prob(Moments(nothing[0], None, nothing[1], None), wide)
+        expected = self.expected_log_prob(Moments(*map(Gaussians, nothing)), wide)
         if expected is None:
             raise NotImplementedError(f"{type(self).__name__} is conjugate without expected_log_prob")
         return expected.double().sum() + self.constant(columns).sum()

@@ -21,6 +21,7 @@ from pyro.distributions import Normal as NormalDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.ratings.base import GaussianSite, RatingLikelihood, mean_rating
 from models.ratings.moments import Moments
@@ -89,15 +90,6 @@ class ConfidenceNormal(RatingLikelihood):
         square = (weight * columns.ratings.double().square()).sum() / weight.sum().clamp(min=1e-300)
         return self.a, float(square) or 1.0
 
-    def conjugate_site(self, u: Tensor, u_var: Tensor | None, columns: RatingColumns) -> tuple[Tensor, Tensor]:
-        """The Gaussian factor exp E_q(U)[log p(R_j | U, v_j)] in v_j: its precision and precision times mean.
-
-        Precision E[U C_j U'] = sum_i C_ij (u_i u_i' + diag(u_var_i)), (n_items, n_factors, n_factors); shift
-        E[U] C_j R_j, (n_items, n_factors). Shapes: ``u``, ``u_var`` (n_users, n_factors), means and variances of
-        q(u_i), ``None`` for a point. Source: paper, section 2.3.
-        """
-        return gaussian_factors(self.site(columns), u, u_var, columns)
-
 
 def expected_half_square(moments: Moments, columns: RatingColumns, b: float) -> Tensor:
     """E[1/2 sum_i C_ij (R_ij - s_ij)^2] in nats under q(U) q(V), (n_items,), cells that are not stored at ``b``."""
@@ -108,23 +100,21 @@ def expected_half_square(moments: Moments, columns: RatingColumns, b: float) -> 
     return 0.5 * (b * square).index_add(0, columns.items, stored) * columns.observed
 
 
-def gaussian_factors(
-    site: GaussianSite, u: Tensor, u_var: Tensor | None, columns: RatingColumns
-) -> tuple[Tensor, Tensor]:
-    """The product over users of a site's factors as a Gaussian in each v_j: precision, and precision times mean.
+def gaussian_factors(site: GaussianSite, users: Gaussians, columns: RatingColumns) -> tuple[Tensor, Tensor]:
+    """Exp E_q(U)[log p(R_j | U, v_j)] under a site as a Gaussian in each v_j: precision, and precision times mean.
 
-    Shapes: (n_items, width, width) and (n_items, width), from ``u`` and ``u_var`` (n_users, width) of q(U).
+    Of precisions C these are E[U C_j U'] (n_items, width, width) and E[U] C_j R_j (n_items, width). Source: paper,
+    section 2.3.
     """
-    zero, seen = site.zero_precision, columns.observed.to(u.dtype)
-    moments = Moments(u, u_var, u[:0], None)
-    gram = moments.gram(zero) if isinstance(zero, Tensor) else zero * moments.gram()
-    stored = u[columns.users]
+    zero, seen = site.zero_precision, columns.observed.to(users.loc.dtype)
+    gram = users.second_moment(zero) if isinstance(zero, Tensor) else zero * users.second_moment()
+    stored = users.loc[columns.users]
     outer = stored[:, :, None] * stored[:, None, :]
-    if u_var is not None:
-        outer = outer + torch.diag_embed(u_var[columns.users])
+    if not users.is_point:
+        outer = outer + users.covariances(columns.users)
     weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
     precision = (seen[:, None, None] * gram).index_add(0, columns.items, weights[:, None, None] * outer)
-    shift = seen[:, None] * (site.zero_shift * u.sum(0))
+    shift = seen[:, None] * (site.zero_shift * users.loc.sum(0))
     return precision, shift.index_add(0, columns.items, targets[:, None] * stored)
 
 
@@ -175,15 +165,9 @@ class NormalColumns(TorchDistribution):
         background = (value.n_users - stored) * (math.log(self.b / (2 * math.pi)) if self.b > 0 else 0.0)
         return torch.where(value.observed, 0.5 * (log_c + background), zero)
 
-    def half_square(self, value: RatingColumns, u_var: Tensor | None = None, v_var: Tensor | None = None) -> Tensor:
-        """E[1/2 sum_i C_ij (R_ij - s_ij)^2] in nats, (n_items,).
-
-        With no variances this is the plain quadratic form at ``u`` and ``v``. With ``u`` and ``v`` read as the means
-        of independent Normals with variances ``u_var`` (n_users, n_factors) and ``v_var``, diagonal
-        (n_items, n_factors) or full (n_items, n_factors, n_factors), it is the expectation
-        (:class:`models.ratings.moments.Moments`).
-        """
-        found = expected_half_square(Moments(self.u, u_var, self.v, v_var), value, self.b)
+    def half_square(self, value: RatingColumns) -> Tensor:
+        """1/2 sum_i C_ij (R_ij - s_ij)^2 in nats, (n_items,)."""
+        found = expected_half_square(Moments(Gaussians(self.u), Gaussians(self.v)), value, self.b)
         return found if self.tau is None else self.tau * found
 
     def _precisions(self) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from inference.fitting import Fit
 from inference.options import Options
 from inference.posterior import Posterior
+from models.gaussians import Gaussians
 from pyro_cvae.data.simulated import simulated, simulated_gaussian
 from pyro_cvae.data.splits import Split, held_out_cells, held_out_items, per_user, with_validation
 
@@ -30,9 +31,7 @@ def gaussian_fit(seed=0, sd_factor=1.0, kind="mean-field", n_users=20, n_items=2
     dataset = dataclasses.replace(dataset, interactions=pairs, truth=dataset.truth | {"scores": scores})
     split = held_out_items(dataset, 0.2, seed) if items else held_out_cells(dataset, 0.3, seed)
     scaled = {
-        name: getattr(posterior, name) * sd_factor ** (1 if name.endswith("scale") else 2)
-        for name in ("u_scale", "v_scale", "u_covariance", "v_covariance")
-        if getattr(posterior, name) is not None
+        name: getattr(posterior, name).mapped(lambda mean: mean, lambda spread: sd_factor**2 * spread) for name in "uv"
     }
     return bare_fit(dataclasses.replace(posterior, **scaled), dataset, split, a=1.0, b=0.01)
 
@@ -44,18 +43,14 @@ def random_posterior(rng, kind, n_users, n_items, n_factors):
         values = rng.uniform(0.2, 0.7, shape) if positive else rng.standard_normal(shape)
         return torch.as_tensor(values)
 
-    means = {"u_loc": tensor(n_users, n_factors), "v_loc": tensor(n_items, n_factors)}
-    z = {"z_loc": tensor(n_items, n_factors), "z_scale": tensor(n_items, n_factors, positive=True)}
-    if kind == "point":
-        return Posterior(kind, **means, **z)
+    u, v = Gaussians(tensor(n_users, n_factors)), Gaussians(tensor(n_items, n_factors))
+    z = Gaussians(tensor(n_items, n_factors), tensor(n_items, n_factors, positive=True).square())
     if kind == "mean-field":
-        scales = {"u_scale": (n_users, n_factors), "v_scale": (n_items, n_factors)}
-        return Posterior(kind, **means, **z, **{name: tensor(*shape, positive=True) for name, shape in scales.items()})
-    covariances = {}
-    for side, n in (("u", n_users), ("v", n_items)):
-        root = 0.4 * tensor(n, n_factors, n_factors)
-        covariances |= {f"{side}_covariance": root @ root.mT, f"{side}_block": torch.arange(n)}
-    return Posterior(kind, **means, **z, **covariances)
+        u, v = (Gaussians(rows.loc, tensor(*rows.loc.shape, positive=True).square()) for rows in (u, v))
+    elif kind != "point":
+        roots = [0.4 * tensor(len(rows), n_factors, n_factors) for rows in (u, v)]
+        u, v = (Gaussians(rows.loc, covariance=root @ root.mT) for rows, root in zip((u, v), roots, strict=True))
+    return Posterior(kind, u, v, z)
 
 
 def click_fit(seed=0, kind="mean-field", train_per_user=6, validation=0.0, n_users=150, n_items=120, **options):
@@ -67,5 +62,8 @@ def click_fit(seed=0, kind="mean-field", train_per_user=6, validation=0.0, n_use
     posterior = random_posterior(np.random.default_rng(seed), kind, n_users, n_items, 3)
     truth = {name: torch.as_tensor(dataset.truth[name]) for name in ("u", "v")}
     noise = random_posterior(np.random.default_rng(seed + 1), "point", n_users, n_items, 3)
-    moved = {f"{n}_loc": 0.3 * (truth[n] + 0.3 * getattr(noise, f"{n}_loc")) for n in ("u", "v")}
+    moved = {
+        name: dataclasses.replace(getattr(posterior, name), loc=0.3 * (truth[name] + 0.3 * noise.mean(name)))
+        for name in ("u", "v")
+    }
     return bare_fit(dataclasses.replace(posterior, **moved), dataset, split, **options)

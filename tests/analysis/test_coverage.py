@@ -86,7 +86,7 @@ def test_the_band_holds_nineteen_of_twenty_draws_as_a_whole():
 def test_quantiles_of_draws_and_the_normal_agree_where_scores_are_normal():
     """With users known almost exactly u.v is Normal: both ways must cover the same cells but for Monte Carlo error."""
     fit = gaussian_fit(3)
-    fit.posterior.u_scale.fill_(1e-9)
+    fit.posterior.u.variance.fill_(1e-18)
     table = coverage(fit, draws=4000).table.set_index(["target", "group"])
     for level in (50, 80, 90):
         row = table.loc["true score", "all"]

@@ -27,6 +27,7 @@ from analysis.soundness.rating_checks import BACKGROUND_OF_A_USER
 from analysis.soundness.text_checks import _word_statistics
 from inference.fitting import Fit
 from inference.posterior import Posterior, content_diagnostics
+from models.gaussians import Gaussians
 from models.observations import RatingColumns, SparseRows
 from pyro_cvae.data.simulated import simulated, simulated_gaussian
 from pyro_cvae.errors import InputError, run_command
@@ -73,9 +74,8 @@ def conditional(fit: Fit, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def known(fit: Fit, loc: torch.Tensor, v: torch.Tensor, **spread: torch.Tensor) -> Fit:
     """The fit with V a point and q(u) as given."""
-    q = fit.posterior
-    spread = {"v_scale": torch.zeros_like(v), **spread}
-    return replace(fit, posterior=Posterior("mean-field", loc, v, q.z_loc, q.z_scale, **spread))
+    users, items = Gaussians(loc, **spread), Gaussians(v, torch.zeros_like(v))
+    return replace(fit, posterior=Posterior("mean-field", users, items, fit.posterior.z))
 
 
 # --- Pareto k --------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_exact_q_of_u_has_constant_ratios(fits, kind):
     v = fit.posterior.v_loc
     mean, precision = conditional(fit, v)
     n_users = len(mean)
-    exact = known(fit, mean, v, u_covariance=torch.linalg.inv(precision), u_block=torch.arange(n_users))
+    exact = known(fit, mean, v, covariance=torch.linalg.inv(precision))
     ratios = log_ratios(exact, np.arange(n_users), 50, 0)
     np.testing.assert_allclose(ratios, 0, atol=1e-11)
     table = pareto_k(exact, n_users=0, draws=50)
@@ -145,11 +145,11 @@ def test_a_diagonal_q_of_correlated_factors_has_the_known_k_and_kl(fits, failure
         v = 3 * base @ root.mT
         mean, precision = conditional(fit, v)
         diagonal = precision.diagonal(dim1=-2, dim2=-1)
-        table = pareto_k(known(fit, mean, v, u_scale=diagonal**-0.5), n_users=0, draws=n, seed=2)
+        table = pareto_k(known(fit, mean, v, variance=1 / diagonal), n_users=0, draws=n, seed=2)
         scaled = precision * (diagonal[:, :, None] * diagonal[:, None, :]) ** -0.5
         kl = -0.5 * torch.logdet(scaled)
         k = 1 - torch.linalg.eigvalsh(scaled)[:, 0]
-        ratios = log_ratios(known(fit, mean, v, u_scale=diagonal**-0.5), np.arange(14), n, 2)
+        ratios = log_ratios(known(fit, mean, v, variance=1 / diagonal), np.arange(14), n, 2)
         bound = -float(Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 2 / (3 * 14))))
         assert (np.abs(table["kl"] - kl.numpy()) < bound * ratios.std(0) / n**0.5).all()
         assert k.mean() - 0.15 < table["k"].mean() < k.mean() + 0.1
@@ -186,7 +186,7 @@ def at_truth(scale: float = 1.0, **changes: Any) -> Fit:
     data = simulated_gaussian(n_users=40, n_items=60, n_words=30, n_factors=3, **changes)
     fit = inference.fit(data, **SMALL | {"lambda_v": 10.0})
     truth = {name: torch.as_tensor(data.truth[name]) for name in "uvz"}
-    return known(fit, scale * truth["u"], truth["v"], u_scale=torch.zeros_like(truth["u"]))
+    return known(fit, scale * truth["u"], truth["v"], variance=torch.zeros_like(truth["u"]))
 
 
 @pytest.mark.statistical
@@ -223,7 +223,7 @@ def test_the_auc_of_held_out_items_is_that_of_scikit_learn(fits, monkeypatch):
     """At a posterior without spread, mean over users; drawn with hardly any noise the model ranks its choice first."""
     fit = fits["clicks"]
     q = fit.posterior
-    sharp = known(fit, q.u_loc, q.v_loc, u_scale=torch.zeros_like(q.u_loc))
+    sharp = known(fit, q.u_loc, q.v_loc, variance=torch.zeros_like(q.u_loc))
     monkeypatch.setattr(fit.model.ratings, "a", 1e12)
     checks = {check.name: check for check in predictive_checks(sharp, draws=4, n_users=0, n_texts=2)}
     found = checks["rank of held-out items (AUC)"]

@@ -28,6 +28,7 @@ from analysis.soundness.rating_checks import BACKGROUND_OF_A_USER
 from inference.fitting import Fit
 from inference.recommending import add_items, fold_in
 from models.build import content_likelihood, observe
+from models.gaussians import Gaussians
 from pyro_cvae.data.contents import Tokens, Vectors
 from pyro_cvae.data.splits import held_out_cells
 from pyro_cvae.errors import InputError
@@ -275,9 +276,8 @@ def test_ratios_with_v_at_a_draw_differ_as_the_densities_do(fits, kind):
 def sharp(fit: Fit) -> Fit:
     """The fit with hardly any spread of u and v."""
     q = fit.posterior
-    nothing = {"u_covariance": None, "u_block": None, "v_covariance": None, "v_block": None}
-    scales = {"u_scale": torch.zeros_like(q.u_loc), "v_scale": torch.zeros_like(q.v_loc), "kind": "mean-field"}
-    return replace(fit, posterior=replace(q, **nothing, **scales, parametrization="centred"))
+    u, v = (Gaussians(rows.loc, torch.zeros_like(rows.loc)) for rows in (q.u, q.v))
+    return replace(fit, posterior=replace(q, kind="mean-field", u=u, v=v, parametrization="centred"))
 
 
 @pytest.mark.statistical

@@ -12,7 +12,7 @@ from torch.distributions import Normal
 from analysis import sbc
 from analysis.sbc import BREAKS, Prior, Ranks, SBCOptions, calibrate, ecdf_band, quantities, simulate
 from inference.algorithms.half_steps import Cells, half_step
-from inference.algorithms.rows import Rows
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.pmf import PMF
 from pyro_cvae.errors import InputError, run_command
@@ -112,13 +112,13 @@ def test_the_conditional_of_a_block_is_that_of_its_own_data_set():
     model, observations, truth = simulate(PRIOR, n, 0)
     columns = observations.columns
     cells = Cells.of_users(columns, 0.0)
-    whole = half_step(cells, Rows(truth["v"]), columns.observed, 0.0, model.lambda_u, family="full").rows
+    whole = half_step(cells, Gaussians(truth["v"]), columns.observed, 0.0, model.lambda_u, family="full").rows
     items = torch.arange(PRIOR.n_items) + block * PRIOR.n_items
     part = columns.select(items)
     own = RatingColumns(
         part.indptr, part.users - block * PRIOR.n_users, part.ratings, part.confidences, part.observed, PRIOR.n_users
     )
-    v = Rows(truth["v"][items])
+    v = Gaussians(truth["v"][items])
     alone = half_step(Cells.of_users(own, PRIOR.b), v, own.observed, PRIOR.b, model.lambda_u, family="full").rows
     rows = torch.arange(PRIOR.n_users) + block * PRIOR.n_users
     torch.testing.assert_close(whole.loc[rows], alone.loc)

@@ -17,13 +17,13 @@ from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.half_steps import Cells, half_step
 from inference.algorithms.networks import encode
-from inference.algorithms.rows import Rows
 from inference.algorithms.svi import SVI
 from inference.evaluation.rankings import evaluate
 from inference.evaluation.rivals import RIVALS
 from inference.fit_command import run_fit
 from inference.options import METHODS, CoordinateOptions, MCMCOptions, Options, SVIOptions
 from inference.recommending import recommend
+from models.gaussians import Gaussians
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.simulated import simulated
@@ -90,7 +90,7 @@ def test_no_sweep_lowers_the_objective(kind, learn_precisions, unrated):
     for seed in range(3):
         coordinate, state = toy(kind, seed, unrated, learn_precisions=learn_precisions)
         torch.manual_seed(seed)
-        state.items = Rows(2 * torch.randn(N_ITEMS, N_FACTORS).double())
+        state.items = Gaussians(2 * torch.randn(N_ITEMS, N_FACTORS).double())
         found = sweeps(coordinate, state, 60)
         for before, after in pairwise(found):
             assert after - before >= -1e-9 * abs(before)
@@ -133,7 +133,7 @@ def test_with_v_held_ratings_and_kl_u_are_the_evidence(missing_b):
     v = torch.randn(N_ITEMS, N_FACTORS).double()
     model = toy_model(b=missing_b)
     found = half_step(
-        Cells.of_users(columns, missing_b), Rows(v), columns.observed, missing_b, model.lambda_u, family="full"
+        Cells.of_users(columns, missing_b), Gaussians(v), columns.observed, missing_b, model.lambda_u, family="full"
     )
     ratings = constant(model, observations) - found.half_square(columns)
     elbo = ratings - float(found.rows.kl(model.lambda_u, None).sum())
@@ -161,7 +161,7 @@ def test_the_parts_are_pyros_monte_carlo_estimate(kind, failure_rate):
     draws = {name: torch.stack([draws[name], 2 * mean[name] - draws[name]], 1) for name in mean}  # (n, 2, n_rows, K)
     v_cov, slope = posterior.covariance("v", range(N_ITEMS)), torch.zeros(N_ITEMS, N_FACTORS, N_FACTORS).double()
     if kind == "structured":
-        v_cov = posterior.v_covariance[posterior.v_block]
+        v_cov = posterior.v.given()
         slope = model.lambda_v * v_cov
     v_loc = mean["v"] + (slope @ (draws["z"] - mean["z"])[..., None]).squeeze(-1)
     q_u = MultivariateNormal(mean["u"], posterior.covariance("u", range(N_USERS)))
@@ -316,7 +316,7 @@ def test_learned_precisions_are_stationary_and_bounded(kind, precision_prior):
     given = posterior.covariance("v", range(N_ITEMS))
     slope = None
     if kind == "structured":
-        given = posterior.v_covariance[posterior.v_block]
+        given = posterior.v.given()
         slope = model.lambda_v * given
     value = -expected_kl(
         posterior.u_loc, posterior.covariance("u", range(N_USERS)), lambdas[0], torch.zeros_like(posterior.u_loc)
@@ -357,7 +357,7 @@ def svi_on_the_toy(mode, epochs):
         columns = svi.observations.columns
         z_loc, _ = encode(state.model, svi.observations)
         cells = Cells.of_users(columns, TOY["b"])
-        start = half_step(cells, Rows(z_loc), columns.observed, TOY["b"], state.model.lambda_u).rows.loc
+        start = half_step(cells, Gaussians(z_loc), columns.observed, TOY["b"], state.model.lambda_u).rows.loc
         part = state.guide[0]
         (part.u if mode == "map" else part.loc).copy_(start)
     for _ in range(epochs):

@@ -7,9 +7,11 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from inference.algorithms.elbo import SIGNS, NamedELBO, constant, normal_kl, total
+from inference.algorithms.elbo import SIGNS, NamedELBO, constant, total
 from inference.algorithms.guides import StructuredItems, item_conditional, make_guide
+from models.gaussians import Gaussians
 from models.observations import Batch
+from models.ratings import Moments
 from pyro_cvae.errors import InputError
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, toy_model, toy_observations
 
@@ -96,15 +98,16 @@ def test_the_structured_guide_is_optimal_given_q_u():
     """Perturbing the mean or the covariance of q(v|z) lowers ratings - kl_v: two-sided in every direction tried."""
     model, guide, _, batch = setting(kind="structured")
     users = guide[0]
-    tril, shift = item_conditional(model, users.loc.detach(), users.scale.detach().square(), batch)
+    q_u = Gaussians(users.loc.detach(), users.scale.detach().square())
+    tril, shift = item_conditional(model, q_u, batch)
     z = torch.randn(N_ITEMS, N_FACTORS, dtype=torch.float64)
     mean = torch.cholesky_solve((shift + model.lambda_v * z)[..., None], tril).squeeze(-1)
     covariance = torch.cholesky_inverse(tril)
 
     def value(loc, spread):
-        columns = model.ratings.distribution(users.loc, loc, batch.columns)
-        ratings = -columns.half_square(batch.columns, users.scale.square(), spread)
-        return (ratings - normal_kl(loc, spread, z, model.lambda_v)).sum().item()
+        q_v = Gaussians(loc, covariance=spread)
+        ratings = model.ratings.expected_log_prob(Moments(q_u, q_v), batch.columns)
+        return (ratings - q_v.kl(model.lambda_v, z)).sum().item()
 
     best = value(mean, covariance)
     for seed in range(5):
@@ -137,7 +140,7 @@ def test_the_structured_guides_gradient_needs_none_through_q_v():
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_normal_kl_equals_torchs(full):
+def test_kl_equals_torchs(full):
     torch.manual_seed(0)
     mean, prior = torch.randn(4, 3).double(), torch.randn(4, 3).double()
     root = torch.randn(4, 3, 3).double()
@@ -145,9 +148,10 @@ def test_normal_kl_equals_torchs(full):
     covariance = var if full else torch.diag_embed(var)
     prior_covariance = torch.eye(3).double() / 2.5
     expected = kl_divergence(MultivariateNormal(mean, covariance), MultivariateNormal(prior, prior_covariance))
-    torch.testing.assert_close(normal_kl(mean, var, prior, 2.5), expected)
+    rows = Gaussians(mean, covariance=var) if full else Gaussians(mean, var)
+    torch.testing.assert_close(rows.kl(2.5, prior), expected)
     point = -MultivariateNormal(prior, prior_covariance).log_prob(mean)
-    torch.testing.assert_close(normal_kl(mean, None, prior, 2.5), point)
+    torch.testing.assert_close(Gaussians(mean).kl(2.5, prior), point)
 
 
 def test_a_minibatch_of_some_items_updates_only_their_rows():

@@ -11,7 +11,6 @@ import inference
 from inference.algorithms import mcmc
 from inference.algorithms.half_steps import half_step
 from inference.algorithms.mcmc import MCMC, draw_rows, log_densities
-from inference.algorithms.rows import Rows
 from inference.draws import Draws
 from inference.evaluation.rankings import evaluate
 from inference.fit_command import run_fit
@@ -19,6 +18,7 @@ from inference.options import Options
 from inference.recommending import recommend
 from models.contents.normal import Normal
 from models.cvae import CVAE
+from models.gaussians import Gaussians
 from models.networks.base import Decoder, Encoder
 from models.observations import Observations, SparseRows
 from models.ratings.base import RatingLikelihood
@@ -66,7 +66,7 @@ def test_a_conditional_is_the_log_joints_quadratic(double, side):
     model, b = state.model, state.model.ratings.background
     cells = {"u": algorithm.user_cells, "v": algorithm.item_cells}
     other = "v" if side == "u" else "u"
-    given = Rows(state.chains[other][0])
+    given = Gaussians(state.chains[other][0])
     precision, prior = (model.lambda_u, None) if side == "u" else (model.lambda_v, state.chains["z"][0])
     rows = half_step(cells[side], given, cells[other].observed, b, precision, prior, family="full").rows
     value = rows.loc.clone().requires_grad_()
@@ -82,7 +82,7 @@ def test_a_conditional_is_the_log_joints_quadratic(double, side):
 def test_a_draw_is_the_mean_plus_a_root_of_the_covariance_times_noise(double, monkeypatch):
     algorithm, state = toy()
     rows = half_step(
-        algorithm.item_cells, Rows(state.chains["u"][0]), algorithm.user_cells.observed, 0.05, 3.0, family="full"
+        algorithm.item_cells, Gaussians(state.chains["u"][0]), algorithm.user_cells.observed, 0.05, 3.0, family="full"
     ).rows
     roots = []
     for k in range(N_FACTORS):
@@ -148,7 +148,8 @@ def test_the_density_of_z_is_the_pyro_joint_with_v_integrated_out(double, monkey
                 dense = MultivariateNormal(u[there] @ z[chain, j], covariance) if there.any() else None
                 items.append(dense.log_prob(ratings[j, there]) if dense else torch.zeros(()))
             own.append(torch.stack(items) + densities["z"] + densities["x"])
-            args = (Rows(u), algorithm.user_cells.observed, model.ratings.background, model.lambda_v, z[chain].detach())
+            users, seen = Gaussians(u), algorithm.user_cells.observed
+            args = (users, seen, model.ratings.background, model.lambda_v, z[chain].detach())
             v = half_step(algorithm.item_cells, *args, family="full").rows.loc
             at_mean = sum(
                 part.sum()
@@ -215,7 +216,7 @@ def test_linear_normal_content_and_fixed_users_have_the_exact_posterior(double, 
     model = state.model
     u = torch.randn(N_USERS, N_FACTORS, generator=torch.Generator().manual_seed(3))
     cells, seen = (algorithm.item_cells, algorithm.user_cells.observed)
-    given = half_step(cells, Rows(u), seen, model.ratings.background, model.lambda_v, family="full").rows
+    given = half_step(cells, Gaussians(u), seen, model.ratings.background, model.lambda_v, family="full").rows
     covariance = given.covariance[given.block]
     for step in range(40):
         state.n_sweeps = step

@@ -70,7 +70,7 @@ def test_the_reported_part_is_the_likelihoods_own_at_q(kind):
     """E log p after the last sweep, from the posterior's tensors by ``expected_log_prob``, for both."""
     for fit in pair("coordinate", kind, diagonal=True, sweeps=3):
         q, ratings = fit.posterior, fit.model.ratings
-        moments = Moments(q.u_loc, q.u_scale.square(), q.v_loc, q.v_scale.square())
+        moments = Moments(q.u, q.v)
         observations, _ = observe(fit.dataset, fit.split, fit.model.content, fit.options.model, "auto")
         columns = observations.columns
         with torch.no_grad():

@@ -11,6 +11,7 @@ from inference.options import Options
 from inference.posterior import Posterior, content_diagnostics
 from models.build import make_model
 from models.contents.multinomial import Multinomial
+from models.gaussians import Gaussians
 from pyro_cvae.errors import InputError
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, ToyOptions, toy_observations
 
@@ -64,7 +65,7 @@ def test_scores_in_chunks_of_pairs_are_the_same(kind, changes, monkeypatch):
     whole = posterior.score(users, items)
     for size in (1, 5, N_USERS * N_ITEMS - 1):
         monkeypatch.setattr("inference.posterior.PAIRS_AT_ONCE", size)
-        monkeypatch.setattr("inference.posterior.COVARIANCES_AT_ONCE", size * N_FACTORS**2)
+        monkeypatch.setattr("models.gaussians.COVARIANCES_AT_ONCE", size * N_FACTORS**2)
         for part, one in zip(posterior.score(users, items), whole, strict=True):
             assert part.shape == (N_USERS, N_ITEMS)
             torch.testing.assert_close(part, one, rtol=1e-13, atol=1e-14)
@@ -76,7 +77,7 @@ def test_covariances_are_those_of_the_state():
     for name, rows in (("u", state.users), ("v", state.items)):
         assert torch.equal(posterior.covariance(name, range(len(rows.loc))), rows.covariance[rows.block])
         assert torch.equal(posterior.covariance(name, 3), rows.covariance[rows.block[3]])
-    assert posterior.v_block[2] == len(posterior.v_covariance) - 1
+    assert posterior.v.block[2] == len(posterior.v.covariance) - 1
     with pytest.raises(InputError, match="no covariance is kept of 'v_dagger'"):
         posterior.covariance("v_dagger", 0)
     _, state, posterior = fitted("structured", method="coordinate")
@@ -114,7 +115,7 @@ def test_structured_draws_of_v_follow_z(failure_rate):
     draws = posterior.sample(n, seed=1)
     part = state.guide[0]
     batch = svi.observations.batch(torch.arange(N_ITEMS))
-    tril, _ = item_conditional(state.model, part.loc.detach(), part.scale.detach().square(), batch)
+    tril, _ = item_conditional(state.model, Gaussians(part.loc.detach(), part.scale.detach().square()), batch)
     expected = state.model.lambda_v * torch.cholesky_inverse(tril) * posterior.z_scale.square()[:, None, :]
     v, z = draws["v"] - draws["v"].mean(0), draws["z"] - draws["z"].mean(0)
     found = torch.einsum("njk,njl->jkl", v, z) / (n - 1)
@@ -223,3 +224,16 @@ def test_draws_of_scores_have_the_scores_moments(kind, changes, monkeypatch, fai
     assert ((draws.mean(0) - mean).abs() < bound * sd / 4000**0.5).all()
     kurtosis = ((draws - mean) ** 4).mean(0) / sd**4
     assert ((draws.var(0) / sd**2 - 1).abs() < bound * ((kurtosis - 1) / 4000).sqrt()).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_standard_deviations_come_back_to_the_bit(dtype):
+    """Rows hold variances: the root of a rounded square is the number itself."""
+    generator = torch.Generator().manual_seed(0)
+    scales = 10 ** (30 * torch.rand(3, 10_000, 2, generator=generator, dtype=torch.float64) - 15)
+    names = ("u_scale", "v_scale", "z_scale")
+    tensors = {name: scale.to(dtype) for name, scale in zip(names, scales, strict=True)}
+    tensors |= {name.replace("scale", "loc"): torch.zeros_like(scale) for name, scale in tensors.items()}
+    again = Posterior.from_tensors("mean-field", tensors | {"lambda_v": torch.tensor(1.0)})
+    for name in names:
+        assert torch.equal(again.tensors()[name], tensors[name]) and torch.equal(getattr(again, name), tensors[name])

@@ -15,8 +15,8 @@ from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
 from inference.algorithms.networks import encode
-from inference.algorithms.rows import Rows
 from inference.options import Options
+from models.gaussians import Gaussians
 from models.ratings.bernoulli import BernoulliBound, slope
 from models.ratings.normal import Normal
 from pyro_cvae.data.simulated import simulated_stars
@@ -78,7 +78,7 @@ ALL = [(name, family) for name in LIKELIHOODS for family in FAMILIES]
 @pytest.mark.parametrize(("name", "family"), ALL)
 def test_no_sweep_lowers_the_objective(name, family, unrated):
     coordinate, state = toy(name, family, unrated=unrated)
-    state.items = Rows(2 * torch.randn(N_ITEMS, state.model.width).double())
+    state.items = Gaussians(2 * torch.randn(N_ITEMS, state.model.width).double())
     found = sweeps(coordinate, state, 60)
     for before, after in pairwise(found):
         assert after - before >= -1e-9 * abs(before)

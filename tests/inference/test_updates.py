@@ -10,11 +10,11 @@ import torch
 
 import inference
 from inference.algorithms.half_steps import Cells, half_step
-from inference.algorithms.rows import Rows
 from inference.draws import Draws
 from inference.fitting import load
 from inference.recommending import add_items, fold_in, recommend
 from inference.recommending.updated import UpdatedFit, folded_in
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset
@@ -93,7 +93,7 @@ def check_user(fit, updated, user, *asked):
     row = updated.dataset.user_rows([user])[0]
     precision, shift = by_formula(fit, *asked)
     torch.testing.assert_close(updated.posterior.u_loc[row], torch.linalg.solve(precision, shift), **CLOSE)
-    if fit.posterior.u_covariance is not None:
+    if fit.posterior.u.covariance is not None:
         torch.testing.assert_close(updated.posterior.covariance("u", row), torch.linalg.inv(precision), **CLOSE)
     elif not fit.posterior.is_point:
         best = torch.diag(1 / precision.diagonal())  # of all products of Normals
@@ -130,8 +130,8 @@ def test_a_folded_in_user_scores_like_the_refitted_one_with_items_held(fits, kin
     options, p = fit.options.model, fit.posterior
     columns = RatingColumns.from_interactions(extended, options.a, options.unrated, torch.float64)
     covariance = None if p.is_point else p.covariance("v", range(N_ITEMS))
-    other = Rows(p.v_loc, covariance=covariance, block=None if p.is_point else torch.arange(N_ITEMS))
-    family = "point" if p.is_point else "full" if p.u_covariance is not None else "diagonal"
+    other = Gaussians(p.v_loc, covariance=covariance, block=None if p.is_point else torch.arange(N_ITEMS))
+    family = "point" if p.is_point else "full" if p.u.covariance is not None else "diagonal"
     cells = Cells.of_users(columns, options.b)
     refitted = half_step(cells, other, columns.observed, options.b, fit.model.lambda_u, family=family).rows
     updated = fold_in(fit, users, items).posterior

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
-from models.ratings.confidence_normal import ConfidenceNormal
+from models.ratings import Moments
+from models.ratings.confidence_normal import ConfidenceNormal, expected_half_square, gaussian_factors
 from pyro_cvae.errors import InputError
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, toy_columns
 
@@ -65,12 +67,12 @@ def test_expected_square_is_the_mean_over_draws_of_independent_normals(full):
     u_var = torch.rand_like(u)
     if full:
         root = torch.randn(N_ITEMS, N_FACTORS, N_FACTORS, dtype=torch.float64)
-        v_var = root @ root.mT
-        covariance = v_var
+        covariance = root @ root.mT
+        items = Gaussians(v, covariance=covariance)
     else:
-        v_var = torch.rand_like(v)
-        covariance = torch.diag_embed(v_var)
-    ours = ConfidenceNormal(1.0, 0.05).distribution(u, v, columns).half_square(columns, u_var, v_var)
+        items = Gaussians(v, torch.rand_like(v))
+        covariance = torch.diag_embed(items.variance)
+    ours = expected_half_square(Moments(Gaussians(u, u_var), items), columns, 0.05)
     ratings, confidences = columns.dense(0.05)
     second_u = torch.einsum("ik,il->ikl", u, u) + torch.diag_embed(u_var)
     second_v = torch.einsum("jk,jl->jkl", v, v) + covariance
@@ -82,20 +84,21 @@ def test_expected_square_is_the_mean_over_draws_of_independent_normals(full):
 def test_zero_variances_are_the_plain_square():
     columns = toy_columns()
     u, v = factors()
-    cells = ConfidenceNormal(1.0, 0.05).distribution(u, v, columns)
-    plain = cells.half_square(columns)
-    torch.testing.assert_close(cells.half_square(columns, torch.zeros_like(u), torch.zeros_like(v)), plain)
+    plain = ConfidenceNormal(1.0, 0.05).distribution(u, v, columns).half_square(columns)
+    moments = Moments(Gaussians(u, torch.zeros_like(u)), Gaussians(v, torch.zeros_like(v)))
+    torch.testing.assert_close(expected_half_square(moments, columns, 0.05), plain)
 
 
-def test_the_conjugate_site_is_the_gradient_and_curvature_of_the_expected_log_density():
+def test_the_gaussian_factors_are_the_gradient_and_curvature_of_the_expected_log_density():
     columns = toy_columns()
     u, v = factors()
     u_var = torch.rand_like(u)
     likelihood = ConfidenceNormal(1.0, 0.05)
-    precision, shift = likelihood.conjugate_site(u.detach(), u_var, columns)
+    users = Gaussians(u.detach(), u_var)
+    precision, shift = gaussian_factors(likelihood.site(columns), users, columns)
 
     def value(point):
-        return -likelihood.distribution(u.detach(), point, columns).half_square(columns, u_var).sum()
+        return likelihood.expected_log_prob(Moments(users, Gaussians(point)), columns).sum()
 
     gradient = torch.autograd.functional.jacobian(value, v)
     torch.testing.assert_close(gradient, shift - (precision @ v[..., None]).squeeze(-1), rtol=1e-10, atol=1e-10)
