@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from models import contents, ratings
-from models.base import NAMES, FactorModel
-from models.contents.making import content_class, content_likelihood
+from models.base import FactorModel
+from models.catalogue import CONTENTS
+from models.contents.making import content_likelihood
 from models.contents.product import Product
 from models.making import class_of, made
 from models.networks.making import make_networks
@@ -60,7 +61,7 @@ def contents_of(
         parts = Product(**dict.fromkeys(chosen, likelihood))
     for (name, one), part in zip(chosen.items(), _each(parts, chosen), strict=True):
         if one.kind not in part.reads:
-            able = [own for own in contents.NAMES if own != "product" and one.kind in content_class(own).reads]
+            able = [own for own, facts in CONTENTS.items() if own != "product" and one.kind in facts.reads]
             raise InputError(
                 f"{type(part).__name__} is no likelihood of {one.kind}, which the content {name} is",
                 "use " + ", ".join(able),
@@ -182,7 +183,7 @@ def rating_likelihood(options: Any) -> ratings.RatingLikelihood:
     name, arguments = options.rating_likelihood, dict(options.rating_likelihood_args)
     if name == "confidence-normal":
         arguments = {"a": options.a, "b": options.b} | arguments
-    return made(ratings.NAMES, name, arguments, ratings.RatingLikelihood, "rating likelihood")
+    return made("rating_likelihood", name, arguments)
 
 
 def observe(
@@ -249,7 +250,7 @@ def weight_unit(dataset: Dataset, split: Split) -> float | None:
 
 def model_class(name: str) -> type[FactorModel]:
     """The package's own model of that name, or the class of a path ``module.Class``; InputError if unknown."""
-    return class_of(NAMES, name, FactorModel, "model")
+    return class_of("model", name)
 
 
 def make_model(

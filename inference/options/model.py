@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inference.options.checking import check, choice
-from inference.rating_facts import RATINGS, RatingFacts
-from models.catalogue import MODELS
+from models.catalogue import MODELS, RATINGS, RatingFacts
+from pyro_cvae.trust import is_path
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ModelOptions:
     parametrization: str = "centred"
 
     def __post_init__(self) -> None:
-        if not {".", ":"} & set(self.model):
+        if not is_path(self.model):
             choice("model", self.model, (*MODELS, "the path of a class"))
         check(self.factors >= 1, "factors", self.factors, "at least 1")
         check(
@@ -90,7 +90,7 @@ class ModelOptions:
         choice("activation", self.activation, ("sigmoid", "tanh", "relu", "softplus"))
         check(0 <= self.radius < math.inf, "radius", self.radius, "a finite number, 0 or more")
         choice("encoder_input", self.encoder_input, ("tfidf", "same"))
-        if not {".", ":"} & set(self.rating_likelihood):
+        if not is_path(self.rating_likelihood):
             choice("rating_likelihood", self.rating_likelihood, (*RATINGS, "the path of a class"))
         choice("biases", self.biases, ("auto", "on", "off"))
         own = self.rating_facts

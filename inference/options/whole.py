@@ -14,7 +14,7 @@ from inference.options.fit import FitOptions
 from inference.options.methods import METHODS, CoordinateOptions, MCMCOptions, SVIOptions
 from inference.options.model import ModelOptions
 from inference.options.run import RunOptions
-from inference.rating_facts import RATINGS
+from models.catalogue import RATINGS
 from pyro_cvae.errors import InputError
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from pyro_cvae.errors import InputError
+from pyro_cvae.trust import is_path
 
 COLUMNS = ("user", "item", "rating", "weight", "time", "text", "title")
 """The columns that are read, by our names."""
@@ -58,7 +59,7 @@ class Reading:
             ) from None
         if self.html not in HTML:
             raise InputError(f"--html is {self.html!r}, but it must be one of {', '.join(HTML)}")
-        if self.tokenizer not in TOKENIZERS and not {".", ":"} & set(self.tokenizer):
+        if self.tokenizer not in TOKENIZERS and not is_path(self.tokenizer):
             must = f"one of {', '.join(TOKENIZERS)}, or the path of a function"
             raise InputError(f"--tokenizer is {self.tokenizer!r}, but it must be {must}")
         if self.min_rating is not None and self.min_rating != self.min_rating:
