@@ -39,11 +39,6 @@ if TYPE_CHECKING:
     from pyro_cvae.data.dataset import Dataset
 
 
-GIVEN = (
-    *("n_users", "n_items", "n_factors", "item_prior", "encoder", "decoder", "content", "ratings"),
-    *("lambda_u", "lambda_v", "lambda_b", "lambda_w", "lambda_r", "parametrization"),
-)
-"""Arguments of a model's constructor that the package gives, by their options; others are ``--model.NAME``."""
 KNOWN_SITES = ("u", "v", "v_dagger", "z", "x", "R", "theta")
 """Sites that a model of this family may have; those above u and v are called otherwise."""
 

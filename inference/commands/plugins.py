@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ from inference.commands.files import FromFile
 from inference.commands.options import flag_of
 from inference.commands.values import must_be
 from inference.compatibility import AUTO, PRODUCT, by_kind, merged
-from models.catalogue import PLUGINS
+from models.catalogue import GIVEN, PLUGINS
+from models.making import base_of, class_of
 from pyro_cvae.errors import InputError
 from pyro_cvae.trust import import_named, is_path
 
@@ -45,12 +45,9 @@ def load_class(field: str, class_path: str) -> type:
         raise InputError(
             f"{flag}: importing {module_name} failed: {type(error).__name__}: {error}", "mend that module"
         ) from error
-    base_module, _, base_name = PLUGINS[field].base.partition(":")
-    base = getattr(importlib.import_module(base_module), base_name)
-    if not (isinstance(named, type) and issubclass(named, base)):
-        raise InputError(
-            f"{flag} is {class_path}, which is no {base_name}", f"derive it from {base_module}.{base_name}"
-        )
+    if not (isinstance(named, type) and issubclass(named, base_of(field))):
+        base = PLUGINS[field].base.replace(":", ".")
+        raise InputError(f"{flag} is {class_path}, which is no {base.rpartition('.')[2]}", f"derive it from {base}")
     return named
 
 
@@ -77,8 +74,7 @@ def plugin_arguments(
         checked = _arguments_of_parts(field, by_kind(arguments))
         return {key: checked[key] for key in arguments}
     cls = _class_of(field, chosen)
-    given = importlib.import_module("models.base").GIVEN if field == "model" else ()
-    return _arguments_of_class(cls, flag_of(field), arguments, given)
+    return _arguments_of_class(cls, flag_of(field), arguments, GIVEN if field == "model" else ())
 
 
 def _class_of(field: str, name: str) -> type:
@@ -89,8 +85,7 @@ def _class_of(field: str, name: str) -> type:
     if name not in own:
         problem = f"{flag_of(field)} is {name!r}, which is no name of the package"
         raise InputError(problem, "use one of " + ", ".join(own))
-    path, _, attribute = own[name].path.partition(":")
-    return getattr(importlib.import_module(path), attribute)
+    return class_of(field, name)
 
 
 def _arguments_of_parts(field: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
