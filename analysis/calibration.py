@@ -28,7 +28,9 @@ from analysis.error_correlation import ErrorCorrelation, error_correlation
 from analysis.over_users import Interval, predicts_ratings
 from analysis.recalibration import Recalibration
 from analysis.reliability import Reliability, draw_reliability, reliability
-from inference.printing import Sheet, check_format, emit, write_frame
+from inference.kinds import Format
+from inference.options.checking import check_kinds
+from inference.printing import Sheet, emit, write_frame
 from inference.progress import track
 from inference.threads import torch_threads
 from pyro_cvae.data import files
@@ -66,7 +68,7 @@ class CalibrationOptions:
         resamples: Resamples of the bootstrap over users.
         seed: Of all that is drawn.
         threads: Number of threads; all that torch takes by itself if not given.
-        format: How the tables are printed (table, csv, json).
+        format: How the tables are printed.
         trust: Class paths outside of the package that the runs may import; see docs/security.md.
     """
 
@@ -79,11 +81,11 @@ class CalibrationOptions:
     resamples: int = 1000
     seed: int = 0
     threads: int | None = None
-    format: str = "table"
+    format: Format = "table"
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         check_least(self, {"top": 1, "bins": 2, "draws": 20, "resamples": 20, "seed": 0})
         if not 0 < self.reserve < 1:
             raise InputError(f"--reserve is {self.reserve:g}, but it must be between 0 and 1")

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.asked import check_least, check_parent
 from inference.commands import parse
-from inference.printing import Sheet, check_format, emit
+from inference.kinds import Format
+from inference.options.checking import check_kinds
+from inference.printing import Sheet, emit
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class PosteriorOptions:
         seed: Of the draws.
         max_memory: GiB that the arrays may take; more is refused.
         overwrite: Replace the file if it exists.
-        format: How the list of variables is printed (table, csv, json).
+        format: How the list of variables is printed.
         trust: Class paths outside of the package that the run may import; see docs/security.md.
     """
 
@@ -88,11 +90,11 @@ class PosteriorOptions:
     seed: int = 0
     max_memory: float = 1.0
     overwrite: bool = False
-    format: str = "table"
+    format: Format = "table"
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         if self.out is not None:
             if Path(self.out).suffix != ".nc":
                 raise InputError(f"--out is {self.out!r}, but it must end in .nc")

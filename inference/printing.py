@@ -17,13 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from pyro_cvae.errors import InputError
+from inference.kinds import Format
 from pyro_cvae.text import visible, visible_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMATS = ("table", "csv", "json")
 LONGEST_TEXT = 120
 """Columns of the screen that a free text takes at most in a table; CSV and JSON have all of it."""
 LEAST_TEXT = 16
@@ -64,16 +63,10 @@ class Sheet:
         self.rules.append(len(self.rows) - 1)
 
 
-def check_format(name: str) -> None:
-    """Raise InputError unless ``name`` is one of FORMATS."""
-    if name not in FORMATS:
-        raise InputError(f"--format is {name!r}, but it must be one of {', '.join(FORMATS)}")
-
-
 def emit(
     parts: Iterable[Sheet | str],
     tables: Mapping[str, pd.DataFrame],
-    format: str = "table",
+    format: Format = "table",
     notes: Iterable[str] = (),
     safe: bool = False,
 ) -> None:
@@ -83,7 +76,6 @@ def emit(
     otherwise an object of such lists by name. ``notes`` are lines for people, which go to stderr beside CSV and JSON.
     On a terminal both show control characters; into a pipe they are the data. ``safe`` as in :func:`csv_text`.
     """
-    check_format(format)
     if format == "table":
         last: Sheet | str = ""
         for part in (*parts, *notes):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, select
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Scaling
 
 Likelihood = contents.ContentLikelihood
 CHECKED_AT_ONCE = 8192
@@ -187,7 +188,7 @@ def rating_likelihood(options: Any) -> ratings.RatingLikelihood:
 
 
 def observe(
-    dataset: Dataset, split: Split, likelihood: Likelihood | None, options: Any, scaling: str
+    dataset: Dataset, split: Split, likelihood: Likelihood | None, options: Any, scaling: Literal["auto", Scaling]
 ) -> tuple[Observations, dict[str, ContentScaling]]:
     """What the model is conditioned on, and the fitted scalings of word counts: "content" and "inputs".
 
@@ -206,7 +207,7 @@ def observe(
 
 
 def observed_contents(
-    dataset: Dataset, likelihood: Likelihood, options: Any, scaling: str
+    dataset: Dataset, likelihood: Likelihood, options: Any, scaling: Literal["auto", Scaling]
 ) -> tuple[AnyRows, AnyRows, dict[str, ContentScaling]]:
     """Rows of content, what the encoder reads of them, and the fitted scalings of word counts."""
     chosen, parts, several = contents_of(dataset, likelihood, options.content)

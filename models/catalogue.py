@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-NUMBERS = ("words", "vectors", "images")
+from pyro_cvae.kinds import ContentKind
+
+NUMBERS: tuple[ContentKind, ...] = ("words", "vectors", "images")
 """Kinds of content that are rows of numbers."""
 
 
@@ -36,7 +38,7 @@ class ContentFacts(Facts):
     normaliser on its support.
     """
 
-    reads: tuple[str, ...] = NUMBERS
+    reads: tuple[ContentKind, ...] = NUMBERS
     pseudo: bool = False
 
 
@@ -44,7 +46,7 @@ class ContentFacts(Facts):
 class NetworkFacts(Facts):
     """Of a pair of networks: the kinds of content that it reads, and whether it can start as ``svd`` says."""
 
-    reads: tuple[str, ...] = NUMBERS
+    reads: tuple[ContentKind, ...] = NUMBERS
     knows_svd: bool = True
 
 

@@ -16,16 +16,16 @@ Two protocols, and a figure means nothing without its name:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Protocol
 
 if TYPE_CHECKING:
     import torch
 
-PROTOCOLS = ("corrected", "paper")
 CUTOFFS = (50, 100, 150, 200, 250, 300)
 NDCG_CUTOFFS = (100,)
 
@@ -48,7 +48,7 @@ class Positions(NamedTuple):
 
 
 def rank_positions(
-    scores: torch.Tensor, train: Any, test: Any, depth: int, protocol: str = "corrected", allowed: Any = None
+    scores: torch.Tensor, train: Any, test: Any, depth: int, protocol: Protocol = "corrected", allowed: Any = None
 ) -> Positions:
     """Positions of each user's relevant items among the candidates, exact down to ``depth``.
 
@@ -157,7 +157,7 @@ def rank_metrics(
     train: Any,
     test: Any,
     cutoffs: Sequence[int] = CUTOFFS,
-    protocol: str = "corrected",
+    protocol: Protocol = "corrected",
     ndcg_cutoffs: Sequence[int] = NDCG_CUTOFFS,
 ) -> dict[str, torch.Tensor]:
     """``{"recall@50": (n_users,), ..., "ndcg@100": (n_users,)}`` of a block of users, in float64.
@@ -198,9 +198,9 @@ def _check_finite(scores: torch.Tensor) -> None:
             )
 
 
-def _check_protocol(protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol is {protocol!r}", "choose one of " + ", ".join(PROTOCOLS))
+def _check_protocol(protocol: Protocol) -> None:
+    if protocol not in get_args(Protocol):
+        raise InputError(f"--protocol is {protocol!r}", "choose one of " + ", ".join(get_args(Protocol)))
 
 
 def _check_cutoff(cutoff: int, depth: int) -> None:

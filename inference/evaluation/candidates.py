@@ -17,6 +17,7 @@ from pyro_cvae.data.frames import PAIRS, read_table
 from pyro_cvae.data.splits import Split
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Protocol
 from pyro_cvae.metrics import Positions, rank_positions
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -118,12 +119,12 @@ class Ranking:
     def _of(self, matrix: csr_matrix | None) -> Any:
         return matrix if matrix is None or self.items.all() else matrix[:, self.columns]
 
-    def relevant(self, protocol: str) -> csr_matrix:
+    def relevant(self, protocol: Protocol) -> csr_matrix:
         """The pairs that a ranking is to find, sparse (n_users, n_ranked)."""
         known, test, _ = self._parts
         return (known + test).tocsr() if protocol == "paper" else test
 
-    def positions(self, scores: torch.Tensor, users: np.ndarray, depth: int, protocol: str) -> Positions:
+    def positions(self, scores: torch.Tensor, users: np.ndarray, depth: int, protocol: Protocol) -> Positions:
         """Where the relevant items of a block of users stand; ``scores`` (n_block, n_items), items of the data."""
         known, test, pairs = (None if part is None else part[users] for part in self._parts)
         if not self.items.all():

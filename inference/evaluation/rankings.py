@@ -21,6 +21,7 @@ from inference.evaluation.candidates import CandidateSet, Ranking
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.splits import GROUPS, Split, item_groups, need_test
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Protocol
 from pyro_cvae.metrics import (
     CUTOFFS,
     NDCG_CUTOFFS,
@@ -52,7 +53,7 @@ class Evaluation(ByUser):
     """
 
     measured_pairs: ClassVar[str] = "n_relevant"
-    protocol: str
+    protocol: Protocol
     per_user: pd.DataFrame
     groups: pd.DataFrame
     metrics: tuple[str, ...] = ()
@@ -145,7 +146,7 @@ def evaluate(
     split: Split,
     *,
     cutoffs: Sequence[int] = CUTOFFS,
-    protocol: str = "corrected",
+    protocol: Protocol = "corrected",
     users: np.ndarray | None = None,
     block_size: int = 256,
     ndcg_cutoffs: Sequence[int] = NDCG_CUTOFFS,

@@ -32,6 +32,7 @@ from models.priors import NormalPrior
 from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Unknown
 
 log = logging.getLogger("pyro_cvae")
 ROWS_AT_ONCE = 1024
@@ -45,7 +46,7 @@ def fold_in(
     *,
     ratings: Sequence[float] | np.ndarray | None = None,
     confidences: Sequence[float] | np.ndarray | None = None,
-    unknown: str = "error",
+    unknown: Unknown = "error",
 ) -> UpdatedFit:
     """The fit with users folded in from their whole lists, one pair (user, item) of external ids a place.
 
@@ -113,8 +114,8 @@ def _user_rows(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Rows:
     observed[: base.dataset.n_items] = rated | (base.options.model.unrated == "zeros")
     model, dtype = fit.model, posterior.v_loc.dtype
     seen, items = torch.as_tensor(observed), _item_rows(fit)
-    own = model.ratings.default_confidence, "masked", dtype, model.ratings.weight_unit
-    columns = RatingColumns.from_interactions(pairs, *own)
+    unit, confidence = model.ratings.weight_unit, model.ratings.default_confidence
+    columns = RatingColumns.from_interactions(pairs, confidence, "masked", dtype, unit)
     columns = replace(columns, observed=seen)
     family = "point" if posterior.is_point else "diagonal" if posterior.u_scale is not None else "full"
     likelihood, bounded = model.ratings, not model.ratings.exact

@@ -16,6 +16,7 @@ from pyro_cvae.data.content import Content, TextVectorizer, check_given
 from pyro_cvae.data.stored import csr_of
 from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import ContentKind
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Vectors:
     Raises InputError, naming the row, for a number that is not finite, a row that should be zero, or other shapes.
     """
 
-    kind: ClassVar[str] = "vectors"
+    kind: ClassVar[ContentKind] = "vectors"
     values: np.ndarray
     present: np.ndarray
 
@@ -109,7 +110,7 @@ class Images(Vectors):
         present: False for items that have none, bool (n_items,); their pixels are zeros.
     """
 
-    kind: ClassVar[str] = "images"
+    kind: ClassVar[ContentKind] = "images"
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         if values.ndim != 4 or 0 in values.shape[1:]:
@@ -142,7 +143,7 @@ class Tokens:
     Raises InputError for numbers outside the vocabulary, starts that do not fit, or a repeated token.
     """
 
-    kind: ClassVar[str] = "tokens"
+    kind: ClassVar[ContentKind] = "tokens"
     indptr: np.ndarray
     tokens: np.ndarray
     vocabulary: tuple[str, ...]

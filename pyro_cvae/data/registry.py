@@ -19,6 +19,7 @@ from pyro_cvae.data.files import PathLike, read_bytes
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import Source, parse_all
 from pyro_cvae.errors import InputError, MachineError
+from pyro_cvae.kinds import Ratings
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def load_dataset(
     items: PathLike | None = None,
     contents: Iterable[str] = (),
     *,
-    ratings: str = "clicks",
+    ratings: Ratings = "clicks",
     reading: Reading | None = None,
 ) -> Dataset:
     """The data set of a name (one of ``NAMES``), a folder or a file.
@@ -125,7 +126,9 @@ def check_stars(dataset: Dataset) -> None:
         raise InputError(f"the ratings of {dataset.name} are all 1: they are clicks", "leave --ratings stars out")
 
 
-def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: str, reading: Reading) -> Dataset:
+def _load(
+    name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: Ratings, reading: Reading
+) -> Dataset:
     if items is not None and (name in NAMES or Path(name).is_dir()):
         raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
     if name == "simulated":
@@ -156,7 +159,7 @@ def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratin
     raise InputError("no such data set", f"use one of {', '.join(NAMES)}, or the path of a folder or file", path=path)
 
 
-def _load_folder(path: Path, contents: tuple[Source, ...], ratings: str, reading: Reading) -> Dataset:
+def _load_folder(path: Path, contents: tuple[Source, ...], ratings: Ratings, reading: Reading) -> Dataset:
     if (path / "dataset.json").exists():
         return Dataset.load(path)
     if (path / "users.dat").exists():

@@ -25,6 +25,7 @@ from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Ratings
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ def _rows_of(dataset: Dataset, table: Table, kind: str) -> np.ndarray:
     return rows
 
 
-def _meant(options: Any) -> str:
+def _meant(options: Any) -> Ratings:
     """What ratings mean, ``clicks`` or ``stars``."""
     return "stars" if getattr(options, "ratings", "") == "stars" else "clicks"
 

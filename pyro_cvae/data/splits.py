@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from pyro_cvae.data import files, stored
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Splitting
 from pyro_cvae.listed import Listed
 
 log = logging.getLogger(__name__)
@@ -283,8 +284,8 @@ def make_split(dataset: Dataset, options: Any) -> Split:
         split = held_out_items(dataset, options.test_fraction, options.split_seed)
     elif options.split == "none":
         split = nothing_held_out(dataset)
-    elif options.split not in ("per-user", "cells"):
-        raise InputError(f"unknown split {options.split!r}", "use per-user, time, items, cells or none")
+    elif options.split not in get_args(Splitting):
+        raise InputError(f"unknown split {options.split!r}", "use " + ", ".join(get_args(Splitting)))
     elif options.split == "cells" or dataset.interactions.complete:
         split = held_out_cells(dataset, options.test_fraction, options.split_seed)
     else:
