@@ -35,6 +35,7 @@ from inference.progress import track
 from inference.threads import torch_threads
 from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.runs import check_runs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -110,6 +111,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.calibration runs/map runs/bayes --out calibration", "two fits of clicks"),
         ),
     )
+    check_runs(options.runs)
     with torch_threads(options.threads):
         covered, reliable, correlated = calibrate(options)
     notes = []

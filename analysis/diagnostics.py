@@ -25,6 +25,7 @@ from inference.options.checking import check_kinds
 from inference.printing import Sheet, emit
 from inference.progress import Lines, progress
 from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.runs import check_runs
 
 if TYPE_CHECKING:
     from analysis.soundness.content import content_units
@@ -103,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         positionals=("run",),
         examples=(("python -m analysis.diagnostics RUN --out diagnostics", "the summary, figures and tables"),),
     )
+    check_runs([options.run])
     from analysis.soundness.diagnosis import diagnose, write
     from inference.fitting import load
 

@@ -21,6 +21,7 @@ from inference.kinds import Format
 from inference.options.checking import check_kinds
 from inference.printing import Sheet, emit
 from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.runs import check_runs
 
 if TYPE_CHECKING:
     from analysis.draws.datatree import pit, to_datatree, to_inference_data
@@ -120,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.posterior RUN --out pairs.nc --pairs pairs.csv", "scores of named pairs"),
         ),
     )
+    check_runs([options.run])
     import pandas as pd
 
     from analysis.draws.datatree import to_datatree

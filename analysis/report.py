@@ -19,6 +19,7 @@ from inference.commands import parse
 from inference.printing import show
 from pyro_cvae.data import files
 from pyro_cvae.errors import run_command
+from pyro_cvae.runs import check_runs
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.report runs/map runs/bayes --user 42 --out report.html", "two fits, one user's lists"),
         ),
     )
+    check_runs(options.runs)
     from analysis.page.making import report
 
     with progress() as on_step:

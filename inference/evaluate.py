@@ -17,6 +17,7 @@ from inference.printing import Sheet, emit, write_frame
 from pyro_cvae.errors import InputError, run_command
 from pyro_cvae.kinds import Protocol
 from pyro_cvae.metrics import CUTOFFS
+from pyro_cvae.runs import check_runs
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m inference.evaluate runs/map runs/bayes --out table.csv", "two runs, the numbers kept"),
         ),
     )
+    check_runs(options.runs)
     from inference.evaluation.comparison import compare
     from inference.evaluation.tables import means_frame, per_user_frame, rating_report, report
 

@@ -21,6 +21,7 @@ from inference.recommending.options import PAIR_DRAWS, RecommendOptions
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, run_command
 from pyro_cvae.kinds import Ratings, Unknown
+from pyro_cvae.runs import check_runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +56,7 @@ def main() -> None:
         positionals=("run",),
         examples=EXAMPLES,
     )
+    check_runs([options.run])
     fit = _opened(options)
     table = _answer(fit, options)
     if options.likes:
