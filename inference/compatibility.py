@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.catalogue import CONTENTS, NETWORKS
+from pyro_cvae.data.chosen import select
 from pyro_cvae.errors import InputError
 from pyro_cvae.trust import is_path
 
@@ -51,8 +52,6 @@ def choose(there: Mapping[str, Any], arguments: Mapping[str, Any], content: str)
 
     Parameters: ``there`` the contents of a data set, ``content`` the one that is asked for alone, or "".
     """
-    from pyro_cvae.data.contents import select
-
     kinds = by_kind(arguments)
     chosen = select(dict(there), None if content else list(there), content)
     parts: dict[str, Any] = {}
@@ -101,8 +100,6 @@ def check_kinds(
     there: dict[str, Any], likelihood: str, arguments: Mapping[str, Any], content: str, network: str
 ) -> None:
     """InputError unless the contents that a data set has are of kinds that these likelihoods and the network read."""
-    from pyro_cvae.data.contents import select
-
     parts = {name: value for name, value in arguments.items() if "." not in name} if likelihood == PRODUCT else None
     chosen = select(there, None if parts is None else list(parts), content)
     for name, one in chosen.items():

@@ -15,8 +15,7 @@ from inference.kinds import Format
 from inference.options.checking import check_kinds
 from inference.printing import Sheet, emit, write_frame
 from pyro_cvae.errors import InputError, run_command
-from pyro_cvae.kinds import Protocol
-from pyro_cvae.metrics import CUTOFFS
+from pyro_cvae.protocol import CUTOFFS, Protocol
 from pyro_cvae.runs import check_runs
 
 

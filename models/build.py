@@ -17,8 +17,9 @@ from models.making import class_of, made
 from models.networks.making import make_networks
 from models.observations import Observations, RatingColumns
 from models.rows import AnyRows, DenseRows, Form, Forms, NoRows, OneRows, PartRows, SparseRows, TokenRows
+from pyro_cvae.data.chosen import select
 from pyro_cvae.data.content import Content, ContentScaling
-from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, select
+from pyro_cvae.data.contents import AnyContent, Tokens, Vectors
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError

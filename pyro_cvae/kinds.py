@@ -18,5 +18,3 @@ Unknown = Literal["error", "drop"]
 """What is done with a row of an item that the data have not."""
 UnknownId = Literal[Unknown, "prior"]
 """What is done with an unknown id: "prior" stands for nothing known but the prior."""
-Protocol = Literal["corrected", "paper"]
-"""How lists are ranked: without training items, or with these, counted as hits."""

@@ -16,17 +16,14 @@ Two protocols, and a figure means nothing without its name:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import torch
 
 from pyro_cvae.errors import InputError
-from pyro_cvae.kinds import Protocol
+from pyro_cvae.protocol import CUTOFFS, Protocol
 
-if TYPE_CHECKING:
-    import torch
-
-CUTOFFS = (50, 100, 150, 200, 250, 300)
 NDCG_CUTOFFS = (100,)
 
 
@@ -59,8 +56,6 @@ def rank_positions(
     again only where a tie runs past ``depth``. Raises ``InputError`` where a score is not finite, ``ValueError`` for
     shapes that do not agree.
     """
-    import torch
-
     _check_protocol(protocol)
     if not scores.shape == train.shape == test.shape:
         raise ValueError(f"scores {tuple(scores.shape)}, train {train.shape} and test {test.shape} differ in shape")
@@ -142,8 +137,6 @@ def ndcg_at(positions: Positions, cutoff: int) -> torch.Tensor:
     DCG@M = sum over relevant items at positions p <= M of 1 / log2(p + 1) (Jarvelin and Kekalainen, TOIS 2002, in the
     form of Burges et al., ICML 2005, which trec_eval and ir-measures use). A user without relevant items has none: NaN.
     """
-    import torch
-
     _check_cutoff(cutoff, positions.depth)
     places = torch.arange(1, cutoff + 1, dtype=torch.float64)
     dcg = torch.cat([torch.zeros(1, dtype=torch.float64), (1.0 / torch.log2(places + 1.0)).cumsum(0)])

@@ -8,7 +8,7 @@ from analysis.asked import check_least
 from inference.kinds import Format
 from inference.options.checking import check_kinds
 from pyro_cvae.errors import InputError
-from pyro_cvae.metrics import CUTOFFS
+from pyro_cvae.protocol import CUTOFFS
 
 
 @dataclass(frozen=True)

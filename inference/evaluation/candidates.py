@@ -17,8 +17,8 @@ from pyro_cvae.data.frames import PAIRS, read_table
 from pyro_cvae.data.splits import Split
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
-from pyro_cvae.kinds import Protocol
 from pyro_cvae.metrics import Positions, rank_positions
+from pyro_cvae.protocol import Protocol
 
 TABLES = (".csv", ".tsv", ".parquet")
 """Endings of files of candidates that are tables; others hold an item a line."""

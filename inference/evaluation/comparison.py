@@ -20,8 +20,7 @@ from models.ratings.predictive import Predictive
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError, PyroCvaeError
-from pyro_cvae.kinds import Protocol
-from pyro_cvae.metrics import CUTOFFS
+from pyro_cvae.protocol import CUTOFFS, Protocol
 from pyro_cvae.trust import Trust
 
 

@@ -21,7 +21,6 @@ from inference.evaluation.candidates import CandidateSet, Ranking
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.splits import GROUPS, Split, item_groups, need_test
 from pyro_cvae.errors import InputError
-from pyro_cvae.kinds import Protocol
 from pyro_cvae.metrics import (
     CUTOFFS,
     NDCG_CUTOFFS,
@@ -31,6 +30,7 @@ from pyro_cvae.metrics import (
     rank_positions,
     recall_at,
 )
+from pyro_cvae.protocol import Protocol
 
 BLOCK_SCORES = 2**26
 """Scores that are asked for at once."""

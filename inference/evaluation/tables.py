@@ -11,7 +11,7 @@ from inference.evaluation.by_user import shown
 from inference.evaluation.comparison import Comparison
 from inference.printing import Sheet
 from pyro_cvae.data.splits import Split
-from pyro_cvae.kinds import Protocol
+from pyro_cvae.protocol import Protocol
 
 
 def report(comparison: Comparison, protocol: Protocol) -> list[Sheet | str]:

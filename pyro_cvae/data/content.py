@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.feature_extraction.text import CountVectorizer
 
 from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
@@ -212,8 +213,6 @@ class TextVectorizer:
         tokenizer: str = "words",
     ) -> TextVectorizer:
         """Choose the vocabulary; raises InputError if no word is left. What is doubtful of it is told in the log."""
-        from sklearn.feature_extraction.text import CountVectorizer
-
         texts = list(texts)
         if tokenizer == "words":
             counter = CountVectorizer(token_pattern=cls.token_pattern, stop_words=stop_words)
@@ -232,8 +231,6 @@ class TextVectorizer:
 
     @cached_property
     def _counter(self) -> Any:
-        from sklearn.feature_extraction.text import CountVectorizer
-
         if self.tokenizer != "words":
             return CountVectorizer(analyzer=tokenizer_of(self.tokenizer), vocabulary=list(self.vocabulary))
         return CountVectorizer(token_pattern=self.token_pattern, vocabulary=list(self.vocabulary))

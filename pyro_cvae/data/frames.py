@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 import scipy.sparse as sp
 
 from pyro_cvae.data import files, gate
@@ -237,8 +238,6 @@ def _as_table(frame: Any, label: str, reading: Reading) -> Table:
             raise InputError(f"{label}: has two columns of one name", "rename one of them")
         return Table({str(column): frame[column].tolist() for column in frame.columns}, label, reading=reading)
     if hasattr(frame, "__arrow_c_stream__"):
-        import pyarrow as pa
-
         return Table(Columns(pa.table(frame), label), label, reading=reading)
     if isinstance(frame, Mapping):
         columns = {str(k): v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in frame.items()}

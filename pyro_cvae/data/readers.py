@@ -16,9 +16,11 @@ from typing import Any, get_args
 
 import numpy as np
 import scipy.sparse as sp
+from PIL import Image
 
 from pyro_cvae.data import files, frames
 from pyro_cvae.data.cells import ids_of, numbers_of, plain_number, texts_of, with_ids
+from pyro_cvae.data.chosen import pick
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import (
     AnyContent,
@@ -28,7 +30,6 @@ from pyro_cvae.data.contents import (
     describe,
     float32,
     of_texts,
-    pick,
     spread_mask,
 )
 from pyro_cvae.data.dataset import Dataset, typed_ids
@@ -304,8 +305,6 @@ def _read_pictures(items: _Items) -> Images:
 
 def _read_picture(path: Path) -> np.ndarray:
     """The pixels of a PNG or JPEG file, uint8 (n_channels, height, width); palettes are looked up, bits 0 or 255."""
-    from PIL import Image
-
     raw = io.BytesIO(files.read_bytes(path))
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(raw, formats=("PNG", "JPEG")) as image:

@@ -15,6 +15,7 @@ from pyro_cvae.checks import check_json
 from pyro_cvae.data import files, stored
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.split_files import given_files, masks_of
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Splitting
 from pyro_cvae.listed import Listed
@@ -176,8 +177,6 @@ def from_files(dataset: Dataset, options: Any) -> Split:
     Each is a table with the user's own ids, or rows in CiteULike's format (the authors' ``cf-train-P-users.dat``);
     what is in none of them, see :func:`pyro_cvae.data.split_files.masks_of`. Raises InputError with file and line.
     """
-    from pyro_cvae.data.split_files import masks_of
-
     pairs = dataset.interactions
     masks, protocol = masks_of(dataset, options)
     test = masks.get("test", np.zeros(len(pairs), bool))
@@ -274,8 +273,6 @@ def make_split(dataset: Dataset, options: Any) -> Split:
     A data set whose every cell is stored is split by cells (:func:`held_out_cells`) where ``per-user`` is asked: its
     ratings are real numbers, and a cell that is not trained on is unknown, not a zero.
     """
-    from pyro_cvae.data.split_files import given_files
-
     if given_files(options):
         split = from_files(dataset, options)
     elif options.split == "time":
