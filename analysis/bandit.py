@@ -27,12 +27,10 @@ from typing import TYPE_CHECKING, get_args
 
 from analysis.asked import check_least, check_parent
 from analysis.kinds import Policy, Shows
-from inference.estimates import check_draws
 from inference.kinds import Format, Ranking
 from inference.options.checking import check_kinds
 from inference.printing import Sheet, emit, write_frame
 from inference.progress import track
-from inference.threads import torch_threads
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -151,6 +149,8 @@ class Ratings:
 def draw_world(options: BanditOptions, content: float, seed: int) -> World:
     """A world of the module's story; the same ``seed`` gives the same u, noise and first ratings at any ``content``."""
     import torch
+
+    from inference.estimates import check_draws
 
     generator = torch.Generator().manual_seed(seed)
 
@@ -339,6 +339,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.bandit --content 0.5 --slate 1 --replications 10", "one setting"),
         ),
     )
+    from inference.threads import torch_threads
+
     with torch_threads(1):  # the matrices are small
         found = simulate(options)
     title = f"cumulative regret a user after {options.rounds} rounds, {options.replications} worlds, 95 % intervals"

@@ -29,7 +29,6 @@ from inference.kinds import Format
 from inference.options.checking import check_kinds
 from inference.printing import Sheet, emit, show
 from inference.progress import track
-from inference.threads import torch_threads
 from models.catalogue import MODELS
 from pyro_cvae.errors import InputError, run_command
 
@@ -286,6 +285,8 @@ def quantities(model: FactorModel, observations: Observations, n: int, **drawn: 
 
 def calibrate(options: SBCOptions, seed: int, broken: str = "") -> Ranks:
     """Simulate, draw, and rank: one round of simulation-based calibration with a seed of its own."""
+    from inference.threads import torch_threads
+
     with torch_threads(1):  # a second one only waits: no array here is large
         return _calibrate(options, seed, broken)
 

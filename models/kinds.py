@@ -8,7 +8,7 @@ EncoderInput = Literal["tfidf", "same"]
 """What an encoder reads of words: weighted ones, or what the likelihood is of."""
 Parametrization = Literal["centred", "non-centred"]
 """v drawn around its mean m, or v - m around 0."""
-Start = Literal["whitened", "svd"]
+StartKind = Literal["whitened", "svd"]
 """How networks start from the data; see :mod:`models.networks.mlp_pair`."""
 Unrated = Literal["masked", "zeros"]
 """Items without a training rating: no column, or one of zeros."""

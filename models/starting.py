@@ -9,7 +9,6 @@ import torch
 from models.base import FactorModel
 from models.contents.base import ContentLikelihood
 from models.contents.product import Product
-from models.kinds import Start
 from models.networks import Decoder, Encoder
 from models.networks.product import ProductDecoder, ProductEncoder
 from models.observations import Observations
@@ -17,7 +16,7 @@ from models.rows import DenseRows, PartRows
 
 
 @torch.no_grad()
-def start_alive(model: FactorModel, observations: Observations, start: Start = "whitened", sample: int = 4096) -> None:
+def start_alive(model: FactorModel, observations: Observations, start: str = "whitened", sample: int = 4096) -> None:
     """Start encoder and decoder from the data, each part of a product from its own.
 
     ``start`` is "whitened" or, where no network is convolutional, "svd"; see :mod:`models.networks.mlp_pair`. Every
@@ -70,7 +69,7 @@ def _start(
     likelihood: ContentLikelihood,
     content: Any,
     inputs: Any,
-    start: Start,
+    start: str,
     sample: int,
 ) -> None:
     if isinstance(inputs, DenseRows):

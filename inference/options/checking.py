@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pyro_cvae.errors import InputError
@@ -14,10 +13,9 @@ def check(ok: bool, flag: str, value: object, must: str) -> None:
         raise InputError(f"--{flag.replace('_', '-')} is {value!r}, but it must be {must}")
 
 
-def choice(flag: str, value: object, choices: Iterable[Any]) -> None:
+def choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
     """InputError unless the value is one of these."""
-    choices = tuple(choices)
-    check(value in choices, flag, value, "one of " + ", ".join(map(str, choices)))
+    check(value in choices, flag, value, "one of " + ", ".join(choices))
 
 
 def check_kinds(options: Any) -> None:

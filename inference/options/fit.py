@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from inference.kinds import Dtype, Guide, Mode
 from inference.options.checking import check, check_kinds
-from models.kinds import Start
+from models.kinds import StartKind
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class FitOptions:
 
     mode: Mode = "bayes"
     guide: Guide = "mean-field"
-    start: Start = "whitened"
+    start: StartKind = "whitened"
     pretrain_epochs: int = 8
     epochs: int = 20
     batch_size: int = 0

@@ -12,14 +12,17 @@ import torch
 
 import models
 from models import contents, networks, ratings
+from models.build import make_model
 from models.catalogue import CONTENTS, MODELS, NETWORKS, NUMBERS, PLUGINS, RATINGS
 from models.contents.making import content_class, content_likelihood
 from models.making import base_of, class_of, path_of
 from models.networks import Encoder
-from models.networks.making import make_networks, pair_class
+from models.networks.making import pair_class
+from models.observations import Observations
 from models.rows import DenseRows, Form, TokenRows
+from models.starting import start_alive
 from pyro_cvae.errors import InputError
-from tests.models.toy import ToyOptions
+from tests.models.toy import N_ITEMS, N_USERS, ToyOptions, toy_columns
 
 ROOT = Path(__file__).parents[2]
 NAMED = [(field, name) for field, plugin in PLUGINS.items() for name in plugin.own]
@@ -76,22 +79,20 @@ def test_what_is_said_of_a_pair_of_networks_is_so(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_pair_starts_otherwise_by_svd_where_it_is_said_to(name):
     form, rows, likelihood = {
-        "mlp": (Form("vectors", (8,)), DenseRows(torch.rand(30, 8)), "normal"),
-        "convolutional": (Form("images", (1, 8, 8)), DenseRows(torch.rand(30, 1, 8, 8)), "normal"),
+        "mlp": (Form("vectors", (8,)), DenseRows(torch.rand(N_ITEMS, 8)), "normal"),
+        "convolutional": (Form("images", (1, 8, 8)), DenseRows(torch.rand(N_ITEMS, 1, 8, 8)), "normal"),
         "recurrent": (
             Form("tokens", (9,)),
-            TokenRows(torch.arange(0, 121, 4), torch.randint(9, (120,)), 9),
+            TokenRows(4 * torch.arange(N_ITEMS + 1), torch.randint(9, (4 * N_ITEMS,)), 9),
             "tokens",
         ),
     }[name]
     started = []
     for how in ("whitened", "svd"):
         torch.manual_seed(0)
-        of_x = content_likelihood(likelihood, {})
-        encoder, decoder = make_networks(form, of_x, ToyOptions(network=name))
-        with torch.no_grad():
-            encoder.pair.start(encoder, decoder, of_x, rows, rows, how, 30)
-        started.append(torch.cat([one.flatten() for one in encoder.parameters()]))
+        model = make_model(N_USERS, N_ITEMS, form, content_likelihood(likelihood, {}), ToyOptions(network=name))
+        start_alive(model, Observations(rows, rows, toy_columns()), how)
+        started.append(torch.cat([one.detach().flatten() for one in model.parameters()]))
     assert (not torch.equal(*started)) == NETWORKS[name].knows_svd
 
 
