@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import logging
 import os
-import re
 import tempfile
 import urllib.error
 import urllib.request
@@ -21,6 +20,7 @@ from pyro_cvae.data.citeulike import load_citeulike, read_tags
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.files import PathLike, read_bytes
 from pyro_cvae.data.frames import load_tables
+from pyro_cvae.data.names import NAMES, check_there
 from pyro_cvae.data.readers import with_contents
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.simulated import simulated, simulated_gaussian, simulated_stars
@@ -79,8 +79,6 @@ TAGS: dict[str, tuple[RemoteFile, ...]] = {
 }
 """Files that only the content ``tags`` needs."""
 
-NAMES = ("simulated", "simulated-gaussian", "simulated-stars", *REMOTE)
-
 
 def load_dataset(
     name_or_path: PathLike,
@@ -90,7 +88,7 @@ def load_dataset(
     ratings: Ratings = "clicks",
     reading: Reading | None = None,
 ) -> Dataset:
-    """The data set of a name (one of ``NAMES``), a folder or a file.
+    """The data set of a name (:data:`pyro_cvae.data.names.NAMES`), a folder or a file.
 
     Parameters:
         name_or_path: What it is.
@@ -133,6 +131,7 @@ def check_stars(dataset: Dataset) -> None:
 def _load(
     name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: Ratings, reading: Reading
 ) -> Dataset:
+    check_there(name)
     if items is not None and (name in NAMES or Path(name).is_dir()):
         raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
     if name == "simulated":
@@ -148,9 +147,7 @@ def _load(
         return _load_folder(path, contents, ratings, reading)
     if path.suffix == ".inter":
         return load_atomic(path, items, ratings=ratings, contents=contents, reading=reading)
-    if path.exists() or re.search(r"\.(csv|tsv|parquet)\b", path.name.lower()):
-        return load_tables(path, items, ratings=ratings, contents=contents, reading=reading)
-    raise InputError("no such data set", f"use one of {', '.join(NAMES)}, or the path of a folder or file", path=path)
+    return load_tables(path, items, ratings=ratings, contents=contents, reading=reading)
 
 
 def _load_folder(path: Path, contents: tuple[Source, ...], ratings: Ratings, reading: Reading) -> Dataset:

@@ -1,4 +1,4 @@
-"""Commands that are given a run folder: what is no finished run is refused before anything heavy is imported."""
+"""Commands that are given run folders or data: what is not there is refused before anything heavy is imported."""
 
 import os
 import re
@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from inference.options import METHODS
 
 ROOT = Path(__file__).parents[1]
 DOORS = (
@@ -65,3 +67,25 @@ def test_of_several_runs_each_is_looked_at(door: str, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "manifest.json").touch()
     assert "nowhere: there is no such run folder" in refusal(door, tmp_path, "there", "nowhere")
+
+
+TUNE = ("inference.tune", "svi", "--search", "factors=2,3", "--validation", "0.2")
+
+
+@pytest.mark.parametrize(
+    ("door", "words"), [*((f"inference.{method}", ()) for method in METHODS), (TUNE[0], TUNE[1:])], ids=str
+)
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--data", "nowhere"), "nowhere: no such data set; use one of simulated, "),
+        (("--data", "nowhere.csv"), "nowhere.csv: no such file; check the path"),
+        (("--data", "there.csv", "--items", "nowhere.csv"), "nowhere.csv: no such file; check the path"),
+    ],
+)
+def test_data_that_are_not_there_are_refused_before_anything_heavy_is_imported(
+    door: str, words: tuple[str, ...], flags: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "there.csv").write_text("user,item\n")
+    assert said in refusal(door, tmp_path, *words, *flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
