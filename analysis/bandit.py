@@ -23,13 +23,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from analysis.asked import check_least, check_parent
-from inference.estimates import check_draws
-from inference.printing import Sheet, check_format, emit, write_frame
+from analysis.kinds import Policy, Shows
+from inference.kinds import Format, Ranking
+from inference.options.checking import check_kinds
+from inference.printing import Sheet, emit, write_frame
 from inference.progress import track
-from inference.threads import torch_threads
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from inference.algorithms.half_steps import Cells
     from models.gaussians import Gaussians
 
-POLICIES = ("random", "map", "greedy", "ucb", "thompson")
+POLICIES = get_args(Policy)
 BASELINE = "greedy"
 SWEEPS = 3
 
@@ -50,7 +51,7 @@ class BanditOptions:
 
     Parameters:
         content: Shares of z that the text tells, each between 0 and 1.
-        shows: How often a user may be shown an item (once, again).
+        shows: How often a user may be shown an item.
         slate: Numbers of items that each user is shown in a round.
         rounds: Rounds of showing, rating and updating.
         replications: Worlds drawn for each setting.
@@ -65,11 +66,11 @@ class BanditOptions:
         seed: Of everything random.
         out: A .csv file for the cumulative regret of every policy, round and replication.
         figure: A .png file for the curves.
-        format: How the table is printed (table, csv, json).
+        format: How the table is printed.
     """
 
     content: tuple[float, ...] = (0.2, 0.9)
-    shows: tuple[str, ...] = ("once", "again")
+    shows: tuple[Shows, ...] = ("once", "again")
     slate: tuple[int, ...] = (1, 5)
     rounds: int = 20
     replications: int = 40
@@ -84,10 +85,10 @@ class BanditOptions:
     seed: int = 0
     out: str | None = None
     figure: str | None = None
-    format: str = "table"
+    format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         check_least(self, {"rounds": 1, "users": 1, "first_items": 1, "factors": 1})
         for name in ("lambda_u", "lambda_v", "a"):
             if not 0 < getattr(self, name) < float("inf"):
@@ -96,8 +97,8 @@ class BanditOptions:
             raise InputError(f"--replications is {self.replications}, but an interval needs at least 2")
         if not self.content or not all(0 < share < 1 for share in self.content):
             raise InputError("--content must be one or more numbers between 0 and 1", "for instance 0.2 0.9")
-        if not self.shows or not {*self.shows} <= {"once", "again"}:
-            raise InputError(f"--shows is {' '.join(self.shows)!r}, but it must be once, again or both")
+        if not self.shows:
+            raise InputError("--shows is empty, but it must be once, again or both")
         if not self.slate or min(self.slate) < 1:
             raise InputError("--slate must be one or more whole numbers of 1 or more", "for instance 1 5")
         needed = self.first_ratings + self.rounds * max(self.slate)
@@ -148,6 +149,8 @@ class Ratings:
 def draw_world(options: BanditOptions, content: float, seed: int) -> World:
     """A world of the module's story; the same ``seed`` gives the same u, noise and first ratings at any ``content``."""
     import torch
+
+    from inference.estimates import check_draws
 
     generator = torch.Generator().manual_seed(seed)
 
@@ -209,7 +212,7 @@ def _cells(options: BanditOptions, counts: torch.Tensor, sums: torch.Tensor) -> 
     return Cells(indptr, others, weights, targets, torch.ones(len(counts), dtype=torch.bool))
 
 
-def play(options: BanditOptions, world: World, shows: str, slate: int, policy: str, seed: int) -> torch.Tensor:
+def play(options: BanditOptions, world: World, shows: Shows, slate: int, policy: str, seed: int) -> torch.Tensor:
     """True score of what is shown in each round, summed over the slate, mean over users, (rounds,).
 
     ``policy`` is one of POLICIES, or "oracle", which knows the truth.
@@ -235,7 +238,7 @@ def play(options: BanditOptions, world: World, shows: str, slate: int, policy: s
             users, items = update(options, world, rated, items, "point" if policy == "map" else "full")
             z = Gaussians(world.mu, torch.full_like(world.mu, world.spread**2))
             posterior = Posterior("point" if policy == "map" else "full", users, items, z)
-            ranking = policy if policy in ("thompson", "ucb") else "mean"
+            ranking: Ranking = "thompson" if policy == "thompson" else "ucb" if policy == "ucb" else "mean"
             own_seed = int(torch.randint(2**62, (1,), generator=generator))
             chosen = best_items(posterior, everyone, slate, candidates, ranking, seed=own_seed)[1]
         gained.append(world.scores.gather(1, chosen).sum(1).mean())
@@ -329,6 +332,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.bandit --content 0.5 --slate 1 --replications 10", "one setting"),
         ),
     )
+    from inference.threads import torch_threads
+
     with torch_threads(1):  # the matrices are small
         found = simulate(options)
     title = f"cumulative regret a user after {options.rounds} rounds, {options.replications} worlds, 95 % intervals"

@@ -20,6 +20,7 @@ from analysis.comparison.result import FIGURE, FRAMES
 from inference.commands import parse
 from inference.printing import emit
 from pyro_cvae.errors import run_command
+from pyro_cvae.runs import check_runs
 
 if TYPE_CHECKING:
     from analysis.comparison.figures import draw_differences, draw_recall
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.compare runs/map runs/bayes --rivals --out compared", "and simple rivals, in files"),
         ),
     )
+    check_runs(options.runs)
     from analysis.comparison.folder import new_folder, write
     from analysis.comparison.side_by_side import compare
     from analysis.comparison.tables import tables

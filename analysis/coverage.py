@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import norm
 
+from analysis.draws.ratings import draw_ratings
 from analysis.over_users import LEVEL, cell_groups, confidences, predicts_ratings
+from analysis.plots import colors, figure
+from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from inference.fitting import Fit
 
 LEVELS = (0.5, 0.8, 0.9)
@@ -120,13 +124,6 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
     sample. Of a point estimate nothing is asked. Explicit ratings need no known truth: all held-out ones are looked at.
     Raises InputError where other data hold no truth, or clicks that are no draws of the model.
     """
-    import pandas as pd
-    import torch
-    from scipy.stats import norm
-
-    from analysis.draws.ratings import draw_ratings
-    from models.ratings.confidence_normal import ConfidenceNormal
-
     truth, test, explicit = fit.dataset.truth, fit.split.test, predicts_ratings(fit)
     if explicit:
         test = test.select(test.observed)
@@ -187,8 +184,6 @@ def draw_coverage(results: Sequence[Coverage]) -> Any:
     Rows are the true score, if it is known, and the held-out rating. A fit without uncertainty is named and has no
     marks. Returns a matplotlib figure.
     """
-    from analysis.plots import colors, figure
-
     targets = [one for one in ("true score", "held-out rating") if any(one in result.pits for result in results)]
     targets = targets or ["true score", "held-out rating"]
     drawn, axes = figure(3, len(targets), width=4.8, height=3.6)

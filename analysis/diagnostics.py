@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.asked import check_least, check_parent
 from inference.commands import parse
-from inference.printing import Sheet, check_format, emit
+from inference.kinds import Format
+from inference.options.checking import check_kinds
+from inference.printing import Sheet, emit
 from inference.progress import Lines, progress
 from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.runs import check_runs
 
 if TYPE_CHECKING:
     from analysis.soundness.content import content_units
@@ -62,7 +65,7 @@ class DiagnosticsOptions:
         check_draws: Draws of the predictive checks.
         seed: Of the draws.
         overwrite: Write into a folder that exists.
-        format: How the summary is printed (table, csv, json).
+        format: How the summary is printed.
         trust: Class paths outside of the package that the run may import; see docs/security.md.
     """
 
@@ -75,11 +78,11 @@ class DiagnosticsOptions:
     check_draws: int = 200
     seed: int = 0
     overwrite: bool = False
-    format: str = "table"
+    format: Format = "table"
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         least = {"n_users": 0, "draws": 100, "check_users": 0, "check_texts": 0, "check_draws": 10, "seed": 0}
         check_least(self, least)
         if self.out is not None:
@@ -101,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         positionals=("run",),
         examples=(("python -m analysis.diagnostics RUN --out diagnostics", "the summary, figures and tables"),),
     )
+    check_runs([options.run])
     from analysis.soundness.diagnosis import diagnose, write
     from inference.fitting import load
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+from sklearn.preprocessing import SplineTransformer
 
 from analysis.over_users import Interval, cell_groups, counted_pairs, interval, named, predicts_ratings, user_weights
 from analysis.reliability import expected_rating, is_normal, reserved_users
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from inference.fitting import Fit
 
 
@@ -91,8 +92,6 @@ def error_correlation(
     With R in {0, 1} the error given the score is a function of R, so that the partial correlation asks whether sd
     tells ones from zeros beyond score and popularity; it can have either sign however good the intervals are.
     """
-    import pandas as pd
-
     truth, test, n_unmatched = fit.dataset.truth, fit.split.test, 0
     counts, kind = counted_pairs(fit).item_counts, fit.posterior.kind
     if truth is not None and "a" in truth:
@@ -137,9 +136,6 @@ def _rank_correlations(
     seed: int,
 ) -> tuple[Interval, Interval]:
     """Spearman's and the partial one of :func:`error_correlation`, from each user's sums of squares and products."""
-    from scipy.stats import rankdata
-    from sklearn.preprocessing import SplineTransformer
-
     n = len(error)
     order = np.argsort(users, kind="stable")
     row = np.unique(users[order], return_inverse=True)[1]

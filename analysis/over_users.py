@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.estimates import check_draws
+from pyro_cvae.data.splits import GROUPS, item_groups
 
 if TYPE_CHECKING:
     from inference.fitting import Fit
@@ -84,8 +85,6 @@ def cell_groups(fit: Fit, users: np.ndarray, items: np.ndarray) -> list[tuple[st
 
     A group that is empty or holds all cells is left out.
     """
-    from pyro_cvae.data.splits import GROUPS, item_groups
-
     counted = counted_pairs(fit)
     groups = [("all", "all", np.ones(len(users), bool))]
     group_of = item_groups(counted)[items]

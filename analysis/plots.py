@@ -7,8 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pyro_cvae.data import files
+from cycler import cycler
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
 from pyro_cvae.text import visible_lines
+from pyro_cvae.whole import whole_file
 
 CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
 """Of Paul Tol's bright set, which people with colour vision deficiencies can tell apart."""
@@ -17,10 +22,6 @@ RIVAL = "#999999"
 
 def figure(n_columns: int = 1, n_rows: int = 1, width: float = 5.0, height: float = 3.6) -> tuple[Any, Any]:
     """A figure without a display and its axes, as an array (n_rows, n_columns); inches are of one axes."""
-    from cycler import cycler
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     style: dict[str, Any] = {"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(style | {"axes.prop_cycle": cycler(color=CYCLE), "legend.frameon": False}):
         drawn = Figure(figsize=(width * n_columns, height * n_rows), layout="constrained")
@@ -42,15 +43,13 @@ def save(drawn: Any, path: str | os.PathLike[str], dpi: int = 120) -> Path:
     """
     path = Path(path)
     show_as_text(drawn)
-    with files.whole_file(path) as new:
+    with whole_file(path) as new:
         drawn.savefig(new, dpi=dpi)
     return path
 
 
 def show_as_text(drawn: Any) -> None:
     """Take all that is written in a figure as plain text, with control characters shown."""
-    from matplotlib.text import Text
-
     for text in drawn.findobj(Text):
         text.set_text(visible_lines(text.get_text()))
         text.set_parse_math(False)

@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.asked import check_least, check_parent
 from inference.commands import parse
-from inference.printing import Sheet, check_format, emit
+from inference.kinds import Format
+from inference.options.checking import check_kinds
+from inference.printing import Sheet, emit
 from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.runs import check_runs
 
 if TYPE_CHECKING:
     from analysis.draws.datatree import pit, to_datatree, to_inference_data
@@ -69,7 +72,7 @@ class PosteriorOptions:
         seed: Of the draws.
         max_memory: GiB that the arrays may take; more is refused.
         overwrite: Replace the file if it exists.
-        format: How the list of variables is printed (table, csv, json).
+        format: How the list of variables is printed.
         trust: Class paths outside of the package that the run may import; see docs/security.md.
     """
 
@@ -88,11 +91,11 @@ class PosteriorOptions:
     seed: int = 0
     max_memory: float = 1.0
     overwrite: bool = False
-    format: str = "table"
+    format: Format = "table"
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         if self.out is not None:
             if Path(self.out).suffix != ".nc":
                 raise InputError(f"--out is {self.out!r}, but it must end in .nc")
@@ -118,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.posterior RUN --out pairs.nc --pairs pairs.csv", "scores of named pairs"),
         ),
     )
+    check_runs([options.run])
     import pandas as pd
 
     from analysis.draws.datatree import to_datatree

@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.special import expit
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GroupKFold
 
 from pyro_cvae.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 INPUTS = ("score", "log score", "rank", "popularity", "sd")
 CANDIDATES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -78,8 +80,6 @@ class Recalibration:
         if self.knots:
             x, p = np.array(self.knots).T
             return np.interp(total, x, p)
-        from scipy.special import expit
-
         return expit(total)
 
     def to_json(self) -> dict[str, Any]:
@@ -111,9 +111,6 @@ def fit_recalibration(
 
     ``columns`` hold the inputs by name and ``y``, (n_pairs,). Raises InputError where all outcomes are the same.
     """
-    from sklearn.isotonic import IsotonicRegression
-    from sklearn.linear_model import LogisticRegression
-
     y = columns["y"][rows]
     if y.min() == y.max():
         raise InputError(
@@ -149,9 +146,6 @@ def choose_recalibration(
     unless all do. Returns it, fitted on all of ``columns``, and a row for each candidate: method, inputs, brier,
     calibration_error, difference, standard_error, chosen.
     """
-    import pandas as pd
-    from sklearn.model_selection import GroupKFold
-
     y, user = columns["y"], columns["user"]
     n_users = len(np.unique(user))
     parts = list(GroupKFold(min(folds, n_users)).split(user, groups=user))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import torch
 
 from analysis.over_users import (
     LEVEL,
@@ -19,6 +21,7 @@ from analysis.over_users import (
     sums_by_user,
     user_weights,
 )
+from analysis.plots import CYCLE, figure
 from analysis.recalibration import (
     Recalibration,
     calibration_error,
@@ -28,12 +31,12 @@ from analysis.recalibration import (
     predict,
     raw_probability,
 )
+from inference.average import list_scores, parts_of
+from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.splits import need_test
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from inference.fitting import Fit
     from pyro_cvae.data.interactions import Interactions
 
@@ -71,11 +74,6 @@ def top_lists(fit: Fit, users: np.ndarray, top: int) -> Listed:
 
     Candidates are all items but the pairs known from training and validation, as in ``inference.evaluate``.
     """
-    import torch
-
-    from inference.average import list_scores, parts_of
-    from pyro_cvae.data.interactions import pairs_matrix
-
     test, known = test_and_known(fit)
     score_block = list_scores(fit.posterior, fit.split.train)
     counts = counted_pairs(fit).item_counts
@@ -100,8 +98,6 @@ def top_lists(fit: Fit, users: np.ndarray, top: int) -> Listed:
 
 def test_and_known(fit: Fit) -> tuple[Interactions, Any]:
     """Test positives, and the CSR matrix of pairs that are no candidates; a pair of both, as at P = 1, is test."""
-    from pyro_cvae.data.interactions import pairs_matrix
-
     split = fit.split
     test = split.test.select(split.test.positive)
     parts = [split.train] if split.validation is None else [split.train, split.validation]
@@ -252,8 +248,6 @@ def _scored(
     predictions: dict[str, np.ndarray], found: dict[str, np.ndarray], weights: Any, n_users: int, n_bins: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, Interval, Interval]:
     """A row of errors and skills for each prediction, its bins, the base rate, and what the sd adds to the skill."""
-    import pandas as pd
-
     y, user = found["y"], found["user"]
     n, positives = (weights @ sums_by_user(user, values, n_users) for values in (np.ones(len(y)), y))
     base = positives / n
@@ -290,8 +284,6 @@ def is_normal(fit: Fit) -> bool:
 
 def expected_rating(fit: Fit, score: np.ndarray, sd: np.ndarray | None) -> np.ndarray:
     """E[R] of cells whose scores are N(score, sd^2), by the likelihood: of clicks a probability."""
-    import torch
-
     mean = torch.as_tensor(score)
     variance = torch.zeros_like(mean) if sd is None else torch.as_tensor(sd).square()
     with torch.no_grad():
@@ -301,8 +293,6 @@ def expected_rating(fit: Fit, score: np.ndarray, sd: np.ndarray | None) -> np.nd
 def _reliability_groups(
     fit: Fit, found: dict[str, np.ndarray], users: np.ndarray, p: np.ndarray, weights: np.ndarray, n_bins: int
 ) -> pd.DataFrame:
-    import pandas as pd
-
     frames = []
     for by, group, chosen in cell_groups(fit, users[found["user"]], found["item"]):
         user, y, place = found["user"][chosen], found["y"][chosen], np.zeros(chosen.sum(), np.int64)
@@ -315,8 +305,6 @@ def _reliability_groups(
 
 def _shares(user: np.ndarray, y: np.ndarray, p: np.ndarray, place: np.ndarray, weights: np.ndarray) -> pd.DataFrame:
     """Of each bin the mean prediction and the share of positives: place, n, mean, share, low, high."""
-    import pandas as pd
-
     n_users, total = weights.shape[1], np.bincount(place)
     n, positives = (weights @ sums_by_user(user, values, n_users, place) for values in (np.ones(len(y)), y))
     shares = positives / np.maximum(n, 1)
@@ -330,8 +318,6 @@ def draw_reliability(results: Sequence[Reliability]) -> Any:
 
     Points are equal-mass bins with 95 % intervals; four fits stand side by side. Returns a matplotlib figure.
     """
-    from analysis.plots import CYCLE, figure
-
     wide = min(len(results), 4)
     drawn, axes = figure(wide, 2 * -(-len(results) // wide), width=3.9, height=2.8)
     shown = {"recalibrated": ("recalibrated", CYCLE[1], "o"), "weights undone": ("raw: weights undone", CYCLE[6], "s")}

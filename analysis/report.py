@@ -17,8 +17,9 @@ from analysis.comparison.progress import progress
 from analysis.page.options import ReportOptions
 from inference.commands import parse
 from inference.printing import show
-from pyro_cvae.data import files
 from pyro_cvae.errors import run_command
+from pyro_cvae.runs import check_runs
+from pyro_cvae.whole import whole_file
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -35,13 +36,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m analysis.report runs/map runs/bayes --user 42 --out report.html", "two fits, one user's lists"),
         ),
     )
+    check_runs(options.runs)
     from analysis.page.making import report
 
     with progress() as on_step:
         page = report(options, on_step)
     assert options.out is not None
     path = Path(options.out)
-    with files.whole_file(path) as new:
+    with whole_file(path) as new:
         new.write_text(page, encoding="utf-8")
     show(f"{len(page.encode()) / 1024:,.0f} KiB: {path}")
 

@@ -25,9 +25,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inference.printing import Sheet, check_format, emit, show
+from inference.kinds import Format
+from inference.options.checking import check_kinds
+from inference.printing import Sheet, emit, show
 from inference.progress import track
-from inference.threads import torch_threads
 from models.catalogue import MODELS
 from pyro_cvae.errors import InputError, run_command
 
@@ -58,7 +59,7 @@ class SBCOptions:
         words: Mean length of a simulated text, of cvae.
         a: Precision of a rating where the user was exposed; a tenth of it elsewhere.
         out: A PNG of the ECDFs, none by default.
-        format: How the table is printed (table, csv, json).
+        format: How the table is printed.
     """
 
     model: str = "cvae"
@@ -72,10 +73,10 @@ class SBCOptions:
     words: float = 60.0
     a: float = 1.0
     out: str | None = None
-    format: str = "table"
+    format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         if self.model not in MODELS:
             raise InputError(f"--model is {self.model!r}, but it must be one of {', '.join(MODELS)}")
         for name, least in (("simulations", 10), ("draws", 9), ("thin", 1), ("warmup", 1), ("broken_seeds", 0)):
@@ -284,6 +285,8 @@ def quantities(model: FactorModel, observations: Observations, n: int, **drawn: 
 
 def calibrate(options: SBCOptions, seed: int, broken: str = "") -> Ranks:
     """Simulate, draw, and rank: one round of simulation-based calibration with a seed of its own."""
+    from inference.threads import torch_threads
+
     with torch_threads(1):  # a second one only waits: no array here is large
         return _calibrate(options, seed, broken)
 

@@ -1,6 +1,6 @@
 """Every combination of likelihoods, networks and algorithms on its own data: ``python -m benchmarks.combinations``.
 
-The list is made from the package's own tables (``inference.compatibility``, ``inference.options``): each likelihood of
+The list is made from the package's own tables (``models.catalogue``, ``inference.options``): each likelihood of
 contents with each kind of content that it reads and each network that reads that kind, each likelihood of ratings, each
 inference module with each mode and guide. ``Options.of`` says which are compatible. Of those, data are drawn from the
 Pyro program of that very combination: z, then x by a decoder at random weights, scaled so that its heads vary as much
@@ -33,11 +33,11 @@ from pyro import poutine
 from rich.console import Console
 from rich.table import Table
 
-from inference.compatibility import CONTENT_LIKELIHOODS, NETWORKS, PRODUCT
+from inference.compatibility import PRODUCT
 from inference.fitting import Pretrained, fit_with
 from inference.options import METHODS, Options
-from inference.rating_facts import RATINGS
 from models.build import content_likelihood, forms_of, make_model, observe
+from models.catalogue import CONTENTS, NETWORKS, RATINGS
 from models.rows import PartRows, TokenRows
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import AnyContent, Images, Tokens, Vectors
@@ -116,10 +116,10 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Every combination of the tables' names, compatible or not; a product has all kinds and each its own network."""
-    assert set(PARTS) == {kind for kinds in CONTENT_LIKELIHOODS.values() for kind in kinds}, "a kind without a part"
+    assert set(PARTS) == {kind for facts in CONTENTS.values() for kind in facts.reads}, "a kind without a part"
     rest = list(itertools.product(RATINGS, METHODS, MODES))
-    for content, kinds in CONTENT_LIKELIHOODS.items():
-        for kind, network in itertools.product(kinds, NETWORKS) if content != PRODUCT else [("all", "auto")]:
+    for content, facts in CONTENTS.items():
+        for kind, network in itertools.product(facts.reads, NETWORKS) if content != PRODUCT else [("all", "auto")]:
             for rating, method, mode in rest:
                 yield Case(content, kind, network, rating, method, mode)
 

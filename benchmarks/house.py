@@ -187,11 +187,15 @@ def wide_functions(house: Iterable[File]) -> dict[str, int]:
     return {one.name: one.n_arguments for one in functions(house) if one.n_arguments > MOST_ARGUMENTS}
 
 
+def is_command(file: File) -> bool:
+    """Whether a file is run as a command."""
+    return any(isinstance(one, ast.If) and "__name__" in ast.unparse(one.test) for one in file.tree.body)
+
+
 def is_door(file: File) -> bool:
     """Whether a file is a command's face, or gives names only when they are asked for."""
-    runs = any(isinstance(one, ast.If) and "__name__" in ast.unparse(one.test) for one in file.tree.body)
     gives = any(isinstance(one, ast.FunctionDef) and one.name == "__getattr__" for one in file.tree.body)
-    return runs or gives or file.name in FRAMES
+    return is_command(file) or gives or file.name in FRAMES
 
 
 def late_imports(house: Iterable[File]) -> list[str]:

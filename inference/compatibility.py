@@ -1,7 +1,7 @@
 """What goes with what, by names alone, so that a combination that cannot work is refused before torch is imported.
 
-The classes say the same of themselves (``reads``); a test holds this table to them. Classes of one's own are checked by
-theirs, once they are loaded.
+What is known of each is in :mod:`models.catalogue`. Classes of one's own are checked by what they say themselves, once
+they are loaded.
 """
 
 from __future__ import annotations
@@ -9,27 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.catalogue import CONTENTS, NETWORKS
+from pyro_cvae.data.chosen import select
 from pyro_cvae.errors import InputError
+from pyro_cvae.trust import is_path
 
-NUMBERS = ("words", "vectors", "images")
-"""Kinds of content that are rows of numbers."""
-CONTENT_LIKELIHOODS = {
-    "multinomial": NUMBERS,
-    "pseudo-multinomial": NUMBERS,
-    "bernoulli": NUMBERS,
-    "pseudo-bernoulli": NUMBERS,
-    "categorical": NUMBERS,
-    "poisson": NUMBERS,
-    "negative-binomial": NUMBERS,
-    "normal": NUMBERS,
-    "tokens": ("tokens",),
-    "product": (*NUMBERS, "tokens"),
-}
-"""The package's likelihoods of content, and the kinds that each is a density of; of product see its parts."""
-PSEUDO = ("pseudo-multinomial", "pseudo-bernoulli")
-"""Those without a normaliser on their support."""
-NETWORKS = {"mlp": NUMBERS, "convolutional": ("images",), "recurrent": ("tokens",)}
-"""The package's networks, and the kinds that each reads."""
 PRODUCT = "product"
 """The likelihood of several contents: its arguments are its parts."""
 AUTO = "auto"
@@ -68,8 +52,6 @@ def choose(there: Mapping[str, Any], arguments: Mapping[str, Any], content: str)
 
     Parameters: ``there`` the contents of a data set, ``content`` the one that is asked for alone, or "".
     """
-    from pyro_cvae.data.contents import select
-
     kinds = by_kind(arguments)
     chosen = select(dict(there), None if content else list(there), content)
     parts: dict[str, Any] = {}
@@ -85,7 +67,7 @@ def choose(there: Mapping[str, Any], arguments: Mapping[str, Any], content: str)
 
 def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, network: str, start: str) -> None:
     """InputError unless likelihoods, network and start of the content go together, as far as their names tell."""
-    if network != "auto" and network not in NETWORKS and not _is_path(network):
+    if network != "auto" and network not in NETWORKS and not is_path(network):
         names = ", ".join(NETWORKS)
         raise InputError(f"--network is {network!r}, but it must be one of auto, {names}, or the path of a class")
     parts = {likelihood: likelihood}
@@ -101,34 +83,35 @@ def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, n
         if content:
             raise InputError(f"--content is {content!r}, but the parts of a product name its contents", "leave it out")
     kinds = [kind for value in parts.values() for kind in _kinds(value)]
-    if network in NETWORKS and kinds and not set(kinds) & set(NETWORKS[network]):
-        able = [name for name, reads in NETWORKS.items() if set(reads) & set(kinds)]
+    if network in NETWORKS and kinds and not set(kinds) & set(NETWORKS[network].reads):
+        able = [name for name, facts in NETWORKS.items() if set(facts.reads) & set(kinds)]
         raise InputError(
             f"--network is {network!r}, which does not read {', '.join(dict.fromkeys(kinds))}",
             f"use auto or {', '.join(able)}",
         )
-    if start == "svd" and network == "convolutional":
-        raise InputError("--start is 'svd', which convolutional networks do not know", "use whitened, or --network mlp")
+    if start == "svd" and network in NETWORKS and not NETWORKS[network].knows_svd:
+        reads = set(NETWORKS[network].reads)
+        able = [name for name, facts in NETWORKS.items() if facts.knows_svd and reads & set(facts.reads)]
+        remedy = " or ".join(["use whitened", *(f"--network {name}" for name in able)])
+        raise InputError(f"--start is 'svd', which {network} networks do not know", remedy)
 
 
 def check_kinds(
     there: dict[str, Any], likelihood: str, arguments: Mapping[str, Any], content: str, network: str
 ) -> None:
     """InputError unless the contents that a data set has are of kinds that these likelihoods and the network read."""
-    from pyro_cvae.data.contents import select
-
     parts = {name: value for name, value in arguments.items() if "." not in name} if likelihood == PRODUCT else None
     chosen = select(there, None if parts is None else list(parts), content)
     for name, one in chosen.items():
         value = likelihood if parts is None else parts[name]
         reads = _kinds(value)
         if reads and one.kind not in reads:
-            able = [own for own, kinds in CONTENT_LIKELIHOODS.items() if own != PRODUCT and one.kind in kinds]
+            able = [own for own, facts in CONTENTS.items() if own != PRODUCT and one.kind in facts.reads]
             problem = f"{value} is no likelihood of {one.kind}, which the content {name} is"
             raise InputError(problem, "use " + ", ".join(able))
     kinds = dict.fromkeys(one.kind for one in chosen.values())
-    if network in NETWORKS and not set(kinds) & set(NETWORKS[network]):
-        problem = f"the network {network} cannot read {' and '.join(kinds)}, only {', '.join(NETWORKS[network])}"
+    if network in NETWORKS and not set(kinds) & set(NETWORKS[network].reads):
+        problem = f"the network {network} cannot read {' and '.join(kinds)}, only {', '.join(NETWORKS[network].reads)}"
         raise InputError(problem, "use --network auto")
 
 
@@ -136,20 +119,15 @@ def check_normalised(likelihood: str, arguments: Mapping[str, Any]) -> None:
     """InputError for a content without a normaliser, or a part without one, of which there is no posterior to draw."""
     named = arguments.values() if likelihood in (PRODUCT, AUTO) else [likelihood]
     for name in named:
-        if isinstance(name, str) and name in PSEUDO:
+        if isinstance(name, str) and name in CONTENTS and CONTENTS[name].pseudo:
             problem = f"{name} content has no normaliser, and so no posterior for inference.mcmc to draw from"
             raise InputError(problem, "use another --content-likelihood, or inference.coordinate or inference.svi")
 
 
-def _is_path(name: str) -> bool:
-    """True for a class path, False for a name of the package's own."""
-    return bool({".", ":"} & set(name))
-
-
 def _kinds(likelihood: Any) -> tuple[str, ...]:
     """The kinds of a likelihood that is named; none are known of a class of one's own."""
-    if isinstance(likelihood, str) and likelihood not in CONTENT_LIKELIHOODS and not _is_path(likelihood):
-        raise InputError(
-            f"unknown content likelihood {likelihood!r}", "use a class path or " + ", ".join(CONTENT_LIKELIHOODS)
-        )
-    return CONTENT_LIKELIHOODS.get(likelihood, ()) if isinstance(likelihood, str) else ()
+    if not isinstance(likelihood, str) or is_path(likelihood):
+        return ()
+    if likelihood not in CONTENTS:
+        raise InputError(f"unknown content likelihood {likelihood!r}", "use a class path or " + ", ".join(CONTENTS))
+    return CONTENTS[likelihood].reads

@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import Literal
 
 from inference.commands import parse
-from inference.printing import Sheet, check_format, show
+from inference.kinds import Format
+from inference.options.checking import check_kinds
+from inference.printing import Sheet, show
 from pyro_cvae.errors import run_command
 from pyro_cvae.limits import available_memory
 
@@ -42,14 +44,14 @@ class DoctorOptions:
 
     Parameters:
         json: Print JSON instead of a table; the same as --format json.
-        format: How the findings are printed (table, csv, json).
+        format: How the findings are printed.
     """
 
     json: bool = False
-    format: str = "table"
+    format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
 
 
 @dataclass(frozen=True)

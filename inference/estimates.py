@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+import torch
+
 from inference.options import CoordinateOptions, MCMCOptions, Options, SVIOptions
 from pyro_cvae.limits import check_memory
 
@@ -76,8 +78,6 @@ def check_fit(n_users: int, n_items: int, contents: dict[str, Any], options: Opt
     parts = of_fit(n_users, n_items, [content.n_features for content in contents.values()], options)
     free = None
     if options.fit.device != "cpu":
-        import torch
-
         free = float(torch.cuda.mem_get_info(options.fit.device)[0])
     what = f"a fit of {n_users:,} users and {n_items:,} items with {options.model.factors:,} factors"
     check_memory(sum(parts.values()), what, "use " + max(parts, key=lambda name: parts[name]), free=free)

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from inference.commands import parse
-from inference.printing import Sheet, check_format, emit, write_frame
+from inference.kinds import Format
+from inference.options.checking import check_kinds
+from inference.printing import Sheet, emit, write_frame
 from pyro_cvae.errors import InputError, run_command
-from pyro_cvae.metrics import CUTOFFS
+from pyro_cvae.protocol import CUTOFFS, Protocol
+from pyro_cvae.runs import check_runs
 
 
 @dataclass(frozen=True)
@@ -33,26 +35,26 @@ class EvaluateOptions:
         per_user: A .csv or .parquet file for the metrics of every user.
         threads: Number of threads; all that torch takes by itself if not given.
         block_size: Users scored at once.
-        format: How the tables are printed (table, csv, json).
+        format: How the tables are printed.
         trust: Class paths outside of the package that the runs may import; see docs/security.md.
         csv_safe: Put an apostrophe before texts in CSV that a spreadsheet program would take for formulas.
     """
 
     runs: tuple[str, ...]
     rivals: bool = False
-    protocol: Literal["corrected", "paper"] = "corrected"
+    protocol: Protocol = "corrected"
     cutoffs: tuple[int, ...] = CUTOFFS
     candidates: str | None = None
     out: str | None = None
     per_user: str | None = None
     threads: int | None = None
     block_size: int = 256
-    format: str = "table"
+    format: Format = "table"
     trust: tuple[str, ...] = ()
     csv_safe: bool = False
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         if not self.cutoffs or min(self.cutoffs) < 1:
             given = " ".join(map(str, self.cutoffs))
             raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")
@@ -80,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ("python -m inference.evaluate runs/map runs/bayes --out table.csv", "two runs, the numbers kept"),
         ),
     )
+    check_runs(options.runs)
     from inference.evaluation.comparison import compare
     from inference.evaluation.tables import means_frame, per_user_frame, rating_report, report
 

@@ -7,12 +7,14 @@ import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
 from inference.options import METHODS, Options
 from inference.printing import Sheet, emit
 from inference.progress import progress
+from pyro_cvae.data.names import check_there
 from pyro_cvae.errors import run_command
 
 if TYPE_CHECKING:
@@ -74,8 +76,7 @@ def run_fit(method: str) -> int:
 
 def fit_and_report(options: Options) -> None:
     """Load, split, fit, write the run folder, print what was found."""
-    from dataclasses import replace
-
+    check_there(options.data.data, options.data.items)
     from pyro_cvae.data.split_files import label_of, load_data
     from pyro_cvae.data.splits import make_split
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from inference.average import predictions
@@ -20,9 +21,6 @@ from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(eq=False, repr=False)
@@ -123,8 +121,6 @@ class Fit:
         without training pairs it is the average user's rating (:mod:`inference.average`). Raises InputError for
         unknown ids or lists of different lengths.
         """
-        import pandas as pd
-
         rows, columns = self.dataset.user_rows(users), self.dataset.item_rows(items)
         if len(rows) != len(columns):
             raise InputError(f"{len(rows)} users and {len(columns)} items are no pairs", "give one item for each user")

@@ -26,6 +26,7 @@ from inference.evaluation.ratings import rating_metrics, root_mean_square_error
 from inference.evaluation.recovery import recovery
 from inference.fitted import Fit
 from inference.keywords import options_of
+from inference.kinds import Method, Mode
 from inference.liveness import doubt
 from inference.loading import load
 from inference.options import CoordinateOptions, Options
@@ -53,15 +54,15 @@ from pyro_cvae.runs import RunWriter, run_config
 
 __all__ = ["ALGORITHMS", "PRETRAINING", "Fit", "Pretrained", "fit", "fit_with", "load"]
 
-ALGORITHMS: dict[str, type[NetworkFit[Any]]] = {"svi": SVI, "coordinate": Coordinate, "mcmc": MCMC}
+ALGORITHMS: dict[Method, type[NetworkFit[Any]]] = {"svi": SVI, "coordinate": Coordinate, "mcmc": MCMC}
 
 
 def fit(
     dataset: Dataset,
     split: Split | str | None = None,
     *,
-    method: str = "svi",
-    mode: str = "bayes",
+    method: Method = "svi",
+    mode: Mode = "bayes",
     preset: str | None = None,
     out: str | os.PathLike[str] | None = None,
     on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,

@@ -10,16 +10,9 @@ import numpy as np
 
 from inference.commands import option_of, read_preset, typed
 from inference.options import METHODS, Options
-from models import base, networks, ratings
+from models.catalogue import PLUGINS
 from models.contents.making import described
 from models.making import path_of
-
-OTHERS: tuple[tuple[str, Mapping[str, str], type], ...] = (
-    ("model", base.NAMES, base.FactorModel),
-    ("network", networks.NAMES, networks.NetworkPair),
-    ("rating_likelihood", ratings.NAMES, ratings.RatingLikelihood),
-)
-"""Fields that may be given as a class: the package's own by name, and the base class."""
 
 
 def options_of(method: str, preset: str | None, given: Mapping[str, Any]) -> Options:
@@ -31,16 +24,14 @@ def options_of(method: str, preset: str | None, given: Mapping[str, Any]) -> Opt
     refuse.
     """
     classes, values = Options.classes(method), dict(given)
-    content = values.get("content_likelihood")
-    if content is not None and not isinstance(content, str):
-        name, arguments = described(content)
-        values |= {"content_likelihood": name, "content_likelihood_args": arguments}
-    for field, names, base_class in OTHERS:
+    for field in PLUGINS:
         plugin = values.get(field)
         if plugin is None or isinstance(plugin, str):
             continue
-        cls = plugin if isinstance(plugin, type) else type(plugin)
-        values[field] = path_of(names, cls, base_class, field.replace("_", " "))
+        if field == "content_likelihood":
+            values[field], values[f"{field}_args"] = described(plugin)
+            continue
+        values[field] = path_of(field, plugin if isinstance(plugin, type) else type(plugin))
         if not isinstance(plugin, type):
             values[f"{field}_args"] = dict(plugin.made_with)
     for name, value in values.items():

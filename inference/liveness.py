@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.build import contents_of
+
 if TYPE_CHECKING:
     from inference.fitted import Fit
     from pyro_cvae.data.contents import AnyContent
@@ -118,8 +120,6 @@ def content_verdict(
 
 def judge(fit: Fit) -> dict[str, Any]:
     """The verdict on the content of a fit, of all that the model is of; state "none" of a model that reads none."""
-    from models.build import contents_of
-
     if not fit.model.has_content:
         words = "The model reads no content: items that nobody has chosen are all alike to it."
         return {"state": NONE, "words": words, "numbers": {}}

@@ -15,10 +15,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
+from inference.kinds import Format
 from inference.printing import emit, sheet_of, show, write_frame
 from inference.recommending.options import PAIR_DRAWS, RecommendOptions
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.kinds import Ratings, Unknown
+from pyro_cvae.runs import check_runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,6 +56,7 @@ def main() -> None:
         positionals=("run",),
         examples=EXAMPLES,
     )
+    check_runs([options.run])
     fit = _opened(options)
     table = _answer(fit, options)
     if options.likes:
@@ -124,7 +128,8 @@ def _with_users(fit: Fit, options: RecommendOptions) -> Fit:
     from pyro_cvae.data.frames import read_pairs
 
     assert options.history is not None
-    dataset, kind = fit.dataset, "stars" if fit.model.ratings.explicit else "clicks"
+    dataset = fit.dataset
+    kind: Ratings = "stars" if fit.model.ratings.explicit else "clicks"
     pairs = read_pairs(options.history, ratings=kind, reading=_reading(fit, options))
     users, items, weights, stars = pairs
     users, items = _typed(map(str, users), dataset.user_ids), _typed(map(str, items), dataset.item_ids)
@@ -144,7 +149,7 @@ def _with_new_user(fit: Fit, options: RecommendOptions) -> Fit:
     return fold_in(fit, [name] * len(liked), liked, unknown=_known(options))
 
 
-def _known(options: RecommendOptions) -> str:
+def _known(options: RecommendOptions) -> Unknown:
     """What to do with an unknown id in a list of the user's own."""
     return "error" if options.unknown == "error" else "drop"
 
@@ -178,7 +183,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
     return [f"{told} (origin: average)"]
 
 
-def _print(table: pd.DataFrame, fit: Fit, format: str, notes: list[str], csv_safe: bool) -> None:
+def _print(table: pd.DataFrame, fit: Fit, format: Format, notes: list[str], csv_safe: bool) -> None:
     key = table.columns[0]
     if "title" in table and fit.dataset.titles is None:
         table = table.drop(columns="title")

@@ -24,7 +24,8 @@ from models.base import FactorModel
 from models.build import contents_of, model_class, model_of
 from models.networks.product import ProductEncoder
 from models.state import buffers, fill, kept
-from pyro_cvae.checks import REMEDY, Array, Positive, check_arrays, check_json
+from pyro_cvae.arrays import Array, check_arrays
+from pyro_cvae.checks import REMEDY, Positive, check_json
 from pyro_cvae.data.content import Content, ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split

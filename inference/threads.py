@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
+
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
@@ -12,8 +14,6 @@ def torch_threads(count: int | None) -> Iterator[int]:
 
     The block gets the number that torch had before.
     """
-    import torch
-
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

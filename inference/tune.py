@@ -22,6 +22,7 @@ from inference.options import METHODS, DataOptions, Options, RunOptions
 from inference.printing import Sheet, emit
 from inference.progress import Lines
 from inference.tuning.options import RUN_KEYS, TuneOptions
+from pyro_cvae.data.names import check_there
 from pyro_cvae.errors import InputError, run_command
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = base.data
     if not data.validation and data.validation_file is None:
         raise InputError("--validation is 0.0, but the search needs a validation part", "give --validation 0.2")
+    check_there(data.data, data.items)
     out, storage = _places(tune, data)
     from inference.tuning.space import dimensions
 

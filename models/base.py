@@ -30,7 +30,6 @@ from pyro.nn import PyroModule
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-from models.catalogue import MODELS
 from models.dense_sites import DenseSites
 from models.gaussians import Gaussians
 from models.observations import Batch
@@ -42,13 +41,6 @@ if TYPE_CHECKING:
     from pyro_cvae.data.dataset import Dataset
 
 
-NAMES = {name: facts.path for name, facts in MODELS.items()}
-"""The package's own models: name on the command line, and where the class is."""
-GIVEN = (
-    *("n_users", "n_items", "n_factors", "item_prior", "encoder", "decoder", "content", "ratings"),
-    *("lambda_u", "lambda_v", "lambda_b", "lambda_w", "lambda_r", "parametrization"),
-)
-"""Arguments of a model's constructor that the package gives, by their options; others are ``--model.NAME``."""
 KNOWN_SITES = ("u", "v", "v_dagger", "z", "x", "R", "theta")
 """Sites that a model of this family may have; those above u and v are called otherwise."""
 

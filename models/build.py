@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from models import contents, ratings
-from models.base import NAMES, FactorModel
-from models.contents.making import content_class, content_likelihood
+from models.base import FactorModel
+from models.catalogue import CONTENTS
+from models.contents.making import content_likelihood
 from models.contents.product import Product
 from models.making import class_of, made
 from models.networks.making import make_networks
 from models.observations import Observations, RatingColumns
 from models.rows import AnyRows, DenseRows, Form, Forms, NoRows, OneRows, PartRows, SparseRows, TokenRows
+from pyro_cvae.data.chosen import select
 from pyro_cvae.data.content import Content, ContentScaling
-from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, select
+from pyro_cvae.data.contents import AnyContent, Tokens, Vectors
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Scaling
 
 Likelihood = contents.ContentLikelihood
 CHECKED_AT_ONCE = 8192
@@ -60,7 +63,7 @@ def contents_of(
         parts = Product(**dict.fromkeys(chosen, likelihood))
     for (name, one), part in zip(chosen.items(), _each(parts, chosen), strict=True):
         if one.kind not in part.reads:
-            able = [own for own in contents.NAMES if own != "product" and one.kind in content_class(own).reads]
+            able = [own for own, facts in CONTENTS.items() if own != "product" and one.kind in facts.reads]
             raise InputError(
                 f"{type(part).__name__} is no likelihood of {one.kind}, which the content {name} is",
                 "use " + ", ".join(able),
@@ -182,11 +185,11 @@ def rating_likelihood(options: Any) -> ratings.RatingLikelihood:
     name, arguments = options.rating_likelihood, dict(options.rating_likelihood_args)
     if name == "confidence-normal":
         arguments = {"a": options.a, "b": options.b} | arguments
-    return made(ratings.NAMES, name, arguments, ratings.RatingLikelihood, "rating likelihood")
+    return made("rating_likelihood", name, arguments)
 
 
 def observe(
-    dataset: Dataset, split: Split, likelihood: Likelihood | None, options: Any, scaling: str
+    dataset: Dataset, split: Split, likelihood: Likelihood | None, options: Any, scaling: Literal["auto", Scaling]
 ) -> tuple[Observations, dict[str, ContentScaling]]:
     """What the model is conditioned on, and the fitted scalings of word counts: "content" and "inputs".
 
@@ -205,7 +208,7 @@ def observe(
 
 
 def observed_contents(
-    dataset: Dataset, likelihood: Likelihood, options: Any, scaling: str
+    dataset: Dataset, likelihood: Likelihood, options: Any, scaling: Literal["auto", Scaling]
 ) -> tuple[AnyRows, AnyRows, dict[str, ContentScaling]]:
     """Rows of content, what the encoder reads of them, and the fitted scalings of word counts."""
     chosen, parts, several = contents_of(dataset, likelihood, options.content)
@@ -249,7 +252,7 @@ def weight_unit(dataset: Dataset, split: Split) -> float | None:
 
 def model_class(name: str) -> type[FactorModel]:
     """The package's own model of that name, or the class of a path ``module.Class``; InputError if unknown."""
-    return class_of(NAMES, name, FactorModel, "model")
+    return class_of("model", name)
 
 
 def make_model(

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from models.base import FactorModel, ItemPrior
 from models.contents import ContentLikelihood
+from models.kinds import Parametrization
 from models.networks import Decoder, Encoder
 from models.observations import Batch
 from models.ratings import RatingLikelihood
@@ -123,7 +124,7 @@ class CVAE(FactorModel):
         lambda_v: float = 10.0,
         lambda_w: float = 1.0,
         lambda_r: float = 1.0,
-        parametrization: str = "centred",
+        parametrization: Parametrization = "centred",
         lambda_b: float | None = None,
     ) -> None:
         item_prior = VAE(n_factors, encoder, decoder, content, lambda_w, lambda_r)

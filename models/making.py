@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Mapping
 from typing import Any, Self
 
+from models.catalogue import PLUGINS
 from pyro_cvae.errors import InputError
 from pyro_cvae.trust import import_named
 
@@ -37,34 +39,32 @@ def _bound(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str
     return found
 
 
-def path_of(names: Mapping[str, str], cls: type[Any], base: type[Any], what: str) -> str:
+def path_of(field: str, cls: type[Any]) -> str:
     """The package's own name of a class, or its path; the inverse of :func:`class_of`.
 
-    Raises InputError for a class that is no ``base``, or that no path names.
+    Raises InputError for a class that is none of this kind, or that no path names.
     """
-    if not issubclass(cls, base):
-        raise InputError(
-            f"{cls.__name__} is no {base.__name__}",
-            f"derive it from {base.__module__.removesuffix('.base')}.{base.__name__}",
-        )
+    if not issubclass(cls, base_of(field)):
+        raise _no_kind(cls.__name__, field)
     if "<locals>" in cls.__qualname__:
         raise InputError(f"the class {cls.__name__} is defined inside a function", "define it in a module")
     path = f"{cls.__module__}.{cls.__qualname__}"
-    return next((own for own, where in names.items() if where.replace(":", ".") == path), path)
+    return next((own for own, facts in PLUGINS[field].own.items() if facts.path.replace(":", ".") == path), path)
 
 
-def class_of(names: Mapping[str, str], name: str, base: type[Any], what: str) -> type[Any]:
-    """The package's own class of that name in the table ``names``, or that of a path ``module.Class``.
+def class_of(field: str, name: str) -> type[Any]:
+    """The package's own class of that name, or that of a path ``module.Class``, for a field of the catalogue's PLUGINS.
 
-    Raises InputError where there is none, it is no ``base``, or it was read from a run folder and is not trusted
-    (:mod:`pyro_cvae.trust`); ``what`` ("content likelihood", "model") is for the message.
+    Raises InputError where there is none, it is of another kind, or it was read from a run folder and is not trusted
+    (:mod:`pyro_cvae.trust`).
     """
-    path = names.get(name, name)
+    own, what = PLUGINS[field].own, field.replace("_", " ")
+    path = own[name].path if name in own else name
     module, _, attribute = path.replace(":", ".").rpartition(".")
     try:
         if module == "__main__" and not hasattr(sys.modules[module], attribute):
             raise AttributeError(attribute)
-        found = import_named(path, names.values())
+        found = import_named(path, (facts.path for facts in own.values()))
     except InputError:
         raise
     except (ImportError, AttributeError, ValueError) as error:
@@ -72,24 +72,28 @@ def class_of(names: Mapping[str, str], name: str, base: type[Any], what: str) ->
             problem = f"the {what} {attribute} was defined in a notebook or a program that is not at hand"
             raise InputError(problem, "move the class into a module, and fit again") from error
         problem = f"unknown {what} {name!r} ({error})"
-        raise InputError(problem, "use a class path or " + ", ".join(names)) from error
+        raise InputError(problem, "use a class path or " + ", ".join(own)) from error
     except Exception as error:  # whatever a module of somebody's own does when it is imported
         raise InputError(f"importing {module} failed: {type(error).__name__}: {error}", "mend that module") from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise InputError(
-            f"{name} is no {base.__name__}", f"derive it from {base.__module__.removesuffix('.base')}.{base.__name__}"
-        )
+    if not (isinstance(found, type) and issubclass(found, base_of(field))):
+        raise _no_kind(name, field)
     return found
 
 
-def _public(base: type[Any]) -> str:
-    """Where a base class is to be imported from."""
-    return f"{base.__module__.removesuffix('.base')}.{base.__name__}"
+def base_of(field: str) -> type[Any]:
+    """The class that all plug-ins of a field derive from."""
+    module, _, name = PLUGINS[field].base.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
-def made(names: Mapping[str, str], name: str, arguments: Mapping[str, Any], base: type[Any], what: str) -> Any:
+def _no_kind(name: str, field: str) -> InputError:
+    base = PLUGINS[field].base.replace(":", ".")
+    return InputError(f"{name} is no {base.rpartition('.')[2]}", f"derive it from {base}")
+
+
+def made(field: str, name: str, arguments: Mapping[str, Any]) -> Any:
     """An instance of :func:`class_of`, made with these arguments; InputError where it does not take them."""
-    cls = class_of(names, name, base, what)
+    cls = class_of(field, name)
     try:
         return cls(**arguments)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:

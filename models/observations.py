@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.kinds import Unrated
 from models.rows import AnyRows, DenseRows, Form, Forms, NumberRows, PartRows, SparseRows, TokenRows, segments
 from pyro_cvae.data.interactions import Interactions
 
@@ -52,7 +53,7 @@ class RatingColumns:
         cls,
         train: Interactions,
         a: float,
-        unrated: str = "masked",
+        unrated: Unrated = "masked",
         dtype: torch.dtype = torch.float32,
         unit: float | None = None,
     ) -> RatingColumns:

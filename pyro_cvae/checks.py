@@ -9,25 +9,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pyro_cvae.errors import InputError
 
-if TYPE_CHECKING:
-    import numpy as np
-
 REMEDY = "the file is damaged or was made by another program: fit again or copy the folder again"
-_BLOCK = 2**22
 
 Natural = Annotated[int, (0, 2**53)]
 """A whole number, 0 or more."""
 Positive = Annotated[float, (math.ulp(0), math.nextafter(math.inf, 0))]
 """A finite number above 0."""
-
-
-# --- JSON ------------------------------------------------------------------------------------------------------------
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -79,61 +71,3 @@ def _named(value: Any) -> str:
     kinds: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
     text = repr(value) if not isinstance(value, dict | list) else ""
     return text if 0 < len(text) <= 40 else kinds.get(type(value), f"a {type(value).__name__}")
-
-
-# --- arrays ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Array:
-    """What an array must be.
-
-    Parameters:
-        shape: Sizes, ``None`` where any will do.
-        kinds: Names of types that it may have.
-        low, high: Least and largest value.
-        finite: Whether all values are finite numbers.
-    """
-
-    shape: tuple[int | None, ...]
-    kinds: tuple[str, ...] = ("float32", "float64")
-    low: float = -math.inf
-    high: float = math.inf
-    finite: bool = True
-
-
-def check_arrays(
-    arrays: Mapping[str, np.ndarray],
-    expected: Mapping[str, Array],
-    path: str | os.PathLike[str] | None,
-    optional: Iterable[str] = (),
-) -> None:
-    """InputError naming the file and the first array that is missing, or not what ``expected`` says of its name."""
-    for name, wanted in expected.items():
-        if name not in arrays:
-            if name not in optional:
-                raise InputError(f"holds no {name}", REMEDY, path=path)
-            continue
-        problem = _problem(arrays[name], wanted)
-        if problem:
-            raise InputError(f"{name} {problem}", REMEDY, path=path)
-
-
-def _problem(array: np.ndarray, wanted: Array) -> str:
-    """What is wrong with an array, or nothing."""
-    if array.dtype.name not in wanted.kinds:
-        return f"is of type {array.dtype.name}, not {' or '.join(wanted.kinds)}"
-    right = len(array.shape) == len(wanted.shape)
-    if not right or any(size not in (None, found) for size, found in zip(wanted.shape, array.shape, strict=True)):
-        sizes = ", ".join("any" if size is None else str(size) for size in wanted.shape)
-        return f"has shape {tuple(array.shape)}, not ({sizes})"
-    import numpy as np
-
-    flat = array.reshape(-1)
-    for start in range(0, len(flat), _BLOCK):
-        part = flat[start : start + _BLOCK]
-        if part.dtype.kind == "f" and wanted.finite and not np.isfinite(part).all():
-            return "has a number that is not finite"
-        if part.dtype.kind in "iuf" and ((part < wanted.low) | (part > wanted.high)).any():
-            return f"has a number outside of {wanted.low:g} to {wanted.high:g}"
-    return ""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from pyro_cvae.checks import REMEDY, Natural, Positive, check_json
 from pyro_cvae.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 METRICS = {
     "best_epoch": Natural,
@@ -37,8 +36,6 @@ def checked_metrics(metrics: Any, path: Path) -> dict[str, Any]:
 
 def read_history(path: Path) -> pd.DataFrame:
     """A row an epoch, a column each of what was logged; InputError where it is no table."""
-    import pandas as pd
-
     if path.stat().st_size > LONGEST_HISTORY:
         raise InputError("is larger than any history of ours", REMEDY, path=path)
     try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
+
 from pyro_cvae.errors import MachineError
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -12,8 +14,6 @@ _STATEMENTS = Path("/proc/self/statm")
 
 def available_memory() -> tuple[float, float]:
     """(free, all) memory in bytes: of the machine, or what its container or the process's own limit leaves."""
-    import psutil
-
     memory = psutil.virtual_memory()
     free, total = float(memory.available), float(memory.total)
     for limit, used in [*_of_container(), *_of_process()]:

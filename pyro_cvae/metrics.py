@@ -16,17 +16,14 @@ Two protocols, and a figure means nothing without its name:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import torch
 
 from pyro_cvae.errors import InputError
+from pyro_cvae.protocol import CUTOFFS, Protocol
 
-if TYPE_CHECKING:
-    import torch
-
-PROTOCOLS = ("corrected", "paper")
-CUTOFFS = (50, 100, 150, 200, 250, 300)
 NDCG_CUTOFFS = (100,)
 
 
@@ -48,7 +45,7 @@ class Positions(NamedTuple):
 
 
 def rank_positions(
-    scores: torch.Tensor, train: Any, test: Any, depth: int, protocol: str = "corrected", allowed: Any = None
+    scores: torch.Tensor, train: Any, test: Any, depth: int, protocol: Protocol = "corrected", allowed: Any = None
 ) -> Positions:
     """Positions of each user's relevant items among the candidates, exact down to ``depth``.
 
@@ -59,8 +56,6 @@ def rank_positions(
     again only where a tie runs past ``depth``. Raises ``InputError`` where a score is not finite, ``ValueError`` for
     shapes that do not agree.
     """
-    import torch
-
     _check_protocol(protocol)
     if not scores.shape == train.shape == test.shape:
         raise ValueError(f"scores {tuple(scores.shape)}, train {train.shape} and test {test.shape} differ in shape")
@@ -142,8 +137,6 @@ def ndcg_at(positions: Positions, cutoff: int) -> torch.Tensor:
     DCG@M = sum over relevant items at positions p <= M of 1 / log2(p + 1) (Jarvelin and Kekalainen, TOIS 2002, in the
     form of Burges et al., ICML 2005, which trec_eval and ir-measures use). A user without relevant items has none: NaN.
     """
-    import torch
-
     _check_cutoff(cutoff, positions.depth)
     places = torch.arange(1, cutoff + 1, dtype=torch.float64)
     dcg = torch.cat([torch.zeros(1, dtype=torch.float64), (1.0 / torch.log2(places + 1.0)).cumsum(0)])
@@ -157,7 +150,7 @@ def rank_metrics(
     train: Any,
     test: Any,
     cutoffs: Sequence[int] = CUTOFFS,
-    protocol: str = "corrected",
+    protocol: Protocol = "corrected",
     ndcg_cutoffs: Sequence[int] = NDCG_CUTOFFS,
 ) -> dict[str, torch.Tensor]:
     """``{"recall@50": (n_users,), ..., "ndcg@100": (n_users,)}`` of a block of users, in float64.
@@ -198,9 +191,9 @@ def _check_finite(scores: torch.Tensor) -> None:
             )
 
 
-def _check_protocol(protocol: str) -> None:
-    if protocol not in PROTOCOLS:
-        raise InputError(f"--protocol is {protocol!r}", "choose one of " + ", ".join(PROTOCOLS))
+def _check_protocol(protocol: Protocol) -> None:
+    if protocol not in get_args(Protocol):
+        raise InputError(f"--protocol is {protocol!r}", "choose one of " + ", ".join(get_args(Protocol)))
 
 
 def _check_cutoff(cutoff: int, depth: int) -> None:

@@ -59,6 +59,11 @@ def only_trusted(folder: str | os.PathLike[str], trust: Trust | None = None) -> 
         _opening.reset(token)
 
 
+def is_path(name: object) -> bool:
+    """True for the path of a class or function, False for a name of the package's own."""
+    return isinstance(name, str) and bool({".", ":"} & set(name))
+
+
 def import_named(path: str, own: Iterable[str] = ()) -> Any:
     """The class, or other object, that ``module.Class`` or ``module:Class`` names.
 

@@ -8,11 +8,9 @@ import pytest
 
 from benchmarks import combinations
 from benchmarks.combinations import Case
-from inference.compatibility import CONTENT_LIKELIHOODS, NETWORKS
 from inference.fitting import Pretrained
 from inference.options import METHODS
-from inference.rating_facts import RATINGS
-from models import contents, networks, ratings
+from models.catalogue import CONTENTS, NETWORKS, RATINGS
 
 
 def measure(case):
@@ -21,11 +19,11 @@ def measure(case):
 
 def test_every_name_of_the_package_is_in_some_compatible_combination():
     good = [case for case in combinations.cases() if not combinations.compatible(case)]
-    assert {case.content for case in good} == set(CONTENT_LIKELIHOODS) == set(contents.NAMES)
-    assert {case.network for case in good} - {"auto"} == set(NETWORKS) == set(networks.NAMES)
-    assert {case.rating for case in good} == set(RATINGS) == set(ratings.NAMES)
+    assert {case.content for case in good} == set(CONTENTS)
+    assert {case.network for case in good} - {"auto"} == set(NETWORKS)
+    assert {case.rating for case in good} == set(RATINGS)
     assert {case.method for case in good} == set(METHODS)
-    assert {case.kind for case in good} == {kind for kinds in CONTENT_LIKELIHOODS.values() for kind in kinds} | {"all"}
+    assert {case.kind for case in good} == {kind for facts in CONTENTS.values() for kind in facts.reads} | {"all"}
     closed = {case.rating for case in good if case.method == "coordinate"}
     assert closed == {name for name, facts in RATINGS.items() if facts.conjugate}
 
@@ -84,10 +82,10 @@ def test_a_fit_to_other_ratings_is_below_the_floor():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("content", [name for name in CONTENT_LIKELIHOODS if name != "categorical"])
+@pytest.mark.parametrize("content", [name for name in CONTENTS if name != "categorical"])
 def test_scores_are_recovered_from_every_content(content):
-    kind = "all" if content == "product" else CONTENT_LIKELIHOODS[content][-1]
-    network = "auto" if content == "product" else next(n for n in reversed(NETWORKS) if kind in NETWORKS[n])
+    kind = "all" if content == "product" else CONTENTS[content].reads[-1]
+    network = "auto" if content == "product" else next(n for n in reversed(NETWORKS) if kind in NETWORKS[n].reads)
     assert measure(Case(content, kind, network, "confidence-normal", "coordinate", "bayes"))["ok"]
 
 

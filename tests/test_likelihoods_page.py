@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import inference
-from models.contents import NAMES
+from models.catalogue import CONTENTS
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "likelihoods.md").read_text(encoding="utf-8")
@@ -43,10 +43,11 @@ def test_the_class_conforms(tmp_path: Path) -> None:
 
 def test_the_table_has_every_likelihood_of_the_package() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|.*\| ([\w-]+) \|$", PAGE, re.M)
-    assert {name for name, _ in rows} == set(NAMES)
+    assert {name for name, _ in rows} == set(CONTENTS)
     from models.contents.making import content_class
 
-    scalings = {n: content_class(n).default_scaling.replace("none", "counts") for n in NAMES if n not in NOT_OF_WORDS}
+    of_words = {name: content_class(name) for name in CONTENTS if name not in NOT_OF_WORDS}
+    scalings = {name: cls.default_scaling.replace("none", "counts") for name, cls in of_words.items()}
     assert dict(rows) == scalings | dict.fromkeys(NOT_OF_WORDS, "-")
 
 

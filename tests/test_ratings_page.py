@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import inference
-from models.ratings import NAMES
+from models.catalogue import RATINGS
 from tests.test_likelihoods_page import ROOT, run
 
 PAGE = (ROOT / "docs" / "ratings.md").read_text(encoding="utf-8")
@@ -28,7 +28,7 @@ def test_the_class_conforms(tmp_path: Path) -> None:
 
 
 def test_the_table_has_every_likelihood_of_the_package() -> None:
-    assert set(re.findall(r"^\| `(\w[\w-]*)` \|", PAGE, re.M)) == set(NAMES)
+    assert set(re.findall(r"^\| `(\w[\w-]*)` \|", PAGE, re.M)) == set(RATINGS)
 
 
 @pytest.mark.slow

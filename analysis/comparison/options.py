@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from analysis.asked import check_least
-from inference.printing import check_format
+from inference.kinds import Format
+from inference.options.checking import check_kinds
 from pyro_cvae.errors import InputError
-from pyro_cvae.metrics import CUTOFFS
+from pyro_cvae.protocol import CUTOFFS
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class CompareOptions:
         threads: Number of threads; all that torch takes by itself if not given.
         block_size: Users scored at once.
         overwrite: Replace the folder, if it is of this command.
-        format: How the tables are printed (table, csv, json).
+        format: How the tables are printed.
         trust: Class paths outside of the package that the runs may import; see docs/security.md.
     """
 
@@ -46,11 +47,11 @@ class CompareOptions:
     threads: int | None = None
     block_size: int = 256
     overwrite: bool = False
-    format: str = "table"
+    format: Format = "table"
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         if not self.cutoffs or min(self.cutoffs) < 1:
             given = " ".join(map(str, self.cutoffs))
             raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")

@@ -11,12 +11,13 @@ from analysis.draws.ratings import confidence_of_zeros
 from analysis.draws.selection import Selection, plain_texts
 from analysis.draws.streams import blocks_from
 from analysis.draws.user_rows import UserRows
+from analysis.kinds import DrawnFrom
 from pyro_cvae.data.splits import GROUPS as HEAT
 from pyro_cvae.data.splits import item_groups
 
 
 def latent_arrays(
-    chosen: Selection, source: str, n: int, seed: int, user_log_likelihood: bool = False
+    chosen: Selection, source: DrawnFrom, n: int, seed: int, user_log_likelihood: bool = False
 ) -> dict[str, np.ndarray]:
     """Draws from "posterior" or "prior" of u, v, z, v_dagger, biases and score, (n, ...).
 

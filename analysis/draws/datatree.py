@@ -16,6 +16,7 @@ from analysis.draws.pairs import Cells
 from analysis.draws.ratings import draw_ratings, log_density
 from analysis.draws.selection import Export, Selection, plain_texts, select
 from analysis.draws.streams import evenly_thinned
+from analysis.kinds import DrawnFrom
 from inference.commands import version
 from inference.fitting import Fit
 from pyro_cvae.errors import InputError
@@ -62,7 +63,7 @@ def _groups(chosen: Selection, export: Export) -> Groups:
     log_likelihood = {name: groups["posterior"].pop(name) for name in ("R_user",) if name in groups["posterior"]}
     seeds = iter(np.random.SeedSequence((export.seed, 1)).generate_state(4, np.uint64) >> 1)
 
-    def drawn_ratings(source: str, cells: Cells) -> dict[str, np.ndarray]:
+    def drawn_ratings(source: DrawnFrom, cells: Cells) -> dict[str, np.ndarray]:
         scores = groups[source]["score"][:, chosen.pair_of(cells)]
         return {"R": draw_ratings(likelihood, scores, cells.confidences, int(next(seeds)))}
 

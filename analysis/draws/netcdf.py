@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pyro_cvae.data import files
 from pyro_cvae.errors import InputError, MachineError
+from pyro_cvae.whole import whole_file
 
 
 def save(tree: Any, out: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
@@ -23,6 +23,6 @@ def save(tree: Any, out: str | os.PathLike[str], *, overwrite: bool = False) -> 
     if missing:
         problem = f"no NetCDF can be written without {' and '.join(missing)}"
         raise MachineError(problem, f"pip install {' '.join(missing)}")
-    with files.whole_file(path) as new:
+    with whole_file(path) as new:
         tree.to_netcdf(new, engine="h5netcdf")
     return path

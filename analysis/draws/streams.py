@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.kinds import DrawnFrom
 from inference.fitting import Fit
 from inference.posterior import Posterior
 from models.base import FactorModel, own_parameters
@@ -116,7 +117,7 @@ def _prior_means(
 
 
 def blocks_from(
-    source: str, fit: Fit, users: np.ndarray, items: np.ndarray, n: int, seed: int, n_pairs: int = 0
+    source: DrawnFrom, fit: Fit, users: np.ndarray, items: np.ndarray, n: int, seed: int, n_pairs: int = 0
 ) -> Blocks:
     """Draws of rows of users and items from the "posterior" of a fit, or else from its prior.
 

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
+from analysis.kinds import DrawnFrom
 from analysis.plots import save
 from analysis.soundness.check import Check, plot_checks
 from analysis.soundness.content import content_units
@@ -78,8 +79,9 @@ def diagnose(
         table = pareto_k(fit, n_users=n_users, draws=draws, seed=seed)
         figures["pareto-k"] = plot_pareto_k(table, good_k(draws))
         rows += _pareto_rows(fit, table, good_k(draws))
-    checks = {}
-    for source in ("prior",) if fit.posterior.is_point else ("posterior", "prior"):
+    checks: dict[str, list[Check]] = {}
+    sources: tuple[DrawnFrom, ...] = ("prior",) if fit.posterior.is_point else get_args(DrawnFrom)
+    for source in sources:
         on_part(f"{source} predictive checks")
         checks[source] = predictive_checks(
             fit, source, n_users=check_users, n_texts=check_texts, draws=check_draws, seed=seed

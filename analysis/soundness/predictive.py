@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
+from analysis.kinds import DrawnFrom
 from analysis.soundness.check import Check
 from analysis.soundness.rating_checks import rating_checks
 from analysis.soundness.text_checks import text_checks
@@ -10,7 +13,13 @@ from pyro_cvae.errors import InputError
 
 
 def predictive_checks(
-    fit: Fit, source: str = "posterior", *, n_users: int = 200, n_texts: int = 100, draws: int = 200, seed: int = 0
+    fit: Fit,
+    source: DrawnFrom = "posterior",
+    *,
+    n_users: int = 200,
+    n_texts: int = 100,
+    draws: int = 200,
+    seed: int = 0,
 ) -> list[Check]:
     """Checks of ratings and texts against what the model would have given, ``source`` "posterior" or "prior".
 
@@ -21,8 +30,8 @@ def predictive_checks(
     length of its own; contents other than words have no check. Of MCMC no more draws are taken than are stored. Raises
     InputError for the posterior of a point; its prior can be asked for.
     """
-    if source not in ("posterior", "prior"):
-        raise InputError(f"{source!r} is no source of draws", "use posterior or prior")
+    if source not in get_args(DrawnFrom):
+        raise InputError(f"{source!r} is no source of draws", "use " + " or ".join(get_args(DrawnFrom)))
     if source == "posterior" and fit.posterior.is_point:
         raise InputError("a MAP fit is a point: it has no posterior to check", "fit with --mode bayes")
     if source == "posterior" and hasattr(fit.posterior, "chains"):  # of MCMC no more than there are, all chains alike

@@ -11,6 +11,7 @@ from analysis.draws.pairs import Cells, held_out_cells, pairs_by_kind, seen_cell
 from analysis.draws.ratings import draw_ratings
 from analysis.draws.streams import blocks_from
 from analysis.draws.user_rows import UserRows
+from analysis.kinds import DrawnFrom
 from analysis.soundness.check import Check
 from inference.fitting import Fit
 from models.ratings.cells import moments
@@ -19,7 +20,7 @@ BACKGROUND_OF_A_USER = 50
 FLOATS_AT_ONCE = 2**24
 
 
-def rating_checks(fit: Fit, source: str, n_users: int, draws: int, seed: int) -> Iterator[Check]:
+def rating_checks(fit: Fit, source: DrawnFrom, n_users: int, draws: int, seed: int) -> Iterator[Check]:
     """The checks of ratings among :func:`analysis.soundness.predictive.predictive_checks`, by draws from ``source``."""
     likelihood = fit.model.ratings
     rng = np.random.default_rng((seed, 2))
@@ -94,7 +95,7 @@ def _stored_checks(
         )
 
 
-def _whole_row_checks(fit: Fit, source: str, users: np.ndarray, draws: int, seed: int) -> Iterator[Check]:
+def _whole_row_checks(fit: Fit, source: DrawnFrom, users: np.ndarray, draws: int, seed: int) -> Iterator[Check]:
     """Of whole rows R_i, zeros and all: totals of users and of items."""
     rows, rng = UserRows.of(fit, users), np.random.default_rng((seed, 3))
     n_users, n_items = len(users), len(rows.items)
@@ -175,7 +176,7 @@ def _by_user(values: np.ndarray, users: np.ndarray) -> np.ndarray:
 
 
 def _scores(
-    fit: Fit, source: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: int, seed: int
+    fit: Fit, source: DrawnFrom, pairs: Sequence[tuple[np.ndarray, np.ndarray]], draws: int, seed: int
 ) -> list[np.ndarray]:
     """Joint draws of the scores of several sets of pairs, (n_draws, n_pairs) each in float64."""
     users, user_at = np.unique(np.concatenate([u for u, _ in pairs]), return_inverse=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from analysis.draws.pairs import spread_rows
+from analysis.kinds import DrawnFrom
 from analysis.soundness.check import Check
 from inference.fitting import Fit
 from inference.posterior import Posterior
@@ -17,7 +18,7 @@ from models.observations import SparseRows
 from pyro_cvae.data.content import Content
 
 
-def text_checks(fit: Fit, source: str, n_texts: int, draws: int, seed: int) -> Iterator[Check]:
+def text_checks(fit: Fit, source: DrawnFrom, n_texts: int, draws: int, seed: int) -> Iterator[Check]:
     """The checks of texts among :func:`analysis.soundness.predictive.predictive_checks`, by draws from ``source``."""
     known = word_counts(fit)
     if known is None:
@@ -65,7 +66,7 @@ def word_counts(fit: Fit) -> Content | None:
     return None if several or not isinstance(content, Content) else content
 
 
-def _z_draws(chosen: Posterior, source: str, draws: int, seed: int) -> Iterator[Tensor]:
+def _z_draws(chosen: Posterior, source: DrawnFrom, draws: int, seed: int) -> Iterator[Tensor]:
     """Draws of z of the chosen items, (n_items, n_factors) each."""
     if source == "prior":
         generator = torch.Generator().manual_seed(seed)

@@ -13,8 +13,9 @@ from jsonargparse import ActionYesNo, ArgumentParser, DefaultHelpFormatter
 
 from inference import presets
 from inference.commands.files import FromFile
-from inference.commands.options import PLUGINS, Option
+from inference.commands.options import Option
 from inference.commands.values import must_be
+from models.catalogue import PLUGINS
 from pyro_cvae.errors import InputError
 
 

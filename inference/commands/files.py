@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 
 from inference import presets
-from inference.commands.options import BY_FLAG_ALONE, PLUGINS, Option, names_of, option_of, option_table
+from inference.commands.options import BY_FLAG_ALONE, Option, names_of, option_of, option_table
 from inference.commands.values import typed
 from inference.compatibility import AUTO, merged
 from inference.config_file import read_entries, value_of
+from models.catalogue import PLUGINS
 from pyro_cvae.errors import InputError
 from pyro_cvae.text import visible_lines
 

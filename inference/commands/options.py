@@ -10,20 +10,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 
+from models.catalogue import PLUGINS
 from pyro_cvae.errors import InputError
 from pyro_cvae.text import visible
 
-PLUGINS = {
-    "model": "models.base:FactorModel",
-    "content_likelihood": "models.contents:ContentLikelihood",
-    "network": "models.networks:NetworkPair",
-    "rating_likelihood": "models.ratings:RatingLikelihood",
-}
-"""Fields that take a name of the package's own or a class path, and the base class that such a class must have.
-
-The arguments of its constructor are flags with a dot (``--content-likelihood.rate 3``) and arrive in the field of the
-same name with ``_args`` (a dict), which is also their key in a YAML file.
-"""
 BY_FLAG_ALONE = ("trust",)
 """Fields that no file can set: whose code may run is for the person at the keyboard to say."""
 

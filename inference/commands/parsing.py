@@ -18,8 +18,9 @@ from inference.commands.files import (
     read_config,
     with_place,
 )
-from inference.commands.options import BY_FLAG_ALONE, PLUGINS, option_table
+from inference.commands.options import BY_FLAG_ALONE, option_table
 from inference.commands.plugins import plugin_arguments
+from models.catalogue import PLUGINS
 from pyro_cvae.errors import InputError
 
 

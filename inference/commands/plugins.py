@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,13 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from inference.commands.files import FromFile
-from inference.commands.options import PLUGINS, flag_of
+from inference.commands.options import flag_of
 from inference.commands.values import must_be
 from inference.compatibility import AUTO, PRODUCT, by_kind, merged
+from models.catalogue import GIVEN, PLUGINS
+from models.making import base_of, class_of
 from pyro_cvae.errors import InputError
-from pyro_cvae.trust import import_named
+from pyro_cvae.trust import import_named, is_path
 
 
 def load_class(field: str, class_path: str) -> type:
@@ -44,12 +45,9 @@ def load_class(field: str, class_path: str) -> type:
         raise InputError(
             f"{flag}: importing {module_name} failed: {type(error).__name__}: {error}", "mend that module"
         ) from error
-    base_module, _, base_name = PLUGINS[field].partition(":")
-    base = getattr(importlib.import_module(base_module), base_name)
-    if not (isinstance(named, type) and issubclass(named, base)):
-        raise InputError(
-            f"{flag} is {class_path}, which is no {base_name}", f"derive it from {base_module}.{base_name}"
-        )
+    if not (isinstance(named, type) and issubclass(named, base_of(field))):
+        base = PLUGINS[field].base.replace(":", ".")
+        raise InputError(f"{flag} is {class_path}, which is no {base.rpartition('.')[2]}", f"derive it from {base}")
     return named
 
 
@@ -66,7 +64,7 @@ def plugin_arguments(
     if from_file is not None and (field not in config or config[field].value == chosen):
         arguments |= from_file.value
     arguments = merged(arguments, texts) if chosen == AUTO else arguments | dict(texts)
-    if not arguments and not _is_path(chosen):
+    if not arguments and not is_path(chosen):
         return {}
     if chosen == PRODUCT:
         return _arguments_of_parts(field, arguments)
@@ -76,25 +74,18 @@ def plugin_arguments(
         checked = _arguments_of_parts(field, by_kind(arguments))
         return {key: checked[key] for key in arguments}
     cls = _class_of(field, chosen)
-    given = importlib.import_module("models.base").GIVEN if field == "model" else ()
-    return _arguments_of_class(cls, flag_of(field), arguments, given)
-
-
-def _is_path(name: Any) -> bool:
-    """True for a class path, False for a name of the package's own."""
-    return isinstance(name, str) and ("." in name or ":" in name)
+    return _arguments_of_class(cls, flag_of(field), arguments, GIVEN if field == "model" else ())
 
 
 def _class_of(field: str, name: str) -> type:
-    """The class of that path, or the package's own of that name, from the table ``NAMES`` of its room."""
-    if _is_path(name):
+    """The class of that path, or the package's own of that name."""
+    if is_path(name):
         return load_class(field, name)
-    names = importlib.import_module(PLUGINS[field].partition(":")[0]).NAMES
-    if name not in names:
+    own = PLUGINS[field].own
+    if name not in own:
         problem = f"{flag_of(field)} is {name!r}, which is no name of the package"
-        raise InputError(problem, "use one of " + ", ".join(names))
-    path, _, attribute = names[name].partition(":")
-    return getattr(importlib.import_module(path), attribute)
+        raise InputError(problem, "use one of " + ", ".join(own))
+    return class_of(field, name)
 
 
 def _arguments_of_parts(field: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pyro_cvae.data.splits import Split
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
 from pyro_cvae.metrics import Positions, rank_positions
+from pyro_cvae.protocol import Protocol
 
 TABLES = (".csv", ".tsv", ".parquet")
 """Endings of files of candidates that are tables; others hold an item a line."""
@@ -118,12 +119,12 @@ class Ranking:
     def _of(self, matrix: csr_matrix | None) -> Any:
         return matrix if matrix is None or self.items.all() else matrix[:, self.columns]
 
-    def relevant(self, protocol: str) -> csr_matrix:
+    def relevant(self, protocol: Protocol) -> csr_matrix:
         """The pairs that a ranking is to find, sparse (n_users, n_ranked)."""
         known, test, _ = self._parts
         return (known + test).tocsr() if protocol == "paper" else test
 
-    def positions(self, scores: torch.Tensor, users: np.ndarray, depth: int, protocol: str) -> Positions:
+    def positions(self, scores: torch.Tensor, users: np.ndarray, depth: int, protocol: Protocol) -> Positions:
         """Where the relevant items of a block of users stand; ``scores`` (n_block, n_items), items of the data."""
         known, test, pairs = (None if part is None else part[users] for part in self._parts)
         if not self.items.all():

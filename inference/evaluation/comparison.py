@@ -20,7 +20,7 @@ from models.ratings.predictive import Predictive
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError, PyroCvaeError
-from pyro_cvae.metrics import CUTOFFS
+from pyro_cvae.protocol import CUTOFFS, Protocol
 from pyro_cvae.trust import Trust
 
 
@@ -49,7 +49,7 @@ def compare(
     runs: Iterable[str],
     *,
     rivals: bool = False,
-    protocol: str = "corrected",
+    protocol: Protocol = "corrected",
     cutoffs: Sequence[int] = CUTOFFS,
     candidates: str | None = None,
     threads: int | None = None,

@@ -30,6 +30,7 @@ from pyro_cvae.metrics import (
     rank_positions,
     recall_at,
 )
+from pyro_cvae.protocol import Protocol
 
 BLOCK_SCORES = 2**26
 """Scores that are asked for at once."""
@@ -52,7 +53,7 @@ class Evaluation(ByUser):
     """
 
     measured_pairs: ClassVar[str] = "n_relevant"
-    protocol: str
+    protocol: Protocol
     per_user: pd.DataFrame
     groups: pd.DataFrame
     metrics: tuple[str, ...] = ()
@@ -145,7 +146,7 @@ def evaluate(
     split: Split,
     *,
     cutoffs: Sequence[int] = CUTOFFS,
-    protocol: str = "corrected",
+    protocol: Protocol = "corrected",
     users: np.ndarray | None = None,
     block_size: int = 256,
     ndcg_cutoffs: Sequence[int] = NDCG_CUTOFFS,

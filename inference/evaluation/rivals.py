@@ -26,8 +26,9 @@ from inference.average import ScoreBlock, filled
 from inference.evaluation.als import als_factors, als_settings, chosen_pairs
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
+from pyro_cvae.data.chosen import pick
 from pyro_cvae.data.content import Content, ContentScaling
-from pyro_cvae.data.contents import Tokens, Vectors, pick
+from pyro_cvae.data.contents import Tokens, Vectors
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError

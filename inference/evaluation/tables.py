@@ -11,9 +11,10 @@ from inference.evaluation.by_user import shown
 from inference.evaluation.comparison import Comparison
 from inference.printing import Sheet
 from pyro_cvae.data.splits import Split
+from pyro_cvae.protocol import Protocol
 
 
-def report(comparison: Comparison, protocol: str) -> list[Sheet | str]:
+def report(comparison: Comparison, protocol: Protocol) -> list[Sheet | str]:
     """What is printed: lines of text, the table of means, and the table of hot, warm and cold items."""
     _, first = comparison.evaluations[0]
     title = f"{protocol} protocol; {_where(comparison)}"

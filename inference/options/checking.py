@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
 from pyro_cvae.errors import InputError
 
 
@@ -14,3 +16,12 @@ def check(ok: bool, flag: str, value: object, must: str) -> None:
 def choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
     """InputError unless the value is one of these."""
     check(value in choices, flag, value, "one of " + ", ".join(choices))
+
+
+def check_kinds(options: Any) -> None:
+    """InputError where a field of a dataclass, by its type a ``Literal`` or several, has a value that is none of it."""
+    for name, hint in get_type_hints(type(options)).items():
+        value, kind = getattr(options, name), get_args(hint)[0] if get_origin(hint) is tuple else hint
+        if get_origin(kind) is Literal:
+            for one in value if isinstance(value, tuple) else (value,):
+                choice(name, one, get_args(kind))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from inference.options.checking import check, choice
+from inference.options.checking import check, check_kinds
 from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
+from pyro_cvae.kinds import Html, Ratings, Scaling, Splitting
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class DataOptions:
         encoding: Of text tables, for instance latin-1; by default UTF-8, or what a byte order mark says.
         tokenizer: What turns texts of tables into words (words, unicode-words, bigrams, or the path of a function);
             bigrams are of scripts without blanks between words.
-        html: Take tags and entities out of texts (strip) or leave them (keep).
-        split: How training and test are told apart (per-user, time, items, cells; none: all pairs train, nothing is
-            evaluated); ignored with ``train_file`` and ``test_file``.
+        html: Take tags and entities out of texts, or leave them.
+        split: How training and test are told apart; with none all pairs train, and nothing is evaluated. Ignored with
+            ``train_file`` and ``test_file``.
         train_per_user: Training items per user (the paper's P) of a per-user split.
         train_file: A file of training pairs: a table with columns user and item, or rows in CiteULike's format. Without
             ``test_file`` all other pairs are test. Without ``data`` (and with ``items``) the files are the data.
@@ -40,21 +42,20 @@ class DataOptions:
         test_fraction: Share of test pairs of a split by time or by cells, or of held-out items of a split by items.
         split_seed: Seed of the split.
         validation: Share of the training ratings (for P = 1: of the users) that early stopping and tuning look at.
-        scaling: How word counts become content (auto, none, binary, word-max, row-max, tfidf,
-            tfidf-counts).
+        scaling: How word counts become content; auto is the likelihood's own.
     """
 
     data: str = "simulated"
     items: str | None = None
     contents: tuple[str, ...] = ()
-    ratings: str = "auto"
+    ratings: Literal["auto", Ratings] = "auto"
     min_rating: float | None = None
     columns: tuple[str, ...] = ()
     separator: str = ""
     encoding: str = ""
     tokenizer: str = "words"
-    html: str = "strip"
-    split: str = "per-user"
+    html: Html = "strip"
+    split: Splitting = "per-user"
     train_per_user: int = 10
     train_file: str | None = None
     validation_file: str | None = None
@@ -62,14 +63,13 @@ class DataOptions:
     test_fraction: float = 0.2
     split_seed: int = 0
     validation: float = 0.0
-    scaling: str = "auto"
+    scaling: Literal["auto", Scaling] = "auto"
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         parse_all(self.contents)
         check(self.ratings != "stars" or self.min_rating is None, "min_rating", self.min_rating, "left out with stars")
         self.reading  # noqa: B018
-        choice("ratings", self.ratings, ("auto", "clicks", "stars"))
-        choice("split", self.split, ("per-user", "time", "items", "cells", "none"))
         check(self.train_per_user >= 1, "train_per_user", self.train_per_user, "at least 1")
         check(0 <= self.split_seed < 2**32, "split_seed", self.split_seed, "0 or more and below 2^32")
         check(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "between 0 and 1")
@@ -79,7 +79,6 @@ class DataOptions:
         check(self.validation_file is None or parts is not None, "validation_file", self.validation_file, alone)
         both = self.validation_file is not None and self.validation > 0
         check(not both, "validation", self.validation, "left out with --validation-file")
-        choice("scaling", self.scaling, ("auto", "none", "binary", "word-max", "row-max", "tfidf", "tfidf-counts"))
 
     @property
     def reading(self) -> Reading:

@@ -6,7 +6,9 @@ import math
 import re
 from dataclasses import dataclass
 
-from inference.options.checking import check, choice
+from inference.kinds import Dtype, Guide, Mode
+from inference.options.checking import check, check_kinds
+from models.kinds import StartKind
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class FitOptions:
         patience: Looks without a better validation recall after which the fit stops; 0 never stops early.
         seed: Of everything random in the fit.
         device: Where tensors live (cpu, cuda, cuda:0).
-        dtype: Floating-point type (float32, float64).
+        dtype: Floating-point type.
         threads: CPU threads; 0 takes as many as there are cores.
     """
 
-    mode: str = "bayes"
-    guide: str = "mean-field"
-    start: str = "whitened"
+    mode: Mode = "bayes"
+    guide: Guide = "mean-field"
+    start: StartKind = "whitened"
     pretrain_epochs: int = 8
     epochs: int = 20
     batch_size: int = 0
@@ -53,13 +55,11 @@ class FitOptions:
     patience: int = 0
     seed: int = 0
     device: str = "cpu"
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     threads: int = 0
 
     def __post_init__(self) -> None:
-        choice("mode", self.mode, ("map", "bayes"))
-        choice("start", self.start, ("whitened", "svd"))
-        choice("guide", self.guide, ("mean-field", "structured"))
+        check_kinds(self)
         check(self.mode == "bayes" or self.guide == "mean-field", "guide", self.guide, "left out with --mode map")
         for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed"):
             check((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more")
@@ -74,4 +74,3 @@ class FitOptions:
         check(warmup <= self.pretrain_epochs, "kl_warmup", self.kl_warmup, "no more than --pretrain-epochs")
         check(self.seed < 2**63, "seed", self.seed, "below 2^63")
         check(bool(re.fullmatch(r"cpu|cuda(:\d+)?", self.device)), "device", self.device, "cpu, cuda or cuda:N")
-        choice("dtype", self.dtype, ("float32", "float64"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from inference.kinds import Method
 from inference.options.checking import check
 
 
@@ -76,7 +77,7 @@ class MCMCOptions:
         check(0 < self.max_memory < math.inf, "max_memory", self.max_memory, "a finite number above 0")
 
 
-METHODS: dict[str, type[SVIOptions] | type[CoordinateOptions] | type[MCMCOptions]] = {
+METHODS: dict[Method, type[SVIOptions] | type[CoordinateOptions] | type[MCMCOptions]] = {
     "svi": SVIOptions,
     "coordinate": CoordinateOptions,
     "mcmc": MCMCOptions,

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.options.checking import check, choice
-from inference.rating_facts import RATINGS, RatingFacts
-from models.catalogue import MODELS
+from inference.kinds import Biases
+from inference.options.checking import check, check_kinds, choice
+from models.catalogue import MODELS, RATINGS, RatingFacts
+from models.kinds import Activation, EncoderInput, Parametrization, Unrated
+from pyro_cvae.trust import is_path
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,15 @@ class ModelOptions:
             suits each content.
         network_args: Arguments of that class.
         hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
-        activation: Of the hidden layers (sigmoid, tanh, relu, softplus).
+        activation: Of the hidden layers.
         radius: Length that the encoder's means have; 0 leaves it free.
         tied: Share the layers' matrices between encoder and decoder (of words and tokens).
         encoder_input: What the encoder reads: the words weighted by tfidf, or the same content as the likelihood.
         rating_likelihood: p(R|U,V): confidence-normal (the paper's), normal (stars), bernoulli (clicks),
             bernoulli-bound (clicks, with closed forms), poisson (counts), or the path of a class.
         rating_likelihood_args: Arguments of that class.
-        biases: A global mean and biases of users and items in the scores (auto, on, off); auto leaves them out of
-            confidence-normal alone.
+        biases: A global mean and biases of users and items in the scores; auto leaves them out of confidence-normal
+            alone.
         lambda_b: Precision of the biases' priors; 0 takes 1, and for normal what predicts training ratings best.
         lambda_u: Precision of the users' prior; 0 takes that of user_shrinkage.
         lambda_v: Precision of the items around their content, v - z; 0 takes that of item_shrinkage.
@@ -61,13 +63,13 @@ class ModelOptions:
     network: str = "auto"
     network_args: dict[str, Any] = field(default_factory=dict)
     hidden: tuple[int, ...] = (200, 100)
-    activation: str = "sigmoid"
+    activation: Activation = "sigmoid"
     radius: float = 0.0
     tied: bool = True
-    encoder_input: str = "tfidf"
+    encoder_input: EncoderInput = "tfidf"
     rating_likelihood: str = "confidence-normal"
     rating_likelihood_args: dict[str, Any] = field(default_factory=dict)
-    biases: str = "auto"
+    biases: Biases = "auto"
     lambda_b: float = 0.0
     lambda_u: float = 0.0
     lambda_v: float = 0.0
@@ -77,22 +79,20 @@ class ModelOptions:
     lambda_w: float = 0.01
     a: float = 100.0
     b: float = 1.0
-    unrated: str = "masked"
-    parametrization: str = "centred"
+    unrated: Unrated = "masked"
+    parametrization: Parametrization = "centred"
 
     def __post_init__(self) -> None:
-        if not {".", ":"} & set(self.model):
+        check_kinds(self)
+        if not is_path(self.model):
             choice("model", self.model, (*MODELS, "the path of a class"))
         check(self.factors >= 1, "factors", self.factors, "at least 1")
         check(
             len(self.hidden) >= 1 and all(width >= 1 for width in self.hidden), "hidden", self.hidden, "widths above 0"
         )
-        choice("activation", self.activation, ("sigmoid", "tanh", "relu", "softplus"))
         check(0 <= self.radius < math.inf, "radius", self.radius, "a finite number, 0 or more")
-        choice("encoder_input", self.encoder_input, ("tfidf", "same"))
-        if not {".", ":"} & set(self.rating_likelihood):
+        if not is_path(self.rating_likelihood):
             choice("rating_likelihood", self.rating_likelihood, (*RATINGS, "the path of a class"))
-        choice("biases", self.biases, ("auto", "on", "off"))
         own = self.rating_facts
         if self.biases == "auto":
             object.__setattr__(self, "biases", "on" if own.biases else "off")
@@ -101,8 +101,6 @@ class ModelOptions:
         for name in ("lambda_r", "lambda_w", "a"):
             check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
-        choice("unrated", self.unrated, ("masked", "zeros"))
-        choice("parametrization", self.parametrization, ("centred", "non-centred"))
 
     @property
     def has_content(self) -> bool | None:

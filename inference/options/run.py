@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference.options.checking import check, choice
+from inference.kinds import Format
+from inference.options.checking import check, check_kinds
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class RunOptions:
         overwrite: Replace the run folder if it exists.
         checkpoint_seconds: Least time between two checkpoints.
         quiet: No progress bar; where stderr is no terminal, no lines of progress.
-        format: How the result is printed (table, csv, json).
+        format: How the result is printed.
     """
 
     out: str | None = None
@@ -25,9 +26,9 @@ class RunOptions:
     overwrite: bool = False
     checkpoint_seconds: float = 20.0
     quiet: bool = False
-    format: str = "table"
+    format: Format = "table"
 
     def __post_init__(self) -> None:
-        choice("format", self.format, ("table", "csv", "json"))
+        check_kinds(self)
         check(not (self.resume and self.overwrite), "resume", self.resume, "given without --overwrite")
         check(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")

@@ -8,14 +8,16 @@ from typing import Any
 
 from inference.bounds import check_all
 from inference.compatibility import AUTO, check_content, check_kinds, check_normalised, choose
+from inference.kinds import Method, Objective, PosteriorKind
 from inference.options.checking import check
 from inference.options.data import DataOptions
 from inference.options.fit import FitOptions
 from inference.options.methods import METHODS, CoordinateOptions, MCMCOptions, SVIOptions
 from inference.options.model import ModelOptions
 from inference.options.run import RunOptions
-from inference.rating_facts import RATINGS
+from models.catalogue import RATINGS
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Ratings
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Options:
             object.__setattr__(self, "fit", replace(self.fit, learning_rate=rate))
         self._check_ratings()
         if self.data.ratings == "auto":
-            meant = "stars" if self.model.rating_facts.explicit else "clicks"
+            meant: Ratings = "stars" if self.model.rating_facts.explicit else "clicks"
             object.__setattr__(self, "data", replace(self.data, ratings=meant))
         check(centred or self.fit.guide != "structured", "guide", self.fit.guide, "mean-field when non-centred")
         wide = self.fit.start != "svd" or model.has_content is False or min(self.model.hidden) >= self.model.factors
@@ -144,12 +146,12 @@ class Options:
         return {f.name: getattr(part, f.name) for part in parts for f in fields(part)}
 
     @property
-    def method_name(self) -> str:
+    def method_name(self) -> Method:
         """The inference module: "svi", "coordinate" or "mcmc"."""
         return next(name for name, part in METHODS.items() if isinstance(self.method, part))
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> PosteriorKind:
         """The posterior's kind: point, mean-field (diagonal Normals), full (covariances), structured or draws."""
         if isinstance(self.method, MCMCOptions):
             return "draws"
@@ -160,7 +162,7 @@ class Options:
         return self.fit.guide
 
     @property
-    def objective(self) -> str:
+    def objective(self) -> Objective:
         """Name of what is maximised: the ELBO of ``bayes`` and the objective of ``map`` are different numbers.
 
         Draws maximise nothing: of theirs it is log p(R, X, U, V, Z), the mean over chains.

@@ -26,6 +26,7 @@ from inference.recommending.updated import fitted_part, folded_in
 from pyro_cvae.data.dataset import Dataset, spells_integer
 from pyro_cvae.data.splits import GROUPS, item_groups
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import UnknownId
 
 COLUMNS = ("rank", "item", "title", "score", "sd", "group")
 
@@ -112,7 +113,7 @@ def compare_items(
     *,
     draws: int = PAIR_DRAWS,
     seed: int = 0,
-    unknown: str = "error",
+    unknown: UnknownId = "error",
 ) -> pd.DataFrame:
     """For each user the probability that one item scores above another: columns user, item, other, p_above.
 
@@ -143,7 +144,7 @@ def similar_items(
     *,
     candidates: Iterable[Any] | None = None,
     exclude: Iterable[Any] = (),
-    unknown: str = "error",
+    unknown: UnknownId = "error",
 ) -> pd.DataFrame:
     """The ``top`` items nearest by cosine of the means of v: columns to, rank, item, title, score, group."""
     dataset = fit.dataset

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from inference.printing import check_format
+from inference.kinds import Format, Ranking
+from inference.options.checking import check_kinds
 from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import UnknownId
 
-UNKNOWN = ("error", "drop", "prior")
-RANKINGS = ("mean", "thompson", "ucb")
 TOP_DRAWS, PAIR_DRAWS = 200, 4000
 """Posterior draws for the probabilities of whole rankings, and of pairs of items."""
 
@@ -35,22 +35,21 @@ class ListOptions:
 
     keep_seen: bool = False
     keep_test: bool = False
-    unknown: str = "error"
+    unknown: UnknownId = "error"
     interval: float | None = None
     top_probability: int | None = None
-    ranking: str = "mean"
+    ranking: Ranking = "mean"
     kappa: float = 1.0
     draws: int = TOP_DRAWS
     seed: int = 0
     block_size: int = 256
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         if self.interval is not None and not 0 < self.interval < 1:
             raise InputError(f"--interval is {self.interval}, but it must be between 0 and 1", "for instance 0.9")
         if self.top_probability is not None and self.top_probability < 1:
             raise InputError(f"--top-probability is {self.top_probability}, but it must be at least 1")
-        if self.ranking not in RANKINGS:
-            raise InputError(f"--ranking is {self.ranking!r}, but it must be one of {', '.join(RANKINGS)}")
         if not 0 <= self.kappa < float("inf"):
             raise InputError(f"--kappa is {self.kappa}, but it must be a finite number, 0 or more")
 
@@ -92,7 +91,7 @@ class RecommendOptions:
         keep_test: Rank those of them that were held out for the test, as evaluation does.
         unknown: What to do with an unknown id (error, drop, or prior for users, who get the average user's list).
         out: A CSV or Parquet file instead of a table.
-        format: How the answer is printed (table, csv, json).
+        format: How the answer is printed.
         trust: Class paths outside of the package that the run may import; see docs/security.md.
         csv_safe: Put an apostrophe before texts in CSV that a spreadsheet program would take for formulas.
     """
@@ -112,7 +111,7 @@ class RecommendOptions:
     top: int = 10
     interval: float | None = None
     top_probability: int | None = None
-    ranking: str = "mean"
+    ranking: Ranking = "mean"
     kappa: float = 1.0
     draws: int = 0
     seed: int = 0
@@ -120,18 +119,16 @@ class RecommendOptions:
     exclude: str | None = None
     keep_seen: bool = False
     keep_test: bool = False
-    unknown: str = "error"
+    unknown: UnknownId = "error"
     out: str | None = None
-    format: str = "table"
+    format: Format = "table"
     trust: tuple[str, ...] = ()
     csv_safe: bool = False
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         if self.top < 1:
             raise InputError(f"--top is {self.top}, but it must be at least 1")
-        if self.unknown not in UNKNOWN:
-            raise InputError(f"--unknown is {self.unknown!r}, but it must be one of {', '.join(UNKNOWN)}")
         if self.out and Path(self.out).suffix not in (".csv", ".parquet"):
             raise InputError(f"--out is {self.out!r}, but it must end in .csv or .parquet")
         if self.out and not Path(self.out).absolute().parent.is_dir():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from inference.draws import Draws
+from inference.kinds import Ranking
 from inference.progress import Lines, progress
 from pyro_cvae.errors import InputError
 
@@ -55,7 +56,7 @@ def best_items(
     users: Any,
     top: int,
     candidates: Candidates,
-    ranking: str = "mean",
+    ranking: Ranking = "mean",
     kappa: float = 1.0,
     seed: int = 0,
     block_size: int = 256,

@@ -32,6 +32,7 @@ from models.priors import NormalPrior
 from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Unknown
 
 log = logging.getLogger("pyro_cvae")
 SWEEPS_OF_A_BOUND = 20
@@ -44,7 +45,7 @@ def fold_in(
     *,
     ratings: Sequence[float] | np.ndarray | None = None,
     confidences: Sequence[float] | np.ndarray | None = None,
-    unknown: str = "error",
+    unknown: Unknown = "error",
 ) -> UpdatedFit:
     """The fit with users folded in from their whole lists, one pair (user, item) of external ids a place.
 
@@ -111,8 +112,8 @@ def _user_rows(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Gaussians:
     rated = np.bincount(base.split.train.items, minlength=base.dataset.n_items) > 0
     observed[: base.dataset.n_items] = rated | (base.options.model.unrated == "zeros")
     model, dtype, seen = fit.model, posterior.v.loc.dtype, torch.as_tensor(observed)
-    own = model.ratings.default_confidence, "masked", dtype, model.ratings.weight_unit
-    columns = RatingColumns.from_interactions(pairs, *own)
+    unit, confidence = model.ratings.weight_unit, model.ratings.default_confidence
+    columns = RatingColumns.from_interactions(pairs, confidence, "masked", dtype, unit)
     columns = replace(columns, observed=seen)
     met = seen.index_fill(0, columns.items, True)
     items = model.in_own("v", posterior.v).marginal(met)  # their covariances are shared, their spreads of z are not

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
 
+from inference.kinds import Format, TunedMethod
 from inference.options import RunOptions
-from inference.printing import check_format
+from inference.options.checking import check_kinds
 from pyro_cvae.errors import InputError
 
 RUN_KEYS = tuple(f.name for f in fields(RunOptions))
@@ -32,10 +32,10 @@ class TuneOptions:
         out: The YAML file for the best settings; by default runs/tune-DATA-METHOD.yaml.
         storage: The SQLite file of all trials; by default beside the YAML file, with the suffix .db.
         quiet: No progress bar; where stderr is no terminal, no lines of progress.
-        format: How the best trials are printed (table, csv, json).
+        format: How the best trials are printed.
     """
 
-    method: Literal["svi", "coordinate"]
+    method: TunedMethod
     search: tuple[str, ...]
     trials: int = 50
     timeout: float | None = None
@@ -44,10 +44,10 @@ class TuneOptions:
     out: str | None = None
     storage: str | None = None
     quiet: bool = False
-    format: str = "table"
+    format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_format(self.format)
+        check_kinds(self)
         names = [pieces_of(text)[0] for text in self.search]
         if not names or len(set(names)) < len(names):
             raise InputError(f"--search is {' '.join(self.search)!r}, but it must name one or more options, each once")

@@ -14,8 +14,8 @@ from inference.options import DataOptions, Options
 from inference.tuning.options import MACHINE_KEYS, RUN_KEYS, TuneOptions
 from inference.tuning.space import dimensions, settings
 from inference.tuning.study import counts, ranked
-from pyro_cvae.data.files import whole_file
 from pyro_cvae.data.splits import Split
+from pyro_cvae.whole import whole_file
 
 
 def keeps_validation(split: Split, options: Options) -> bool:

@@ -14,6 +14,7 @@ from models.making import Remembered
 from models.networks.base import Decoder
 from models.rows import AnyRows, NumberRows, SparseRows
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Scaling
 
 Params = dict[str, Tensor]
 
@@ -33,7 +34,7 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
 
     reads: ClassVar[tuple[str, ...]] = ("words", "vectors", "images")
     param_names: ClassVar[tuple[str, ...]]
-    default_scaling: ClassVar[str] = "none"
+    default_scaling: ClassVar[Scaling] = "none"
     pseudo: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
     subsample: int = 0

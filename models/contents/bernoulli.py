@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from models.contents.base import ContentLikelihood, Params, at_least_zero, of_scaling
 from models.rows import NumberRows
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Scaling
 
 
 class _BernoulliLogProb(torch.autograd.Function):
@@ -39,7 +40,7 @@ class Bernoulli(ContentLikelihood):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("logits",)
-    default_scaling: ClassVar[str] = "binary"
+    default_scaling: ClassVar[Scaling] = "binary"
 
     def __init__(self, subsample: int = 0) -> None:
         super().__init__()
@@ -76,7 +77,7 @@ class PseudoBernoulli(Bernoulli):
     It has no normaliser on (0, 1), so the objective is a pseudo-ELBO and is labelled so. A draw is 0 or 1.
     """
 
-    default_scaling: ClassVar[str] = "word-max"
+    default_scaling: ClassVar[Scaling] = "word-max"
     pseudo: ClassVar[bool] = True
 
     def check(self, obs: NumberRows) -> None:

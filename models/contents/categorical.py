@@ -12,6 +12,7 @@ from models.contents.base import of_scaling
 from models.contents.multinomial import Multinomial
 from models.rows import NumberRows, SparseRows
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Scaling
 
 
 class Categorical(Multinomial):
@@ -21,7 +22,7 @@ class Categorical(Multinomial):
     is missing and says nothing: log p = 0, and a draw leaves it without one.
     """
 
-    default_scaling: ClassVar[str] = "binary"
+    default_scaling: ClassVar[Scaling] = "binary"
 
     def check(self, obs: NumberRows) -> None:
         """Every item must have a single 1, or nothing."""

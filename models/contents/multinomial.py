@@ -12,6 +12,7 @@ from torch import Tensor
 from models.contents.base import ContentLikelihood, Params, at_least_zero, of_scaling, whole_counts
 from models.rows import NumberRows, SparseRows
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Scaling
 
 
 class _MultinomialLogProb(torch.autograd.Function):
@@ -43,7 +44,7 @@ class Multinomial(ContentLikelihood):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("logits",)
-    default_scaling: ClassVar[str] = "none"
+    default_scaling: ClassVar[Scaling] = "none"
     unbiased: ClassVar[bool] = False
 
     def __init__(self, subsample: int = 0) -> None:
@@ -98,7 +99,7 @@ class PseudoMultinomial(Multinomial):
     and the rounded length.
     """
 
-    default_scaling: ClassVar[str] = "tfidf-counts"
+    default_scaling: ClassVar[Scaling] = "tfidf-counts"
     pseudo: ClassVar[bool] = True
 
     def check(self, obs: NumberRows) -> None:

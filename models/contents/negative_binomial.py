@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from models.contents.base import ContentLikelihood, Params, at_least_zero, whole_counts
 from models.rows import NumberRows
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Scaling
 
 
 class NegativeBinomial(ContentLikelihood):
@@ -24,7 +25,7 @@ class NegativeBinomial(ContentLikelihood):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("log_mean",)
-    default_scaling: ClassVar[str] = "none"
+    default_scaling: ClassVar[Scaling] = "none"
 
     def __init__(self, dispersion: float = 1.0, subsample: int = 0) -> None:
         super().__init__()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from models.contents.base import ContentLikelihood
 from models.rows import NumberRows
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Scaling
 
 
 class Normal(ContentLikelihood):
@@ -24,7 +25,7 @@ class Normal(ContentLikelihood):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("loc",)
-    default_scaling: ClassVar[str] = "tfidf"
+    default_scaling: ClassVar[Scaling] = "tfidf"
 
     def __init__(self, lambda_x: float | None = None, learned: bool = False) -> None:
         super().__init__()

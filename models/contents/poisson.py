@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.contents.base import ContentLikelihood, Params, at_least_zero, whole_counts
 from models.rows import NumberRows
+from pyro_cvae.kinds import Scaling
 
 
 class Poisson(ContentLikelihood):
@@ -19,7 +20,7 @@ class Poisson(ContentLikelihood):
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("log_rate",)
-    default_scaling: ClassVar[str] = "none"
+    default_scaling: ClassVar[Scaling] = "none"
 
     def __init__(self, subsample: int = 0) -> None:
         super().__init__()

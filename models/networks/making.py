@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from models.catalogue import NETWORKS
 from models.contents.product import Product
 from models.making import class_of, made
-from models.networks import NAMES
 from models.networks.base import Decoder, Encoder, NetworkPair
 from models.networks.product import ProductDecoder, ProductEncoder
 from pyro_cvae.errors import InputError
@@ -42,7 +42,7 @@ def make_networks(form: Forms, likelihood: ContentLikelihood, options: Any) -> t
 
 def pair_class(name: str) -> type[NetworkPair]:
     """The package's pair of that name, or the class of a path ``module.Class``; InputError if unknown."""
-    return class_of(NAMES, name, NetworkPair, "network")
+    return class_of("network", name)
 
 
 def reads(name: str) -> tuple[str, ...]:
@@ -55,10 +55,10 @@ def _made(
 ) -> tuple[Encoder, Decoder]:
     chosen = name
     if name == AUTO:
-        chosen = [own for own in NAMES if form.kind in reads(own)][-1]
+        chosen = [own for own, facts in NETWORKS.items() if form.kind in facts.reads][-1]
     if form.kind not in reads(chosen):
         raise _unreadable(chosen, form.kind)
-    pair: NetworkPair = made(NAMES, chosen, arguments, NetworkPair, "network")
+    pair: NetworkPair = made("network", chosen, arguments)
     encoder, decoder = pair.make(form, heads, options)
     encoder.pair = pair
     return encoder, decoder

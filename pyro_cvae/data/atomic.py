@@ -19,6 +19,7 @@ from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import Source
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Ratings, Unknown
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 
@@ -28,8 +29,8 @@ def load_atomic(
     items: files.PathLike | None = None,
     *,
     n_words: int = 8000,
-    unknown: str = "error",
-    ratings: str = "clicks",
+    unknown: Unknown = "error",
+    ratings: Ratings = "clicks",
     contents: Sequence[Source] = (),
     reading: Reading | None = None,
 ) -> Dataset:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.html import without_tags
@@ -250,8 +251,6 @@ def _parsed(text: str, day_first: bool) -> dt.datetime | None:
 
 def _by_pandas(text: str) -> dt.datetime | None:
     """A moment with a month's name, or with AM and PM."""
-    import pandas as pd
-
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it guesses what it warns about
         try:

@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import scipy.sparse as sp
+from sklearn.feature_extraction.text import CountVectorizer
 
 from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import ContentKind, Scaling
 
-SCALINGS = ("none", "binary", "word-max", "row-max", "tfidf", "tfidf-counts")
 WEIGHTED = ("word-max", "tfidf", "tfidf-counts")
 
 
@@ -29,7 +30,7 @@ class Content:
         given: False for items that have none, as against one without words, bool (n_items,); ``None``: all have one.
     """
 
-    kind: ClassVar[str] = "words"
+    kind: ClassVar[ContentKind] = "words"
     counts: sp.csr_matrix
     vocabulary: tuple[str, ...] | None = None
     vectorizer: TextVectorizer | None = None
@@ -120,14 +121,14 @@ class ContentScaling:
             document frequency of the last two; ``None`` for the others.
     """
 
-    name: str
+    name: Scaling
     factors: np.ndarray | None = None
 
     @classmethod
-    def fit(cls, counts: sp.csr_matrix, name: str) -> ContentScaling:
+    def fit(cls, counts: sp.csr_matrix, name: Scaling) -> ContentScaling:
         """Learn the scaling ``name`` from counts (n_items, n_features); raises InputError for an unknown name."""
-        if name not in SCALINGS:
-            raise InputError(f"unknown content scaling {name!r}", "use one of " + ", ".join(SCALINGS))
+        if name not in get_args(Scaling):
+            raise InputError(f"unknown content scaling {name!r}", "use one of " + ", ".join(get_args(Scaling)))
         if name == "word-max":
             largest = counts.max(axis=0).toarray().ravel() if counts.shape[0] else np.zeros(counts.shape[1])
             return cls(name, np.maximum(largest.astype(np.float64), 1.0))
@@ -182,7 +183,7 @@ class ContentScaling:
             learned = None if factors is None else np.asarray(factors, np.float64)
         except (KeyError, TypeError, ValueError):
             raise InputError("the stored content scaling is damaged", "restore the run folder") from None
-        if name not in SCALINGS or (learned is None) == (name in WEIGHTED):
+        if name not in get_args(Scaling) or (learned is None) == (name in WEIGHTED):
             raise InputError("the stored content scaling is damaged", "restore the run folder")
         return cls(name, learned)
 
@@ -212,8 +213,6 @@ class TextVectorizer:
         tokenizer: str = "words",
     ) -> TextVectorizer:
         """Choose the vocabulary; raises InputError if no word is left. What is doubtful of it is told in the log."""
-        from sklearn.feature_extraction.text import CountVectorizer
-
         texts = list(texts)
         if tokenizer == "words":
             counter = CountVectorizer(token_pattern=cls.token_pattern, stop_words=stop_words)
@@ -232,8 +231,6 @@ class TextVectorizer:
 
     @cached_property
     def _counter(self) -> Any:
-        from sklearn.feature_extraction.text import CountVectorizer
-
         if self.tokenizer != "words":
             return CountVectorizer(analyzer=tokenizer_of(self.tokenizer), vocabulary=list(self.vocabulary))
         return CountVectorizer(token_pattern=self.token_pattern, vocabulary=list(self.vocabulary))

@@ -16,6 +16,7 @@ from pyro_cvae.data.content import Content, TextVectorizer, check_given
 from pyro_cvae.data.stored import csr_of
 from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import ContentKind
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Vectors:
     Raises InputError, naming the row, for a number that is not finite, a row that should be zero, or other shapes.
     """
 
-    kind: ClassVar[str] = "vectors"
+    kind: ClassVar[ContentKind] = "vectors"
     values: np.ndarray
     present: np.ndarray
 
@@ -109,7 +110,7 @@ class Images(Vectors):
         present: False for items that have none, bool (n_items,); their pixels are zeros.
     """
 
-    kind: ClassVar[str] = "images"
+    kind: ClassVar[ContentKind] = "images"
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         if values.ndim != 4 or 0 in values.shape[1:]:
@@ -142,7 +143,7 @@ class Tokens:
     Raises InputError for numbers outside the vocabulary, starts that do not fit, or a repeated token.
     """
 
-    kind: ClassVar[str] = "tokens"
+    kind: ClassVar[ContentKind] = "tokens"
     indptr: np.ndarray
     tokens: np.ndarray
     vocabulary: tuple[str, ...]
@@ -237,37 +238,6 @@ class Tokens:
 
 
 AnyContent = Content | Vectors | Tokens
-
-
-def pick(contents: dict[str, AnyContent], name: str) -> AnyContent:
-    """The content of that name; InputError if there is none."""
-    if name not in contents:
-        raise InputError(
-            f"the items have no content called {name!r}", "use " + (", ".join(contents) or "another data set")
-        )
-    return contents[name]
-
-
-def select(there: dict[str, AnyContent], parts: Sequence[str] | None, content: str = "") -> dict[str, AnyContent]:
-    """The contents that a likelihood is of, under its own names: those of its ``parts``, or the one called ``content``.
-
-    Without a name it is the text, or the only one there is. Where the command line has - for _ in a name, or the other
-    way round, it is found too. Raises InputError where there is none of that name, or no single one.
-    """
-    if not there:
-        raise InputError("no item has any content", "give a table of items with texts")
-
-    def spelled(name: str) -> str:
-        return next((known for known in there if known.replace("-", "_") == name.replace("-", "_")), name)
-
-    if parts is not None:
-        if content and [spelled(name) for name in parts] != [spelled(content)]:
-            raise InputError(f"--content is {content!r}, but the parts of a product name its contents", "leave it out")
-        return {name: pick(there, spelled(name)) for name in parts}
-    name = content or ("text" if "text" in there else next(iter(there)))
-    if not content and "text" not in there and len(there) > 1:
-        raise InputError(f"the items have several contents, {', '.join(there)}", "name one with --content")
-    return {name: pick(there, spelled(name))}
 
 
 def of_texts(

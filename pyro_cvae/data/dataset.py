@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from pyro_cvae.data.contents import AnyContent, Tokens, Vectors, describe, of_pa
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.sources import check_name
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import UnknownId
 from pyro_cvae.listed import Listed
 from pyro_cvae.text import encodable
 from pyro_cvae.trust import only_trusted
@@ -111,7 +112,7 @@ class Dataset:
         ids = {"user": self.user_ids, "item": self.item_ids}
         return {kind: {key: row for row, key in enumerate(column.tolist())} for kind, column in ids.items()}
 
-    def user_rows(self, ids: Iterable[Any], unknown: str = "error") -> np.ndarray:
+    def user_rows(self, ids: Iterable[Any], unknown: UnknownId = "error") -> np.ndarray:
         """Rows of users given by external id, int64.
 
         Where the ids are whole numbers, a string that spells one is accepted (command lines give strings).
@@ -120,12 +121,12 @@ class Dataset:
         """
         return self._rows("user", self.user_ids, ids, unknown)
 
-    def item_rows(self, ids: Iterable[Any], unknown: str = "error") -> np.ndarray:
+    def item_rows(self, ids: Iterable[Any], unknown: UnknownId = "error") -> np.ndarray:
         """Rows of items given by external id; as :meth:`user_rows`."""
         return self._rows("item", self.item_ids, ids, unknown)
 
-    def _rows(self, kind: str, known: np.ndarray, ids: Iterable[Any], unknown: str) -> np.ndarray:
-        if unknown not in ("error", "drop", "prior"):
+    def _rows(self, kind: str, known: np.ndarray, ids: Iterable[Any], unknown: UnknownId) -> np.ndarray:
+        if unknown not in get_args(UnknownId):
             raise InputError(f"unknown policy {unknown!r} for unknown ids", "use error, drop or prior")
         table, whole = self._rows_of[kind], known.dtype != object
         rows = []

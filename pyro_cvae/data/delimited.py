@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
+
 from pyro_cvae import limits
 from pyro_cvae.data import files
 from pyro_cvae.data.reading import COLUMNS, Reading
@@ -226,6 +228,4 @@ def decompressed(raw: bytes, path: Path, compression: str) -> bytes:
 
 
 def _zst(stream: IO[bytes]) -> Any:
-    import pyarrow as pa
-
     return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")

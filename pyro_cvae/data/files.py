@@ -7,17 +7,21 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors
 
 from pyro_cvae.data.gate import PathLike, opened, read_bytes
 from pyro_cvae.data.parquet import read_parquet
 from pyro_cvae.errors import InputError
 from pyro_cvae.listed import LARGEST_JSON, MOST_CONTAINERS
+from pyro_cvae.whole import whole_file
 
 
 def read_text(path: PathLike, *, strict: bool = True) -> str:
@@ -67,18 +71,6 @@ _MAPPED_BYTES = 2**26
 _RESTORE = "the folder is damaged or incomplete: make it again or restore it"
 
 
-@contextmanager
-def whole_file(path: PathLike) -> Iterator[Path]:
-    """A name of the same ending to write to; at the end it becomes ``path``, which so appears whole or not at all."""
-    path = Path(path)
-    new = path.with_name(f".new-{path.name}")
-    try:
-        yield new
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as UTF-8 JSON, lone surrogates as escapes."""
     text = json.dumps(value, ensure_ascii=False, indent=1) + "\n"
@@ -104,9 +96,6 @@ def read_json(path: Path, *schemas: int) -> dict[str, Any]:
 
 def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
     """Write columns as Parquet; arrays of dtype object hold strings."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     arrays = {name: pa.array(c, pa.string() if c.dtype == object else None) for name, c in columns.items()}
     pq.write_table(pa.table(arrays), path)
 
@@ -114,8 +103,6 @@ def write_table(path: Path, columns: Mapping[str, np.ndarray]) -> None:
 def read_table(path: Path) -> dict[str, np.ndarray]:
     """Read what :func:`write_table` wrote, types and NaN kept; raises InputError if the file is damaged."""
     table = read_parquet(path, _RESTORE)
-    import pyarrow as pa
-
     try:
         return {name: table.column(name).to_numpy() for name in table.column_names}
     except (pa.ArrowException, ValueError) as error:  # ValueError: text that is no UTF-8
@@ -124,18 +111,13 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write numeric arrays as safetensors."""
-    from safetensors.numpy import save
-
-    path.write_bytes(save({name: np.asarray(a, order="C") for name, a in arrays.items()}))
+    path.write_bytes(safetensors.save({name: np.asarray(a, order="C") for name, a in arrays.items()}))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read what :func:`write_arrays` wrote; raises InputError if the file is damaged."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
     try:
-        return load(read_bytes(path))
+        return safetensors.load(read_bytes(path))
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"is not a readable safetensors file ({error})", _RESTORE, path=path) from None
 

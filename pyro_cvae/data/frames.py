@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 import scipy.sparse as sp
 
 from pyro_cvae.data import files, gate
@@ -29,6 +30,7 @@ from pyro_cvae.data.sources import Source
 from pyro_cvae.data.table import Table
 from pyro_cvae.data.text import consent
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Ratings, Unknown
 
 PARQUET = (".parquet", ".pq", ".parq")
 # The columns we read, by the names they may have.
@@ -44,8 +46,8 @@ def from_frames(
     *,
     name: str = "table",
     n_words: int = 8000,
-    unknown: str = "error",
-    ratings: str = "clicks",
+    unknown: Unknown = "error",
+    ratings: Ratings = "clicks",
     reading: Reading | None = None,
 ) -> Dataset:
     """A data set from two tables: pandas or polars frames, Arrow tables, or mappings of column name to values.
@@ -78,8 +80,8 @@ def load_tables(
     items: files.PathLike | None = None,
     *,
     n_words: int = 8000,
-    unknown: str = "error",
-    ratings: str = "clicks",
+    unknown: Unknown = "error",
+    ratings: Ratings = "clicks",
     contents: Sequence[Source] = (),
     reading: Reading | None = None,
 ) -> Dataset:
@@ -112,7 +114,7 @@ def read_table(path: files.PathLike, reading: Reading | None = None) -> Table:
 
 
 def read_pairs(
-    path: files.PathLike, *, ratings: str = "clicks", reading: Reading | None = None
+    path: files.PathLike, *, ratings: Ratings = "clicks", reading: Reading | None = None
 ) -> tuple[list[Any], list[Any], np.ndarray | None, np.ndarray | None]:
     """Users, items and, if there, weights and ratings of a file of pairs as :func:`load_tables` takes it.
 
@@ -125,7 +127,7 @@ def read_pairs(
     return users, items, weights, numbers_of(table, "rating", plain_number, "a finite number")
 
 
-def pairs_of(table: Table, ratings: str) -> Table:
+def pairs_of(table: Table, ratings: Ratings) -> Table:
     """The columns of a table of pairs and its rows with ids; of clicks those that are choices, without ratings."""
     stars = ratings == "stars"
     table = with_ids(table.pick(STARS, ("user", "item", "rating") if stars else ("user", "item")), "user", "item")
@@ -137,15 +139,17 @@ def build(
     items: Table | None,
     name: str,
     n_words: int,
-    unknown: str,
-    ratings: str = "clicks",
+    unknown: Unknown,
+    ratings: Ratings = "clicks",
     contents: Sequence[Source] = (),
 ) -> Dataset:
     """The data set of two tables; see :func:`from_frames` and :func:`load_tables`."""
-    if unknown not in ("error", "drop"):
-        raise InputError(f"unknown policy {unknown!r} for pairs of unknown items", "use error or drop")
-    if ratings not in ("clicks", "stars"):
-        raise InputError(f"ratings cannot be read as {ratings!r}", "use clicks or stars")
+    if unknown not in get_args(Unknown):
+        raise InputError(
+            f"unknown policy {unknown!r} for pairs of unknown items", "use " + " or ".join(get_args(Unknown))
+        )
+    if ratings not in get_args(Ratings):
+        raise InputError(f"ratings cannot be read as {ratings!r}", "use " + " or ".join(get_args(Ratings)))
     pairs = pairs_of(pairs, ratings)
     own: list[Source] = []
     if items is None:
@@ -234,8 +238,6 @@ def _as_table(frame: Any, label: str, reading: Reading) -> Table:
             raise InputError(f"{label}: has two columns of one name", "rename one of them")
         return Table({str(column): frame[column].tolist() for column in frame.columns}, label, reading=reading)
     if hasattr(frame, "__arrow_c_stream__"):
-        import pyarrow as pa
-
         return Table(Columns(pa.table(frame), label), label, reading=reading)
     if isinstance(frame, Mapping):
         columns = {str(k): v.tolist() if isinstance(v, np.ndarray) else list(v) for k, v in frame.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -71,7 +71,7 @@ class Interactions:
         ratings: Any = None,
         confidences: Any = None,
         times: Any = None,
-        duplicates: str = "last",
+        duplicates: Literal["last", "error"] = "last",
     ) -> Interactions:
         """Sort pairs given in any order and settle repeated ones.
 

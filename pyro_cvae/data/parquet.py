@@ -9,13 +9,13 @@ without an active exception", exit code 134 in place of the command's own.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pyro_cvae.data import gate
 from pyro_cvae.errors import InputError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _REMEDY = "write it again"
 _BYTES_OF_A_CELL = 64  # as a Python object in a list
@@ -24,9 +24,6 @@ _ROWS_AT_ONCE = 2**14
 
 def read_parquet(path: gate.PathLike, remedy: str = _REMEDY) -> pa.Table:
     """The table in a Parquet file; InputError where it is damaged, or would unpack to what nobody's data do."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     raw = gate.read_bytes(path)
     try:
         file = pq.ParquetFile(pa.BufferReader(raw), pre_buffer=False)
@@ -61,8 +58,6 @@ class Columns(Mapping[str, list[Any]]):
         self._table, self._label, self._path = table, label, path
 
     def __getitem__(self, name: str) -> list[Any]:
-        import pyarrow as pa
-
         if name not in self._table.column_names:
             raise KeyError(name)
         column = self._table.column(name)
@@ -88,8 +83,6 @@ class Columns(Mapping[str, list[Any]]):
 
 
 def _readable(kind: pa.DataType) -> bool:
-    import pyarrow as pa
-
     tests = ("integer", "floating", "boolean", "string", "large_string", "timestamp", "date", "decimal", "null")
     return any(getattr(pa.types, f"is_{name}")(kind) for name in tests) or str(kind) == "string_view"
 

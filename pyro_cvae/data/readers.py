@@ -12,13 +12,15 @@ import math
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import scipy.sparse as sp
+from PIL import Image
 
 from pyro_cvae.data import files, frames
 from pyro_cvae.data.cells import ids_of, numbers_of, plain_number, texts_of, with_ids
+from pyro_cvae.data.chosen import pick
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import (
     AnyContent,
@@ -28,16 +30,16 @@ from pyro_cvae.data.contents import (
     describe,
     float32,
     of_texts,
-    pick,
     spread_mask,
 )
 from pyro_cvae.data.dataset import Dataset, typed_ids
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.npz import read_npz
 from pyro_cvae.data.reading import Reading
-from pyro_cvae.data.sources import TEXT_KINDS, Source
+from pyro_cvae.data.sources import Source
 from pyro_cvae.data.table import Table, key_of
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import TextKind, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ _AS_ARRAY = "save it again: np.save of numbers (n_items, ...), or np.savez of id
 
 
 def with_contents(
-    dataset: Dataset, sources: Iterable[Source], unknown: str = "error", reading: Reading | None = None
+    dataset: Dataset, sources: Iterable[Source], unknown: Unknown = "error", reading: Reading | None = None
 ) -> Dataset:
     """The data set with these contents besides those that it has; each is told in the log.
 
@@ -63,7 +65,7 @@ def with_contents(
 
     Raises InputError, with the file and where there is one the line, for what cannot be used.
     """
-    if unknown not in ("error", "drop"):
+    if unknown not in get_args(Unknown):
         raise InputError(f"unknown policy {unknown!r} for contents of unknown items", "use error or drop")
     others, reading = dict(dataset.others), reading or Reading()
     for source in sources:
@@ -81,7 +83,7 @@ def read_new_items(
     path: files.PathLike,
     sources: Sequence[Source],
     like: Dataset,
-    unknown: str = "error",
+    unknown: Unknown = "error",
     reading: Reading | None = None,
 ) -> Dataset:
     """Items of a table (item, and if there text and title) and of files of further contents, without users.
@@ -124,7 +126,7 @@ def read_new_items(
 def read_content(
     dataset: Dataset,
     source: Source,
-    unknown: str = "error",
+    unknown: Unknown = "error",
     like: AnyContent | None = None,
     reading: Reading | None = None,
 ) -> AnyContent:
@@ -147,7 +149,7 @@ def read_content(
         values, ids = (files.read_npy(path, _AS_ARRAY), None) if ending == ".npy" else _read_npz(path)
         kind, expected = source.kind or ("vectors" if values.ndim == 2 else "images"), ("vectors", "images")
     else:
-        kind, expected = source.kind or "words", (*TEXT_KINDS, "vectors")
+        kind, expected = source.kind or "words", (*get_args(TextKind), "vectors")
     if kind not in expected:
         raise InputError(f"cannot be read as {kind}", f"it can hold {' or '.join(expected)}", path=path)
     if path.is_dir():
@@ -175,7 +177,7 @@ def _of_titles(
 class _Items:
     """Item ids of one file to rows, each once, by the policy for unknown ones."""
 
-    def __init__(self, dataset: Dataset, path: Path, unknown: str) -> None:
+    def __init__(self, dataset: Dataset, path: Path, unknown: Unknown) -> None:
         self.dataset, self.path, self.unknown, self.n_items = dataset, path, unknown, dataset.n_items
 
     def rows(self, ids: Sequence[Any], places: Sequence[InputError | Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -303,8 +305,6 @@ def _read_pictures(items: _Items) -> Images:
 
 def _read_picture(path: Path) -> np.ndarray:
     """The pixels of a PNG or JPEG file, uint8 (n_channels, height, width); palettes are looked up, bits 0 or 255."""
-    from PIL import Image
-
     raw = io.BytesIO(files.read_bytes(path))
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(raw, formats=("PNG", "JPEG")) as image:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Html
+from pyro_cvae.trust import is_path
 
 COLUMNS = ("user", "item", "rating", "weight", "time", "text", "title")
 """The columns that are read, by our names."""
 TOKENIZERS = ("words", "unicode-words", "bigrams")
-HTML = ("strip", "keep")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
 """Words for separators that are hard to write on a command line."""
 
@@ -37,7 +39,7 @@ class Reading:
     separator: str = ""
     encoding: str = ""
     tokenizer: str = "words"
-    html: str = "strip"
+    html: Html = "strip"
     min_rating: float | None = None
     need_time: bool = False
     lenient: bool = False
@@ -56,9 +58,9 @@ class Reading:
             raise InputError(
                 f"--encoding is {self.encoding!r}, which is unknown", "use utf-8, latin-1, cp1252, utf-16 or the like"
             ) from None
-        if self.html not in HTML:
-            raise InputError(f"--html is {self.html!r}, but it must be one of {', '.join(HTML)}")
-        if self.tokenizer not in TOKENIZERS and not {".", ":"} & set(self.tokenizer):
+        if self.html not in get_args(Html):
+            raise InputError(f"--html is {self.html!r}, but it must be one of {', '.join(get_args(Html))}")
+        if self.tokenizer not in TOKENIZERS and not is_path(self.tokenizer):
             must = f"one of {', '.join(TOKENIZERS)}, or the path of a function"
             raise InputError(f"--tokenizer is {self.tokenizer!r}, but it must be {must}")
         if self.min_rating is not None and self.min_rating != self.min_rating:

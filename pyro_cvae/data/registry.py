@@ -6,7 +6,6 @@ import hashlib
 import http.client
 import logging
 import os
-import re
 import tempfile
 import urllib.error
 import urllib.request
@@ -14,11 +13,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from platformdirs import user_cache_path
+
+from pyro_cvae.data.atomic import load_atomic
+from pyro_cvae.data.citeulike import load_citeulike, read_tags
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.files import PathLike, read_bytes
+from pyro_cvae.data.frames import load_tables
+from pyro_cvae.data.names import NAMES, check_there
+from pyro_cvae.data.readers import with_contents
 from pyro_cvae.data.reading import Reading
+from pyro_cvae.data.simulated import simulated, simulated_gaussian, simulated_stars
 from pyro_cvae.data.sources import Source, parse_all
+from pyro_cvae.data.text import consent
 from pyro_cvae.errors import InputError, MachineError
+from pyro_cvae.kinds import Ratings
 
 log = logging.getLogger(__name__)
 
@@ -70,18 +79,16 @@ TAGS: dict[str, tuple[RemoteFile, ...]] = {
 }
 """Files that only the content ``tags`` needs."""
 
-NAMES = ("simulated", "simulated-gaussian", "simulated-stars", *REMOTE)
-
 
 def load_dataset(
     name_or_path: PathLike,
     items: PathLike | None = None,
     contents: Iterable[str] = (),
     *,
-    ratings: str = "clicks",
+    ratings: Ratings = "clicks",
     reading: Reading | None = None,
 ) -> Dataset:
-    """The data set of a name (one of ``NAMES``), a folder or a file.
+    """The data set of a name (:data:`pyro_cvae.data.names.NAMES`), a folder or a file.
 
     Parameters:
         name_or_path: What it is.
@@ -106,16 +113,12 @@ def load_dataset(
         check_stars(dataset)
     if not sources:
         return dataset
-    from pyro_cvae.data.readers import with_contents
-
     return with_contents(dataset, sources, reading=reading)
 
 
 def consent_to(reading: Reading) -> None:
     """A tokenizer that the caller names is the caller's own word that it may be imported."""
     if not reading.own_words:
-        from pyro_cvae.data.text import consent
-
         consent([reading.tokenizer])
 
 
@@ -125,20 +128,17 @@ def check_stars(dataset: Dataset) -> None:
         raise InputError(f"the ratings of {dataset.name} are all 1: they are clicks", "leave --ratings stars out")
 
 
-def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: str, reading: Reading) -> Dataset:
+def _load(
+    name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: Ratings, reading: Reading
+) -> Dataset:
+    check_there(name)
     if items is not None and (name in NAMES or Path(name).is_dir()):
         raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
     if name == "simulated":
-        from pyro_cvae.data.simulated import simulated
-
         return simulated()
     if name == "simulated-gaussian":
-        from pyro_cvae.data.simulated import simulated_gaussian
-
         return simulated_gaussian()
     if name == "simulated-stars":
-        from pyro_cvae.data.simulated import simulated_stars
-
         return simulated_stars()
     if name in REMOTE:
         return _load_citeulike(fetch(name, tags=_asks_tags(contents)), contents)
@@ -146,24 +146,16 @@ def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratin
     if path.is_dir():
         return _load_folder(path, contents, ratings, reading)
     if path.suffix == ".inter":
-        from pyro_cvae.data.atomic import load_atomic
-
         return load_atomic(path, items, ratings=ratings, contents=contents, reading=reading)
-    if path.exists() or re.search(r"\.(csv|tsv|parquet)\b", path.name.lower()):
-        from pyro_cvae.data.frames import load_tables
-
-        return load_tables(path, items, ratings=ratings, contents=contents, reading=reading)
-    raise InputError("no such data set", f"use one of {', '.join(NAMES)}, or the path of a folder or file", path=path)
+    return load_tables(path, items, ratings=ratings, contents=contents, reading=reading)
 
 
-def _load_folder(path: Path, contents: tuple[Source, ...], ratings: str, reading: Reading) -> Dataset:
+def _load_folder(path: Path, contents: tuple[Source, ...], ratings: Ratings, reading: Reading) -> Dataset:
     if (path / "dataset.json").exists():
         return Dataset.load(path)
     if (path / "users.dat").exists():
         return _load_citeulike(path, contents)
     if any(path.glob("*.inter")):
-        from pyro_cvae.data.atomic import load_atomic
-
         return load_atomic(path, ratings=ratings, contents=contents, reading=reading)
     raise InputError(
         "no data set in this folder",
@@ -173,8 +165,6 @@ def _load_folder(path: Path, contents: tuple[Source, ...], ratings: str, reading
 
 
 def _load_citeulike(folder: Path, contents: tuple[Source, ...]) -> Dataset:
-    from pyro_cvae.data.citeulike import load_citeulike, read_tags
-
     dataset = load_citeulike(folder)
     if not _asks_tags(contents):
         return dataset
@@ -195,8 +185,6 @@ def cache_folder() -> Path:
     """Where downloads are kept: ``PYRO_CVAE_CACHE``, or the user's cache folder of the platform."""
     if chosen := os.environ.get("PYRO_CVAE_CACHE"):
         return Path(chosen)
-    from platformdirs import user_cache_path
-
     return user_cache_path("pyro-cvae")
 
 

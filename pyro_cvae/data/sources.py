@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, get_args
 
 from pyro_cvae.errors import InputError
-
-KINDS = ("words", "tokens", "images", "vectors")
-TEXT_KINDS = KINDS[:2]
+from pyro_cvae.kinds import ContentKind, TextKind
 
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*").fullmatch
 _KIND = re.compile("([A-Za-z][A-Za-z0-9_-]+):(.*)", re.DOTALL).fullmatch  # a single letter is a drive
@@ -21,12 +20,12 @@ class Source:
 
     Parameters:
         name: What it is called.
-        kind: One of ``KINDS``, or ``None``: told from the path.
+        kind: Its kind, or ``None``: told from the path.
         path: Its file or folder, or ``None``: the data set itself has it (a column of a table, titles, tags).
     """
 
     name: str
-    kind: str | None = None
+    kind: ContentKind | None = None
     path: str | None = None
 
     @classmethod
@@ -35,15 +34,16 @@ class Source:
         name, given, rest = text.partition("=")
         check_name(name)
         found = _KIND(rest)
+        kind: Any  # checked below
         kind, path = found.groups() if found else (None, rest)
-        if kind is not None and kind not in KINDS:
+        if kind is not None and kind not in get_args(ContentKind):
             raise InputError(
                 f"--contents {text}: there is no kind {kind!r}",
-                f"use one of {', '.join(KINDS)}, which a path with a colon needs in front",
+                f"use one of {', '.join(get_args(ContentKind))}, which a path with a colon needs in front",
             )
         if given and not path and kind is None:
             raise InputError(f"--contents {text}: the path is missing", f"write {name}=PATH, or {name} alone")
-        if not path and kind not in (None, *TEXT_KINDS):
+        if not path and kind not in (None, *get_args(TextKind)):
             raise InputError(f"--contents {text}: {kind} need a path", f"write {name}={kind}:PATH")
         return cls(name, kind, path or None)
 

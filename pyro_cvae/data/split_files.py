@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 
 from pyro_cvae.data import citeulike, files
+from pyro_cvae.data.atomic import read_atomic
 from pyro_cvae.data.cells import with_ids
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.delimited import ending_of
 from pyro_cvae.data.frames import PAIRS, build, pairs_of, read_table
+from pyro_cvae.data.readers import with_contents
 from pyro_cvae.data.reading import Reading
+from pyro_cvae.data.registry import check_stars, consent_to, load_dataset
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Ratings
 
 log = logging.getLogger(__name__)
 
@@ -73,14 +77,9 @@ def label_of(options: Any) -> str:
 def load_data(options: Any) -> Dataset:
     """The data set that options ask for: of ``--data``, or of the files of the split and ``--items`` alone."""
     if not are_the_data(options):
-        from pyro_cvae.data.registry import load_dataset
-
         return load_dataset(
             options.data, options.items, options.contents, ratings=_meant(options), reading=options.reading
         )
-    from pyro_cvae.data.readers import with_contents
-    from pyro_cvae.data.registry import check_stars, consent_to
-
     reading, sources, ratings = options.reading, parse_all(options.contents), _meant(options)
     consent_to(reading)
     parts = [pairs_of(_table(path, reading), ratings) for path in given_files(options).values()]
@@ -174,7 +173,7 @@ def _rows_of(dataset: Dataset, table: Table, kind: str) -> np.ndarray:
     return rows
 
 
-def _meant(options: Any) -> str:
+def _meant(options: Any) -> Ratings:
     """What ratings mean, ``clicks`` or ``stars``."""
     return "stars" if getattr(options, "ratings", "") == "stars" else "clicks"
 
@@ -185,8 +184,6 @@ def _table(path: str, reading: Reading) -> Table:
         raise InputError("holds rows by number, not a table", "give --data, or a table with columns user and item",
                          path=path)  # fmt: skip
     if ending_of(Path(path))[0] == ".inter":
-        from pyro_cvae.data.atomic import read_atomic
-
         return read_atomic(Path(path), reading)[0]
     return read_table(path, reading)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from pyro_cvae.checks import check_json
 from pyro_cvae.data import files, stored
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.split_files import given_files, masks_of
 from pyro_cvae.errors import InputError
+from pyro_cvae.kinds import Splitting
 from pyro_cvae.listed import Listed
 
 log = logging.getLogger(__name__)
@@ -175,8 +177,6 @@ def from_files(dataset: Dataset, options: Any) -> Split:
     Each is a table with the user's own ids, or rows in CiteULike's format (the authors' ``cf-train-P-users.dat``);
     what is in none of them, see :func:`pyro_cvae.data.split_files.masks_of`. Raises InputError with file and line.
     """
-    from pyro_cvae.data.split_files import masks_of
-
     pairs = dataset.interactions
     masks, protocol = masks_of(dataset, options)
     test = masks.get("test", np.zeros(len(pairs), bool))
@@ -273,8 +273,6 @@ def make_split(dataset: Dataset, options: Any) -> Split:
     A data set whose every cell is stored is split by cells (:func:`held_out_cells`) where ``per-user`` is asked: its
     ratings are real numbers, and a cell that is not trained on is unknown, not a zero.
     """
-    from pyro_cvae.data.split_files import given_files
-
     if given_files(options):
         split = from_files(dataset, options)
     elif options.split == "time":
@@ -283,8 +281,8 @@ def make_split(dataset: Dataset, options: Any) -> Split:
         split = held_out_items(dataset, options.test_fraction, options.split_seed)
     elif options.split == "none":
         split = nothing_held_out(dataset)
-    elif options.split not in ("per-user", "cells"):
-        raise InputError(f"unknown split {options.split!r}", "use per-user, time, items, cells or none")
+    elif options.split not in get_args(Splitting):
+        raise InputError(f"unknown split {options.split!r}", "use " + ", ".join(get_args(Splitting)))
     elif options.split == "cells" or dataset.interactions.complete:
         split = held_out_cells(dataset, options.test_fraction, options.split_seed)
     else:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from pyro_cvae.checks import Array, Natural, check_arrays
+from pyro_cvae.arrays import Array, check_arrays
+from pyro_cvae.checks import Natural
 from pyro_cvae.data import files
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 
 from pyro_cvae.data.reading import TOKENIZERS
 from pyro_cvae.errors import InputError
-from pyro_cvae.trust import import_named
+from pyro_cvae.trust import import_named, is_path
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def tokenizer_of(name: str) -> Tokenizer:
     }
     if name in own:
         return own[name]
-    if not {".", ":"} & set(name):
+    if not is_path(name):
         must = f"one of {', '.join(TOKENIZERS)}, or the path of a function"
         raise InputError(f"the tokenizer is {name!r}, but it must be {must}")
     if _spelled(name) not in _consented:

@@ -21,13 +21,14 @@ Importing the package is light; torch is imported with the first name that needs
 from typing import TYPE_CHECKING, Any
 
 from pyro_cvae.runs.config import FREE_OPTIONS, run_config
+from pyro_cvae.runs.folders import check_runs
 
 if TYPE_CHECKING:
     from pyro_cvae.runs.export import export_without_users
     from pyro_cvae.runs.reader import Run, open_run
     from pyro_cvae.runs.writer import RunWriter
 
-__all__ = ["FREE_OPTIONS", "Run", "RunWriter", "export_without_users", "open_run", "run_config"]
+__all__ = ["FREE_OPTIONS", "Run", "RunWriter", "check_runs", "export_without_users", "open_run", "run_config"]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from pyro_cvae.errors import InputError
@@ -39,6 +40,39 @@ def moved_aside(out: Path) -> list[Path]:
         return sorted(old_runs, key=lambda entry: entry.lstat().st_mtime_ns, reverse=True)
     except OSError:
         return []
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The folder of a finished run, as far as names tell; InputError where there is none, or none that is finished."""
+    path = _where_it_is(absolute(path))
+    if not path.is_dir():
+        raise InputError("is a file, no run folder", "give the folder that a fit command left", path=path)
+    if not os.path.lexists(path / "manifest.json"):
+        raise InputError(
+            "is no run folder (no manifest.json)", "give the folder that a fit command left, all of it", path=path
+        )
+    return path
+
+
+def check_runs(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """InputError for the first that is no finished run: what a command asks before it imports anything heavy."""
+    for path in paths:
+        folder_of(path)
+
+
+def _where_it_is(path: Path) -> Path:
+    """The path of a run, or where a killed process has left the whole old run; InputError where none is finished."""
+    if path.name.endswith(".partial") and path.is_dir():
+        out = path.with_name(path.name.removesuffix(".partial"))
+        raise InputError("this run is not finished", f"go on with --resume --out {out}", path=path)
+    if os.path.lexists(path):
+        return path
+    old_runs = [old for old in moved_aside(path) if (old / "manifest.json").is_file()]
+    if old_runs:  # killed between the two renames of a swap: the old run is whole, beside its place
+        return old_runs[0]
+    if partial_of(path).is_dir():
+        raise InputError("this run is not finished", f"go on with --resume --out {path}", path=partial_of(path))
+    raise InputError("there is no such run folder", "check the path", path=path)
 
 
 def settle(out: Path) -> None:

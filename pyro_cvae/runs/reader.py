@@ -21,7 +21,7 @@ from pyro_cvae.errors import InputError
 from pyro_cvae.history import checked_metrics, read_history
 from pyro_cvae.listed import Listed, check_schema, read_json, read_manifest, verify
 from pyro_cvae.runs.config import CONFIG
-from pyro_cvae.runs.folders import absolute, moved_aside, partial_of
+from pyro_cvae.runs.folders import folder_of
 from pyro_cvae.runs.tensors import read_tensors
 from pyro_cvae.trust import Trust, as_paths, only_trusted
 
@@ -111,13 +111,7 @@ def open_run(path: str | os.PathLike[str], trust: Trust = ()) -> Run:
     Raises:
         InputError: No run there, not finished, written by a newer version, or a file missing, truncated or changed.
     """
-    path, trust = _where_it_is(absolute(path)), as_paths(trust)
-    if not path.is_dir():
-        raise InputError("is a file, no run folder", "give the folder that a fit command left", path=path)
-    if not os.path.lexists(path / "manifest.json"):
-        raise InputError(
-            "is no run folder (no manifest.json)", "give the folder that a fit command left, all of it", path=path
-        )
+    path, trust = folder_of(path), as_paths(trust)
     files = read_manifest(path, _AGAIN)
     if "config.json" not in files:
         raise InputError("is damaged: config.json is not in it", _AGAIN, path=path / "manifest.json")
@@ -128,18 +122,3 @@ def open_run(path: str | os.PathLike[str], trust: Trust = ()) -> Run:
     check_schema(config, path / "config.json", _AGAIN)
     check_json(config, CONFIG, path / "config.json", optional=CONFIG)
     return Run(path, config, files, trust)
-
-
-def _where_it_is(path: Path) -> Path:
-    """The path of a run, or where a killed process has left the whole old run; InputError where none is finished."""
-    if path.name.endswith(".partial") and path.is_dir():
-        out = path.with_name(path.name.removesuffix(".partial"))
-        raise InputError("this run is not finished", f"go on with --resume --out {out}", path=path)
-    if os.path.lexists(path):
-        return path
-    old_runs = [old for old in moved_aside(path) if (old / "manifest.json").is_file()]
-    if old_runs:  # killed between the two renames of a swap: the old run is whole, beside its place
-        return old_runs[0]
-    if partial_of(path).is_dir():
-        raise InputError("this run is not finished", f"go on with --resume --out {path}", path=partial_of(path))
-    raise InputError("there is no such run folder", "check the path", path=path)

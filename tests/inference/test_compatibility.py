@@ -1,6 +1,5 @@
-"""The table of what goes with what, held to the classes, and refusals that come before torch does."""
+"""What goes with what, by names alone: refusals that come before torch does."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -9,12 +8,7 @@ from pathlib import Path
 import pytest
 
 import inference
-from inference import compatibility
 from inference.options import Options
-from models import contents, networks
-from models.contents.making import content_class
-from models.networks import Encoder
-from models.networks.making import pair_class
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
 
@@ -30,25 +24,6 @@ def svi(flags, folder):
     )
     command, environment = [sys.executable, "-c", code, *flags], os.environ | {"PYTHONPATH": os.fspath(ROOT)}
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
-
-
-def test_the_table_says_of_likelihoods_what_their_classes_say():
-    assert compatibility.CONTENT_LIKELIHOODS.keys() == contents.NAMES.keys()
-    for name, kinds in compatibility.CONTENT_LIKELIHOODS.items():
-        if name != compatibility.PRODUCT:
-            assert content_class(name).reads == kinds
-            assert content_class(name).pseudo == (name in compatibility.PSEUDO)
-    assert set(compatibility.CONTENT_LIKELIHOODS[compatibility.PRODUCT]) == {"words", "vectors", "images", "tokens"}
-
-
-def test_the_table_says_of_networks_what_their_pairs_and_encoders_say():
-    assert compatibility.NETWORKS.keys() == networks.NAMES.keys()
-    for name, kinds in compatibility.NETWORKS.items():
-        pair = pair_class(name)
-        assert pair.reads == kinds
-        module = importlib.import_module(pair.__module__)
-        encoders = {one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Encoder)}
-        assert [one.reads for one in encoders - {Encoder}] == [kinds]
 
 
 PARTS = {"titles": "tokens", "tags": "bernoulli"}

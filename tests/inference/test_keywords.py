@@ -81,7 +81,7 @@ def test_a_split_is_named_or_given(chosen, dataset):
     given = by_time(dataset, 0.5)
     assert chosen(dataset, given)[1] is given and chosen(dataset, split=given)[1] is given
     assert chosen(dataset)[1].protocol["kind"] == "per-user"
-    with pytest.raises(InputError, match="--split is 'tim', but it must be one of"):
+    with pytest.raises(InputError, match=r"^split is 'tim', but it must be one of"):
         chosen(dataset, split="tim")
 
 

@@ -10,8 +10,8 @@ import inference
 from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.precisions import SHORTEST, choose_penalty, content_length, ridge_biases, start_precisions
 from inference.options import Options
-from inference.rating_facts import RATINGS
 from models.build import make_model
+from models.catalogue import RATINGS
 from models.contents.multinomial import Multinomial
 from models.observations import RatingColumns
 from pyro_cvae.data.interactions import Interactions

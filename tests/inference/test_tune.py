@@ -138,7 +138,7 @@ def test_a_drawn_fraction_is_short_and_stays_in_its_range() -> None:
         ),
         ("out=a,b", "unknown option 'out'"),
         ("lambda_u=-1:5", "--search: --lambda-u is -1.0, but it must be a finite number, 0 or more"),
-        ("guide=mean-field,odd", "--search: --guide is 'odd', but it must be one of mean-field, structured"),
+        ("guide=mean-field,odd", "guide is 'odd', but it must be one of mean-field, structured"),
     ],
 )
 def test_a_wrong_space_is_answered_in_one_line(text: str, said: str) -> None:

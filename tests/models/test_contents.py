@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from models.build import content_likelihood
-from models.contents import NAMES, ContentLikelihood
+from models.catalogue import CONTENTS
+from models.contents import ContentLikelihood
 from models.rows import DenseRows, SparseRows
 from pyro_cvae.errors import InputError
 
-OF_NUMBERS = [name for name in NAMES if name not in ("product", "tokens")]
+OF_NUMBERS = [name for name in CONTENTS if name not in ("product", "tokens")]
 """The likelihoods of rows of numbers."""
 
 
@@ -150,8 +151,8 @@ def test_multinomial_draws_have_their_probabilities(failure_rate):
 
 def test_only_pseudo_likelihoods_say_so():
     assert [name for name in OF_NUMBERS if content_likelihood(name, {}).pseudo] == [
-        "pseudo-bernoulli",
         "pseudo-multinomial",
+        "pseudo-bernoulli",
     ]
 
 

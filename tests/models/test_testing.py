@@ -10,7 +10,8 @@ from torch import nn
 
 import inference
 from benchmarks.floors import SMALL, WORTH, drawn_from
-from models.contents import NAMES, ContentLikelihood
+from models.catalogue import CONTENTS
+from models.contents import ContentLikelihood
 from models.contents.bernoulli import Bernoulli
 from models.contents.categorical import Categorical
 from models.contents.making import content_class
@@ -37,7 +38,7 @@ ARGUMENTS = {
 """Arguments besides none with which the package's own are checked."""
 CASES = [
     (name, arguments)
-    for name in NAMES
+    for name in CONTENTS
     for arguments in (*(({},) if name != "product" else ()), *ARGUMENTS.get(name, []))
 ]
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from models.base import ItemPrior
+from models.catalogue import NETWORKS
 from models.cvae import CVAE, VAE
-from models.networks import NAMES
 from models.networks.making import pair_class
 from models.networks.mlp import MLPDecoder, MLPEncoder
 from models.networks.mlp_pair import MLPPair
@@ -147,7 +147,7 @@ def test_what_is_no_model_or_pair():
 # --- networks --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_packages_own_pairs(name):
     check_network(pair_class(name))
 

@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import models.ratings
-from inference.rating_facts import RATINGS
-from models.ratings import NAMES, CellColumns, GaussianSite, RatingLikelihood
+from models.catalogue import RATINGS
+from models.ratings import CellColumns, GaussianSite, RatingLikelihood
 from models.ratings.bernoulli import Bernoulli, BernoulliBound
 from models.ratings.confidence_normal import ConfidenceNormal, NormalColumns
 from models.ratings.normal import Normal
@@ -53,15 +53,8 @@ def test_all_of_the_package_are_enrolled_and_named():
         for _, one in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
             if issubclass(one, RatingLikelihood) and one is not RatingLikelihood:
                 found.add(f"{one.__module__}:{one.__qualname__}")
-    assert found == {f"{one.__module__}:{one.__qualname__}" for one, _ in OWN} == set(NAMES.values())
-
-
-def test_what_options_know_of_the_classes_is_so():
-    assert RATINGS.keys() == NAMES.keys()
-    for name, facts in RATINGS.items():
-        module, _, attribute = NAMES[name].partition(":")
-        cls = getattr(importlib.import_module(module), attribute)
-        assert (facts.conjugate, facts.exact, facts.explicit) == (cls.conjugate, cls.exact, cls.explicit)
+    enrolled = {f"{one.__module__}:{one.__qualname__}" for one, _ in OWN}
+    assert found == enrolled == {facts.path for facts in RATINGS.values()}
 
 
 class Counts(Poisson):

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from pyro_cvae.data import contents as module
 from pyro_cvae.data import files
+from pyro_cvae.data.chosen import pick
 from pyro_cvae.data.content import Content, TextVectorizer
-from pyro_cvae.data.contents import UNKNOWN, Images, Tokens, Vectors, describe, of_texts, pick
+from pyro_cvae.data.contents import UNKNOWN, Images, Tokens, Vectors, describe, of_texts
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError

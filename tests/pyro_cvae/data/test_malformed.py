@@ -7,9 +7,9 @@ import pytest
 
 from inference.options import Options
 from pyro_cvae.data import splits
-from pyro_cvae.data.files import whole_file
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.errors import InputError
+from pyro_cvae.whole import whole_file
 
 GOOD = {"users.dat": "2 0 2\n1 1\n", "mult.dat": "1 0:1\n0\n2 1:3 0:1\n", "vocabulary.dat": "alpha\nbeta\n"}
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pyro_cvae.data import registry
-from pyro_cvae.data.registry import RemoteFile, cache_folder, fetch, git_blob_sha1, load_dataset
+from pyro_cvae.data.names import NAMES
+from pyro_cvae.data.registry import REMOTE, RemoteFile, cache_folder, fetch, git_blob_sha1, load_dataset
 from pyro_cvae.errors import InputError, MachineError
 
 FILES = {"users.dat": b"2 0 2\n1 1\n", "mult.dat": b"1 0:1\n0\n2 1:3 0:1\n", "vocabulary.dat": b"alpha\nbeta\n"}
@@ -189,3 +190,7 @@ def test_the_names_of_simulators_and_a_folder_of_the_same_name(monkeypatch, tmp_
     assert load_dataset("simulated-gaussian").interactions.complete
     with pytest.raises(InputError, match="no data set in this folder"):
         load_dataset("./simulated")
+
+
+def test_data_of_the_net_are_among_the_names():
+    assert set(REMOTE) == set(NAMES) - {name for name in NAMES if name.startswith("simulated")}

@@ -1,0 +1,24 @@
+"""Kinds of what is said of a fit by a word: a ``Literal`` each; ``typing.get_args`` gives its words."""
+
+from typing import Literal
+
+TunedMethod = Literal["svi", "coordinate"]
+"""Inference modules whose settings can be searched."""
+Method = Literal[TunedMethod, "mcmc"]
+"""Inference modules."""
+Mode = Literal["map", "bayes"]
+"""Point estimates of u and v, or their posteriors."""
+Guide = Literal["mean-field", "structured"]
+"""The posterior of bayes: q(u) q(v) q(z), or q(v|z) in it."""
+PosteriorKind = Literal["point", "full", "draws", Guide]
+"""What is known of u and v after a fit; see :class:`inference.posterior.Posterior`."""
+Objective = Literal["map_objective", "elbo", "log_joint"]
+"""What is maximised, or of draws their log joint density."""
+Biases = Literal["auto", "on", "off"]
+"""A global mean and biases in the scores; auto is the rating likelihood's own choice."""
+Dtype = Literal["float32", "float64"]
+"""Floating-point types."""
+Ranking = Literal["mean", "thompson", "ucb"]
+"""What a list is ordered by: the mean score, a draw of it, or the mean and some standard deviations."""
+Format = Literal["table", "csv", "json"]
+"""How an answer is printed."""
