@@ -89,11 +89,7 @@ LONG_FILES: set[str] = set()
 LONG_FUNCTIONS: set[str] = set()
 WIDE_FUNCTIONS = {"models/cvae.py:CVAE.__init__"}
 KINDS_ASKED = {
-    "models/networks/making.py: Product",
-    "models/starting.py: Product",
     "models/testing.py: ContentLikelihood",
-    "models/testing.py: Product",
-    "models/testing_contents.py: Product",
     "models/testing_ratings.py: RatingLikelihood",
 }
 

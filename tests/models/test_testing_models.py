@@ -214,6 +214,11 @@ class Wandering(Attention):
         encoder.loc.bias.copy_(torch.as_tensor(np.random.default_rng().normal(size=len(encoder.loc.bias))))
 
 
+class Older(Attention):
+    def start(self, encoder, decoder, likelihood, content, inputs, how, sample):
+        encoder.loc.bias.zero_()
+
+
 def test_a_pair_of_ones_own():
     check_network(Attention, sharpness=2.0)
 
@@ -226,6 +231,7 @@ def test_a_pair_of_ones_own():
         (Idle, "no finite gradient reaches attention"),
         (Headless, "its decoder has the heads something"),
         (Wandering, "start is another with the same random state"),
+        (Older, "its start fails .*take encoder, decoder and a Start"),
     ],
 )
 def test_planted_mistakes_of_networks(pair, words):
