@@ -42,10 +42,7 @@ if TYPE_CHECKING:
 
 NAMES = {name: facts.path for name, facts in MODELS.items()}
 """The package's own models: name on the command line, and where the class is."""
-GIVEN = (
-    *("n_users", "n_items", "n_factors", "item_prior", "encoder", "decoder", "content", "ratings"),
-    *("lambda_u", "lambda_v", "lambda_b", "lambda_w", "lambda_r", "parametrization"),
-)
+GIVEN = ("n_users", "n_items", "n_factors", "item_prior", "ratings", "lambda_u", "lambda_v", "lambda_b")
 """Arguments of a model's constructor that the package gives, by their options; others are ``--model.NAME``."""
 KNOWN_SITES = ("u", "v", "v_dagger", "z", "x", "R", "theta")
 """Sites that a model of this family may have; those above u and v are called otherwise."""
