@@ -13,6 +13,7 @@ from models.base import FactorModel
 from models.catalogue import CONTENTS
 from models.contents.making import content_likelihood
 from models.contents.product import Product
+from models.cvae import VAE
 from models.making import class_of, made
 from models.networks.making import make_networks
 from models.observations import Observations, RatingColumns
@@ -266,7 +267,8 @@ def make_model(
     """The model of the options ``o``, its networks, if it has any, at a random start.
 
     ``form`` is that of the rows of content; a number stands for so many words. Both are ``None`` for a model that reads
-    no content. Precisions that are not given are 1 until they are found (:mod:`inference.algorithms.precisions`).
+    no content; another is given them as its item prior, a :class:`~models.cvae.VAE`. Precisions that are not given are
+    1 until they are found (:mod:`inference.algorithms.precisions`).
     ``cls`` is the class where it is at hand, otherwise that which the options name.
     """
     rating = rating_likelihood(o)
@@ -279,8 +281,8 @@ def make_model(
     if maker.has_content:
         assert likelihood is not None and form is not None
         known = Form("words", (form,)) if isinstance(form, int) else form
-        sizes += (*make_networks(known, likelihood, o), likelihood)
-        own |= {"lambda_w": o.lambda_w or 1.0, "lambda_r": o.lambda_r or 1.0}
+        networks = make_networks(known, likelihood, o)
+        sizes += (VAE(o.factors, *networks, likelihood, lambda_w=o.lambda_w or 1.0, lambda_r=o.lambda_r or 1.0),)
     try:
         model = maker(*sizes, rating, **own, **arguments)
     except (TypeError, ValueError) as error:

@@ -149,8 +149,5 @@ PLUGINS = {
 The arguments of its constructor are flags with a dot (``--content-likelihood.rate 3``) and arrive in the field of the
 same name with ``_args`` (a dict), which is also their key in a YAML file.
 """
-GIVEN = (
-    *("n_users", "n_items", "n_factors", "item_prior", "encoder", "decoder", "content", "ratings"),
-    *("lambda_u", "lambda_v", "lambda_b", "lambda_w", "lambda_r", "parametrization"),
-)
+GIVEN = ("n_users", "n_items", "n_factors", "item_prior", "ratings", "lambda_u", "lambda_v", "lambda_b")
 """Arguments of a model's constructor that the package gives, by their options; others are ``--model.NAME``."""

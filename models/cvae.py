@@ -35,10 +35,8 @@ from torch import Tensor, nn
 
 from models.base import FactorModel, ItemPrior
 from models.contents import ContentLikelihood
-from models.kinds import Parametrization
 from models.networks import Decoder, Encoder
 from models.observations import Batch
-from models.ratings import RatingLikelihood
 
 OF_THE_CONTENT = ("encoder", "decoder", "content", "lambda_w", "lambda_r")
 """What a :class:`CVAE` has of its :class:`VAE` under its own name."""
@@ -105,32 +103,11 @@ class VAE(ItemPrior):
 class CVAE(FactorModel):
     """p(R, X, U, V, Z, theta) of the module's docstring, over a minibatch of items and all users.
 
-    Parameters as of :class:`VAE` and :class:`models.base.FactorModel`.
+    Parameters as of :class:`models.base.FactorModel`; its ``item_prior`` is a :class:`VAE`.
     """
 
     has_content: ClassVar[bool] = True
     item_prior: VAE
-
-    def __init__(
-        self,
-        n_users: int,
-        n_items: int,
-        n_factors: int,
-        encoder: Encoder,
-        decoder: Decoder,
-        content: ContentLikelihood,
-        ratings: RatingLikelihood,
-        lambda_u: float = 0.1,
-        lambda_v: float = 10.0,
-        lambda_w: float = 1.0,
-        lambda_r: float = 1.0,
-        parametrization: Parametrization = "centred",
-        lambda_b: float | None = None,
-    ) -> None:
-        item_prior = VAE(n_factors, encoder, decoder, content, lambda_w, lambda_r)
-        own = {"lambda_u": lambda_u, "lambda_v": lambda_v, "lambda_b": lambda_b}
-        super().__init__(n_users, n_items, n_factors, item_prior, ratings, **own)  # type: ignore[arg-type]
-        self.parametrization = parametrization
 
     def forward(self, batch: Batch) -> None:
         """The generative story; sites theta, u, z, x, v, v_dagger, R, of which x and R are observed."""

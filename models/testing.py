@@ -23,7 +23,6 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from models.contents import ContentDistribution, ContentLikelihood
-from models.contents.product import Product
 from models.networks.mlp import MLPDecoder
 from models.rows import DenseRows, SparseRows
 from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, in_float64, moved, quantile
@@ -80,7 +79,7 @@ def check_likelihood(likelihood: type[ContentLikelihood], /, *, seed: int = 0, *
 
 
 def _kit_of(likelihood: type[ContentLikelihood]) -> type[Kit]:
-    if issubclass(likelihood, Product):
+    if likelihood.several:
         return ProductKit
     return SequenceKit if "tokens" in likelihood.reads else _RowsKit
 

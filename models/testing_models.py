@@ -56,7 +56,7 @@ def check_model(
       may be called again;
     - story: u and v are in the plates "users" and "items", drawn from ``prior_of_users`` and ``prior_of_items``; the
       mean of v moves one to one with m; R is the likelihood's at u.v; every other latent site is one of ``above``
-      (:func:`models.story.check_story`); with biases and non-centred too;
+      (:func:`models.story.check_story`); of every item, in minibatches and at once; with biases and non-centred too;
     - priors: means are of the right width and type, precisions are lambda_u and lambda_v as they are at that moment;
     - minibatches: the log joint of parts, scaled to all items, is on average that of the whole;
     - q(m): ``encode`` gives means and standard deviations of the right shape, row by row, and 0 of a model that draws

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from models.contents.making import content_class
-from models.networks import Decoder, Encoder, NetworkPair
+from models.networks import Decoder, Encoder, NetworkPair, Start
 from models.rows import DenseRows, Form, OneRows, SparseRows, TokenRows
 from models.state import fill, kept
 from models.testing_base import in_float64
@@ -156,8 +156,10 @@ class _NetworkKit:
         for _ in range(2):
             torch.manual_seed(1)
             pair, encoder, decoder = self.made()
-            for how in ("whitened",):
-                pair.start(encoder, decoder, self.likelihood, self.rows, self.rows, how, N_ITEMS)
+            try:
+                pair.start(encoder, decoder, Start(self.rows, self.rows, self.likelihood, sample=N_ITEMS))
+            except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+                self.fail(f"its start fails ({type(error).__name__}: {error})", "take encoder, decoder and a Start")
             loc, _ = self.encode(encoder, self.rows)
             if not bool(loc.isfinite().all()):
                 self.fail("after start the means are no finite numbers", "look at features that never vary")

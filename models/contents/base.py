@@ -27,7 +27,8 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
     ``default_scaling`` is how word counts become x; ``pseudo`` marks likelihoods without a
     normaliser on their support, whose objective is no evidence bound and is labelled so. ``subsample`` > 0 is the
     number of features drawn at random for a training step, where :meth:`log_prob_sampled` exists; 0 takes all;
-    ``unbiased`` says that the mean of this estimate over all such draws is log p(x). What is learned besides the
+    ``unbiased`` says that the mean of this estimate over all such draws is log p(x). ``several`` says that it is of
+    several contents, which :meth:`each` names. What is learned besides the
     networks is an ``nn.Parameter`` of the likelihood: it is fitted and saved with them. Other tensors that are not made
     from the constructor's arguments alone are buffers (``register_buffer``), which are saved too.
     """
@@ -37,6 +38,7 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
     default_scaling: ClassVar[Scaling] = "none"
     pseudo: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
+    several: ClassVar[bool] = False
     subsample: int = 0
 
     @abstractmethod

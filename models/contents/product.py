@@ -25,6 +25,8 @@ class Product(ContentLikelihood):
     part that an item lacks says nothing of it: its term is 0.
     """
 
+    several: ClassVar[bool] = True
+
     def __init__(self, **parts: Any) -> None:
         super().__init__()
         arguments: dict[str, dict[str, Any]] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,10 +12,42 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.making import Remembered
-from models.rows import AnyRows, Form
+from models.rows import AnyRows, DenseRows, Form
 
 if TYPE_CHECKING:
     from models.contents.base import ContentLikelihood
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What networks are started from, and how.
+
+    ``content`` and ``inputs`` are the rows of all items as the ``likelihood`` and the encoder read them. ``how`` is
+    "whitened" or "svd" (:mod:`models.networks.mlp_pair`); ``sample`` items are looked at where not all are needed.
+    """
+
+    content: Any
+    inputs: Any
+    likelihood: ContentLikelihood
+    how: str = "whitened"
+    sample: int = 4096
+
+    def some(self, most: int | None = None) -> Tensor:
+        """Rows of ``most`` items, by default ``sample``, drawn at random, ascending."""
+        n = self.sample if most is None else most
+        return torch.randperm(len(self.inputs), device="cpu")[:n].to(self.inputs.device).sort().values
+
+    def part(self, name: str) -> Start:
+        """The same of one of several contents, for the items that have it."""
+        parts = dict(self.likelihood.each())
+        return replace(self, content=self.content.parts[name], inputs=self.inputs.parts[name], likelihood=parts[name])
+
+    def start_likelihood(self) -> None:
+        """Start what the likelihood learns of vectors and images, from the mean variance of their features."""
+        if isinstance(self.inputs, DenseRows):
+            chosen = self.some()
+            variance = self.content.select(chosen).dense().var(0).mean() if len(chosen) > 1 else 0.0
+            self.likelihood.start(float(variance))
 
 
 class Encoder(nn.Module, ABC):
@@ -29,6 +62,13 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, content: Any) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
+
+    @torch.no_grad()
+    def start(self, decoder: Any, start: Start) -> None:
+        """Start itself, its decoder and the likelihood from the data, in place, as its ``pair`` does."""
+        start.start_likelihood()
+        if self.pair is not None:
+            self.pair.start(self, decoder, start)
 
     @torch.no_grad()
     def turn(self, rotation: Tensor) -> bool:
@@ -92,21 +132,8 @@ class NetworkPair(Remembered, ABC):
         (``factors``, ``hidden``, ``activation``, ``radius``, ``tied``).
         """
 
-    def start(
-        self,
-        encoder: Any,
-        decoder: Any,
-        likelihood: ContentLikelihood,
-        content: Any,
-        inputs: Any,
-        how: str,
-        sample: int,
-    ) -> None:
-        """Start both from the data, in place, so that the content does not collapse; by default they stay as they are.
-
-        Parameters: ``content`` and ``inputs`` the rows of all items, as the likelihood and the encoder read them;
-        ``how`` "whitened" or "svd"; ``sample`` as many items as are enough to look at.
-        """
+    def start(self, encoder: Any, decoder: Any, start: Start) -> None:
+        """Start both from the data, in place, so that the content does not collapse; by default they stay."""
 
 
 def of_length(radius: float, loc: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from models.contents.base import ContentLikelihood
-from models.networks.base import Decoder, Encoder, NetworkPair, of_length
+from models.networks.base import Decoder, Encoder, NetworkPair, Start, of_length
 from models.networks.mlp import activation_of
 from models.networks.of_data import feature_means
 from models.networks.spread import NOTHING, rank, spread
@@ -138,34 +137,20 @@ class ConvolutionalPair(NetworkPair):
         encoder = ConvolutionalEncoder(size, o.factors, o.hidden[-1], o.activation, o.radius)  # type: ignore[arg-type]
         return encoder, ConvolutionalDecoder(size, o.factors, o.hidden[-1], o.activation, heads)  # type: ignore
 
-    def start(
-        self,
-        encoder: Any,
-        decoder: Any,
-        likelihood: ContentLikelihood,
-        content: Any,
-        inputs: Any,
-        how: str,
-        sample: int,
-    ) -> None:
+    def start(self, encoder: Any, decoder: Any, start: Start) -> None:
         """See :func:`start_convolutional`; a quarter of the sample is enough."""
-        chosen = torch.randperm(len(inputs))[: sample // 4].sort().values
-        start_convolutional(encoder, decoder, likelihood, inputs.select(chosen), feature_means(content))
+        start_convolutional(encoder, decoder, start)
 
 
 @torch.no_grad()
-def start_convolutional(
-    encoder: ConvolutionalEncoder,
-    decoder: ConvolutionalDecoder,
-    likelihood: ContentLikelihood,
-    sampled: DenseRows,
-    mean: Tensor,
-) -> None:
-    """Every pre-activation of mean 0 and variance 1 over the sample (layer-sequential unit variance), then mu too.
+def start_convolutional(encoder: ConvolutionalEncoder, decoder: ConvolutionalDecoder, start: Start) -> None:
+    """Every pre-activation of mean 0 and variance 1 over a sample (layer-sequential unit variance), then mu too.
 
     mu are the leading principal components of the last hidden layer, whitened; sigma is 1/2. The decoder starts at the
-    mean picture ``mean`` (n_features,), about half as wide as the pictures around it.
+    mean picture, about half as wide as the pictures around it.
     """
+    sampled: DenseRows = start.inputs.select(start.some(start.sample // 4))
+    mean = feature_means(start.content)
     h = sampled.block.to(encoder.loc.weight.dtype)
     for layer in encoder.layers:
         nn.init.orthogonal_(layer.weight)  # type: ignore[arg-type]
@@ -190,7 +175,7 @@ def start_convolutional(
         h = decoder.activation(_unit(layer, h))
     h = h.unflatten(1, decoder.inmost) if h.dim() == 2 else h
     wide = sampled.dense().std(0, correction=min(1, len(sampled) - 1)).norm().to(centre)
-    begins = likelihood.initial_bias(mean)
+    begins = start.likelihood.initial_bias(mean)
     for head in decoder.heads:
         outward: Any = decoder.outputs[head]
         outward.weight.mul_(0.5 * wide / outward(h).flatten(1).std(0).norm().clamp(min=1e-6))

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from models.catalogue import NETWORKS
-from models.contents.product import Product
 from models.making import class_of, made
 from models.networks.base import Decoder, Encoder, NetworkPair
 from models.networks.product import ProductDecoder, ProductEncoder
@@ -28,7 +27,6 @@ def make_networks(form: Forms, likelihood: ContentLikelihood, options: Any) -> t
     name, arguments = options.network, dict(getattr(options, "network_args", {}))
     if not isinstance(form, dict):
         return _made(form, name, arguments, likelihood.param_names, options)
-    assert isinstance(likelihood, Product)
     read = [one for one in form.values() if name == AUTO or one.kind in reads(name)]
     if not read:
         raise _unreadable(name, " and ".join(dict.fromkeys(one.kind for one in form.values())))

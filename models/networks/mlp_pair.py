@@ -11,7 +11,7 @@ from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
 from models.contents.base import ContentLikelihood
-from models.networks.base import NetworkPair
+from models.networks.base import NetworkPair, Start
 from models.networks.mlp import READS, MLPDecoder, MLPEncoder
 from models.networks.of_data import feature_means, matrix_of
 from models.networks.spread import rank, spread
@@ -33,29 +33,12 @@ class MLPPair(NetworkPair):
         tied_to = encoder if o.tied and form.kind == "words" else None
         return encoder, MLPDecoder(form.n_features, o.factors, o.hidden, o.activation, heads, tied_to)
 
-    def start(
-        self,
-        encoder: Any,
-        decoder: Any,
-        likelihood: ContentLikelihood,
-        content: Any,
-        inputs: Any,
-        how: str,
-        sample: int,
-    ) -> None:
+    def start(self, encoder: Any, decoder: Any, start: Start) -> None:
         """See :func:`start_mlp`."""
-        start_mlp(encoder, decoder, likelihood, content, inputs, how, sample)
+        start_mlp(encoder, decoder, start)
 
 
-def start_mlp(
-    encoder: MLPEncoder,
-    decoder: MLPDecoder,
-    likelihood: ContentLikelihood,
-    content: NumberRows,
-    inputs: NumberRows,
-    start: str,
-    sample: int,
-) -> None:
+def start_mlp(encoder: MLPEncoder, decoder: MLPDecoder, start: Start) -> None:
     """Start the networks from the data, layer by layer, so that the content posterior does not collapse.
 
     From a random start the ELBO of a sparse bag of words falls into the optimum that ignores z within a few epochs,
@@ -68,8 +51,8 @@ def start_mlp(
       nearly linear: mu starts as the truncated SVD of the content, the decoder as half of its inverse (at full scale
       the content's likelihood is fitted first, and its posterior means rank worse). For layers as wide as mu.
     """
-    as_is = start == "svd"
-    rows = torch.randperm(len(inputs), device="cpu")[:sample].to(inputs.device).sort().values
+    as_is, likelihood, inputs = start.how == "svd", start.likelihood, start.inputs
+    rows = start.some()
     sampled = inputs.select(rows)
     singular, right, asked = _directions(encoder, inputs, sampled, as_is)
     table, n_components = encoder.weights[0], len(singular)
@@ -77,7 +60,7 @@ def start_mlp(
     outward[:, :n_components] = table[:, :n_components] * torch.as_tensor(singular.copy()).to(table)
     _start_encoder(encoder, sampled, as_is, n_components, asked)
     h = _start_decoder(decoder, encoder, right, as_is, len(rows))
-    tied, mean = {id(weight) for weight in encoder.weights}, feature_means(content)
+    tied, mean = {id(weight) for weight in encoder.weights}, feature_means(start.content)
     for head, begin in likelihood.initial_bias(mean).items():
         if isinstance(inputs, DenseRows):  # half as wide as the content, in the directions in which it varies most
             deviation = torch.nan_to_num(sampled.dense().std(0, correction=min(1, len(rows) - 1)))

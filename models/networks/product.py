@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from models.networks.base import Decoder, Encoder, of_length
+from models.networks.base import Decoder, Encoder, Start, of_length
 from models.rows import AnyRows, PartRows
 
 if TYPE_CHECKING:
@@ -53,6 +53,41 @@ class ProductEncoder(Encoder):
         if self.radius:
             loc = of_length(self.radius, loc)
         return loc, precision.rsqrt()
+
+    @torch.no_grad()
+    def start(self, decoder: Any, start: Start) -> None:
+        """Start every expert, and its decoder, from its own content, then :meth:`align` them."""
+        for name, expert in self.experts.items():
+            own: Any = expert
+            own.start(decoder.part(name), start.part(name))
+        self.align(start.inputs)
+
+    @torch.no_grad()
+    def align(self, inputs: PartRows, block: int = 4096) -> None:
+        """Turn the means of each expert to those of the experts before it, over the items that have both.
+
+        What an expert says of a content it says in axes of its own. The rotation is the orthogonal Procrustes solution
+        (Schoenemann, Psychometrika 1966); without an item that has both there is none. An expert that cannot be turned
+        keeps its axes.
+        """
+        total, there = None, None
+        for name, expert in self.experts.items():
+            own: Any = expert
+            nothing = next(own.parameters()).new_zeros(0, self.n_factors)
+            part, items = inputs.parts[name], inputs.items(name)
+            chunks = torch.arange(len(part), device=part.device).split(block)
+            found = torch.cat([own(part.select(chunk))[0] for chunk in chunks if len(chunk)] or [nothing])
+            loc = found.new_zeros(len(inputs), self.n_factors).index_copy(0, items, found)
+            if total is None or there is None:
+                total, there = loc, inputs.present[name]
+                continue
+            both = there & inputs.present[name]
+            if bool(both.any()):
+                left, _, right = torch.linalg.svd(total[both].mT @ loc[both])
+                turn = left @ right
+                if own.turn(turn):
+                    loc = loc @ turn.mT
+            total, there = total + loc, there | inputs.present[name]
 
 
 class ProductDecoder(Decoder):

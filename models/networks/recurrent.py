@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.networks.base import Decoder, Encoder, NetworkPair, of_length
+from models.networks.base import Decoder, Encoder, NetworkPair, Start, of_length
 from models.networks.spread import rank, spread
 from models.rows import AnyRows, Form, TokenRows
 from pyro_cvae.errors import InputError
@@ -170,29 +170,13 @@ class RecurrentPair(NetworkPair):
         encoder = RecurrentEncoder(form.n_features, o.factors, width, o.radius)
         return encoder, RecurrentDecoder(form.n_features, o.factors, width, heads, encoder if o.tied else None)
 
-    def start(
-        self,
-        encoder: Any,
-        decoder: Any,
-        likelihood: ContentLikelihood,
-        content: Any,
-        inputs: Any,
-        how: str,
-        sample: int,
-    ) -> None:
+    def start(self, encoder: Any, decoder: Any, start: Start) -> None:
         """See :func:`start_recurrent`."""
-        start_recurrent(encoder, decoder, likelihood, content, how, sample)
+        start_recurrent(encoder, decoder, start)
 
 
 @torch.no_grad()
-def start_recurrent(
-    encoder: RecurrentEncoder,
-    decoder: RecurrentDecoder,
-    likelihood: ContentLikelihood,
-    content: TokenRows,
-    start: str,
-    sample: int,
-) -> None:
+def start_recurrent(encoder: RecurrentEncoder, decoder: RecurrentDecoder, start: Start) -> None:
     """Start from what a bag of the tokens says, the recurrent units being of no weight yet.
 
     Embeddings are the leading right singular vectors of tf-idf weighted counts, sigma is 1/2. The decoder starts near
@@ -202,6 +186,7 @@ def start_recurrent(
     from sklearn.feature_extraction.text import TfidfTransformer
     from sklearn.utils.extmath import randomized_svd
 
+    content: TokenRows = start.content
     counts = content.counts()
     parts = (counts.values.cpu().double().numpy(), counts.columns.cpu().numpy(), counts.indptr.cpu().numpy())
     from scipy import sparse
@@ -216,8 +201,8 @@ def start_recurrent(
         _, singular, right = randomized_svd(matrix, n_components, n_iter=2, random_state=seed)
         n_components, right = rank(singular), right[: rank(singular)]
         table[:-1, :n_components] = torch.as_tensor((right * transformer.idf_).T.copy()).to(table)
-    chosen = torch.randperm(len(content), device="cpu")[:sample].to(content.device).sort().values
-    as_is = start == "svd"
+    chosen = start.some()
+    as_is = start.how == "svd"
     mix = nn.init.eye_ if as_is else nn.init.orthogonal_
 
     table.div_(spread(encoder.bag(content.select(chosen)), alike=as_is))
@@ -244,7 +229,7 @@ def start_recurrent(
         0, ends.tokens, torch.ones_like(ends.tokens, dtype=table.dtype)
     )
     tied = {id(parameter) for parameter in encoder.parameters()}
-    for name, begin in likelihood.initial_bias(total / len(content)).items():
+    for name, begin in start.likelihood.initial_bias(total / len(content)).items():
         if id(decoder.outputs[name]) not in tied:
             decoder.outputs[name].copy_(table)
         decoder.output_biases[name].copy_(begin)

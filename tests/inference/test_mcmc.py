@@ -17,7 +17,7 @@ from inference.fit_command import run_fit
 from inference.options import Options
 from inference.recommending import recommend
 from models.contents.normal import Normal
-from models.cvae import CVAE
+from models.cvae import CVAE, VAE
 from models.gaussians import Gaussians
 from models.networks.base import Decoder, Encoder
 from models.observations import Observations, SparseRows
@@ -200,8 +200,8 @@ class Vague(Encoder):
 
 
 def linear_model():
-    sizes = (N_USERS, N_ITEMS, N_FACTORS)
-    return CVAE(*sizes, Vague(), Linear(), Normal(0.7), ConfidenceNormal(2.0, 0.05), lambda_u=0.8, lambda_v=3.0)
+    content = VAE(N_FACTORS, Vague(), Linear(), Normal(0.7))
+    return CVAE(N_USERS, N_ITEMS, N_FACTORS, content, ConfidenceNormal(2.0, 0.05), lambda_u=0.8, lambda_v=3.0)
 
 
 @pytest.mark.statistical

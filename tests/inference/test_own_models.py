@@ -17,8 +17,10 @@ from inference.algorithms.base import fit as run_steps
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
 from inference.algorithms.networks import NetworkFit
+from inference.commands.plugins import plugin_arguments
 from inference.recommending import fold_in, recommend
 from models.build import make_model
+from models.catalogue import GIVEN
 from models.contents.multinomial import Multinomial
 from pyro_cvae.data.simulated import simulated, simulated_gaussian
 from pyro_cvae.errors import InputError
@@ -292,6 +294,15 @@ def test_a_class_may_be_given_as_such(dataset):
     assert fit.options.model.model == PATH + "GroupedPMF" and fit.model.lambda_g == 3.0
     with pytest.raises(InputError, match="is no FactorModel"):
         inference.fit(dataset, model=torch.nn.Linear, **SMALL)
+
+
+@pytest.mark.parametrize("model", ["GroupedPMF", "GroupedCVAE"])
+def test_flags_of_a_model_are_what_the_package_does_not_give(model):
+    values = {"model": PATH + model}
+    assert plugin_arguments("model", values, {"lambda_g": "2"}, {}) == {"lambda_g": 2.0}
+    for given in GIVEN:
+        with pytest.raises(InputError, match=f"unknown option --model.{given}; {model} takes lambda_g"):
+            plugin_arguments("model", values, {given: "2"}, {})
 
 
 def test_new_items_and_texts_are_refused_by_a_model_that_reads_none(dataset):

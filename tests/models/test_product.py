@@ -161,11 +161,11 @@ def test_experts_start_turned_to_one_another(monkeypatch):
         return float(torch.nn.functional.cosine_similarity(one, two).mean())
 
     with monkeypatch.context() as patched:
-        patched.setattr(starting, "align", lambda *given: None)
+        patched.setattr(ProductEncoder, "align", lambda *given: None)
         starting.start_alive(model, Observations(rows, rows, toy_columns()))
     apart = agreement()
     with torch.no_grad():
-        starting.align(model.encoder, rows)
+        model.encoder.align(rows)
     assert agreement() > 0.65 > 0.4 > apart
 
 

@@ -7,13 +7,12 @@ from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from models.build import content_likelihood
-from models.networks.base import Encoder
+from models.networks.base import Encoder, Start
 from models.networks.making import make_networks
 from models.networks.mlp_pair import start_mlp
 from models.networks.product import ProductEncoder
 from models.networks.recurrent import start_recurrent
 from models.rows import DenseRows, PartRows, TokenRows
-from models.starting import align
 
 
 class Options:
@@ -35,7 +34,7 @@ def test_decoder_of_vectors_starts_half_as_wide_as_the_content(name):
     rows, likelihood = DenseRows.from_numpy(x.numpy(), torch.float64), content_likelihood(name, {})
     encoder, decoder = (net.double() for net in make_networks(rows.form, likelihood, Options))
     with torch.no_grad():
-        start_mlp(encoder, decoder, likelihood, rows, rows, "whitened", 400)
+        start_mlp(encoder, decoder, Start(rows, rows, likelihood, "whitened", 400))
         head = decoder(torch.randn(2000, 3, dtype=torch.float64))[likelihood.param_names[0]]
     if name == "normal":
         wide, known = head.std(0).norm(), 0.5 * x.std(0).norm()
@@ -53,7 +52,7 @@ def test_sequences_start_at_the_singular_vectors_of_their_bags(start):
     lists = [torch.multinomial((2 * row).softmax(0), 12, replacement=True).tolist() for row in topics]
     rows, likelihood = TokenRows.from_lists(lists, 30), content_likelihood("tokens", {})
     encoder, decoder = (net.double() for net in make_networks(rows.form, likelihood, Options))
-    start_recurrent(encoder, decoder, likelihood, rows, start, 500)
+    start_recurrent(encoder, decoder, Start(rows, rows, likelihood, start, 500))
     with torch.no_grad():
         mu, sigma = encoder(rows)
         logits = decoder(torch.randn(2000, 3, dtype=torch.float64))["logits"]
@@ -104,5 +103,5 @@ def test_an_expert_without_a_linear_layer_of_means_is_not_turned():
         ({"a": Squared(), "b": Linear(rotation)}, True),
         ({"a": Linear(rotation), "b": Squared()}, False),
     ):
-        align(ProductEncoder(experts, 3), inputs)
+        ProductEncoder(experts, 3).align(inputs)
         assert torch.allclose(experts["a"](rows)[0], experts["b"](rows)[0]) == turned

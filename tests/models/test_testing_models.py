@@ -84,9 +84,16 @@ class MissesItsSite(CVAE):
         def forward(self, batch):
             return self.encode(batch.inputs)[0]
 
+    def __init__(self, n_users, n_items, n_factors, item_prior, ratings, **options):
+        own = self.Prior(n_factors, item_prior.encoder, item_prior.decoder, item_prior.content)
+        super().__init__(n_users, n_items, n_factors, own, ratings, **options)
+
+
+class NamesNetworks(CVAE):
+    """Takes the networks one by one, which are in the item prior."""
+
     def __init__(self, n_users, n_items, n_factors, encoder, decoder, content, ratings, **options):
-        super().__init__(n_users, n_items, n_factors, encoder, decoder, content, ratings, **options)
-        self.item_prior = self.Prior(n_factors, encoder, decoder, content)
+        super().__init__(n_users, n_items, n_factors, VAE(n_factors, encoder, decoder, content), ratings, **options)
 
 
 class Certain(PMF):
@@ -126,6 +133,7 @@ PLANTED = [
     (Unsaved, "of a copy with its parameters and buffers is another"),
     (ItemsOutside, "draws v outside of the plate items"),
     (MissesItsSite, "has no site z"),
+    (NamesNetworks, "cannot be built .*missing 2 required positional arguments"),
     (Certain, "is uncertain of an m that the story does not draw"),
     (OtherRatings, "observes R from another distribution"),
 ]
@@ -214,6 +222,11 @@ class Wandering(Attention):
         encoder.loc.bias.copy_(torch.as_tensor(np.random.default_rng().normal(size=len(encoder.loc.bias))))
 
 
+class Older(Attention):
+    def start(self, encoder, decoder, likelihood, content, inputs, how, sample):
+        encoder.loc.bias.zero_()
+
+
 def test_a_pair_of_ones_own():
     check_network(Attention, sharpness=2.0)
 
@@ -226,6 +239,7 @@ def test_a_pair_of_ones_own():
         (Idle, "no finite gradient reaches attention"),
         (Headless, "its decoder has the heads something"),
         (Wandering, "start is another with the same random state"),
+        (Older, "its start fails .*take encoder, decoder and a Start"),
     ],
 )
 def test_planted_mistakes_of_networks(pair, words):
