@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, get_args
 from analysis.asked import check_least, check_parent
 from analysis.kinds import Policy, Shows
 from inference.kinds import Format, Ranking
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from inference.printing import Sheet, emit, write_frame
 from inference.progress import track
 from pyro_cvae.errors import InputError, run_command
@@ -88,7 +88,7 @@ class BanditOptions:
     format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         check_least(self, {"rounds": 1, "users": 1, "first_items": 1, "factors": 1})
         for name in ("lambda_u", "lambda_v", "a"):
             if not 0 < getattr(self, name) < float("inf"):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.asked import check_least, check_parent
 from inference.commands import parse
 from inference.kinds import Format
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from inference.printing import Sheet, emit
 from inference.progress import Lines, progress
 from pyro_cvae.errors import InputError, run_command
@@ -82,7 +82,7 @@ class DiagnosticsOptions:
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         least = {"n_users": 0, "draws": 100, "check_users": 0, "check_texts": 0, "check_draws": 10, "seed": 0}
         check_least(self, least)
         if self.out is not None:

@@ -4,6 +4,8 @@ from typing import Literal
 
 DrawnFrom = Literal["posterior", "prior"]
 """Where draws are from."""
+Broken = Literal["lambda_u", "lambda_v", "a"]
+"""The precision that a broken sampler takes twice; see :mod:`analysis.sbc`."""
 Shows = Literal["once", "again"]
 """How often a simulated user may be shown an item."""
 Policy = Literal["random", "map", "greedy", "ucb", "thompson"]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.asked import check_least, check_parent
 from inference.commands import parse
 from inference.kinds import Format
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from inference.printing import Sheet, emit
 from pyro_cvae.errors import InputError, run_command
 from pyro_cvae.runs import check_runs
@@ -95,7 +95,7 @@ class PosteriorOptions:
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         if self.out is not None:
             if Path(self.out).suffix != ".nc":
                 raise InputError(f"--out is {self.out!r}, but it must end in .nc")

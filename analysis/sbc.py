@@ -23,10 +23,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
+from analysis.kinds import Broken
 from inference.kinds import Format
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from inference.printing import Sheet, emit, show
 from inference.progress import track
 from models.catalogue import MODELS
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from models.base import FactorModel
     from models.observations import Observations
 
-BREAKS = ("lambda_u", "lambda_v", "a")
+BREAKS = get_args(Broken)
 LEVEL = 0.99
 
 
@@ -54,7 +55,7 @@ class SBCOptions:
         thin: Sweeps between two of them.
         warmup: Steps of as many sweeps before the first.
         seed: Of everything random; broken samplers take the seeds from it on.
-        broken: The precision that broken samplers take twice (lambda_u, lambda_v, a).
+        broken: The precision that broken samplers take twice.
         broken_seeds: Broken samplers that are run, each on simulations of its own.
         words: Mean length of a simulated text, of cvae.
         a: Precision of a rating where the user was exposed; a tenth of it elsewhere.
@@ -68,7 +69,7 @@ class SBCOptions:
     thin: int = 4
     warmup: int = 20
     seed: int = 0
-    broken: str = "lambda_u"
+    broken: Broken = "lambda_u"
     broken_seeds: int = 100
     words: float = 60.0
     a: float = 1.0
@@ -76,7 +77,7 @@ class SBCOptions:
     format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         if self.model not in MODELS:
             raise InputError(f"--model is {self.model!r}, but it must be one of {', '.join(MODELS)}")
         for name, least in (("simulations", 10), ("draws", 9), ("thin", 1), ("warmup", 1), ("broken_seeds", 0)):
@@ -86,8 +87,6 @@ class SBCOptions:
             raise InputError(f"--words is {self.words:g} and --a {self.a:g}", "use 1 or more words, and a precision a")
         if not 0 <= self.seed < 2**62:
             raise InputError(f"--seed is {self.seed}, but it must be 0 or more and below 2^62")
-        if self.broken not in BREAKS:
-            raise InputError(f"--broken is {self.broken!r}, but it must be one of {', '.join(BREAKS)}")
         if self.out and (Path(self.out).suffix != ".png" or not Path(self.out).absolute().parent.is_dir()):
             raise InputError(f"--out is {self.out!r}, but it must end in .png, in a folder that exists")
 

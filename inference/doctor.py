@@ -21,7 +21,7 @@ from typing import Literal
 
 from inference.commands import parse
 from inference.kinds import Format
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from inference.printing import Sheet, show
 from pyro_cvae.errors import run_command
 from pyro_cvae.limits import available_memory
@@ -51,7 +51,7 @@ class DoctorOptions:
     format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from inference.commands import parse
 from inference.kinds import Format
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from inference.printing import Sheet, emit, write_frame
 from pyro_cvae.errors import InputError, run_command
 from pyro_cvae.protocol import CUTOFFS, Protocol
@@ -54,7 +54,7 @@ class EvaluateOptions:
     csv_safe: bool = False
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         if not self.cutoffs or min(self.cutoffs) < 1:
             given = " ".join(map(str, self.cutoffs))
             raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")

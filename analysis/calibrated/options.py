@@ -7,7 +7,7 @@ from pathlib import Path
 
 from analysis.asked import check_least
 from inference.kinds import Format
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from pyro_cvae.errors import InputError
 
 
@@ -43,7 +43,7 @@ class CalibrationOptions:
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         check_least(self, {"top": 1, "bins": 2, "draws": 20, "resamples": 20, "seed": 0})
         if not 0 < self.reserve < 1:
             raise InputError(f"--reserve is {self.reserve:g}, but it must be between 0 and 1")

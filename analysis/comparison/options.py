@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from analysis.asked import check_least
 from inference.kinds import Format
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from pyro_cvae.errors import InputError
 from pyro_cvae.protocol import CUTOFFS
 
@@ -51,7 +51,7 @@ class CompareOptions:
     trust: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         if not self.cutoffs or min(self.cutoffs) < 1:
             given = " ".join(map(str, self.cutoffs))
             raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")

@@ -18,7 +18,7 @@ def choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
     check(value in choices, flag, value, "one of " + ", ".join(choices))
 
 
-def check_kinds(options: Any) -> None:
+def check_words(options: Any) -> None:
     """InputError where a field of a dataclass, by its type a ``Literal`` or several, has a value that is none of it."""
     for name, hint in get_type_hints(type(options)).items():
         value, kind = getattr(options, name), get_args(hint)[0] if get_origin(hint) is tuple else hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from inference.options.checking import check, check_kinds
+from inference.options.checking import check, check_words
 from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.kinds import Html, Ratings, Scaling, Splitting
@@ -66,7 +66,7 @@ class DataOptions:
     scaling: Literal["auto", Scaling] = "auto"
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         parse_all(self.contents)
         check(self.ratings != "stars" or self.min_rating is None, "min_rating", self.min_rating, "left out with stars")
         self.reading  # noqa: B018

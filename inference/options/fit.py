@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 
 from inference.kinds import Dtype, Guide, Mode
-from inference.options.checking import check, check_kinds
+from inference.options.checking import check, check_words
 from models.kinds import StartKind
 
 
@@ -59,7 +59,7 @@ class FitOptions:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         check(self.mode == "bayes" or self.guide == "mean-field", "guide", self.guide, "left out with --mode map")
         for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed"):
             check((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inference.kinds import Biases
-from inference.options.checking import check, check_kinds, choice
+from inference.options.checking import check, check_words, choice
 from models.catalogue import MODELS, RATINGS, RatingFacts
 from models.kinds import Activation, EncoderInput, Parametrization, Unrated
 from pyro_cvae.trust import is_path
@@ -83,7 +83,7 @@ class ModelOptions:
     parametrization: Parametrization = "centred"
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         if not is_path(self.model):
             choice("model", self.model, (*MODELS, "the path of a class"))
         check(self.factors >= 1, "factors", self.factors, "at least 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inference.kinds import Format
-from inference.options.checking import check, check_kinds
+from inference.options.checking import check, check_words
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,6 @@ class RunOptions:
     format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         check(not (self.resume and self.overwrite), "resume", self.resume, "given without --overwrite")
         check(self.checkpoint_seconds >= 0, "checkpoint_seconds", self.checkpoint_seconds, "0 or more")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from inference.kinds import Format, Ranking
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
@@ -45,7 +45,7 @@ class ListOptions:
     block_size: int = 256
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         if self.interval is not None and not 0 < self.interval < 1:
             raise InputError(f"--interval is {self.interval}, but it must be between 0 and 1", "for instance 0.9")
         if self.top_probability is not None and self.top_probability < 1:
@@ -126,7 +126,7 @@ class RecommendOptions:
     csv_safe: bool = False
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         if self.top < 1:
             raise InputError(f"--top is {self.top}, but it must be at least 1")
         if self.out and Path(self.out).suffix not in (".csv", ".parquet"):

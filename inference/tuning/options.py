@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from inference.kinds import Format, TunedMethod
 from inference.options import RunOptions
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from pyro_cvae.errors import InputError
 
 RUN_KEYS = tuple(f.name for f in fields(RunOptions))
@@ -47,7 +47,7 @@ class TuneOptions:
     format: Format = "table"
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check_words(self)
         names = [pieces_of(text)[0] for text in self.search]
         if not names or len(set(names)) < len(names):
             raise InputError(f"--search is {' '.join(self.search)!r}, but it must name one or more options, each once")

@@ -8,7 +8,7 @@ import pytest
 from inference import kinds
 from inference.algorithms import guides
 from inference.options import METHODS, Options
-from inference.options.checking import check_kinds
+from inference.options.checking import check_words
 from inference.recommending.options import ListOptions
 from models.catalogue import NUMBERS
 from models.testing_networks import LIKELIHOODS
@@ -41,9 +41,9 @@ def test_several_words_are_each_checked():
     class Several:
         shows: tuple[Literal["once", "again"], ...]
 
-    check_kinds(Several(("once", "again")))
+    check_words(Several(("once", "again")))
     with pytest.raises(InputError, match="--shows is 'twice', but it must be one of once, again"):
-        check_kinds(Several(("once", "twice")))
+        check_words(Several(("once", "twice")))
 
 
 def test_words_are_those_of_the_tables_by_them():
