@@ -25,8 +25,8 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis.asked import check_least, check_parent
 from inference.estimates import check_draws
+from inference.options.checking import check, check_file, check_least
 from inference.printing import Sheet, check_format, emit, write_frame
 from inference.progress import track
 from inference.threads import torch_threads
@@ -90,8 +90,7 @@ class BanditOptions:
         check_format(self.format)
         check_least(self, {"rounds": 1, "users": 1, "first_items": 1, "factors": 1})
         for name in ("lambda_u", "lambda_v", "a"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be above 0")
+            check(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "above 0")
         if self.replications < 2:
             raise InputError(f"--replications is {self.replications}, but an interval needs at least 2")
         if not self.content or not all(0 < share < 1 for share in self.content):
@@ -101,15 +100,11 @@ class BanditOptions:
         if not self.slate or min(self.slate) < 1:
             raise InputError("--slate must be one or more whole numbers of 1 or more", "for instance 1 5")
         needed = self.first_ratings + self.rounds * max(self.slate)
-        if self.first_ratings < 0 or self.new_items < 0 or self.seed < 0:
-            raise InputError("--first-ratings, --new-items and --seed must be 0 or more")
+        check_least(self, {"first_ratings": 0, "new_items": 0, "seed": 0})
         if self.first_items < self.first_ratings + max(self.slate) or self.n_items < needed:
             raise InputError(f"a user is to see {needed} items, more than there are", "give more --first-items")
         for flag, file, end in (("out", self.out, ".csv"), ("figure", self.figure, ".png")):
-            if file is not None:
-                if Path(file).suffix != end:
-                    raise InputError(f"--{flag} is {file!r}, but it must end in {end}")
-                check_parent(flag, file)
+            check_file(flag, file, end)
 
     @property
     def n_items(self) -> int:

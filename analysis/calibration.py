@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.asked import check_least
 from analysis.coverage import LEVELS, Coverage, coverage, draw_coverage
 from analysis.error_correlation import ErrorCorrelation, error_correlation
 from analysis.over_users import Interval, predicts_ratings
 from analysis.recalibration import Recalibration
 from analysis.reliability import Reliability, draw_reliability, reliability
+from inference.options.checking import check, check_least
 from inference.printing import Sheet, check_format, emit, write_frame
 from inference.progress import track
 from inference.threads import torch_threads
@@ -84,10 +84,8 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         check_format(self.format)
-        check_least(self, {"top": 1, "bins": 2, "draws": 20, "resamples": 20, "seed": 0})
-        if not 0 < self.reserve < 1:
-            raise InputError(f"--reserve is {self.reserve:g}, but it must be between 0 and 1")
-        check_least(self, {"threads": 1})
+        check_least(self, {"top": 1, "bins": 2, "draws": 20, "resamples": 20, "seed": 0, "threads": 1})
+        check(0 < self.reserve < 1, "reserve", self.reserve, "between 0 and 1")
         if self.out and Path(self.out).exists() and not Path(self.out).is_dir():
             raise InputError("--out is a file", "name a folder", path=self.out)
 

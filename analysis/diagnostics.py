@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.asked import check_least, check_parent
 from inference.commands import parse
+from inference.options.checking import check_least, check_new, check_parent
 from inference.printing import Sheet, check_format, emit
 from inference.progress import Lines, progress
 from pyro_cvae.errors import InputError, run_command
@@ -86,8 +86,7 @@ class DiagnosticsOptions:
             out = Path(self.out)
             if out.exists() and not out.is_dir():
                 raise InputError("this is not a folder", "choose another --out", path=out)
-            if out.exists() and not self.overwrite:
-                raise InputError("exists already", "choose another --out, or give --overwrite", path=out)
+            check_new(out, self.overwrite)
             check_parent("out", self.out)
 
 
