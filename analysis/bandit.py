@@ -25,6 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.over_users import standard_error
 from inference.estimates import check_draws
 from inference.options.checking import check, check_file, check_least
 from inference.printing import Sheet, check_format, emit, write_frame
@@ -289,7 +290,7 @@ def summarise(found: pd.DataFrame) -> pd.DataFrame:
 def _half_interval(values: pd.Series) -> float:
     from scipy.stats import t
 
-    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    return float(t.ppf(0.975, len(values) - 1) * standard_error(values.to_numpy()))
 
 
 def draw(found: pd.DataFrame, path: str) -> Path:

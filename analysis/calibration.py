@@ -32,7 +32,7 @@ from inference.printing import Sheet, check_format, emit, write_frame
 from inference.progress import track
 from inference.threads import torch_threads
 from pyro_cvae.data import files
-from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.errors import InputError, about_file, run_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -127,14 +127,12 @@ def calibrate(options: CalibrationOptions) -> tuple[list[Coverage], list[Reliabi
     for name, path in track(_names(options.runs), "runs"):
         fit = inference.load(path, trust=options.trust)
         known = predicts_ratings(fit) or (fit.dataset.truth is not None and "a" in fit.dataset.truth)
-        try:
+        with about_file(path):
             if known:
                 covered.append(coverage(fit, name, draws=options.draws, **seeds))
             else:
                 reliable.append(reliability(fit, name, top=options.top, n_bins=options.bins, **boot))
             correlated.append(error_correlation(fit, name, **boot))
-        except InputError as error:
-            raise InputError(error.problem, error.remedy, path=path) from None
     return covered, reliable, correlated
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from analysis.over_users import standard_error
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def choose_recalibration(
     holds = np.zeros(len(rows), bool)
     for index, (row, loss) in enumerate(zip(rows, losses, strict=True)):
         difference = loss - losses[best]
-        error = float(difference.std(ddof=1) / len(difference) ** 0.5)
+        error = float(standard_error(difference))
         row |= {"difference": float(difference.mean()), "standard_error": error}
         holds[index] = able[index] and row["difference"] <= error
     chosen = int(holds.argmax())

@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from analysis.over_users import standard_error
 
-def standard_error(values: np.ndarray) -> np.ndarray:
-    """Standard error of the mean over the first axis; NaN of one value."""
-    if len(values) < 2:
-        return np.full(values.shape[1:], np.nan)
-    return np.asarray(values.std(0, ddof=1) / len(values) ** 0.5)
+__all__ = ["difference", "standard_error"]
 
 
 def difference(mine: Sequence[float] | np.ndarray, theirs: Sequence[float] | np.ndarray) -> tuple[float, float]:

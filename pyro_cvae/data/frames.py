@@ -70,15 +70,13 @@ def from_frames(
     consent([reading.tokenizer])  # the caller's own word
     pairs = _as_table(interactions, "interactions", reading)
     things = None if items is None else _as_table(items, "items", reading)
-    return build(pairs, things, name, n_words, unknown, ratings)
+    return build(pairs, things, name, ratings, n_words=n_words, unknown=unknown)
 
 
 def load_tables(
     path: files.PathLike,
     items: files.PathLike | None = None,
     *,
-    n_words: int = 8000,
-    unknown: str = "error",
     ratings: str = "clicks",
     contents: Sequence[Source] = (),
     reading: Reading | None = None,
@@ -91,7 +89,7 @@ def load_tables(
     pairs = read_table(path, reading)
     name = Path(path).name.partition(".")[0]
     things = None if items is None else read_table(items, reading)
-    return build(pairs, things, name, n_words, unknown, ratings, contents)
+    return build(pairs, things, name, ratings, contents)
 
 
 def read_table(path: files.PathLike, reading: Reading | None = None) -> Table:
@@ -136,10 +134,11 @@ def build(
     pairs: Table,
     items: Table | None,
     name: str,
-    n_words: int,
-    unknown: str,
     ratings: str = "clicks",
     contents: Sequence[Source] = (),
+    *,
+    n_words: int = 8000,
+    unknown: str = "error",
 ) -> Dataset:
     """The data set of two tables; see :func:`from_frames` and :func:`load_tables`."""
     if unknown not in ("error", "drop"):

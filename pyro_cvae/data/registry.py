@@ -70,7 +70,8 @@ TAGS: dict[str, tuple[RemoteFile, ...]] = {
 }
 """Files that only the content ``tags`` needs."""
 
-NAMES = ("simulated", "simulated-gaussian", "simulated-stars", *REMOTE)
+SIMULATED = ("simulated", "simulated-gaussian", "simulated-stars")
+NAMES = (*SIMULATED, *REMOTE)
 
 
 def load_dataset(
@@ -128,18 +129,11 @@ def check_stars(dataset: Dataset) -> None:
 def _load(name: str, items: PathLike | None, contents: tuple[Source, ...], ratings: str, reading: Reading) -> Dataset:
     if items is not None and (name in NAMES or Path(name).is_dir()):
         raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
-    if name == "simulated":
-        from pyro_cvae.data.simulated import simulated
+    if name in SIMULATED:
+        from pyro_cvae.data import simulated
 
-        return simulated()
-    if name == "simulated-gaussian":
-        from pyro_cvae.data.simulated import simulated_gaussian
-
-        return simulated_gaussian()
-    if name == "simulated-stars":
-        from pyro_cvae.data.simulated import simulated_stars
-
-        return simulated_stars()
+        made: Dataset = getattr(simulated, name.replace("-", "_"))()
+        return made
     if name in REMOTE:
         return _load_citeulike(fetch(name, tags=_asks_tags(contents)), contents)
     path = Path(name)
