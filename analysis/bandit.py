@@ -25,10 +25,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from analysis.asked import check_least, check_parent
 from analysis.kinds import Policy, Shows
+from analysis.over_users import standard_error
 from inference.kinds import Format, Ranking
-from inference.options.checking import check_words
+from inference.options.checking import check, check_file, check_least, check_words
 from inference.printing import Sheet, emit, write_frame
 from inference.progress import track
 from pyro_cvae.errors import InputError, run_command
@@ -91,8 +91,7 @@ class BanditOptions:
         check_words(self)
         check_least(self, {"rounds": 1, "users": 1, "first_items": 1, "factors": 1})
         for name in ("lambda_u", "lambda_v", "a"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be above 0")
+            check(0 < getattr(self, name) < float("inf"), name, getattr(self, name), "above 0")
         if self.replications < 2:
             raise InputError(f"--replications is {self.replications}, but an interval needs at least 2")
         if not self.content or not all(0 < share < 1 for share in self.content):
@@ -102,15 +101,11 @@ class BanditOptions:
         if not self.slate or min(self.slate) < 1:
             raise InputError("--slate must be one or more whole numbers of 1 or more", "for instance 1 5")
         needed = self.first_ratings + self.rounds * max(self.slate)
-        if self.first_ratings < 0 or self.new_items < 0 or self.seed < 0:
-            raise InputError("--first-ratings, --new-items and --seed must be 0 or more")
+        check_least(self, {"first_ratings": 0, "new_items": 0, "seed": 0})
         if self.first_items < self.first_ratings + max(self.slate) or self.n_items < needed:
             raise InputError(f"a user is to see {needed} items, more than there are", "give more --first-items")
         for flag, file, end in (("out", self.out, ".csv"), ("figure", self.figure, ".png")):
-            if file is not None:
-                if Path(file).suffix != end:
-                    raise InputError(f"--{flag} is {file!r}, but it must end in {end}")
-                check_parent(flag, file)
+            check_file(flag, file, end)
 
     @property
     def n_items(self) -> int:
@@ -290,7 +285,7 @@ def summarise(found: pd.DataFrame) -> pd.DataFrame:
 def _half_interval(values: pd.Series) -> float:
     from scipy.stats import t
 
-    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+    return float(t.ppf(0.975, len(values) - 1) * standard_error(values.to_numpy()))
 
 
 def draw(found: pd.DataFrame, path: str) -> Path:

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.asked import check_least, check_parent
 from inference.commands import parse
 from inference.kinds import Format
-from inference.options.checking import check_words
+from inference.options.checking import check_least, check_new, check_parent, check_words
 from inference.printing import Sheet, emit
 from inference.progress import Lines, progress
 from pyro_cvae.errors import InputError, run_command
@@ -89,8 +88,7 @@ class DiagnosticsOptions:
             out = Path(self.out)
             if out.exists() and not out.is_dir():
                 raise InputError("this is not a folder", "choose another --out", path=out)
-            if out.exists() and not self.overwrite:
-                raise InputError("exists already", "choose another --out, or give --overwrite", path=out)
+            check_new(out, self.overwrite)
             check_parent("out", self.out)
 
 

@@ -42,6 +42,13 @@ def interval(values: np.ndarray) -> Interval:
     return Interval(float(values[0]), float(low), float(high))
 
 
+def standard_error(values: np.ndarray) -> np.ndarray:
+    """Standard error of the mean over the first axis; NaN of one value."""
+    if len(values) < 2:
+        return np.full(np.shape(values)[1:], np.nan)
+    return np.asarray(values.std(0, ddof=1) / len(values) ** 0.5)
+
+
 def sums_by_user(user: np.ndarray, values: np.ndarray, n_users: int, place: np.ndarray | None = None) -> np.ndarray:
     """Sums of the values of each user, (n_users,), or of each user and place, (n_users, n_places)."""
     if place is None:

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from analysis.asked import check_least, check_parent
 from inference.commands import parse
 from inference.kinds import Format
-from inference.options.checking import check_words
+from inference.options.checking import check_file, check_least, check_new, check_words
 from inference.printing import Sheet, emit
 from pyro_cvae.errors import InputError, run_command
 from pyro_cvae.runs import check_runs
@@ -96,12 +95,9 @@ class PosteriorOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
+        check_file("out", self.out, ".nc")
         if self.out is not None:
-            if Path(self.out).suffix != ".nc":
-                raise InputError(f"--out is {self.out!r}, but it must end in .nc")
-            check_parent("out", self.out)
-            if Path(self.out).exists() and not self.overwrite:
-                raise InputError("exists already", "choose another --out, or give --overwrite", path=self.out)
+            check_new(Path(self.out), self.overwrite)
         check_least(self, {"draws": 1, "n_users": 0, "n_items": 0, "seed": 0})
         if not self.max_memory > 0:
             raise InputError(f"--max-memory is {self.max_memory:g}, but it must be above 0")

@@ -14,6 +14,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold
 
+from analysis.over_users import standard_error
 from pyro_cvae.errors import InputError
 
 INPUTS = ("score", "log score", "rank", "popularity", "sd")
@@ -164,7 +165,7 @@ def choose_recalibration(
     holds = np.zeros(len(rows), bool)
     for index, (row, loss) in enumerate(zip(rows, losses, strict=True)):
         difference = loss - losses[best]
-        error = float(difference.std(ddof=1) / len(difference) ** 0.5)
+        error = float(standard_error(difference))
         row |= {"difference": float(difference.mean()), "standard_error": error}
         holds[index] = able[index] and row["difference"] <= error
     chosen = int(holds.argmax())

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from analysis.kinds import Broken
 from inference.kinds import Format
-from inference.options.checking import check_words
+from inference.options.checking import check_file, check_least, check_seed, check_words, choice
 from inference.printing import Sheet, emit, show
 from inference.progress import track
 from models.catalogue import MODELS
@@ -78,17 +78,12 @@ class SBCOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
-        if self.model not in MODELS:
-            raise InputError(f"--model is {self.model!r}, but it must be one of {', '.join(MODELS)}")
-        for name, least in (("simulations", 10), ("draws", 9), ("thin", 1), ("warmup", 1), ("broken_seeds", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}, but it must be {least} or more")
+        choice("model", self.model, MODELS)
+        check_least(self, {"simulations": 10, "draws": 9, "thin": 1, "warmup": 1, "broken_seeds": 0})
         if not (self.words >= 1 and 0 < self.a < float("inf")):
             raise InputError(f"--words is {self.words:g} and --a {self.a:g}", "use 1 or more words, and a precision a")
-        if not 0 <= self.seed < 2**62:
-            raise InputError(f"--seed is {self.seed}, but it must be 0 or more and below 2^62")
-        if self.out and (Path(self.out).suffix != ".png" or not Path(self.out).absolute().parent.is_dir()):
-            raise InputError(f"--out is {self.out!r}, but it must end in .png, in a folder that exists")
+        check_seed(self.seed)
+        check_file("out", self.out, ".png")
 
 
 @dataclass(frozen=True)

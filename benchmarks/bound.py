@@ -9,14 +9,14 @@ bound, and its q compared by the same ELBO, and by the correlation of true and m
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.study.arguments import command
+from benchmarks.study.tables import show
 from inference.algorithms.elbo import SIGNS
 from inference.fitting import Fit, Pretrained, fit_with
 from inference.options import Options
@@ -24,7 +24,7 @@ from models.observations import RatingColumns
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.simulated import simulated_stars
-from pyro_cvae.data.splits import Split
+from pyro_cvae.data.splits import Split, nothing_held_out
 
 N_USERS, N_ITEMS, N_FACTORS = 100, 150, 3
 PRECISIONS = {"lambda_u": 2.0, "lambda_v": 5.0, "lambda_b": 2.0}
@@ -43,8 +43,8 @@ def simulate(mean: float, seed: int) -> tuple[Dataset, Split]:
     users, items = np.nonzero(rng.random((N_USERS, N_ITEMS)) < 1 / (1 + np.exp(-world.truth["scores"])))
     pairs = Interactions.from_arrays(users, items, n_users=N_USERS, n_items=N_ITEMS)
     truth = {name: value for name, value in world.truth.items() if name != "a"}
-    dataset = Dataset("clicks", pairs, world.content, world.user_ids, world.item_ids, world.titles, truth)
-    return dataset, Split(pairs, pairs.select(np.zeros(len(pairs), bool)), None, None, {"kind": "all"})
+    dataset = replace(world, name="clicks", interactions=pairs, truth=truth)
+    return dataset, nothing_held_out(dataset)
 
 
 def expected(fit: Fit, draws: int = 1000) -> tuple[float, float]:
@@ -97,19 +97,20 @@ def measure(mean: float, seed: int, epochs: int) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure problems with few and with many clicks, print one table and return its rows."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bound", description=__doc__)
+    parser = command("bound", __doc__)
     parser.add_argument("--means", type=float, nargs="*", default=[-4.0, -2.0, 0.0], help="mean score of each problem")
     parser.add_argument("--epochs", type=int, default=1500, help="gradient epochs")
     arguments = parser.parse_args(argv)
     rows = [row for mean in arguments.means for row in measure(mean, 0, arguments.epochs)]
     headings = ("clicks", "ratings", "module", "mode", "objective of u, v, R", "gap", "ELBO of u, v, R", "correlation")
-    table = Table(*headings, title=f"{N_USERS} users, {N_ITEMS} items, nats")
+    texts = []
     for row in rows:
         gap = f"{row['gap']:.1f}" if "gap" in row else ""
         elbo = f"{row['elbo']:.1f} ± {row['error']:.1f}" if "elbo" in row else ""
         names = (row["rating"], row["method"], row["mode"])
-        table.add_row(f"{row['clicks']:.3f}", *names, f"{row['objective']:.2f}", gap, elbo, f"{row['correlation']:.3f}")
-    Console(width=140).print(table)
+        numbers = (f"{row['objective']:.2f}", gap, elbo, f"{row['correlation']:.3f}")
+        texts.append([f"{row['clicks']:.3f}", *names, *numbers])
+    show(headings, texts, left=4, title=f"{N_USERS} users, {N_ITEMS} items, nats")
     return rows
 
 

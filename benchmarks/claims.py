@@ -7,12 +7,12 @@ settings were chosen on validation parts of the training ratings (docs/evidence.
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+from benchmarks.study.arguments import add_data, add_threads, command, data_folder
 
 SPARSE = ["--validation", "0.1"]
 """At one item a user: marks the tenth of the users on whom settings were chosen; the training part stays whole."""
@@ -59,31 +59,24 @@ STUDIES: dict[str, list[str]] = {
 
 def main() -> None:
     """Fit and evaluate, then the studies; one line each with its seconds and GiB."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    folder = os.environ.get("PYRO_CVAE_DATA")
-    default = str(Path(folder) / "citeulike-t") if folder else None
-    parser.add_argument(
-        "--data", default=default, help="the folder citeulike-t (default: under $PYRO_CVAE_DATA, or the cache)"
-    )
+    parser = command("claims", __doc__)
+    add_data(parser, "citeulike-t")
     parser.add_argument("--out", default="runs/claims", help="folder of the run folders")
     parser.add_argument("--only", nargs="*", default=[*FITS, *STUDIES], choices=[*FITS, *STUDIES], help="which of them")
-    parser.add_argument("--threads", default="0", help="CPU threads (0: as many as there are cores)")
+    add_threads(parser)
     arguments = parser.parse_args()
-    if arguments.data is None:
-        from pyro_cvae.data.registry import fetch
-
-        arguments.data = str(fetch("citeulike-t"))
+    data = data_folder(arguments.data)
     fits = [name for name in arguments.only if name in FITS]
     for name in fits:
-        command, *flags = FITS[name]
-        train = Path(arguments.data) / f"cf-train-{name.split('-')[1]}-users.dat"
-        flags += ["--data", arguments.data, "--train-file", str(train), "--threads", arguments.threads]
-        run([f"inference.{command}", *flags, "--out", f"{arguments.out}/{name}", "--overwrite"])
+        module, *flags = FITS[name]
+        train = data / f"cf-train-{name.split('-')[1]}-users.dat"
+        flags += ["--data", str(data), "--train-file", str(train), "--threads", str(arguments.threads)]
+        run([f"inference.{module}", *flags, "--out", f"{arguments.out}/{name}", "--overwrite"])
     if fits:
         run(["inference.evaluate", *(f"{arguments.out}/{name}" for name in fits), "--rivals"])
     for name in arguments.only:
         if name in STUDIES:
-            run([arguments.data if flag == "DATA" else flag for flag in STUDIES[name]])
+            run([str(data) if flag == "DATA" else flag for flag in STUDIES[name]])
 
 
 def run(module: list[str]) -> None:

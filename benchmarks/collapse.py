@@ -7,9 +7,9 @@ q(z|x), and active units. Variants leave one of the safeguards out, or all of th
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
+from argparse import Namespace
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.study.arguments import command, compute_with
+from benchmarks.study.tables import show_rows
 from inference.algorithms.svi import SVI
 from inference.options import Options
 from inference.posterior import content_diagnostics
@@ -44,13 +46,13 @@ N_HELD, SEED = 1500, 0
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Run the benchmark, print its table and return its rows."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.collapse", description=__doc__)
+    parser = command("collapse", __doc__)
     parser.add_argument("--data", required=True, help="a folder with titles.txt")
     parser.add_argument("--epochs", type=int, default=6, help="epochs of pre-training")
     parser.add_argument("--factors", type=int, default=50, help="factors of z")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants to measure")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    compute_with(1)
     lines = (Path(options.data) / "titles.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     content = Tokens.fit(lines)
     rows = rows_of(content, None)
@@ -58,23 +60,18 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     order = torch.as_tensor(np.random.default_rng(SEED).permutation(len(rows)))
     held, train = rows.select(order[:N_HELD].sort().values), rows.select(order[N_HELD:].sort().values)
     found = [{"variant": name, **measure(train, held, name, options)} for name in options.only]
-    _print(found, f"{len(train):,} titles of {len(rows.tokens) / len(rows):.1f} tokens, {content.n_features:,} of them")
+    caption = f"{len(train):,} titles of {len(rows.tokens) / len(rows):.1f} tokens, {content.n_features:,} of them"
+    show_rows(found, ".1f", title="titles that were held out, nats a title", caption=caption)
     print(f"{options.epochs} epochs, {options.factors} factors, one thread on {os.cpu_count()} cores")
     return found
 
 
-def measure(train: TokenRows, held: TokenRows, name: str, options: argparse.Namespace) -> dict[str, float]:
+def measure(train: TokenRows, held: TokenRows, name: str, options: Namespace) -> dict[str, float]:
     """One variant after its epochs."""
     changes, without = VARIANTS[name]
     changes = {key: options.epochs if value == -1 else value for key, value in changes.items()}
-    chosen = Options.of(
-        "svi",
-        content_likelihood="tokens",
-        factors=options.factors,
-        pretrain_epochs=options.epochs,
-        threads=1,
-        **changes,
-    )
+    sizes = {"factors": options.factors, "pretrain_epochs": options.epochs}
+    chosen = Options.of("svi", content_likelihood="tokens", threads=1, **sizes, **changes)
     pairs = Interactions.from_arrays(np.zeros(2, int), np.arange(2), n_users=1, n_items=len(train))
     observations = Observations(train, train, RatingColumns.from_interactions(pairs, 1.0))
     flat = patch.object(RecurrentDecoder, "topic", lambda self, z: 0 * torch.tanh(self.inner(z)))
@@ -119,18 +116,6 @@ def evaluate(model: Any, held: TokenRows) -> dict[str, float]:
         "I(x; z)": state["mutual_information"],
         "active units": state["active_units"],
     }
-
-
-def _print(rows: list[dict[str, Any]], caption: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="titles that were held out, nats a title", caption=caption)
-    for heading in rows[0]:
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
-    for row in rows:
-        table.add_row(*(f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

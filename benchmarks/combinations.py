@@ -14,7 +14,6 @@ Of what is incompatible every message is listed once, with the seconds that the 
 
 from __future__ import annotations
 
-import argparse
 import csv
 import itertools
 import math
@@ -30,11 +29,11 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from pyro import poutine
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.study.arguments import command, compute_with
+from benchmarks.study.tables import show
 from inference.compatibility import PRODUCT
-from inference.fitting import Pretrained, fit_with
+from inference.fitting import Fit, Pretrained, fit_with
 from inference.options import METHODS, Options
 from models.build import content_likelihood, forms_of, make_model, observe
 from models.catalogue import CONTENTS, NETWORKS, RATINGS
@@ -57,15 +56,8 @@ SPREAD, MEAN = 1.5, 0.3
 they are at rest; of Normal contents it is five standard deviations of the noise, so that few are below 0."""
 MODEL: dict[str, Any] = {
     **{"factors": N_FACTORS, "hidden": (20,), "activation": "tanh", "tied": False, "encoder_input": "same"},
-    **{
-        "a": 1.0,
-        "b": 0.1,
-        "lambda_u": 2.0,
-        "lambda_v": 5.0,
-        "lambda_b": 4.0,
-        "pretrain_epochs": 150,
-        "batch_size": 125,
-    },
+    **{"a": 1.0, "b": 0.1, "lambda_u": 2.0, "lambda_v": 5.0, "lambda_b": 4.0},
+    **{"pretrain_epochs": 150, "batch_size": 125},
     **{"scaling": "none", "threads": 1},
 }
 HOW: dict[str, dict[str, Any]] = {
@@ -264,20 +256,21 @@ def measure(case: Case, data: tuple[Dataset, Split, np.ndarray, np.ndarray], pre
     dataset, split, scores, cold = data
     began = time.perf_counter()
     fit = fit_with(dataset, split, case.options(), pretrained=pretrained)
-    found = fit.posterior.score_block(np.arange(N_USERS)).double().numpy()
-    pairs = split.train
-    unseen = np.ones(scores.shape, bool)
-    unseen[pairs.users[pairs.observed], pairs.items[pairs.observed]] = False
-    row = asdict(case) | {"warm": _correlation(scores, found, unseen & ~cold)}
-    row["cold"] = _correlation(scores, found, unseen & cold)
+    row = asdict(case) | correlations(fit, scores, cold)
     row["seconds"] = time.perf_counter() - began
     weak = case.content == "categorical"
     row["ok"] = row["warm"] >= WEAK_FLOOR if weak else row["warm"] >= WARM_FLOOR and row["cold"] >= COLD_FLOOR
     return row
 
 
-def _correlation(one: np.ndarray, other: np.ndarray, where: np.ndarray) -> float:
-    return float(np.corrcoef(one[where], other[where])[0, 1])
+def correlations(fit: Fit, scores: np.ndarray, cold: np.ndarray) -> dict[str, float]:
+    """Of posterior means with true scores (n_users, n_items), over cells that were not seen of warm and cold items."""
+    found = fit.posterior.score_block(np.arange(len(scores))).double().numpy()
+    pairs = fit.split.train
+    unseen = np.ones(scores.shape, bool)
+    unseen[pairs.users[pairs.observed], pairs.items[pairs.observed]] = False
+    groups = {"warm": unseen & ~cold, "cold": unseen & cold}
+    return {name: float(np.corrcoef(scores[where], found[where])[0, 1]) for name, where in groups.items()}
 
 
 def refusals(refused: dict[str, Case]) -> list[dict[str, Any]]:
@@ -300,18 +293,14 @@ def refusals(refused: dict[str, Case]) -> list[dict[str, Any]]:
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure all compatible combinations that are asked for and list the others; exit code 1 if one is below."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.combinations",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command("combinations", __doc__)
     parser.add_argument("--only", nargs="*", default=[], help="FIELD=NAME: cases of these names alone; FIELD is one of "
                         "content, kind, network, rating, method, mode, and may be given again")  # fmt: skip
     parser.add_argument("--out", type=Path, help="a CSV file of all rows")
     parser.add_argument("--no-refusals", action="store_true", help="leave the incompatible ones out")
     parser.add_argument("--no-fits", action="store_true", help="leave the compatible ones out")
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    compute_with(1)
     wanted: dict[str, set[str]] = {}
     for text in arguments.only:
         field, _, name = text.partition("=")
@@ -351,12 +340,13 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 def _print(rows: list[dict[str, Any]]) -> None:
     """A line for each content, kind, network and rating; columns are methods and modes, warm / cold."""
     ways = list(dict.fromkeys((row["method"], row["mode"]) for row in rows))
-    table = Table("content", "kind", "network", "ratings", *(f"{method}\n{mode}" for method, mode in ways))
+    headings = ("content", "kind", "network", "ratings", *(f"{method}\n{mode}" for method, mode in ways))
+    texts = []
     for key, group in itertools.groupby(rows, lambda row: (row["content"], row["kind"], row["network"], row["rating"])):
         found = {(row["method"], row["mode"]): row for row in group}
         cells = [found.get(way) for way in ways]
-        table.add_row(*key, *("" if c is None else f"{c['warm']:.2f} / {c['cold']:.2f}" for c in cells))
-    Console(width=180).print(table)
+        texts.append([*key, *("" if c is None else f"{c['warm']:.2f} / {c['cold']:.2f}" for c in cells)])
+    show(headings, texts, left=4, width=180)
     for part in ("warm", "cold"):
         values = [row[part] for row in rows]
         print(f"{part}: {min(values):.3f} to {max(values):.3f}, median {np.median(values):.3f}")
@@ -364,11 +354,11 @@ def _print(rows: list[dict[str, Any]]) -> None:
 
 
 def _print_refusals(rows: list[dict[str, Any]]) -> None:
-    table = Table("incompatible, for example", "answer", "seconds")
+    texts = []
     for row in rows:
         names = [row[field] for field in ("method", "mode", "content", "network", "rating")]
-        table.add_row(" ".join(names), row["message"], f"{row['seconds']:.2f}")
-    Console(width=180).print(table)
+        texts.append([" ".join(names), row["message"], f"{row['seconds']:.2f}"])
+    show(("incompatible, for example", "answer", "seconds"), texts, left=2, width=180)
     print(f"{len(rows)} refusals, the slowest in {max(row['seconds'] for row in rows):.2f} seconds; wanted: below 1")
 
 

@@ -9,7 +9,6 @@ central intervals are averaged over data sets, with the standard error of the me
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -20,6 +19,8 @@ from torch import Tensor
 
 import inference
 from analysis.coverage import LEVELS, coverage
+from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.paired import standard_error
 from inference import fitting
 from inference.algorithms.mcmc import MCMC, State
 from models.networks.mlp import MLPDecoder
@@ -74,11 +75,11 @@ def covered(seed: int, known: bool, more_items: int = 0, threads: int = 1) -> li
 
 def main(argv: list[str] | None = None) -> None:
     """Print a line for each data set, and the means."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command("coverage", __doc__)
     parser.add_argument("--seeds", type=int, default=6, help="data sets")
     parser.add_argument("--more-items", type=int, default=0, help="items without ratings, whose texts are learned from")
     parser.add_argument("--decoder", choices=("both", "known", "learned"), default="both")
-    parser.add_argument("--threads", type=int, default=1)
+    add_threads(parser, 1)
     arguments = parser.parse_args(argv)
     print("decoder, seed: % of true scores within 50, 80 and 90 % intervals")
     for name, known in (("learned", False), ("known", True)):
@@ -89,8 +90,8 @@ def main(argv: list[str] | None = None) -> None:
             rows.append(covered(seed, known, arguments.more_items, arguments.threads))
             print(f"{name}, {seed}: " + ", ".join(f"{100 * share:.1f}" for share in rows[-1]), flush=True)
         shares = 100 * np.array(rows)
-        error = shares.std(0, ddof=1) / len(shares) ** 0.5 if len(shares) > 1 else np.full(3, np.nan)
-        each = ", ".join(f"{mean:.1f} ± {one:.1f}" for mean, one in zip(shares.mean(0), error, strict=True))
+        pairs = zip(shares.mean(0), standard_error(shares), strict=True)
+        each = ", ".join(f"{mean:.1f} ± {error:.1f}" for mean, error in pairs)
         print(f"{name}, mean of {len(shares)}: {each}", flush=True)
 
 

@@ -12,7 +12,6 @@ recall@20 of chance, both at the lower end of a 95 % interval over seeds.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -21,13 +20,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
-from rich.console import Console
-from rich.table import Table
 from scipy.stats import rankdata
 from scipy.stats import t as student
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
+from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.paired import standard_error
+from benchmarks.study.tables import show, told, verdict
+from inference.average import ScoreBlock
 from inference.evaluation import rivals
 from inference.evaluation.rankings import evaluate
 from inference.fitting import Pretrained, fit_with
@@ -56,8 +57,7 @@ GRID = [
     {"lambda_u": u, "lambda_v": v, "b": b}
     for u, v, b in product((1000.0, 10000.0, 100000.0), (10.0, 100.0), (1.0, 10.0))
 ]
-
-ScoreBlock = Callable[[np.ndarray], torch.Tensor]
+HEADINGS = ("model", "AUC", "95 % interval", "recall@20", "95 % interval", "recall@50", "of all: recall@50")
 
 
 def simulate(seed: int) -> Dataset:
@@ -149,7 +149,7 @@ def rank_cold(score_block: ScoreBlock, split: Split) -> dict[str, float]:
 def interval(values: list[float]) -> tuple[float, float, float]:
     """Mean and 95 % interval over seeds, by Student's t."""
     mean, n = float(np.mean(values)), len(values)
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / n**0.5) if n > 1 else float("nan")
+    half = float(student.ppf(0.975, n - 1) * standard_error(np.array(values))) if n > 1 else float("nan")
     return mean, mean - half, mean + half
 
 
@@ -161,24 +161,21 @@ def choose(threads: int) -> None:
     found: dict[str, list[float]] = {}
     for network, mode, settings in product(NETWORKS, MODES, GRID):
         score = fitted(network, mode, TUNING_SEED, settings | {"threads": threads}, dataset, split, kept[network])
-        row, told = rank_cold(score, split), ", ".join(f"{name} {value:g}" for name, value in settings.items())
-        found.setdefault(told, []).append(row["recall@20"])
-        print(f"{network}, {mode}, {told}: AUC {row['auc']:.4f}, recall@20 {row['recall@20']:.4f}", flush=True)
-    best = max(found, key=lambda told: sum(found[told]))
+        row, name = rank_cold(score, split), told(settings)
+        found.setdefault(name, []).append(row["recall@20"])
+        print(f"{network}, {mode}, {name}: AUC {row['auc']:.4f}, recall@20 {row['recall@20']:.4f}", flush=True)
+    best = max(found, key=lambda name: sum(found[name]))
     print(f"best recall@20, mean over models: {np.mean(found[best]):.4f} with {best}")
 
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Fit every model to every seed's data, print one table and return its rows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.digits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("digits", __doc__)
     parser.add_argument("--seeds", type=int, default=5, help="number of simulations, splits and fits")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as many as there are cores)")
+    add_threads(parser)
     parser.add_argument("--choose", action="store_true", help=f"compare settings on seed {TUNING_SEED} instead")
     arguments = parser.parse_args(argv)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    compute_with(arguments.threads)
     if arguments.choose:
         choose(arguments.threads)
         return []
@@ -189,26 +186,23 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
         for name, make in models(seed, arguments.threads).items():
             row = rank_cold(make(dataset, split), split)
             found.setdefault(name, []).append(row)
-            print(f"seed {seed}, {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in row.items()), flush=True)
+            print(f"seed {seed}, {name}: {told(row, '.4f')}", flush=True)
     rows: list[dict[str, Any]] = []
-    table = Table("model", "AUC", "95 % interval", "recall@20", "95 % interval", "recall@50", "of all: recall@50")
     chance = {cutoff: found[next(iter(found))][0][f"chance@{cutoff}"] for cutoff in CUTOFFS}
-    table.add_row("chance", "0.5", "", f"{chance[20]:.3f}", "", f"{chance[50]:.3f}", "")
+    texts = [["chance", "0.5", "", f"{chance[20]:.3f}", "", f"{chance[50]:.3f}", ""]]
     for name, parts in found.items():
         row = {key: interval([part[key] for part in parts]) for key in parts[0]}
         spans = {key: f"{low:.3f} to {high:.3f}" for key, (_, low, high) in row.items()}
         means = {key: f"{mean:.3f}" for key, (mean, _, _) in row.items()}
         cells = (means["auc"], spans["auc"], means["recall@20"], spans["recall@20"], means["recall@50"])
-        table.add_row(name, *cells, means["all@50"])
+        texts.append([name, *cells, means["all@50"]])
         rows.append({"model": name} | row)
-    Console(width=140).print(table)
+    show(HEADINGS, texts)
     for row in rows:
         if any(row["model"] == f"{net}, {mode}" for net, mode in product(NETWORKS, MODES)):
             auc, times = row["auc"][1], row["recall@20"][1] / chance[20]
-            verdict = "met" if auc >= AUC_WANTED and times >= TIMES_WANTED else "MISSED"
-            print(
-                f"{verdict}: {row['model']}: AUC {auc:.3f} (at least 0.7), recall@20 {times:.1f} x chance (at least 3)"
-            )
+            measured = f"AUC {auc:.3f} (at least 0.7), recall@20 {times:.1f} x chance (at least 3)"
+            verdict(auc >= AUC_WANTED and times >= TIMES_WANTED, f"{row['model']}: {measured}")
     return rows
 
 

@@ -9,19 +9,25 @@ at the same parameters and the same draw of z, and must agree. The variant "draw
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.machine import Load, peak_mib
+from benchmarks.study.tables import show, verdict
+from benchmarks.study.turns import in_turns, ratio
+from benchmarks.study.workers import ask, worker
 
 VARIANTS = ("package", "drawn words", "dense")
 TOLERANCE = 1e-4  # float32: of each part of the objective, relative; of each gradient, relative to its largest entry
@@ -36,26 +42,23 @@ SEED = 0
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Run the benchmark, print its table and return its rows, one a mode and variant."""
     options = _parser().parse_args(arguments)
-    began = os.getloadavg()[0]
-    rows = []
+    machine, rows = Load(), []
     with tempfile.TemporaryDirectory() as folder:
         size = _ask_once({"task": "data", "folder": folder, **vars(options)})
         for mode in options.modes:
             how = {"threads": options.threads, "subsample": options.subsample}
             rows += _compare({"mode": mode, "folder": folder, **how}, options.epochs)
-    load = f"load average {began:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"
-    cores = f"{options.threads} thread(s) on {os.cpu_count()} cores"
-    _print(rows, f"{size}\n{cores}, {load}, {options.epochs} epochs each, in turns")
+    _print(rows, f"{size}\n{machine.told(options.threads)}, {options.epochs} epochs each, in turns")
     return rows
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.epoch", description=__doc__)
+def _parser() -> ArgumentParser:
+    parser = command("epoch", __doc__)
     parser.add_argument("--data", help="a data set's name, folder or file; by default one is simulated")
     parser.add_argument("--train-file", help="training rows of --data in CiteULike's format; else all pairs are")
     parser.add_argument("--modes", nargs="+", choices=("map", "bayes"), default=("map", "bayes"))
     parser.add_argument("--epochs", type=int, default=3, help="timed epochs of each variant")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each variant")
+    add_threads(parser, 1, " of each variant")
     parser.add_argument("--subsample", type=int, default=1500, help="words drawn a step by the variant 'drawn words'")
     for name, size in {"users": 7947, "items": 25975, "words": 20000, "pairs": 53399, "words-per-item": 19}.items():
         parser.add_argument(f"--{name}", type=int, default=size, help="of the simulated data")
@@ -69,89 +72,58 @@ def _compare(task: dict[str, Any], n_epochs: int) -> list[dict[str, Any]]:
         workers = {
             name: stack.enter_context(_worker({**task, "task": name, "subsample": words[name]})) for name in words
         }
-        _ask(workers["package"], "check")
-        error = _ask(workers["dense"], "check")
+        ask(workers["package"], "check")
+        error = ask(workers["dense"], "check")
         if not all(value <= TOLERANCE for value in error.values()):
             raise SystemExit(f"error: package and dense model differ in {task['mode']} mode: {error}")
-        laps: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
-        for turn in range(n_epochs):
-            for variant in VARIANTS if turn % 2 == 0 else VARIANTS[::-1]:
-                laps[variant].append(_ask(workers[variant], "epoch"))
-        peaks = {variant: _ask(worker, "peak") for variant, worker in workers.items()}
+        timers = {variant: partial(ask, workers[variant], "epoch") for variant in VARIANTS}
+        laps: dict[str, list[dict[str, float]]] = in_turns(timers, n_epochs, unrecorded=0)
+        peaks = {variant: ask(process, "peak") for variant, process in workers.items()}
     rows = []
     for variant in VARIANTS:
         row = {"mode": task["mode"], "variant": variant, "peak_mib": peaks[variant], "error": max(error.values())}
         rows.append(row | {name: median(lap[name] for lap in laps[variant]) for name in ("seconds", "cpu_seconds")})
     for row in rows[:-1]:
-        for name in ("seconds", "cpu_seconds"):  # neighbours in time are compared
-            pairs = zip(laps["dense"], laps[row["variant"]], strict=True)
-            row[f"{name}_ratio"] = median(slow[name] / fast[name] for slow, fast in pairs)
+        for name in ("seconds", "cpu_seconds"):
+            slow, fast = ([lap[name] for lap in laps[variant]] for variant in ("dense", row["variant"]))
+            row[f"{name}_ratio"] = ratio(slow, fast)
         row["peak_mib_ratio"] = peaks["dense"] / peaks[row["variant"]]
     return rows
 
 
 def _print(rows: list[dict[str, Any]], caption: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="One epoch of joint training")
-    for heading in ("mode", "variant"):
-        table.add_column(heading)
-    for heading in ("s/epoch", "ratio", "CPU s/epoch", "ratio", "peak MiB", "ratio"):
-        table.add_column(heading, justify="right")
+    texts: list[list[str]] = []
     for row in rows:
         cells = [row["mode"], row["variant"]]
         for name, digits in (("seconds", 2), ("cpu_seconds", 2), ("peak_mib", 0)):
-            ratio = row.get(f"{name}_ratio")
-            cells += [f"{row[name]:,.{digits}f}", "" if ratio is None else f"{ratio:.2f}"]
-        table.add_row(*cells, end_section=row["variant"] == VARIANTS[-1])
-    console = Console()
-    console.print(table)
-    console.print(caption, soft_wrap=True)
+            times = row.get(f"{name}_ratio")
+            cells += [f"{row[name]:,.{digits}f}", "" if times is None else f"{times:.2f}"]
+        texts += [cells] if row["variant"] != VARIANTS[-1] else [cells, []]
+    headings = ("mode", "variant", "s/epoch", "ratio", "CPU s/epoch", "ratio", "peak MiB", "ratio")
+    show(headings, texts, left=2, title="One epoch of joint training")
+    print(caption)
     for row in rows:
         for name, least in TARGETS.get(row["variant"], {}).items():
-            ratio = row[f"{name}_ratio"]
-            met = "met" if ratio >= least else "MISSED"
-            text = f"{met}: {row['mode']}: dense takes {ratio:.2f} times {NAMES[name]} of {row['variant']}"
-            console.print(f"{text} (at least {least:g})", soft_wrap=True)
+            times = row[f"{name}_ratio"]
+            text = f"{row['mode']}: dense takes {times:.2f} times {NAMES[name]} of {row['variant']}"
+            verdict(times >= least, f"{text} (at least {least:g})")
     error = max(row["error"] for row in rows)
-    console.print(f"objective and gradient of package and dense agree to {error:.0e}", soft_wrap=True)
+    print(f"objective and gradient of package and dense agree to {error:.0e}")
 
 
 @contextmanager
 def _worker(task: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
-    environment = os.environ | {"OMP_NUM_THREADS": str(task.get("threads", 1))}
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from benchmarks.epoch import work; work()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        env=environment,
-    )
-    try:
-        _ask(process, task)
+    with worker("benchmarks.epoch", task.get("threads", 1)) as process:
+        ask(process, task)
         yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def _ask(worker: subprocess.Popen[str], question: Any) -> Any:
-    assert worker.stdin is not None and worker.stdout is not None
-    print(json.dumps(question), file=worker.stdin, flush=True)
-    answer = worker.stdout.readline()
-    if not answer:
-        raise SystemExit(f"error: the process that was asked {question!r} died, see above (out of memory?)")
-    return json.loads(answer)
 
 
 def _ask_once(task: dict[str, Any]) -> Any:
     task = {name: os.path.abspath(v) if name.endswith("file") and v else v for name, v in task.items()}
     if task["data"] and os.path.exists(task["data"]):
         task["data"] = os.path.abspath(task["data"])
-    with _worker(task) as worker:
-        return _ask(worker, "size")
+    with _worker(task) as process:
+        return ask(process, "size")
 
 
 # --- the workers -----------------------------------------------------------------------------------------------------
@@ -161,18 +133,18 @@ def work() -> None:
     """A worker: a line of JSON in, a line of JSON out; the first line says what it is."""
     out, sys.stdout = sys.stdout, sys.stderr
     task = json.loads(sys.stdin.readline())
-    worker: Any = {"data": _Data, "dense": _Dense}.get(task["task"], _Package)(task)
+    measured: Any = {"data": _Data, "dense": _Dense}.get(task["task"], _Package)(task)
     print("null", file=out, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
         if question == "epoch":
             wall, cpu = time.perf_counter(), time.process_time()
-            worker.epoch()
+            measured.epoch()
             answer: Any = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
         elif question == "peak":
-            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+            answer = peak_mib()
         else:
-            answer = getattr(worker, question)()
+            answer = getattr(measured, question)()
         print(json.dumps(answer), file=out, flush=True)
 
 
@@ -183,6 +155,8 @@ class _Data:
         import numpy as np
         from scipy import sparse
 
+        from benchmarks.study.sparse import distinct_pairs
+
         if task["data"]:
             from pyro_cvae.data.registry import load_dataset
             from pyro_cvae.data.splits import from_file
@@ -192,8 +166,8 @@ class _Data:
             counts, users, items, n_users = dataset.content.counts, train.users, train.items, train.n_users
         else:
             n_users, n_items, n_words = task["users"], task["items"], task["words"]
-            users, items = _distinct_pairs(n_users, n_items, task["pairs"]).nonzero()
-            counts = _distinct_pairs(n_items, n_words, n_items * task["words_per_item"])
+            users, items = distinct_pairs(n_users, n_items, task["pairs"]).nonzero()
+            counts = distinct_pairs(n_items, n_words, n_items * task["words_per_item"])
         parts = {name: getattr(sparse.csr_matrix(counts), name) for name in ("data", "indices", "indptr", "shape")}
         np.savez(Path(task["folder"]) / "arrays.npz", users=users, items=items, n_users=n_users, **parts)
         self.text = (
@@ -206,32 +180,16 @@ class _Data:
         return self.text
 
 
-def _distinct_pairs(n_rows: int, n_columns: int, n_pairs: int) -> Any:
-    """Counts (n_rows, n_columns) with ``n_pairs`` distinct cells, columns as popular as 1 / (10 + rank)."""
-    import numpy as np
-    from scipy import sparse
-
-    random = np.random.default_rng(SEED)
-    popularity = np.cumsum(1 / (10 + np.arange(n_columns)))
-    cells = np.zeros(0, np.int64)
-    while len(np.unique(cells)) < n_pairs:
-        columns = np.searchsorted(popularity, random.uniform(0, popularity[-1], n_pairs))
-        cells = np.concatenate([cells, random.integers(n_rows, size=n_pairs) * n_columns + columns])
-    found, counts = np.unique(cells, return_counts=True)
-    kept = random.permutation(len(found))[:n_pairs]
-    rows, columns = np.divmod(found[kept], n_columns)
-    return sparse.csr_matrix((counts[kept].astype(float), (rows, columns)), shape=(n_rows, n_columns))
-
-
 def _read(task: dict[str, Any]) -> tuple[Any, Any]:
     """Word counts and training pairs, as the package holds them."""
     import numpy as np
     import torch
     from scipy import sparse
 
+    from benchmarks.study.arguments import compute_with
     from pyro_cvae.data.interactions import Interactions
 
-    torch.set_num_threads(task["threads"])
+    compute_with(task["threads"])
     torch.manual_seed(SEED)
     with np.load(Path(task["folder"]) / "arrays.npz") as arrays:
         counts = sparse.csr_matrix(tuple(arrays[name] for name in ("data", "indices", "indptr")), arrays["shape"])
@@ -259,14 +217,13 @@ class _Package:
         from models.build import content_likelihood, make_model, observe
         from pyro_cvae.data.content import Content
         from pyro_cvae.data.dataset import Dataset
-        from pyro_cvae.data.splits import Split
+        from pyro_cvae.data.splits import nothing_held_out
 
         self.options, self.folder = _options(task["mode"]), Path(task["folder"])
         counts, train = _read(task)
         likelihood = content_likelihood("multinomial", {"subsample": task["subsample"]})
         dataset = Dataset("epoch", train, Content(counts), np.arange(train.n_users), np.arange(train.n_items))
-        split = Split(train, train.select(np.zeros(len(train), bool)), None, None, {})
-        observations, _ = observe(dataset, split, likelihood, self.options.model, "none")
+        observations, _ = observe(dataset, nothing_held_out(dataset), likelihood, self.options.model, "none")
         sizes = (train.n_users, train.n_items, counts.shape[1])
         self.svi = SVI(lambda: make_model(*sizes, likelihood, self.options.model), observations, self.options)
         self.state = self.svi.init()

@@ -7,7 +7,6 @@ Prints how often each code came; 1 if there was another than 0, 1 and 2.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import shutil
@@ -16,8 +15,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from benchmarks.fuzz import _in_child, warm
+from benchmarks.fuzz import in_child, warm
 from benchmarks.fuzz_cases import ON_RUNS, prepare
+from benchmarks.study.arguments import command
 
 FAILING: tuple[tuple[str, ...], ...] = (
     ("inference.evaluate", "run", "nowhere"),
@@ -33,7 +33,7 @@ CALLS = (*FAILING, *ON_RUNS[:6], *FAILING)
 
 def main() -> int:
     """Start the calls, a few at once, and count their codes."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = command("exit_codes", __doc__)
     parser.add_argument("calls", nargs="?", type=int, default=300)
     parser.add_argument("--load", type=int, default=4)
     parser.add_argument("--at-once", type=int, default=4)
@@ -42,7 +42,7 @@ def main() -> int:
     scratch = Path(tempfile.mkdtemp(prefix="exit-codes-"))  # removed by this process alone, not by the calls
     good = scratch / "good"
     good.mkdir()
-    _in_child(lambda: prepare(good), scratch / "prepare.log")
+    in_child(lambda: prepare(good), scratch / "prepare.log")
     this = os.getpid()
     try:
         return _count(asked.calls, asked.at_once, asked.load, good)

@@ -211,7 +211,7 @@ KINDS: dict[str, tuple[dict[str, Any], float]] = {
         {
             **{"content_likelihood": "product", "part_dropout": 0.2},
             "content_likelihood_args": {
-                **{"phrase": "tokens", "pictures": "normal", "pictures.learned": True, "text": "multinomial"},
+                **{"phrase": "tokens", "pictures": "normal", "pictures.learned": True, "text": "multinomial"}
             },
         },
         0.55,
@@ -266,11 +266,7 @@ def of_a_combination(case: combinations.Case, seed: int) -> Figures:
     dataset, split, scores, cold = combinations.simulate(case)
     chosen = case.options()
     options = Options(chosen.data, chosen.model, dataclasses.replace(chosen.fit, seed=seed), chosen.method, chosen.run)
-    found = fit_with(dataset, split, options).posterior.score_block(np.arange(len(scores))).double().numpy()
-    unseen = np.ones(scores.shape, bool)
-    unseen[split.train.users[split.train.observed], split.train.items[split.train.observed]] = False
-    groups = {"warm": unseen & ~cold, "cold": unseen & cold}
-    return {name: float(np.corrcoef(scores[where], found[where])[0, 1]) for name, where in groups.items()}
+    return combinations.correlations(fit_with(dataset, split, options), scores, cold)
 
 
 def _floors() -> dict[str, Floor]:

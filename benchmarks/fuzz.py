@@ -12,7 +12,6 @@ damage (:mod:`benchmarks.fuzz_cases`), and keeps the contract of every command o
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import importlib
 import os
@@ -28,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fuzz_cases import KINDS, Case, case, prepare
+from benchmarks.study.arguments import command
 
 CPU_SECONDS, WALL_SECONDS, GIB = 20, 60, 2**30
 _LEFT = (".partial", ".new", ".tmp")
@@ -47,7 +47,7 @@ class Outcome:
 
 def main() -> int:
     """Run the cases and print a table by kind; 1 where one broke the contract."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser = command("fuzz", __doc__)
     parser.add_argument("cases", nargs="?", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int)
@@ -90,7 +90,7 @@ def run_cases(seeds: list[int], workers: int = 1) -> dict[int, Outcome]:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         good = Path(scratch, "good")
         good.mkdir()
-        _in_child(lambda: prepare(good), Path(scratch, "prepare.log"))
+        in_child(lambda: prepare(good), Path(scratch, "prepare.log"))
         before = _digests(good)
         running: dict[int, tuple[int, Path, float]] = {}
         outcomes: dict[int, Outcome] = {}
@@ -121,7 +121,7 @@ def run_cases(seeds: list[int], workers: int = 1) -> dict[int, Outcome]:
 
 def warm() -> None:
     """Import what the commands import, so that a forked process need not."""
-    for name in (
+    for name in [
         "pandas",
         "pyarrow.parquet",
         "PIL.Image",
@@ -130,7 +130,7 @@ def warm() -> None:
         "optuna",
         "sqlalchemy",
         "scipy.stats",
-    ):
+    ]:
         importlib.import_module(name)
     root = Path(__file__).parents[1]
     for room in ("inference", "analysis"):
@@ -217,7 +217,7 @@ def _is_left(name: str) -> bool:
     return any(part.endswith(_LEFT) for part in Path(name).parts if not part.startswith("half"))
 
 
-def _in_child(work: object, log: Path) -> None:
+def in_child(work: object, log: Path) -> None:
     """Do what may start threads in a process of its own, so that this one can go on forking."""
     pid = os.fork()
     if not pid:

@@ -42,43 +42,12 @@ ON_RUNS: tuple[tuple[str, ...], ...] = (
 MCMC = ("inference.mcmc", *SVI[1:], *TABLES, "--draws", "5", "--warmup", "2", "--chains", "1")
 BANDIT = ("analysis.bandit", "--rounds", "2", "--replications", "2", "--users", "6", "--first-items", "20")
 BANDIT += ("--factors", "2", "--slate", "1", "--first-ratings", "2")
-NUMBERS = (
-    "-1",
-    "0",
-    "nan",
-    "inf",
-    "-inf",
-    "1e400",
-    "1e308",
-    "9" * 40,
-    "9" * 5000,
-    "",
-    "x",
-    "1_0",
-    "٣",
-    "0x1F",
-    "1e-320",
-)
-TEXTS = (
-    "",
-    " ",
-    "-",
-    "..",
-    "/",
-    "nowhere",
-    "x" * 5000,
-    "a\nb",
-    "\x1b[2J",
-    "ä",
-    "None",
-    "auto",
-    "[",
-    "{a: 1}",
-    "inference",
-)
-
-
+NUMBERS = ("-1", "0", "nan", "inf", "-inf", "1e400", "1e308", "9" * 40, "9" * 5000)
+NUMBERS += ("", "x", "1_0", "٣", "0x1F", "1e-320")
+TEXTS = ("", " ", "-", "..", "/", "nowhere", "x" * 5000, "a\nb", "\x1b[2J", "ä")
+TEXTS += ("None", "auto", "[", "{a: 1}", "inference")
 KEYS = ("hidden", "contents", "factors", "tied", "mode")
+ODD_JSON = (None, True, -1, 2**70, 1e308, float("nan"), "", "x" * 3000, [], [[]], {}, {"a": {"b": []}}, "os.system")
 ODD_YAML = ("null", "{}", "[null]", "!!set {a}", ".inf", "~", "0o7", "2020-01-01", "!!binary aGk=")
 
 
@@ -352,25 +321,10 @@ def run_json(kind: str, draw: random.Random) -> Case:
         walk(value)
         for _ in range(draw.randint(1, 3)):
             part, key = draw.choice(spots)
-            odd = (
-                None,
-                True,
-                -1,
-                2**70,
-                1e308,
-                float("nan"),
-                "",
-                "x" * 3000,
-                [],
-                [[]],
-                {},
-                {"a": {"b": []}},
-                "os.system",
-            )
             if draw.random() < 0.3 and isinstance(part, dict):
                 part.pop(key, None)
             elif key in part if isinstance(part, dict) else key < len(part):
-                part[key] = draw.choice(odd)
+                part[key] = draw.choice(ODD_JSON)
         text = json.dumps(value, indent=1) + "\n"
         if draw.random() < 0.1:
             text = '{"schema": ' + "[" * 100_000

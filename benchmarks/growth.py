@@ -8,12 +8,8 @@ left out where the size before it says that it would need more than ``--limit`` 
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +18,11 @@ from statistics import median
 from typing import Any
 
 # Nothing heavy is imported here, because a child's ru_maxrss begins at its parent's size.
+from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.machine import Load, peak_mib
+from benchmarks.study.tables import show, verdict
+from benchmarks.study.workers import ask, worker
+
 FAMILIES = {"map": "point", "bayes, diagonal": "diagonal", "bayes, full": "full"}
 PER_USER, PER_ITEM = 10, 50
 SMALLEST = 1_000
@@ -33,19 +34,19 @@ SEED = 0
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Run the benchmark, print its table, draw its plot and return its rows, one a family and size."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser = command("growth", __doc__)
     sizes = [10**4, 10**5, 10**6, 10**7]
     parser.add_argument("--ratings", type=lambda text: int(float(text)), nargs="+", default=sizes, help="ascending")
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     parser.add_argument("--factors", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of a sweep")
+    add_threads(parser, 2, " of a sweep")
     parser.add_argument("--seconds", type=float, default=5.0, help="sweeps are repeated for so long, at most 5 times")
     parser.add_argument("--limit", type=float, default=16.0, help="GiB that a process may need")
     parser.add_argument("--plot", type=Path, default=PLOT)
     options = parser.parse_args(arguments)
     if min(options.ratings) < SMALLEST:
         parser.error(f"--ratings: below {SMALLEST:,} there are too few pairs of a user and an item to draw from")
-    began, rows = os.getloadavg()[0], list[dict[str, Any]]()
+    machine, rows = Load(), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
         how = {name: getattr(options, name) for name in ("factors", "threads", "seconds")}
         for n_ratings in options.ratings:
@@ -55,8 +56,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                 found = _child({"task": "sweep", "folder": folder, "family": family, **how})
                 rows.append({"family": family, **size, **found})
     _report(rows, options.limit)
-    load = f"load average {began:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"
-    print(f"K = {options.factors}, {options.threads} thread(s) on {os.cpu_count()} cores, {load}")
+    print(f"K = {options.factors}, {machine.told(options.threads)}")
     draw(rows, options.plot)
     return rows
 
@@ -103,24 +103,21 @@ def _by_family(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _report(rows: list[dict[str, Any]], limit: float) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="A sweep over U and V")
-    for heading in ("family", "ratings", "users", "items", "longest row", "seconds", "above, GiB", "peak, GiB"):
-        table.add_column(heading, justify="left" if heading == "family" else "right")
+    headings = ("family", "ratings", "users", "items", "longest row", "seconds", "above, GiB", "peak, GiB")
+    texts: list[list[str]] = []
     for family, cases in _by_family(rows).items():
         for row in cases:
             counts = (f"{row[name]:,}" for name in ("ratings", "users", "items", "longest"))
             measured = (f"{row[name]:.3g}" for name in ("seconds", "above_gib", "gib"))
-            table.add_row(family, *counts, *measured, end_section=row is cases[-1])
-    Console(width=110).print(table)
+            texts.append([family, *counts, *measured])
+        texts.append([])
+    show(headings, texts, title="A sweep over U and V")
     for family, cases in _by_family(rows).items():
         if len(cases) > 1:
             for name, label in (("seconds", "time"), ("above_gib", "memory")):
                 steep, last = slope(cases, name), slope(cases[-2:], name)
-                met = "met" if steep <= STEEPEST else "MISSED"
-                print(f"{met}: {family}, {label}: slope {steep:.2f} (at most {STEEPEST}), of the last step {last:.2f}")
+                measured = f"slope {steep:.2f} (at most {STEEPEST}), of the last step {last:.2f}"
+                verdict(steep <= STEEPEST, f"{family}, {label}: {measured}")
         fits = [row for row in cases if row["gib"] <= limit]
         if fits:
             row = fits[-1]
@@ -133,21 +130,14 @@ def _report(rows: list[dict[str, Any]], limit: float) -> None:
 
 
 def _child(task: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-c", "from benchmarks.growth import work; work()"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(task.get("threads", 1))}
-    root = Path(__file__).parents[1]
-    answer = subprocess.run(
-        command, input=json.dumps(task), stdout=subprocess.PIPE, text=True, cwd=root, env=environment
-    )
-    if answer.returncode:
-        raise SystemExit(f"error: the process that was asked {task!r} died, see above (out of memory?)")
-    found: dict[str, Any] = json.loads(answer.stdout)
+    with worker("benchmarks.growth", task.get("threads", 1)) as process:
+        found: dict[str, Any] = ask(process, task)
     return found
 
 
 def work() -> None:
     """Answer the one question on stdin."""
-    task = json.loads(sys.stdin.read())
+    task = json.loads(sys.stdin.readline())
     print(json.dumps(simulate(**task) if task.pop("task") == "simulate" else sweep(**task)))
 
 
@@ -155,10 +145,10 @@ def simulate(folder: str, ratings: int) -> dict[str, int]:
     """Write distinct random pairs as columns: ``indptr`` (n_items + 1,), ``users`` (n_ratings,)."""
     import numpy as np
 
-    from benchmarks.epoch import _distinct_pairs
+    from benchmarks.study.sparse import distinct_pairs
 
     n_users, n_items = max(1, ratings // PER_USER), max(1, ratings // PER_ITEM)
-    pairs = _distinct_pairs(n_users, n_items, ratings).tocsc()
+    pairs = distinct_pairs(n_users, n_items, ratings).tocsc()
     np.savez(Path(folder) / "columns.npz", indptr=pairs.indptr, users=pairs.indices, n_users=n_users)
     longest = int(np.diff(pairs.indptr).max())
     return {"ratings": ratings, "users": n_users, "items": n_items, "longest": longest}
@@ -169,11 +159,12 @@ def sweep(folder: str, family: str, factors: int, threads: int, seconds: float) 
     import numpy as np
     import torch
 
+    from benchmarks.study.arguments import compute_with
     from inference.algorithms.half_steps import Cells, half_step
     from models.gaussians import Gaussians
     from models.observations import RatingColumns
 
-    torch.set_num_threads(threads)
+    compute_with(threads)
     before = _peak_gib()
     with np.load(Path(folder) / "columns.npz") as arrays:
         indptr, at, n_users = (torch.as_tensor(arrays[name]).long() for name in ("indptr", "users", "n_users"))
@@ -197,7 +188,7 @@ def sweep(folder: str, family: str, factors: int, threads: int, seconds: float) 
 
 
 def _peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_mib() / 1024
 
 
 if __name__ == "__main__":

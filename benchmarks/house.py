@@ -21,12 +21,13 @@ holds this checkout to what is counted here. The lines of the table:
 
 from __future__ import annotations
 
-import argparse
 import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+from benchmarks.study.arguments import command
 
 PACKAGES = ("pyro_cvae", "models", "inference", "analysis")
 NOTEBOOKS = "analysis/notebooks/"
@@ -309,7 +310,7 @@ def table(columns: dict[str, Counts]) -> str:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = command("house", __doc__)
     parser.add_argument("checkouts", nargs="*", type=Path, default=[Path(__file__).parents[1]], metavar="CHECKOUT")
     parser.add_argument("--list", action="store_true", help="name the places, of the last checkout")
     options = parser.parse_args()

@@ -1,21 +1,19 @@
 """Ratings alone: ``--model pmf`` beside ``implicit`` and scikit-surprise: ``python -m benchmarks.pmf``.
 
-The ratings are those of MovieLens-100k, the file ``ml-100k.inter`` of :mod:`benchmarks.stars`, copied into a folder of
-its own, so that nothing is known of the films. Clicks are the ratings of 4 and 5: a fifth of each user's is test, a
-tenth of the rest validation, and recall is that of the protocol ``corrected``. Stars are all ratings: a tenth is test,
-a tenth of the rest validation. Each model has twelve settings. Those are taken that are best on the validation part, by
-the mean of recall@50 and recall@300 or by the RMSE; the fit that is reported has the validation part back in its
-training set. "defaults" are fits of which nothing is chosen.
+The ratings are those of MovieLens-100k, the file ``ml-100k.inter`` of :mod:`benchmarks.study.movielens`, copied into a
+folder of its own, so that nothing is known of the films. Clicks are the ratings of 4 and 5: a fifth of each user's is
+test, a tenth of the rest validation, and recall is that of the protocol ``corrected``. Stars are all ratings: a tenth
+is test, a tenth of the rest validation. Each model has twelve settings. Those are taken that are best on the validation
+part, by the mean of recall@50 and recall@300 or by the RMSE; the fit that is reported has the validation part back in
+its training set. "defaults" are fits of which nothing is chosen.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -23,10 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.stars import FACTORISED, REGULARIZED, fetch, surprise
+from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.choosing import CUTOFFS, least, validation_as_test
+from benchmarks.study.movielens import fetch
+from benchmarks.study.paired import difference
+from benchmarks.study.surprise import FACTORISED, REGULARIZED, surprise
+from benchmarks.study.tables import show, told
 from inference.evaluation.als import als_factors
 from inference.evaluation.rankings import evaluate
 from inference.evaluation.ratings import predict_ratings
@@ -37,7 +38,6 @@ from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.splits import Split, held_out_cells, nothing_held_out, with_validation
 
-CUTOFFS = (50, 300)
 RANKED = [
     {"factors": factors, "alpha": alpha, "penalty": penalty}
     for factors, alpha, penalty in product((20, 50), (10.0, 30.0), (30.0, 60.0, 100.0))
@@ -141,24 +141,16 @@ def errors(split: Split, mean: np.ndarray) -> Metrics:
     return {"RMSE": float(np.sqrt(np.mean(away**2))), "MAE": float(np.abs(away).mean())}
 
 
-def validation_as_test(split: Split) -> Split:
-    """The same with its validation part as test: what was test is no part of it."""
-    assert split.validation is not None
-    return replace(split, test=split.validation, validation=None, tuning_users=None)
-
-
 def measure(study: Clicks | Stars, seed: int) -> dict[str, Metrics]:
     """Metrics of every model on the test part of one split, its settings chosen on the validation part."""
     split = study.split(seed)
     tuning = validation_as_test(with_validation(split, 0.1, seed))
     found = {}
     for name, (make, grid) in study.models.items():
-        losses = [study.loss(make(tuning, settings)) for settings in grid] if len(grid) > 1 else [0.0]
-        settings = grid[int(np.argmin(losses))]
+        settings, _ = least(lambda settings, make=make: study.loss(make(tuning, settings)), grid)
         found[name] = make(split, settings)
-        told = ", ".join(f"{key} {value:g}" for key, value in settings.items()) or "nothing chosen"
-        measured = ", ".join(f"{metric} {found[name][metric]:.4f}" for metric in study.metrics)
-        print(f"split {seed}, {name}: {measured} ({told})", flush=True)
+        measured = told({metric: found[name][metric] for metric in study.metrics}, ".4f")
+        print(f"split {seed}, {name}: {measured} ({told(settings) or 'nothing chosen'})", flush=True)
     return found
 
 
@@ -168,38 +160,37 @@ def summary(study: Clicks | Stars, found: list[dict[str, Metrics]]) -> list[dict
     for name in study.models:
         row: dict[str, Any] = {"model": name}
         for metric in study.metrics:
-            mine = np.array([split[name][metric] for split in found])
-            away = mine - np.array([split[study.rival][metric] for split in found])
-            error = away.std(ddof=1) / len(away) ** 0.5 if len(away) > 1 else float("nan")
-            row |= {metric: mine.mean(), f"{metric}, less": away.mean(), f"{metric}, error": error}
+            mine, theirs = ([split[model][metric] for split in found] for model in (name, study.rival))
+            away, error = difference(mine, theirs)
+            row |= {metric: np.mean(mine), f"{metric}, less": away, f"{metric}, error": error}
         rows.append(row)
     return rows
 
 
-def show(study: Clicks | Stars, rows: list[dict[str, Any]], n_splits: int, dataset: Dataset) -> None:
+def show_study(study: Clicks | Stars, rows: list[dict[str, Any]], n_splits: int, dataset: Dataset) -> None:
     """Print the table."""
     title = f"{len(dataset.interactions)} ratings of {dataset.n_users} users and {dataset.n_items} films"
     headings = [heading for metric in study.metrics for heading in (metric, f"less that of {study.rival}")]
-    table = Table("model", *headings, title=f"{title}, {n_splits} splits")
+    texts = []
     for row in rows:
         cells = [row["model"]]
         for metric in study.metrics:
             away = f"{row[f'{metric}, less']:+.4f} ± {row[f'{metric}, error']:.4f}"
             cells += [f"{row[metric]:.4f}", "" if row["model"] == study.rival else away]
-        table.add_row(*cells)
-    Console(width=140).print(table)
+        texts.append(cells)
+    show(["model", *headings], texts, title=f"{title}, {n_splits} splits")
 
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Measure every model on every split, print a table for clicks and one for stars, and return their rows."""
     studies: dict[str, Any] = {"clicks": Clicks, "stars": Stars}
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.pmf", description=__doc__)
+    parser = command("pmf", __doc__)
     parser.add_argument("--data", type=Path, help="folder with ml-100k.inter (default: the cache)")
     parser.add_argument("--parts", nargs="+", choices=studies, default=list(studies), help="which tables")
     parser.add_argument("--splits", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    add_threads(parser, 2)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
+    compute_with(arguments.threads)
     logging.getLogger("pyro_cvae").setLevel(logging.ERROR)  # the data set is read again and again
     rows = {}
     with tempfile.TemporaryDirectory() as alone:
@@ -208,7 +199,7 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
             study = studies[part](Path(alone), arguments.threads)
             found = [measure(study, seed) for seed in range(arguments.splits)]
             rows[part] = summary(study, found)
-            show(study, rows[part], len(found), study.dataset)
+            show_study(study, rows[part], len(found), study.dataset)
     return rows
 
 

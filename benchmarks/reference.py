@@ -7,14 +7,13 @@ item the posterior mean and standard deviation of u.v are set against those of t
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 import inference
+from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.tables import show, told
 from pyro_cvae.data.registry import load_dataset
 
 PRECISIONS = {"a": 1.0, "b": 0.01, "lambda_u": 1.0, "lambda_v": 10.0}
@@ -29,17 +28,18 @@ FITS: dict[str, dict[str, Any]] = {
     "svi, structured": {"method": "svi", "guide": "structured", "learning_rate": 0.0},
 }
 """Networks held; the steps of u and v in SVI are their own."""
+HEADINGS = ("mode", "|mean - mean| / sd, median", "90 %", "sd / sd, median", "5 %", "95 %", "covers 90 %")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Fit all modes and print one table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command("reference", __doc__)
     parser.add_argument("--draws", type=int, default=500, help="stored draws of each of four chains")
     parser.add_argument("--thin", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=100)
     parser.add_argument("--pretrain-epochs", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=300, help="of u and v in SVI")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as many as there are cores)")
+    add_threads(parser)
     arguments = parser.parse_args(argv)
     dataset = load_dataset("simulated-gaussian")
     shared = {"factors": 5, "hidden": (100, 50), "pretrain_epochs": arguments.pretrain_epochs, **PRECISIONS}
@@ -47,26 +47,25 @@ def main(argv: list[str] | None = None) -> None:
     chains = {"draws": arguments.draws, "thin": arguments.thin, "warmup": arguments.warmup, "max_memory": 4.0}
     reference = inference.fit(dataset, method="mcmc", **shared, **chains)
     for name, worst in reference.metrics["convergence"].items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in worst.items()), flush=True)
+        print(f"{name}: {told(worst, '.3f')}", flush=True)
     users, items = torch.arange(dataset.n_users)[:, None], torch.arange(dataset.n_items)
     assert dataset.truth is not None
     truth = torch.as_tensor(dataset.truth["scores"])
     mean, sd = reference.posterior.score(users, items)
-    table = Table("mode", "|mean - mean| / sd, median", "90 %", "sd / sd, median", "5 %", "95 %", "covers 90 %")
-    table.add_row("mcmc", "", "", "", "", "", coverage(mean, sd, truth))
+    rows = [["mcmc", "", "", "", "", "", coverage(mean, sd, truth)]]
     for name, changes in FITS.items():
         fit = inference.fit(dataset, **shared | changes)
         pairs = zip(fit.model.parameters(), reference.model.parameters(), strict=True)
         if not all(torch.equal(one, two) for one, two in pairs):
             raise SystemExit(f"{name}: the networks are not those of the reference")
         away = (fit.posterior.mean_score(users, items) - mean).abs() / sd
-        row = [f"{float(away.quantile(level)):.3f}" for level in (0.5, 0.9)]
+        row = [name, *(f"{float(away.quantile(level)):.3f}" for level in (0.5, 0.9))]
         if not fit.posterior.is_point:
             own_mean, own_sd = fit.posterior.score(users, items)
             row += [f"{float((own_sd / sd).quantile(level)):.3f}" for level in (0.5, 0.05, 0.95)]
             row.append(coverage(own_mean, own_sd, truth))
-        table.add_row(name, *row)
-    Console(width=120).print(table)
+        rows.append(row + [""] * (len(HEADINGS) - len(row)))
+    show(HEADINGS, rows)
     held, known = fit.posterior, reference.posterior
     away = ((held.z_loc - known.z_loc).abs() / known.z_scale).median()
     wide = (held.z_scale / known.z_scale).median()

@@ -6,7 +6,6 @@ measured is kept in a file of JSON lines, so that a run that was stopped goes on
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.floors import FLOORS, Floor
+from benchmarks.study.arguments import command, compute_with
 
 LEAST_SHARE = 0.95
 
@@ -36,14 +36,12 @@ def line_of(name: str, floor: Floor, found: list[dict[str, float]]) -> str:
 
 def main(argv: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
     """Measure every floor at every seed and print the table; exit code 1 where fewer than 19 of 20 seeds pass."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.seeds", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command("seeds", __doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", nargs="*", default=[], help="words, one of which is in the name of a floor")
     parser.add_argument("--kept", type=Path, default=Path("runs/seeds.jsonl"), help="what is measured goes here")
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    compute_with(1)
     logging.getLogger("pyro_cvae").setLevel(logging.ERROR)  # collapsed contents are what is counted here
     arguments.kept.parent.mkdir(parents=True, exist_ok=True)
     known: dict[tuple[str, int], Any] = {}

@@ -9,12 +9,6 @@ within the fit, and nothing is chosen; ``svi`` takes what ``coordinate`` chose o
 
 from __future__ import annotations
 
-import argparse
-import hashlib
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -23,24 +17,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.choosing import least
+from benchmarks.study.movielens import fetch
+from benchmarks.study.paired import difference, standard_error
+from benchmarks.study.surprise import FACTORISED, REGULARIZED, Predictor, surprise
+from benchmarks.study.tables import show, told
 from inference.evaluation.ratings import predict_ratings
 from inference.fitting import Pretrained, fit_with
 from inference.options import Options
 from inference.recommending.ranking import credible_interval
 from pyro_cvae.data.dataset import Dataset
-from pyro_cvae.data.registry import cache_folder, load_dataset
+from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.splits import Split, held_out_cells, with_validation
-from pyro_cvae.errors import InputError, MachineError
 
-WHEEL = "recbole==1.2.1"
-FILES = {
-    "ml-100k.inter": "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff",
-    "ml-100k.item": "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532",
-}
-"""Files of the wheel and their SHA-256."""
 TEST = 0.1
 LEVEL = 0.9
 SHARED = {"rating_likelihood": "normal", "factors": 50, "hidden": (50,)}
@@ -48,13 +39,7 @@ CLOSED = {"epochs": 0, "sweeps": 20}
 GRADIENTS = {"epochs": 60, "learning_rate": 0.0, "factor_learning_rate": 0.1}
 """The networks are trained on the contents and held: only u, v and the biases see ratings."""
 PRECISIONS = [{"lambda_u": u, "lambda_v": v} for u, v in product((200.0, 300.0, 450.0, 650.0), (0.4, 0.7, 1.0))]
-REGULARIZED = [{"reg_u": u, "reg_i": i} for u, i in product((1.0, 3.0, 6.0, 12.0), (1.0, 3.0, 6.0))]
-FACTORISED = [
-    {"n_factors": k, "reg_all": reg, "n_epochs": n} for k, reg, n in product((100, 200), (0.08, 0.1, 0.12), (50, 100))
-]
-
-Predictor = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray | None]]
-"""From users and items, (n_pairs,) each, to mean and standard deviation of their ratings."""
+RIVAL = "biases and factors (surprise)"
 
 
 class Study:
@@ -67,7 +52,7 @@ class Study:
         self.models: dict[str, tuple[Callable[..., Predictor], list[dict[str, Any]]]] = {
             "mean": (mean_rating, [{}]),
             "mean and biases (surprise)": (partial(surprise, "BaselineOnly"), REGULARIZED),
-            "biases and factors (surprise)": (partial(surprise, "SVD"), FACTORISED),
+            RIVAL: (partial(surprise, "SVD"), FACTORISED),
             "coordinate, map": (partial(self.ours, "coordinate", "map"), PRECISIONS),
             "svi, map": (partial(self.ours, "svi", "map"), []),
             "coordinate, bayes": (partial(self.ours, "coordinate", "bayes"), [{"learn_precisions": True}]),
@@ -96,42 +81,19 @@ def mean_rating(split: Split, settings: dict[str, Any]) -> Predictor:
     return lambda users, items: (np.full(len(users), mean), None)
 
 
-def surprise(name: str, split: Split, settings: dict[str, Any]) -> Predictor:
-    """``BaselineOnly`` (ridge, alternating) or ``SVD`` (stochastic gradients) of scikit-surprise."""
-    try:
-        import surprise as package
-    except ImportError:
-        raise MachineError("the rival needs scikit-surprise", "install it: pip install -e '.[stars]'") from None
-    import pandas as pd
-
-    seen = split.train.select(split.train.observed)
-    low, high = seen.ratings.min(), seen.ratings.max()
-    frame = pd.DataFrame({"user": seen.users, "item": seen.items, "rating": seen.ratings})
-    data = package.Dataset.load_from_df(frame, package.Reader(rating_scale=(low, high))).build_full_trainset()
-    if name == "SVD":
-        model = package.SVD(random_state=0, **settings)
-    else:
-        model = package.BaselineOnly({"method": "als", "n_epochs": 20, **settings}, verbose=False)
-    model.fit(data)
-
-    def predict(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, None]:
-        return np.array([model.predict(u, i).est for u, i in zip(users, items, strict=True)]), None
-
-    return predict
-
-
 def choose(make: Callable[..., Predictor], grid: list[dict[str, Any]], split: Split) -> dict[str, Any]:
     """The settings that predict the validation part of a split best."""
-    if len(grid) == 1:
-        return grid[0]
     held = split.validation
     assert held is not None
-    errors = []
-    for settings in grid:
+
+    def error(settings: dict[str, Any]) -> float:
         mean, _ = make(split, settings)(held.users, held.items)
-        errors.append(float(np.sqrt(np.mean((held.ratings - mean) ** 2))))
-    print("  " + " ".join(f"{error:.4f}" for error in errors), flush=True)
-    return grid[int(np.argmin(errors))]
+        return float(np.sqrt(np.mean((held.ratings - mean) ** 2)))
+
+    chosen, errors = least(error, grid)
+    if len(grid) > 1:
+        print("  " + " ".join(f"{error:.4f}" for error in errors), flush=True)
+    return chosen
 
 
 def measure(dataset: Dataset, seed: int, study: Study) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
@@ -153,8 +115,7 @@ def measure(dataset: Dataset, seed: int, study: Study) -> dict[str, tuple[np.nda
             low, high = credible_interval(torch.as_tensor(mean), torch.as_tensor(sd), LEVEL)
             covered = (test.ratings >= low.numpy()) & (test.ratings <= high.numpy())
         found[name] = square, covered
-        told = ", ".join(f"{key} {value}" for key, value in settings.items())
-        print(f"split {seed}, {name}: RMSE {np.sqrt(square.mean()):.4f} ({told})", flush=True)
+        print(f"split {seed}, {name}: RMSE {np.sqrt(square.mean()):.4f} ({told(settings, '')})", flush=True)
     return found
 
 
@@ -172,27 +133,6 @@ def rmse_interval(
     return float(low), float(high)
 
 
-def fetch() -> Path:
-    """The folder of the two files in the cache, taken from RecBole's wheel if they are not there, and checked."""
-    folder = cache_folder() / "recbole-ml-100k"
-    if not all((folder / name).exists() for name in FILES):
-        with tempfile.TemporaryDirectory() as scratch:
-            ask = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--quiet", "--dest", scratch]
-            answer = subprocess.run(ask, capture_output=True, text=True)
-            if answer.returncode:
-                reason = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
-                raise MachineError(f"pip cannot download {WHEEL} ({reason})", "give the folder of ml-100k with --data")
-            (wheel,) = Path(scratch).glob("*.whl")
-            with zipfile.ZipFile(wheel) as archive:
-                folder.mkdir(parents=True, exist_ok=True)
-                for name in FILES:
-                    (folder / name).write_bytes(archive.read(f"recbole/dataset_example/ml-100k/{name}"))
-    for name, known in FILES.items():
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != known:
-            raise InputError("is not the file of the wheel", "delete it to fetch it again", path=folder / name)
-    return folder
-
-
 def read(folder: Path) -> Dataset:
     """The data set with its stars as ratings."""
     return load_dataset(folder, ratings="stars")
@@ -200,39 +140,36 @@ def read(folder: Path) -> Dataset:
 
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure every model on every split, print one table and return its rows."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.stars", description=__doc__)
+    parser = command("stars", __doc__)
     parser.add_argument("--data", type=Path, help="folder with ml-100k.inter and ml-100k.item (default: the cache)")
     parser.add_argument("--splits", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as many as there are cores)")
+    add_threads(parser)
     arguments = parser.parse_args(argv)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    compute_with(arguments.threads)
     dataset = read(arguments.data or fetch())
     study = Study(dataset, arguments.threads)
     found = [measure(dataset, seed, study) for seed in range(arguments.splits)]
     users = [held_out_cells(dataset, TEST, seed).test.users for seed in range(arguments.splits)]
-    rival = "biases and factors (surprise)"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in study.models:
         squares, covered = zip(*(split[name] for split in found), strict=True)
         rmse = np.array([np.sqrt(square.mean()) for square in squares])
-        theirs = [split[rival][0] for split in found]
+        theirs = [split[RIVAL][0] for split in found]
         low, high = rmse_interval(users, list(squares), theirs, dataset.n_users)
-        error = rmse.std(ddof=1) / len(rmse) ** 0.5 if len(rmse) > 1 else float("nan")
-        row: dict[str, Any] = {"model": name, "rmse": rmse.mean(), "error": error}
-        away = float(np.mean(rmse - [np.sqrt(part.mean()) for part in theirs]))
+        row: dict[str, Any] = {"model": name, "rmse": rmse.mean(), "error": float(standard_error(rmse))}
+        away, _ = difference(rmse, [np.sqrt(part.mean()) for part in theirs])
         row |= {"difference": away, "low": low, "high": high}
         row["coverage"] = None if covered[0] is None else float(np.mean([part.mean() for part in covered]))
         rows.append(row)
     headings = ("model", "RMSE", "standard error", "less surprise's", "95 % interval", "90 % interval covers")
-    table = Table(*headings, title=f"{dataset.n_users} users, {dataset.n_items} films, {len(found)} splits")
+    texts = []
     for row in rows:
-        same = row["model"] == rival
+        same = row["model"] == RIVAL
         interval = "" if same else f"{row['low']:+.4f} to {row['high']:+.4f}"
         cover = "" if row["coverage"] is None else f"{row['coverage']:.3f}"
         away = "" if same else f"{row['difference']:+.4f}"
-        table.add_row(row["model"], f"{row['rmse']:.4f}", f"{row['error']:.4f}", away, interval, cover)
-    Console(width=140).print(table)
+        texts.append([row["model"], f"{row['rmse']:.4f}", f"{row['error']:.4f}", away, interval, cover])
+    show(headings, texts, title=f"{dataset.n_users} users, {dataset.n_items} films, {len(found)} splits")
     return rows
 
 

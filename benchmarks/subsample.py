@@ -8,16 +8,17 @@ number of words in turns, so that other work on the machine slows all of them.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import os
 from functools import partial
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.sweeps import clocked, in_turns, ratio
+from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.machine import Load
+from benchmarks.study.tables import show_rows
+from benchmarks.study.turns import clocked, in_turns, ratio
 from inference.algorithms.elbo import NamedELBO
 from inference.algorithms.networks import NetworkFit, NetworkState
 from inference.fitting import ALGORITHMS, Fit, load
@@ -34,17 +35,17 @@ SEED = 0
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Run the benchmark, print its table and return its rows, one for each number of words and one for all."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.subsample", description=__doc__)
+    parser = command("subsample", __doc__)
     parser.add_argument("run", help="a run folder with multinomial or pseudo-multinomial content")
     parser.add_argument("--drawn", nargs="+", type=int, default=N_DRAWN, help="words drawn for a step")
     parser.add_argument("--batches", type=int, default=4, help="minibatches whose errors are measured")
     parser.add_argument("--draws", type=int, default=50, help="draws of words for each of them")
     parser.add_argument("--turns", type=int, default=7, help="timed steps of each number of words")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    add_threads(parser, 1)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
+    compute_with(options.threads)
     torch.manual_seed(SEED)
-    began, (model, observations, inference) = os.getloadavg()[0], read(load(options.run))
+    machine, (model, observations, inference) = Load(), read(load(options.run))
     n_words = observations.content.n_columns
     drawn = [n for n in options.drawn if 0 < n < n_words]
     batches = list(observations.partition(inference.batch_size))
@@ -55,9 +56,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         times = {"seconds a step": median(seconds), f"over {ALL}": ratio(seconds, laps[ALL])}
         rows.append({"words": name, **found.get(name, dict.fromkeys(HEADINGS, "")), **times})
     n_items = sum(len(batch.items) for batch in batches[: options.batches])
-    _print(rows, f"{n_items:,} items, {options.draws} draws, {n_words:,} words; {len(batches[0].items)} items a step")
-    load_now = f"load average {began:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"
-    print(f"{options.threads} thread(s) on {os.cpu_count()} cores, {load_now}, {options.turns} turns")
+    sizes = f"{n_items:,} items, {options.draws} draws, {n_words:,} words; {len(batches[0].items)} items a step"
+    show_rows(rows, ".3g", title="log p(x|z) from drawn words against all words", caption=sizes)
+    print(f"{machine.told(options.threads)}, {options.turns} turns")
     return rows
 
 
@@ -121,18 +122,6 @@ def steps(model: CVAE, inference: NetworkFit[Any], batch: Batch, drawn: list[int
         twin.content.subsample, twin.item_prior.prior_by_decay = n, True
         timers[str(n) if n else ALL] = partial(clocked, partial(step, inference.pretraining(twin)))
     return timers
-
-
-def _print(rows: list[dict[str, Any]], caption: str) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="log p(x|z) from drawn words against all words", caption=caption)
-    for heading in rows[0]:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    Console(width=140).print(table)
 
 
 if __name__ == "__main__":

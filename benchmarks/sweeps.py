@@ -9,13 +9,9 @@ is the median over the turns, so that other work on the machine slows both sides
 
 from __future__ import annotations
 
-import argparse
-import os
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
@@ -23,11 +19,17 @@ from unittest import mock
 import torch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.study.arguments import add_data, add_threads, command, compute_with, data_folder
+from benchmarks.study.machine import Load
+from benchmarks.study.tables import show_rows, verdict
+from benchmarks.study.turns import clocked, in_turns, ratio
 from inference.algorithms import half_steps
 from inference.algorithms.half_steps import Cells, half_step
 from inference.threads import torch_threads
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
+from pyro_cvae.data.registry import load_dataset
+from pyro_cvae.data.splits import from_file
 
 A, B, LAMBDA_U, LAMBDA_V = 1.0, 0.01, 10.0, 1.0
 FAMILIES = {"map": "point", "bayes, diagonal": "diagonal", "bayes, full": "full", "bayes, structured": "full"}
@@ -45,47 +47,39 @@ Timer = Callable[[], float]
 
 def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Run the parts that are asked for, print their tables and return their rows."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps", description=__doc__)
-    folder, parts = os.environ.get("PYRO_CVAE_DATA"), ("lengths", "blocks", "sweeps", "threads")
-    default = str(Path(folder) / "citeulike-t") if folder else "citeulike-t"
-    parser.add_argument(
-        "--data", default=default, help="the folder citeulike-t (default: under $PYRO_CVAE_DATA, or the cache)"
-    )
+    parser, parts = command("sweeps", __doc__), ("lengths", "blocks", "sweeps", "threads")
+    add_data(parser, "citeulike-t")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="which tables")
     parser.add_argument("--turns", type=int, default=7, help="timed repetitions of each variant")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads of sweeps and of implicit")
+    add_threads(parser, 2, " of sweeps and of implicit")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    began, rows = os.getloadavg()[0], {}
+    compute_with(options.threads)
+    machine, rows = Load(), {}
     if "lengths" in options.parts:
         rows["lengths"] = [row for n_factors in (50, 300) for row in lengths(n_factors, options.turns)]
-        _print("Points of rows of one length, microseconds a row, one thread", rows["lengths"])
+        show_rows(rows["lengths"], title="Points of rows of one length, microseconds a row, one thread")
     if set(options.parts) - {"lengths"}:
         columns = read(options.data)
     if "blocks" in options.parts:
         rows["blocks"] = blocks(columns, options.turns)
-        _print("Seconds of a sweep by bytes of a block, one thread", rows["blocks"])
+        show_rows(rows["blocks"], title="Seconds of a sweep by bytes of a block, one thread")
     if "sweeps" in options.parts:
         rows["sweeps"] = sweeps(columns, options.turns)
-        _print("Sweeps over U and V, citeulike-t, ten training items a user, K = 50", rows["sweeps"])
+        show_rows(rows["sweeps"], title="Sweeps over U and V, citeulike-t, ten training items a user, K = 50")
         found = {row["variant"]: row for row in rows["sweeps"]}
         for name, (rival, most) in TARGETS.items():
             times = found[name][f"over {rival}"]
-            print(f"{'met' if times <= most else 'MISSED'}: {name} over {rival}: {times:.2f} (at most {most:g})")
+            verdict(times <= most, f"{name} over {rival}: {times:.2f} (at most {most:g})")
     if "threads" in options.parts:
         rows["threads"] = threads(columns, options.turns)
-        _print("A sweep with full covariances", rows["threads"])
-    load = f"load average {began:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"
-    print(f"{options.threads} thread(s) on {os.cpu_count()} cores, {load}, {options.turns} turns")
+        show_rows(rows["threads"], title="A sweep with full covariances")
+    print(f"{machine.told(torch.get_num_threads())}, {options.turns} turns")
     return rows
 
 
 def read(data: str) -> RatingColumns:
     """The columns of citeulike-t's training pairs, ten items a user; ``data`` is its folder or its name."""
-    from pyro_cvae.data.registry import fetch, load_dataset
-    from pyro_cvae.data.splits import from_file
-
-    folder = Path(data) if Path(data).exists() else fetch(data)
+    folder = data_folder(data)
     train = from_file(load_dataset(folder), folder / "cf-train-10-users.dat").train
     return RatingColumns.from_interactions(train, A)
 
@@ -114,11 +108,10 @@ def lengths(n_factors: int, turns: int, n_cells: int = 20_000, n_others: int = 2
     One thread, as each thread of a sweep works. Both include what a row of any length costs: its share of the common
     factor, the sum of c r v, the prior's pull.
     """
-    generator, n_threads = torch.Generator().manual_seed(SEED), torch.get_num_threads()
+    generator = torch.Generator().manual_seed(SEED)
     other = Gaussians(torch.randn(n_others, n_factors, generator=generator))
     seen = torch.ones(n_others, dtype=torch.bool)
     rows = []
-    torch.set_num_threads(1)
     for share in LENGTHS:
         length = max(1, round(share * n_factors))
         n_rows = max(1, n_cells // length, n_cells // (2 * n_factors))
@@ -127,11 +120,12 @@ def lengths(n_factors: int, turns: int, n_cells: int = 20_000, n_others: int = 2
         cells = Cells(indptr, at, (A - B) * ones, A * ones, observed)
         solve = partial(half_step, cells, other, seen, B, LAMBDA_V, torch.zeros(n_rows, n_factors))
         up_to = {"woodbury": float("inf"), "cholesky": 0.0}
-        laps = in_turns({name: partial(clocked_up_to, most, solve) for name, most in up_to.items()}, turns)
+        timers = {name: partial(clocked_up_to, most, solve) for name, most in up_to.items()}
+        with torch_threads(1):
+            laps = in_turns(timers, turns)
         row = {"K": n_factors, "cells a row": length, "cells a row / K": share}
         row |= {name: 1e6 * median(seconds) / n_rows for name, seconds in laps.items()}
         rows.append({**row, "woodbury over cholesky": ratio(laps["woodbury"], laps["cholesky"])})
-    torch.set_num_threads(n_threads)
     return rows
 
 
@@ -147,14 +141,12 @@ def blocks(columns: RatingColumns, turns: int, n_factors: int = 50) -> list[dict
 
     families = [name for name in FAMILIES if name != "bayes, structured"]
     rows: list[dict[str, Any]] = [{"MiB": size / 2**20} for size in BLOCKS]
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     for name in families:
         sweep = ours(columns, name, n_factors)
-        laps = in_turns({str(size): partial(limited, sweep, size) for size in BLOCKS}, turns)
+        with torch_threads(1):
+            laps = in_turns({str(size): partial(limited, sweep, size) for size in BLOCKS}, turns)
         for row, seconds in zip(rows, laps.values(), strict=True):
             row[name] = median(seconds)
-    torch.set_num_threads(n_threads)
     return rows
 
 
@@ -215,41 +207,6 @@ def implicit(columns: RatingColumns, use_cg: bool, n_factors: int) -> Timer:
         return laps[-1]
 
     return iteration
-
-
-def clocked(work: Callable[[], Any]) -> float:
-    """Seconds of ``work``."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def in_turns(timers: dict[str, Timer], turns: int) -> dict[str, list[float]]:
-    """Seconds by name: each timer once unrecorded, then all in turns, every other turn in the reverse order."""
-    laps: dict[str, list[float]] = {name: [] for name in timers}
-    for turn in range(turns + 1):
-        for name in timers if turn % 2 else reversed(timers):
-            seconds = timers[name]()
-            if turn:
-                laps[name].append(seconds)
-    return laps
-
-
-def ratio(ours: list[float], theirs: list[float]) -> float:
-    """Median over the turns of one's seconds over the other's: neighbours in time are compared."""
-    return median(mine / other for mine, other in zip(ours, theirs, strict=True))
-
-
-def _print(title: str, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title)
-    for heading in rows[0]:
-        table.add_column(heading, justify="left" if isinstance(rows[0][heading], str) else "right")
-    for row in rows:
-        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    Console(width=120).print(table)
 
 
 if __name__ == "__main__":

@@ -12,28 +12,25 @@ Wanted: titles and tags together are above each alone, at every M and P, by more
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
 
-from inference.commands import read_preset
+from benchmarks.study.arguments import add_data, add_threads, command, compute_with
+from benchmarks.study.choosing import best_recall, reported_split, tuning_split
+from benchmarks.study.paired import standard_error
+from benchmarks.study.tables import show, verdict
 from inference.evaluation import rivals
-from inference.evaluation.rankings import evaluate, recall_on_validation
+from inference.evaluation.rankings import evaluate
 from inference.fitting import Pretrained, fit_with
-from inference.options import METHODS, Options
+from inference.keywords import options_of
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.registry import load_dataset
-from pyro_cvae.data.splits import Split, per_user, with_validation
+from pyro_cvae.data.splits import Split
 from pyro_cvae.metrics import CUTOFFS
 
 CONTENTS = ("titles", "title-tokens", "tags")
@@ -100,52 +97,38 @@ class Fits:
         square = self.length.get(key, 1.0) ** 2
         precisions = {"lambda_u": A * lambda_u * square, "lambda_v": A * LAMBDA_V / square, "a": A, "b": A * BACKGROUND}
         asked = SIZES | MODELS[name] | precisions | {"sweeps": sweeps, "kl_weight": kl_weight, "threads": self.threads}
-        chosen = read_preset("best", Options.classes("coordinate"), tuple(METHODS.values()), asked)
         kept = self.pretrained.setdefault(key, Pretrained())
-        return fit_with(self.dataset, split, Options.of("coordinate", **chosen), pretrained=kept).posterior
+        return fit_with(self.dataset, split, options_of("coordinate", "best", asked), pretrained=kept).posterior
 
     def choose(self, name: str, split: Split, lambda_u: tuple[float, ...]) -> tuple[float, float]:
         """Weight of the KL and lambda_u with the best recall@50 plus recall@300 on the validation part."""
-        found = {}
         weights = SEQUENCE_KL_WEIGHTS if "sequences" in name else KL_WEIGHTS
-        for setting in product(weights, lambda_u):
-            score = self.fit(name, split, *setting).score_block
-            found[setting] = tuple(recall_on_validation(score, split, cutoff) for cutoff in (50, 300))
-        best = max(found, key=lambda setting: sum(found[setting]))
+        grid = product(weights, lambda_u)
+        best, found = best_recall(lambda *setting: self.fit(name, split, *setting).score_block, grid, split)
         shown = ", ".join(f"{setting}: {one:.4f} {two:.4f}" for setting, (one, two) in found.items())
         print(f"{name}, weight of the KL and lambda_u {best} of {shown}", flush=True)
         return best
 
 
-def split_of(dataset: Dataset, n: int, seed: int) -> Split:
-    """A split into ``n`` training items a user; at one, the users on whom settings were chosen are marked."""
-    split = per_user(dataset, n, seed)
-    return with_validation(split, 0.1, 0) if n == 1 else split
-
-
 def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
     """Choose settings, fit every model to every split, print one table for each P and return its rows."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.titles", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    folder = os.environ.get("PYRO_CVAE_DATA")
-    parser.add_argument("--data", default=str(Path(folder) / "citeulike-a") if folder else "citeulike-a")
+    parser = command("titles", __doc__)
+    add_data(parser, "citeulike-a")
     parser.add_argument("--per-user", type=int, nargs="*", default=[1, 10], help="training items a user")
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--models", nargs="*", choices=[*MODELS, []], default=list(MODELS), help="which of ours")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: as many as there are cores)")
+    add_threads(parser)
     arguments = parser.parse_args(argv)
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    compute_with(arguments.threads)
     dataset = load_dataset(arguments.data, contents=CONTENTS)
     fits = Fits(dataset, arguments.threads)
     rows = []
     for n in arguments.per_user:
-        tuning = with_validation(per_user(dataset, n, TUNING_SEED), 0.1 if n == 1 else 0.2, 0)
+        tuning = tuning_split(dataset, n, TUNING_SEED)
         chosen = {name: fits.choose(name, tuning, LAMBDA_U[n]) for name in arguments.models}
         recalls: dict[str, list[list[float]]] = {}
         for seed in range(arguments.splits):
-            split = split_of(dataset, n, seed)
+            split = reported_split(dataset, n, seed)
             for name in (*chosen, *RIVALS):
                 score = (
                     fits.fit(name, split, *chosen[name]).score_block if name in chosen else RIVALS[name](dataset, split)
@@ -164,23 +147,18 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 def _print(n: int, found: dict[str, np.ndarray]) -> None:
     """Means over splits, the largest standard error of each row, and what both contents gain, split by split."""
     n_splits = len(next(iter(found.values())))
-    table = Table(f"P = {n}, {n_splits} splits", *(f"@{cutoff}" for cutoff in CUTOFFS), "standard error, at most")
+    headings = (f"P = {n}, {n_splits} splits", *(f"@{cutoff}" for cutoff in CUTOFFS), "standard error, at most")
+    texts = []
     for name, values in found.items():
-        table.add_row(name, *(f"{value:.4f}" for value in values.mean(0)), f"{_error(values).max():.4f}")
-    Console(width=140).print(table)
+        texts.append([name, *(f"{value:.4f}" for value in (*values.mean(0), standard_error(values).max()))])
+    show(headings, texts)
     for name, parts in TOGETHER.items():
         for part in parts:
             if name in found and part in found:
-                gain = found[name] - found[part]
-                verdict = "met" if bool((gain.mean(0) > 2 * _error(gain)).all()) else "MISSED"
-                pairs = zip(gain.mean(0), _error(gain), strict=True)
-                told = ", ".join(f"{mean:+.4f} ({error:.4f})" for mean, error in pairs)
-                print(f"{verdict}: {name}, less {part}: {told}")
-
-
-def _error(values: np.ndarray) -> np.ndarray:
-    """Standard error over splits, (n_cutoffs,); NaN of one split."""
-    return values.std(0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.full(values.shape[1], np.nan)
+                gains = found[name] - found[part]
+                gain, errors = gains.mean(0), standard_error(gains)
+                told = ", ".join(f"{mean:+.4f} ({error:.4f})" for mean, error in zip(gain, errors, strict=True))
+                verdict(bool((gain > 2 * errors).all()), f"{name}, less {part}: {told}")
 
 
 if __name__ == "__main__":

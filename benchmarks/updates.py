@@ -6,8 +6,6 @@ python -m benchmarks.updates --runs RUN...         # intervals and time, on runs
 
 from __future__ import annotations
 
-import argparse
-import resource
 import time
 from dataclasses import replace
 
@@ -15,18 +13,20 @@ import numpy as np
 import torch
 
 import inference
+from benchmarks.study.arguments import command
+from benchmarks.study.machine import peak_mib
 from inference.fitting import Fit
 from inference.recommending import fold_in, recommend
 from inference.recommending.ranking import credible_interval
 from pyro_cvae.data.registry import load_dataset
-from pyro_cvae.data.splits import Split
+from pyro_cvae.data.splits import nothing_held_out
 
 OPTIONS = {"method": "coordinate", "guide": "structured", "factors": 20, "train_per_user": 10}
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command("updates", __doc__)
     parser.add_argument("--runs", nargs="*", default=[])
     parser.add_argument("--folded", type=int, default=100, help="users left out of the first fit of simulated clicks")
     parser.add_argument("--users", type=int, default=1000, help="users folded in for the time")
@@ -47,10 +47,8 @@ def beside_a_refit(n_folded: int) -> Fit:
     refit = inference.fit(dataset, **OPTIONS)
     left_out = np.random.default_rng(0).permutation(dataset.n_users) < n_folded
     train = refit.split.train
-    nothing = train.select(np.zeros(len(train), bool))
-    without = inference.fit(
-        replace(dataset, truth=None), Split(train.select(~left_out[train.users]), nothing, None, None, {}), **OPTIONS
-    )
+    known = replace(dataset, truth=None, interactions=train.select(~left_out[train.users]))
+    without = inference.fit(known, nothing_held_out(known), **OPTIONS)
     mine = train.select(left_out[train.users])
     folded = fold_in(without, dataset.user_ids[mine.users], dataset.item_ids[mine.items])
     rows = torch.as_tensor(np.flatnonzero(left_out))
@@ -106,8 +104,7 @@ def seconds(name: str, fit: Fit, n_users: int, n_draws: int) -> None:
         began = time.perf_counter()
         recommend(folded, ids[:1] if asked.pop("one", False) else ids, 10, **asked)
         steps[label] = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{name}, {torch.get_num_threads()} threads, peak memory {peak:.1f} GiB:")
+    print(f"{name}, {torch.get_num_threads()} threads, peak memory {peak_mib() / 1024:.1f} GiB:")
     for label, value in steps.items():
         print(f"  {label}: {value:.1f} s")
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from inference.commands import parse
 from inference.kinds import Format
-from inference.options.checking import check_words
+from inference.options.checking import check_cutoffs, check_file, check_least, check_words
 from inference.printing import Sheet, emit, write_frame
-from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.errors import run_command
 from pyro_cvae.protocol import CUTOFFS, Protocol
 from pyro_cvae.runs import check_runs
 
@@ -55,17 +54,10 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
-        if not self.cutoffs or min(self.cutoffs) < 1:
-            given = " ".join(map(str, self.cutoffs))
-            raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")
-        for flag, value in (("threads", self.threads), ("block-size", self.block_size)):
-            if value is not None and value < 1:
-                raise InputError(f"--{flag} is {value}, but it must be at least 1")
-        for flag, file in (("out", self.out), ("per-user", self.per_user)):
-            if file is not None and Path(file).suffix not in (".csv", ".parquet"):
-                raise InputError(f"--{flag} is {file!r}, but it must end in .csv or .parquet")
-            if file is not None and not Path(file).absolute().parent.is_dir():
-                raise InputError(f"--{flag}: no such folder", "make it first", path=Path(file).parent)
+        check_cutoffs(self.cutoffs)
+        check_least(self, {"threads": 1, "block_size": 1})
+        for flag, file in (("out", self.out), ("per_user", self.per_user)):
+            check_file(flag, file, ".csv", ".parquet")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,8 +9,7 @@ items, and items added from their contents (:mod:`inference.recommending`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from inference.kinds import Format
 from inference.printing import emit, sheet_of, show, write_frame
 from inference.recommending.options import PAIR_DRAWS, RecommendOptions
 from pyro_cvae.data.sources import parse_all
-from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.errors import InputError, about_file, run_command
 from pyro_cvae.kinds import Ratings, Unknown
 from pyro_cvae.runs import check_runs
 
@@ -117,7 +116,7 @@ def _with_items(fit: Fit, options: RecommendOptions) -> Fit:
     assert options.new_items is not None
     others = parse_all(options.new_contents)
     new = read_new_items(options.new_items, others, fit.dataset, _known(options), _reading(fit, options))
-    with _at(options.new_items):
+    with about_file(options.new_items):
         ids = _typed(map(str, new.item_ids), fit.dataset.item_ids)
         return add_items(fit, ids, contents=new.contents, titles=new.titles)
 
@@ -133,7 +132,7 @@ def _with_users(fit: Fit, options: RecommendOptions) -> Fit:
     pairs = read_pairs(options.history, ratings=kind, reading=_reading(fit, options))
     users, items, weights, stars = pairs
     users, items = _typed(map(str, users), dataset.user_ids), _typed(map(str, items), dataset.item_ids)
-    with _at(options.history):
+    with about_file(options.history):
         return fold_in(fit, users, items, ratings=stars, confidences=weights, unknown=_known(options))
 
 
@@ -164,15 +163,6 @@ def _typed(ids: Iterable[str], known: np.ndarray) -> list[Any]:
     from pyro_cvae.data.dataset import spells_integer
 
     return [int(one) if known.dtype.kind == "i" and spells_integer(one) else one for one in ids]
-
-
-@contextmanager
-def _at(path: str) -> Iterator[None]:
-    """An error about what a file says names that file."""
-    try:
-        yield
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, path=error.path or path, line=error.line) from None
 
 
 def _notes(table: pd.DataFrame) -> list[str]:

@@ -29,7 +29,7 @@ from pyro_cvae.checks import REMEDY, Positive, check_json
 from pyro_cvae.data.content import Content, ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
-from pyro_cvae.errors import InputError
+from pyro_cvae.errors import InputError, about_file
 from pyro_cvae.history import check_history
 from pyro_cvae.runs import Run
 
@@ -54,14 +54,14 @@ def stored_options(run: Run) -> Options:
         raise InputError(f"command is {method!r}, which is none of {', '.join(METHODS)}", REMEDY, path=path)
     hints = {name: hint for part in Options.classes(method) for name, hint in get_type_hints(part).items()}
     check_json(stored, hints, path, optional=hints)
-    with _naming(path):
+    with about_file(path):
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
         return Options.of(method, **values)
 
 
 def for_data(run: Run, options: Options, dataset: Dataset) -> Options:
     """The options for the contents of the data; InputError where a likelihood or network is not for them."""
-    with run.reading(), _naming(run.path / "config.json"):
+    with run.reading(), about_file(run.path / "config.json"):
         has_content = model_class(options.model.model).has_content
         return options.for_model(has_content).for_contents(dataset.contents)
 
@@ -73,7 +73,7 @@ def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[
     def make() -> FactorModel:
         return model_of(dataset, options.model)
 
-    with run.reading(), _naming(run.path / "config.json"), _default_dtype(options.fit.dtype):
+    with run.reading(), about_file(run.path / "config.json"), _default_dtype(options.fit.dtype):
         _check_sizes(make, networks, run.path / "posterior.safetensors")
         try:
             model = make()
@@ -91,7 +91,7 @@ def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[
     if lost := sorted(older - networks.keys()):
         note = f"{run.path} was written without {', '.join(lost)}, which keep what their constructor gives them"
         logging.getLogger("pyro_cvae").warning(note)
-    with _naming(run.path / "posterior.safetensors"):
+    with about_file(run.path / "posterior.safetensors"):
         fill(model, networks, older)
         for name, tensor in kept(model).items():
             if tensor.is_floating_point() and name not in buffers(model) and not bool(tensor.isfinite().all()):
@@ -166,7 +166,7 @@ def stored_scalings(run: Run, options: Options, dataset: Dataset, model: FactorM
     path = run.path / "config.json"
     if not model.has_content:
         return {}
-    with _naming(path):
+    with about_file(path):
         found = {name: ContentScaling.from_json(value) for name, value in run.config.get("scalings", {}).items()}
         chosen, _, several = contents_of(dataset, model.content, options.model.content)
     for name, content in chosen.items():
@@ -243,17 +243,6 @@ def _check_sizes(make: Callable[[], FactorModel], networks: Mapping[str, Tensor]
         if name in networks and networks[name].shape != shape:
             problem = f"the model's {name} has shape {tuple(networks[name].shape)}, but its options say {tuple(shape)}"
             raise InputError(problem, REMEDY, path=path)
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """An InputError that names no file names this one."""
-    try:
-        yield
-    except InputError as error:
-        if error.path is not None:
-            raise
-        raise InputError(error.problem, error.remedy, path=path) from error
 
 
 @contextmanager

@@ -53,6 +53,17 @@ class Kit:
             self.fail(f"a fresh instance does not take what is kept of this one ({error.problem})", KEEP, error)
         return other
 
+    def accepts(self, data: Any) -> bool:
+        """Whether ``check`` accepts these data."""
+        try:
+            self.likelihood.check(data)
+        except InputError:
+            return False
+        except Exception as error:
+            problem = f"check raises {type(error).__name__} ({error})"
+            self.fail(problem, "raise pyro_cvae.errors.InputError(problem, remedy) for what is outside", error)
+        return True
+
     def reloaded(self) -> Any:
         """A fresh instance with the ``state_dict`` of this one."""
         other = self.make()

@@ -210,23 +210,13 @@ class _RatingKit(Kit):
         confidence[::4], ratings[::4] = 0.0, 0.0
         return RatingColumns(indptr, users, ratings, confidence, observed, N_USERS)
 
-    def takes(self, columns: RatingColumns) -> bool:
-        try:
-            self.likelihood.check(columns)
-        except InputError:
-            return False
-        except Exception as error:
-            problem = f"check raises {type(error).__name__} ({error})"
-            self.fail(problem, "raise pyro_cvae.errors.InputError(problem, remedy) for what is outside", error)
-        return True
-
     def with_ratings(self, ratings: Tensor) -> RatingColumns:
         c = self.columns
         return RatingColumns(c.indptr, c.users, ratings, c.confidences, c.observed, c.n_users)
 
     def support(self) -> None:
         there = self.columns.confidences > 0
-        if not self.takes(self.columns):
+        if not self.accepts(self.columns):
             self.fail("check refuses what cell draws", "let check take exactly the support of cell")
         support: Any = self.cell(torch.zeros(1)).support
         first = int(there.nonzero()[0])
@@ -234,11 +224,11 @@ class _RatingKit(Kit):
             inside = bool(support.check(torch.tensor([value])))
             ratings = self.columns.ratings.clone()
             ratings[first] = value
-            if self.takes(self.with_ratings(ratings)) > inside:
+            if self.accepts(self.with_ratings(ratings)) > inside:
                 self.fail(f"check takes a rating of {value:g}, which cell cannot draw", "refuse it with InputError")
             missing = torch.where(there, self.columns.ratings, value)
             self.require(
-                self.takes(self.with_ratings(missing)),
+                self.accepts(self.with_ratings(missing)),
                 f"check refuses a missing cell (confidence 0) that holds {value:g}",
                 "look at cells with a confidence above 0 alone",
             )

@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyro_cvae.text import log_to_stderr, visible, write_anything
@@ -50,6 +51,17 @@ class MachineError(PyroCvaeError):
     """What the machine lacks (disk space, memory, network, a package): exit code 1."""
 
     exit_code = 1
+
+
+@contextmanager
+def about_file(path: str | os.PathLike[str]) -> Iterator[None]:
+    """An InputError that names no file names this one."""
+    try:
+        yield
+    except InputError as error:
+        if error.path is not None:
+            raise
+        raise InputError(error.problem, error.remedy, path=path, line=error.line) from None
 
 
 def shown(value: object, most: int = 80) -> str:

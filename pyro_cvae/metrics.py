@@ -1,10 +1,10 @@
-"""Ranking metrics of blocks of users: recall, precision and nDCG, ties broken by expectation, no row ever sorted whole.
+"""Ranking metrics of blocks of users: recall and nDCG, ties broken by expectation, no row ever sorted whole.
 
 Every metric here is linear in the relevant items: a sum over them of a gain that depends on the item's position alone.
 An item that shares its score with others stands at each of their positions with the same chance, so the expectation of
 the metric over all orders of the tied items is the same sum with each gain averaged over those positions. It takes the
 place of a random or an arbitrary order (McSherry and Najork, *Computing Information Retrieval Performance Measures
-Efficiently in the Presence of Tied Scores*, ECIR 2008, equations for recall, precision and nDCG).
+Efficiently in the Presence of Tied Scores*, ECIR 2008, equations for recall and nDCG).
 
 Two protocols, and a figure means nothing without its name:
 
@@ -126,11 +126,6 @@ def recall_at(positions: Positions, cutoff: int) -> torch.Tensor:
     return _sum_by_user(hit_chance(positions, cutoff), positions) / positions.n_relevant
 
 
-def precision_at(positions: Positions, cutoff: int) -> torch.Tensor:
-    """Expected precision@M of each user, (n_users,): relevant items within the first M / M, also where M > n_items."""
-    return _sum_by_user(hit_chance(positions, cutoff), positions) / cutoff
-
-
 def ndcg_at(positions: Positions, cutoff: int) -> torch.Tensor:
     """Expected nDCG@M of each user with gains 0 and 1, (n_users,): DCG@M / the DCG@M of the best possible ranking.
 
@@ -145,27 +140,13 @@ def ndcg_at(positions: Positions, cutoff: int) -> torch.Tensor:
     return _sum_by_user(gain, positions) / dcg[positions.n_relevant.clamp(max=cutoff)]
 
 
-def rank_metrics(
-    scores: torch.Tensor,
-    train: Any,
-    test: Any,
-    cutoffs: Sequence[int] = CUTOFFS,
-    protocol: Protocol = "corrected",
-    ndcg_cutoffs: Sequence[int] = NDCG_CUTOFFS,
-) -> dict[str, torch.Tensor]:
-    """``{"recall@50": (n_users,), ..., "ndcg@100": (n_users,)}`` of a block of users, in float64.
-
-    Arguments as in :func:`rank_positions`; users without relevant items have NaN (``inference.evaluation`` leaves them
-    out before it asks for scores).
-    """
-    positions = rank_positions(scores, train, test, max((*cutoffs, *ndcg_cutoffs)), protocol)
-    return metrics_of(positions, cutoffs, ndcg_cutoffs)
-
-
 def metrics_of(
     positions: Positions, cutoffs: Sequence[int] = CUTOFFS, ndcg_cutoffs: Sequence[int] = NDCG_CUTOFFS
 ) -> dict[str, torch.Tensor]:
-    """The metrics of :func:`rank_metrics` from positions already found."""
+    """``{"recall@50": (n_users,), ..., "ndcg@100": (n_users,)}`` of a block of users, in float64.
+
+    Users without relevant items have NaN (``inference.evaluation`` leaves them out before it asks for scores).
+    """
     recalls = {f"recall@{cutoff}": recall_at(positions, cutoff) for cutoff in cutoffs}
     return recalls | {f"ndcg@{cutoff}": ndcg_at(positions, cutoff) for cutoff in ndcg_cutoffs}
 

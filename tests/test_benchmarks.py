@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from benchmarks import epoch, growth, sweeps
+from benchmarks.study.turns import in_turns, ratio
 from inference.algorithms import half_steps
 from models.observations import RatingColumns
 
@@ -19,11 +20,8 @@ def columns() -> RatingColumns:
 
 
 @pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
+def two_threads(threads):
     torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
@@ -84,9 +82,9 @@ def test_an_iteration_of_the_rival_goes_on_from_the_one_before(columns, monkeypa
 
 def test_first_turn_is_not_counted():
     rounds = {"a": iter(range(9)), "b": iter(range(10, 19))}
-    laps = sweeps.in_turns({name: lambda it=it: float(next(it)) for name, it in rounds.items()}, 3)
+    laps = in_turns({name: lambda it=it: float(next(it)) for name, it in rounds.items()}, 3)
     assert laps == {"a": [1.0, 2.0, 3.0], "b": [11.0, 12.0, 13.0]}
-    assert sweeps.ratio([2.0, 9.0, 8.0], [1.0, 3.0, 1.0]) == 3.0
+    assert ratio([2.0, 9.0, 8.0], [1.0, 3.0, 1.0]) == 3.0
 
 
 @pytest.mark.usefixtures("two_threads")

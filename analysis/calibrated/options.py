@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.asked import check_least
 from inference.kinds import Format
-from inference.options.checking import check_words
+from inference.options.checking import check, check_least, check_words
 from pyro_cvae.errors import InputError
 
 
@@ -44,9 +43,7 @@ class CalibrationOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
-        check_least(self, {"top": 1, "bins": 2, "draws": 20, "resamples": 20, "seed": 0})
-        if not 0 < self.reserve < 1:
-            raise InputError(f"--reserve is {self.reserve:g}, but it must be between 0 and 1")
-        check_least(self, {"threads": 1})
+        check_least(self, {"top": 1, "bins": 2, "draws": 20, "resamples": 20, "seed": 0, "threads": 1})
+        check(0 < self.reserve < 1, "reserve", self.reserve, "between 0 and 1")
         if self.out and Path(self.out).exists() and not Path(self.out).is_dir():
             raise InputError("--out is a file", "name a folder", path=self.out)

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from analysis.asked import check_parent
 from analysis.comparison.figures import draw
 from analysis.comparison.result import FIGURE, Comparison
 from analysis.plots import save
+from inference.options.checking import check_parent
 from pyro_cvae.errors import InputError
 
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.asked import check_least
 from inference.kinds import Format
-from inference.options.checking import check_words
-from pyro_cvae.errors import InputError
+from inference.options.checking import check, check_cutoffs, check_least, check_words
 from pyro_cvae.protocol import CUTOFFS
 
 
@@ -52,11 +50,6 @@ class CompareOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
-        if not self.cutoffs or min(self.cutoffs) < 1:
-            given = " ".join(map(str, self.cutoffs))
-            raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more")
-        check_least(self, {"resamples": 1, "top": 1, "users": 1, "block_size": 1, "threads": 1, "draws": 2})
-        if self.seed < 0:
-            raise InputError(f"--seed is {self.seed}, but it must be 0 or more")
-        if not 0 < self.level < 1:
-            raise InputError(f"--level is {self.level}, but it must be between 0 and 1")
+        check_cutoffs(self.cutoffs)
+        check_least(self, {"resamples": 1, "top": 1, "users": 1, "block_size": 1, "threads": 1, "draws": 2, "seed": 0})
+        check(0 < self.level < 1, "level", self.level, "between 0 and 1")

@@ -35,7 +35,7 @@ from inference.fitting import Fit, load
 from inference.recommending.asked import posterior_of
 from inference.threads import torch_threads
 from pyro_cvae.data.interactions import pairs_matrix
-from pyro_cvae.errors import InputError, PyroCvaeError
+from pyro_cvae.errors import InputError, PyroCvaeError, about_file
 from pyro_cvae.runs import Run
 
 
@@ -113,15 +113,13 @@ class _Gathered:
         self.dataset, self.split = fit.dataset, fit.split
         self.runs.append({"model": name, **facts(fit, run)})
         self.histories[name] = history_of(fit)
-        try:
+        with about_file(run.path):
             score_block = list_scores(fit.posterior, fit.split.train)
             if self.explicit:
                 self.evaluations[name] = evaluate_ratings(predictor(fit), fit.split)
             else:
                 self._rank(name, score_block)
             self._list(name, score_block)
-        except InputError as error:
-            raise InputError(error.problem, error.remedy, path=run.path) from None
         on_fit(name, fit)
         if not fit.posterior.is_point:
             self._add_spread(name, fit)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.over_users import standard_error
 from inference.evaluation.rankings import Evaluation
 from inference.evaluation.ratings import RatingEvaluation
 from inference.posterior import Posterior
@@ -79,6 +80,5 @@ def summary(overlaps: np.ndarray, taus: np.ndarray) -> dict[str, Any]:
     by_user = overlaps.mean(0)
     counted = ~np.isnan(taus)
     tau = np.where(counted, taus, 0.0).sum() / counted.sum() if counted.any() else np.nan
-    n = len(by_user)
-    se = float(by_user.std(ddof=1) / n**0.5) if n > 1 else np.nan
-    return {"overlap": float(by_user.mean()), "overlap_se": se, "kendall": float(tau), "n_users": n}
+    found = {"overlap": float(by_user.mean()), "overlap_se": float(standard_error(by_user))}
+    return found | {"kendall": float(tau), "n_users": len(by_user)}

@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pyro_cvae.errors import InputError, MachineError
+from inference.options.checking import check_new
+from pyro_cvae.errors import MachineError
 from pyro_cvae.whole import whole_file
 
 
@@ -17,8 +18,7 @@ def save(tree: Any, out: str | os.PathLike[str], *, overwrite: bool = False) -> 
     Raises InputError where the file exists and ``overwrite`` is not given, MachineError where nothing can write it.
     """
     path = Path(out)
-    if path.exists() and not overwrite:
-        raise InputError("exists already", "choose another --out, or give --overwrite", path=path)
+    check_new(path, overwrite)
     missing = [name for name in ("h5netcdf", "h5py") if importlib.util.find_spec(name) is None]
     if missing:
         problem = f"no NetCDF can be written without {' and '.join(missing)}"

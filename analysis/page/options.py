@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.asked import check_least, check_parent
+from inference.options.checking import check_file, check_least, check_new
 from pyro_cvae.errors import InputError
 
 
@@ -49,10 +49,7 @@ class ReportOptions:
             names = "-".join(re.sub(r"[^\w.-]+", "_", Path(run).absolute().name) for run in self.runs)
             object.__setattr__(self, "out", f"report-{names}.html")
         assert self.out is not None
-        if Path(self.out).suffix not in (".html", ".htm"):
-            raise InputError(f"--out is {self.out!r}, but it must end in .html")
-        check_parent("out", self.out)
+        check_file("out", self.out, ".html", ".htm")
         if Path(self.out).is_dir():
             raise InputError("is a folder", "name a file", path=self.out)
-        if Path(self.out).exists() and not self.overwrite:
-            raise InputError("exists already", "choose another --out, or replace it with --overwrite", path=self.out)
+        check_new(Path(self.out), self.overwrite)

@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.comparison.result import Comparison
 from analysis.comparison.shrinkage import shown_spread
+from analysis.over_users import standard_error
 from analysis.reliability import Reliability
 from inference.evaluation.rankings import Evaluation
 from inference.evaluation.rating_rivals import RATING_RIVALS
@@ -167,10 +168,8 @@ def by_history(evaluation: Evaluation, counts: np.ndarray, metric: str) -> pd.Da
     rows = []
     for number in np.unique(group):
         values, in_group = users[metric].to_numpy()[group == number], mine[group == number]
-        se = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-        rows.append(
-            {"least": in_group.min(), "most": in_group.max(), "n_users": len(in_group), "mean": values.mean(), "se": se}
-        )
+        row = {"least": in_group.min(), "most": in_group.max(), "n_users": len(in_group)}
+        rows.append(row | {"mean": values.mean(), "se": float(standard_error(values))})
     return pd.DataFrame(rows).set_index(["least", "most"])
 
 

@@ -19,7 +19,7 @@ from inference.threads import torch_threads
 from models.ratings.predictive import Predictive
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
-from pyro_cvae.errors import InputError, PyroCvaeError
+from pyro_cvae.errors import InputError, PyroCvaeError, about_file
 from pyro_cvae.protocol import CUTOFFS, Protocol
 from pyro_cvae.trust import Trust
 
@@ -70,10 +70,8 @@ def compare(
             if key not in comparisons:
                 comparisons[key] = _comparison(fit, candidates, path)
             comparison = comparisons[key]
-            try:
+            with about_file(path):
                 comparison.rows.append((path, _evaluated(fit, comparison, how)))
-            except InputError as error:
-                raise InputError(error.problem, error.remedy, path=path) from None
         for comparison in comparisons.values() if rivals else ():
             if comparison.explicit:
                 _add_rating_rivals(comparison)

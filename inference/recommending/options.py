@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 
 from inference.kinds import Format, Ranking
-from inference.options.checking import check_words
+from inference.options.checking import check, check_file, check_least, check_seed, check_words
 from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
@@ -48,10 +47,8 @@ class ListOptions:
         check_words(self)
         if self.interval is not None and not 0 < self.interval < 1:
             raise InputError(f"--interval is {self.interval}, but it must be between 0 and 1", "for instance 0.9")
-        if self.top_probability is not None and self.top_probability < 1:
-            raise InputError(f"--top-probability is {self.top_probability}, but it must be at least 1")
-        if not 0 <= self.kappa < float("inf"):
-            raise InputError(f"--kappa is {self.kappa}, but it must be a finite number, 0 or more")
+        check_least(self, {"top_probability": 1})
+        check(0 <= self.kappa < float("inf"), "kappa", self.kappa, "a finite number, 0 or more")
 
     @property
     def needs_uncertainty(self) -> bool:
@@ -127,12 +124,8 @@ class RecommendOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
-        if self.top < 1:
-            raise InputError(f"--top is {self.top}, but it must be at least 1")
-        if self.out and Path(self.out).suffix not in (".csv", ".parquet"):
-            raise InputError(f"--out is {self.out!r}, but it must end in .csv or .parquet")
-        if self.out and not Path(self.out).absolute().parent.is_dir():
-            raise InputError("--out: no such folder", "make it first", path=Path(self.out).parent)
+        check_least(self, {"top": 1, "draws": 0})
+        check_file("out", self.out, ".csv", ".parquet")
         people = self.user or self.users_from or self.history or self.likes
         if self.similar and (people or self.above):
             raise InputError("--similar is about items, --user about users", "ask for one of them")
@@ -144,10 +137,7 @@ class RecommendOptions:
         Reading(parse_columns(self.columns), self.separator, self.encoding)  # checks them
         if len(self.above) % 2:
             raise InputError(f"--above has {len(self.above)} items, which are no pairs", "give them two by two")
-        if self.draws < 0:
-            raise InputError(f"--draws is {self.draws}, but it must be 0 or more")
-        if not 0 <= self.seed < 2**62:
-            raise InputError(f"--seed is {self.seed}, but it must be 0 or more and below 2^62")
+        check_seed(self.seed)
         _ = self.lists  # checks them
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from inference.kinds import Format, TunedMethod
 from inference.options import RunOptions
-from inference.options.checking import check_words
+from inference.options.checking import check, check_least, check_words
 from pyro_cvae.errors import InputError
 
 RUN_KEYS = tuple(f.name for f in fields(RunOptions))
@@ -51,10 +51,8 @@ class TuneOptions:
         names = [pieces_of(text)[0] for text in self.search]
         if not names or len(set(names)) < len(names):
             raise InputError(f"--search is {' '.join(self.search)!r}, but it must name one or more options, each once")
-        if self.trials < 1:
-            raise InputError(f"--trials is {self.trials}, but it must be at least 1")
-        if self.timeout is not None and not 0 < self.timeout < math.inf:
-            raise InputError(f"--timeout is {self.timeout}, but it must be a finite number above 0")
+        check_least(self, {"trials": 1})
+        check(self.timeout is None or 0 < self.timeout < math.inf, "timeout", self.timeout, "a finite number above 0")
         if not self.cutoffs or min(self.cutoffs) < 1 or len(set(self.cutoffs)) < len(self.cutoffs):
             given = " ".join(map(str, self.cutoffs))
             raise InputError(f"--cutoffs is {given!r}, but it must be one or more numbers of 1 or more, each once")

@@ -19,7 +19,7 @@ from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import Source
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
-from pyro_cvae.kinds import Ratings, Unknown
+from pyro_cvae.kinds import Ratings
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 
@@ -28,8 +28,6 @@ def load_atomic(
     path: files.PathLike,
     items: files.PathLike | None = None,
     *,
-    n_words: int = 8000,
-    unknown: Unknown = "error",
     ratings: Ratings = "clicks",
     contents: Sequence[Source] = (),
     reading: Reading | None = None,
@@ -51,7 +49,7 @@ def load_atomic(
     pairs, _ = read_atomic(path, reading)
     item_path = path.with_suffix(".item") if items is None else Path(items)
     if items is None and not item_path.exists():
-        return build(pairs, None, path.stem, n_words, unknown, ratings, contents)
+        return build(pairs, None, path.stem, ratings, contents)
     table, types = read_atomic(item_path, reading)
     sequences = [name for name, kind in types.items() if kind == "token_seq"]
     titles = [name for name in sequences if "title" in name.lower()][:1]
@@ -64,7 +62,7 @@ def load_atomic(
         columns["title"] = table.columns[titles[0]]
     columns |= {s.name: table.columns[s.name] for s in contents if s.path is None and s.name in table.columns}
     texts = replace(table, columns=columns)
-    return build(pairs, texts, path.stem, n_words, unknown, ratings, contents)
+    return build(pairs, texts, path.stem, ratings, contents)
 
 
 def read_atomic(path: Path, reading: Reading) -> tuple[Table, dict[str, str]]:

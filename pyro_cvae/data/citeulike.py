@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse as sp
@@ -100,17 +101,11 @@ def read_lists(
     Raises InputError for a malformed row, a count that lies, an id outside 0..n_items - 1, a repeated id, or, where
     ``n_rows`` is given, another number of rows. ``what`` says what a row and a number are.
     """
-    lines = files.read_lines(path)
-    numbers: list[int] = []
-    for line, text in enumerate(lines, 1):
-        if not _LIST_ROW(text):
-            raise _malformed_row(path, line, text, r"[0-9]{1,18}", "whole numbers of 0 or more, with blanks between")
-        numbers += map(int, text.split())
-    starts, values = _split_rows(path, lines, np.array(numbers, np.int64), 1)
+    starts, values = _read_rows(path, _LIST_ROW, r"[0-9]{1,18}", "whole numbers of 0 or more, with blanks between")
     _check_range(path, starts, values, n_items, what[1])
     _check_repeats(path, starts, values, what[1])
-    if n_rows is not None and len(lines) != n_rows:
-        problem = f"has {len(lines)} rows, but the data has {n_rows} {what[0]}s"
+    if n_rows is not None and len(starts) - 1 != n_rows:
+        problem = f"has {len(starts) - 1} rows, but the data has {n_rows} {what[0]}s"
         raise InputError(problem, "use the file of these data", path=path)
     return starts, values
 
@@ -120,13 +115,8 @@ def read_counts(path: files.PathLike, n_words: int) -> sp.csr_matrix:
 
     Raises InputError for a malformed row, a count n that lies, a word outside 0..n_words - 1, a repeated word or c = 0.
     """
-    lines = files.read_lines(path)
-    numbers: list[int] = []
-    for line, text in enumerate(lines, 1):
-        if not _COUNT_ROW(text):
-            raise _malformed_row(path, line, text, r"[0-9]{1,18}:[0-9]{1,18}", "word:count pairs, with blanks between")
-        numbers += map(int, text.replace(":", " ").split())
-    starts, values = _split_rows(path, lines, np.array(numbers, np.int64), 2)
+    cell, what = r"[0-9]{1,18}:[0-9]{1,18}", "word:count pairs, with blanks between"
+    starts, values = _read_rows(path, _COUNT_ROW, cell, what, 2)
     words, counts = values[0::2], values[1::2]
     _check_range(path, starts, words, n_words, "word")
     _check_repeats(path, starts, words, "word")
@@ -134,7 +124,7 @@ def read_counts(path: files.PathLike, n_words: int) -> sp.csr_matrix:
         bad = int(np.argmin(counts != 0))
         line = int(np.searchsorted(starts, bad, side="right"))
         raise InputError(f"word {words[bad]} has count 0", "leave out words that do not occur", path=path, line=line)
-    matrix = sp.csr_matrix((counts.astype(np.float64), words, starts), shape=(len(lines), n_words))
+    matrix = sp.csr_matrix((counts.astype(np.float64), words, starts), shape=(len(starts) - 1, n_words))
     matrix.sort_indices()
     return matrix
 
@@ -163,6 +153,19 @@ def count_title_words(titles: list[str], vocabulary: tuple[str, ...]) -> sp.csr_
     starts = np.cumsum([0] + [len(row) for row in pairs])
     flat = np.array([pair for row in pairs for pair in row], np.int64).reshape(-1, 2)
     return sp.csr_matrix((flat[:, 1].astype(np.float64), flat[:, 0], starts), shape=(len(titles), len(vocabulary)))
+
+
+def _read_rows(
+    path: files.PathLike, right: Callable[[str], object], cell: str, what: str, width: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a count and that many cells of ``width`` numbers, as :func:`_split_rows` gives them."""
+    lines = files.read_lines(path)
+    numbers: list[int] = []
+    for line, text in enumerate(lines, 1):
+        if not right(text):
+            raise _malformed_row(path, line, text, cell, what)
+        numbers += map(int, text.replace(":", " ").split())
+    return _split_rows(path, lines, np.array(numbers, np.int64), width)
 
 
 def _split_rows(

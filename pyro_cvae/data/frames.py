@@ -72,15 +72,13 @@ def from_frames(
     consent([reading.tokenizer])  # the caller's own word
     pairs = _as_table(interactions, "interactions", reading)
     things = None if items is None else _as_table(items, "items", reading)
-    return build(pairs, things, name, n_words, unknown, ratings)
+    return build(pairs, things, name, ratings, n_words=n_words, unknown=unknown)
 
 
 def load_tables(
     path: files.PathLike,
     items: files.PathLike | None = None,
     *,
-    n_words: int = 8000,
-    unknown: Unknown = "error",
     ratings: Ratings = "clicks",
     contents: Sequence[Source] = (),
     reading: Reading | None = None,
@@ -93,7 +91,7 @@ def load_tables(
     pairs = read_table(path, reading)
     name = Path(path).name.partition(".")[0]
     things = None if items is None else read_table(items, reading)
-    return build(pairs, things, name, n_words, unknown, ratings, contents)
+    return build(pairs, things, name, ratings, contents)
 
 
 def read_table(path: files.PathLike, reading: Reading | None = None) -> Table:
@@ -138,10 +136,11 @@ def build(
     pairs: Table,
     items: Table | None,
     name: str,
-    n_words: int,
-    unknown: Unknown,
     ratings: Ratings = "clicks",
     contents: Sequence[Source] = (),
+    *,
+    n_words: int = 8000,
+    unknown: Unknown = "error",
 ) -> Dataset:
     """The data set of two tables; see :func:`from_frames` and :func:`load_tables`."""
     if unknown not in get_args(Unknown):

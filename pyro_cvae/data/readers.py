@@ -38,7 +38,7 @@ from pyro_cvae.data.npz import read_npz
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import Source
 from pyro_cvae.data.table import Table, key_of
-from pyro_cvae.errors import InputError
+from pyro_cvae.errors import InputError, about_file
 from pyro_cvae.kinds import TextKind, Unknown
 
 log = logging.getLogger(__name__)
@@ -230,10 +230,8 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
 def _of_array(items: _Items, kind: str, values: np.ndarray, ids: np.ndarray | None) -> Vectors:
     if kind == "images" and values.ndim == 3:
         values = values[:, None]
-    try:
+    with about_file(items.path):
         content = {"vectors": Vectors, "images": Images}[kind](values, np.ones(len(values), bool))
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, path=items.path) from None
     if ids is None:
         if content.n_items != items.n_items:
             problem = f"has {content.n_items} rows, the data set {items.n_items} items"
@@ -250,10 +248,8 @@ def _texts_of_table(items: _Items, table: Table, kind: str, like: AnyContent | N
     texts: list[str | None] = [None] * items.n_items
     for row, text in zip(rows, np.array(texts_of(table, "text"), object)[known], strict=True):
         texts[row] = text
-    try:
+    with about_file(items.path):
         return of_texts(kind, texts, like, table.reading.tokenizer)
-    except InputError as error:
-        raise InputError(error.problem, error.remedy, path=items.path) from None
 
 
 def _numbers_of_table(items: _Items, table: Table) -> Vectors:
@@ -270,10 +266,8 @@ def _numbers_of_table(items: _Items, table: Table) -> Vectors:
 
 
 def _of_array_rows(items: _Items, values: np.ndarray, rows: np.ndarray) -> Vectors:
-    try:
+    with about_file(items.path):  # a float64 that is no float32
         return Vectors(values, np.ones(len(values), bool)).spread(rows, items.n_items)
-    except InputError as error:  # a float64 that is no float32
-        raise InputError(error.problem, error.remedy, path=items.path) from None
 
 
 def _read_pictures(items: _Items) -> Images:

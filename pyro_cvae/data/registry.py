@@ -9,7 +9,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +79,12 @@ TAGS: dict[str, tuple[RemoteFile, ...]] = {
 }
 """Files that only the content ``tags`` needs."""
 
+SIMULATED: dict[str, Callable[..., Dataset]] = {
+    "simulated": simulated,
+    "simulated-gaussian": simulated_gaussian,
+    "simulated-stars": simulated_stars,
+}
+
 
 def load_dataset(
     name_or_path: PathLike,
@@ -134,12 +140,8 @@ def _load(
     check_there(name)
     if items is not None and (name in NAMES or Path(name).is_dir()):
         raise InputError(f"--items goes with a table of interactions, not with {name}", "leave it out")
-    if name == "simulated":
-        return simulated()
-    if name == "simulated-gaussian":
-        return simulated_gaussian()
-    if name == "simulated-stars":
-        return simulated_stars()
+    if name in SIMULATED:
+        return SIMULATED[name]()
     if name in REMOTE:
         return _load_citeulike(fetch(name, tags=_asks_tags(contents)), contents)
     path = Path(name)

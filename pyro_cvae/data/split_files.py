@@ -84,7 +84,7 @@ def load_data(options: Any) -> Dataset:
     consent_to(reading)
     parts = [pairs_of(_table(path, reading), ratings) for path in given_files(options).values()]
     items = read_table(options.items, reading)
-    dataset = build(_joined(parts), items, label_of(options), 8000, "error", ratings, sources)
+    dataset = build(_joined(parts), items, label_of(options), ratings, sources)
     if ratings == "stars":
         check_stars(dataset)
     return with_contents(dataset, sources, reading=reading) if sources else dataset

@@ -231,15 +231,15 @@ def test_the_command_prints_a_table_and_draws(model, tmp_path, monkeypatch, caps
     ("wrong", "words"),
     [
         ({"model": "svd"}, "--model is 'svd', but it must be one of cvae, pmf"),
-        ({"simulations": 5}, "--simulations is 5, but it must be 10 or more"),
+        ({"simulations": 5}, "--simulations is 5, but it must be at least 10"),
         ({"draws": 3}, "--draws is 3"),
-        ({"broken_seeds": -1}, "--broken-seeds is -1, but it must be 0 or more"),
+        ({"broken_seeds": -1}, "--broken-seeds is -1, but it must be at least 0"),
         ({"broken": "lambda_w"}, "--broken is 'lambda_w', but it must be one of lambda_u, lambda_v, a"),
         ({"words": 0.5}, "--words is 0.5"),
         ({"a": 0.0}, "--a 0; use 1 or more words"),
         ({"seed": -1}, "--seed is -1"),
         ({"out": "sbc.pdf"}, "--out is 'sbc.pdf', but it must end in .png"),
-        ({"out": "nowhere/sbc.png"}, "in a folder that exists"),
+        ({"out": "nowhere/sbc.png"}, "--out: no such folder"),
     ],
 )
 def test_options_that_are_wrong(wrong, words):

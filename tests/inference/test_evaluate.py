@@ -18,7 +18,7 @@ from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.splits import Split, item_groups, per_user, with_validation
 from pyro_cvae.errors import InputError
-from pyro_cvae.metrics import rank_metrics
+from pyro_cvae.metrics import metrics_of, rank_positions
 
 
 def pairs(rows, n_items, ratings=None, confidences=None):
@@ -59,8 +59,8 @@ def test_blocks_give_the_same_numbers_as_the_whole(random_split, protocol):
     def csr(*parts):
         return sum(scipy.sparse.csr_matrix((np.ones(len(p)), (p.users, p.items)), shape=(60, 90)) for p in parts)
 
-    expected = rank_metrics(scores, csr(split.train, split.validation), csr(split.test), (5, 20), protocol)
-    for name, values in expected.items():
+    positions = rank_positions(scores, csr(split.train, split.validation), csr(split.test), 100, protocol)
+    for name, values in metrics_of(positions, (5, 20)).items():
         np.testing.assert_array_equal(whole.per_user[name], values.numpy()[whole.per_user["user"]])
         assert whole.means()[name] == pytest.approx(float(values.nanmean()), rel=1e-14)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyro_cvae.errors import InputError
-from pyro_cvae.metrics import ndcg_at, precision_at, rank_metrics, rank_positions, recall_at
+from pyro_cvae.metrics import CUTOFFS, NDCG_CUTOFFS, metrics_of, ndcg_at, rank_positions, recall_at
 
 
 def csr(rows, n_items):
@@ -22,26 +22,31 @@ def csr(rows, n_items):
     return scipy.sparse.csr_matrix(matrix)
 
 
-def three(scores, train, test, cutoff, protocol="corrected"):
-    """Recall, precision and nDCG at one cutoff of one user."""
+def rank_metrics(scores, train, test, cutoffs=CUTOFFS, ndcg_cutoffs=NDCG_CUTOFFS, protocol="corrected"):
+    positions = rank_positions(scores, train, test, max((*cutoffs, *ndcg_cutoffs)), protocol)
+    return metrics_of(positions, cutoffs, ndcg_cutoffs)
+
+
+def both(scores, train, test, cutoff, protocol="corrected"):
+    """Recall and nDCG at one cutoff of one user."""
     n_items = len(scores)
     block = torch.tensor([scores], dtype=torch.float64)
     positions = rank_positions(block, csr([train], n_items), csr([test], n_items), cutoff, protocol)
-    return [float(metric(positions, cutoff)) for metric in (recall_at, precision_at, ndcg_at)]
+    return [float(metric(positions, cutoff)) for metric in (recall_at, ndcg_at)]
 
 
 def by_permutations(scores, train, test, cutoff, protocol):
-    """The same three, averaged over every order of the candidates that does not contradict the scores."""
+    """The same two, averaged over every order of the candidates that does not contradict the scores."""
     relevant = set(test) | set(train) if protocol == "paper" else set(test)
     candidates = [i for i in range(len(scores)) if protocol == "paper" or i not in train or i in test]
     ideal = sum(1 / log2(p + 2) for p in range(min(cutoff, len(relevant))))
-    totals, n_orders = np.zeros(3), 0
+    totals, n_orders = np.zeros(2), 0
     for order in permutations(candidates):
         if any(scores[a] < scores[b] for a, b in pairwise(order)):
             continue
         hits = [item in relevant for item in order[:cutoff]]
         dcg = sum(hit / log2(p + 2) for p, hit in enumerate(hits))
-        totals += [sum(hits) / len(relevant), sum(hits) / cutoff, dcg / ideal]
+        totals += [sum(hits) / len(relevant), dcg / ideal]
         n_orders += 1
     return totals / n_orders
 
@@ -55,7 +60,7 @@ def test_ties_are_broken_by_expectation(data, protocol):
     train, test = data.draw(st.sets(item)), data.draw(st.sets(item, min_size=1))
     cutoff = data.draw(st.integers(1, n_items + 2))
     expected = by_permutations(scores, train, test, cutoff, protocol)
-    np.testing.assert_allclose(three(scores, train, test, cutoff, protocol), expected, rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(both(scores, train, test, cutoff, protocol), expected, rtol=1e-12, atol=1e-14)
 
 
 def test_1000_random_lists_agree_with_ir_measures():
@@ -92,17 +97,17 @@ def test_a_collapsed_model_has_the_recall_of_a_random_ranking(dtype):
 
 def test_a_tie_across_the_cutoff_counts_the_whole_row():
     scores = [9.0, 8.0] + [1.0] * 98
-    assert three(scores, [], [1, 50], 3)[0] == pytest.approx((1 + 1 / 98) / 2, rel=1e-15)
+    assert both(scores, [], [1, 50], 3)[0] == pytest.approx((1 + 1 / 98) / 2, rel=1e-15)
 
 
-def test_more_places_than_items_find_everything_and_divide_precision_by_the_cutoff():
-    assert three([0.3, 0.2, 0.1], [0], [1, 2], 50) == pytest.approx([1.0, 2 / 50, 1.0], rel=1e-15)
+def test_more_places_than_items_find_everything():
+    assert both([0.3, 0.2, 0.1], [0], [1, 2], 50) == pytest.approx([1.0, 1.0], rel=1e-15)
 
 
 def test_training_items_count_as_hits_in_the_paper_protocol_only():
     scores, train, test = [0.9, 0.8, 0.7, 0.6], [0], [2]
-    assert three(scores, train, test, 2)[0] == 1.0
-    assert three(scores, train, test, 2, "paper")[0] == 0.5
+    assert both(scores, train, test, 2)[0] == 1.0
+    assert both(scores, train, test, 2, "paper")[0] == 0.5
 
 
 def test_rows_of_a_block_do_not_touch_one_another():

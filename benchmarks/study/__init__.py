@@ -1,0 +1,1 @@
+"""What the benchmarks and studies share: arguments, threads, splits and settings, turns, paired errors, tables."""
