@@ -5,8 +5,10 @@ import os
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -93,6 +95,42 @@ def nothing_leaks() -> Iterator[None]:
 def a_busy_machine_says_no_more(nothing_leaks: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of progress that come after some seconds would be in what a command says on a slow machine alone."""
     monkeypatch.setattr("inference.progress.SECONDS", float("inf"))
+
+
+@pytest.fixture
+def answer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command's ``main`` in this process, with arguments; gives exit code, stdout and stderr."""
+    from pyro_cvae.errors import run_command
+
+    def run_it(main: Callable[[], None], *argv: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, argv)])
+        code = run_command(main)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run_it
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which a fit is killed when it has written the checkpoint of a step."""
+    from pyro_cvae.runs import RunWriter
+
+    write = RunWriter.checkpoint
+
+    @contextmanager
+    def after(step: int) -> Iterator[None]:
+        def write_and_die(writer: RunWriter, tensors: Any, meta: Any) -> None:
+            write(writer, tensors, meta)
+            if meta["epoch"] == step:
+                writer.close()
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(RunWriter, "checkpoint", write_and_die)
+            yield
+
+    return after
 
 
 @pytest.fixture

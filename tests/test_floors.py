@@ -22,6 +22,7 @@ def test_enough_seeds_are_above_the_floor(name):
     assert sum(floor.passes(one) for one in found) >= ENOUGH, found
 
 
+@pytest.mark.usefixtures("threads")
 def test_the_table_counts_what_passes_goes_on_and_names_what_is_weak(tmp_path, monkeypatch, capsys):
     asked = []
 

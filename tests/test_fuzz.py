@@ -14,7 +14,6 @@ import pytest
 from benchmarks import fuzz, fuzz_cases
 from benchmarks.fuzz_cases import BANDIT, KINDS, MCMC, ON_RUNS, SVI, TABLES, TUNE, Case
 
-RESUME = ("inference.svi", *SVI[1:9], "--epochs", "2", "--train-per-user", "2", *TABLES, "--out", "half", "--resume")
 GOOD = [
     (*SVI, *TABLES),
     (*SVI, "--data", "pairs.parquet", "--items", "items.parquet"),

@@ -20,9 +20,9 @@ NOT_OF_WORDS = ("product", "tokens")
 """Likelihoods whose content is not scaled, or by its parts."""
 
 
-def blocks(language: str) -> list[str]:
+def blocks(language: str, page: str = PAGE) -> list[str]:
     """The fenced blocks of that language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.M | re.S)
 
 
 def run(folder: Path, *command: str) -> str:

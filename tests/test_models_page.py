@@ -1,28 +1,17 @@
 """The walk-through of docs/models.md, executed as it is written, in a folder outside the package."""
 
-import os
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 import inference
 from models.catalogue import MODELS
+from tests.test_likelihoods_page import ROOT, blocks, run
 
-ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
-MODULE, CHECK, TABLE, PAIR, STOCK = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
-(SHELL,) = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.M | re.S)
-
-
-def run(folder: Path, *command: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+MODULE, CHECK, TABLE, PAIR, STOCK = blocks("python", PAGE)
+(SHELL,) = blocks("bash", PAGE)
 
 
 def test_the_class_conforms(tmp_path):

@@ -8,17 +8,13 @@ import pytest
 
 import inference
 from models.catalogue import RATINGS
-from tests.test_likelihoods_page import ROOT, run
+from tests.test_likelihoods_page import ROOT, blocks, run
 
 PAGE = (ROOT / "docs" / "ratings.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.M | re.S)
-
-
 def test_the_class_conforms(tmp_path: Path) -> None:
-    module, check = blocks("python")
+    module, check = blocks("python", PAGE)
     (tmp_path / "my_ratings.py").write_text(module, encoding="utf-8")
     assert run(tmp_path, "-W", "error", "-c", check) == ""
     with pytest.raises(AssertionError, match=r"StudentStars: .*log_scale is a plain tensor"):
@@ -33,8 +29,8 @@ def test_the_table_has_every_likelihood_of_the_package() -> None:
 
 @pytest.mark.slow
 def test_the_commands_fit_it_in_both_modes_and_compare_the_runs(tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "my_ratings.py").write_text(blocks("python")[0], encoding="utf-8")
-    (shell,) = blocks("bash")
+    (tmp_path / "my_ratings.py").write_text(blocks("python", PAGE)[0], encoding="utf-8")
+    (shell,) = blocks("bash", PAGE)
     commands = shell.replace("\\\n", " ").strip().splitlines()
     assert len(commands) == 4
     printed = []

@@ -1,6 +1,7 @@
 """The command: what it prints and writes, what it refuses, and what it finds on real data."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,6 @@ from analysis.calibration import error_correlation, main, reliability
 from analysis.recalibration import Recalibration
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.simulated import simulated, simulated_gaussian
-from pyro_cvae.errors import run_command
 
 OPTIONS = {"factors": 3, "hidden": (6,), "pretrain_epochs": 1, "epochs": 1, "sweeps": 4, "method": "coordinate"}
 GAUSSIAN = {"a": 1.0, "b": 0.01, "lambda_u": 1.0, "lambda_v": 10.0}
@@ -29,15 +29,8 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture
-def call(capsys):
-    """Run the command; gives exit code, stdout and stderr."""
-
-    def run_it(*argv):
-        code = run_command(lambda: main([str(word) for word in argv]))
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run_it
+def call(answer):
+    return partial(answer, main)
 
 
 QUICK = ("--draws", 50, "--resamples", 50, "--top", 10, "--reserve", 0.3)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from inference.evaluation.rivals import popularity
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user, with_validation
-from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 FILES = {*(f"{name}.csv" for name in FRAMES), FIGURE}
@@ -349,14 +350,8 @@ def test_wrong_options_are_refused(changes, flag):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def run_it(*argv):
-        monkeypatch.setattr(sys, "argv", ["analysis.compare", *map(str, argv)])
-        code = run_command(main)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run_it
+def call(answer):
+    return partial(answer, main)
 
 
 SMALL = ("--cutoffs", "5", "20", "--users", "10", "--draws", "4", "--resamples", "200")

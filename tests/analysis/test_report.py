@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from inference.posterior import content_diagnostics
 from pyro_cvae.data.contents import Vectors
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.reading import Reading
-from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.errors import InputError
 from pyro_cvae.runs import open_run
 
 ROOT = Path(__file__).parents[2]
@@ -314,14 +315,8 @@ def test_arguments_of_a_likelihood_are_in_the_command(folder):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    def run_it(*argv):
-        monkeypatch.setattr(sys, "argv", ["analysis.report", *map(str, argv)])
-        code = run_command(main)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run_it
+def call(answer):
+    return partial(answer, main)
 
 
 def test_the_command_writes_the_page_and_refuses_to_replace_it(folder, tmp_path, call):

@@ -25,7 +25,6 @@ from models.ratings.base import RatingLikelihood
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
-from pyro_cvae.runs import RunWriter
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, toy_columns, toy_model, toy_observations
 
 TOY = {"factors": N_FACTORS, "hidden": (6, 5), "pretrain_epochs": 1, "dtype": "float64", "batch_size": 4}
@@ -311,19 +310,10 @@ def assert_same(one, two):
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5, 9])
-def test_a_stopped_run_goes_on_to_the_same_numbers(dataset, tmp_path, monkeypatch, stop):
+def test_a_stopped_run_goes_on_to_the_same_numbers(dataset, tmp_path, killed, stop):
     """Stopped in pre-training, at its end, in the warm-up, between draws."""
     whole = numbers(inference.fit(dataset, **SMALL, out=tmp_path / "whole"))
-    write = RunWriter.checkpoint
-
-    def write_and_die(writer, tensors, meta):
-        write(writer, tensors, meta)
-        if meta["epoch"] == stop:
-            writer.close()
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunWriter, "checkpoint", write_and_die)
+    with killed(stop):
         inference.fit(dataset, **SMALL, out=tmp_path / "run")
     seen = []
     on_step = lambda step, n_steps, row: seen.append((step, n_steps))  # noqa: E731

@@ -3,6 +3,7 @@
 import io
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -60,17 +61,9 @@ def run(tmp_path_factory):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run the command; gives exit code, stdout and stderr."""
-
-    def run_it(*argv):
-        monkeypatch.setattr(sys, "argv", ["inference.recommend", *map(str, argv)])
-        monkeypatch.setenv("COLUMNS", "160")
-        code = run_command(main)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run_it
+def call(monkeypatch, answer):
+    monkeypatch.setenv("COLUMNS", "160")
+    return partial(answer, main)
 
 
 def brute_force(fit, user, top, left_out):

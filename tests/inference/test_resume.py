@@ -110,19 +110,10 @@ def test_the_same_seed_gives_the_same_numbers_and_another_does_not(dataset, kind
     ("stop", "kind"),  # stopped in 4 epochs of pre-training, in 5 of everything, between 2 closed-form sweeps
     [(stop, kind) for stop in (2, 4, 7, 10) for kind in KINDS if stop < 10 or "sweeps" in KINDS[kind]],
 )
-def test_a_stopped_fit_goes_on_to_the_same_numbers(dataset, tmp_path, monkeypatch, kind, stop):
+def test_a_stopped_fit_goes_on_to_the_same_numbers(dataset, tmp_path, killed, kind, stop):
     options = SMALL | KINDS[kind]
     whole = numbers(inference.fit(dataset, **options, out=tmp_path / "whole"))
-    write = RunWriter.checkpoint
-
-    def write_and_die(writer, tensors, meta):
-        write(writer, tensors, meta)
-        if meta["epoch"] == stop:
-            writer.close()
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(RunWriter, "checkpoint", write_and_die)
+    with killed(stop):
         inference.fit(dataset, **options, out=tmp_path / "run")
     seen = []
     torch.rand(7)

@@ -36,7 +36,7 @@ from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.listed import dump_json
 from pyro_cvae.runs import FREE_OPTIONS, RunWriter, disk, export_without_users, open_run, reader, run_config
 from pyro_cvae.runs import config as config_module
-from pyro_cvae.runs.manifest import write_manifest
+from tests.strangers import seal
 
 CONFIG = run_config("svi", {"epochs": 3, "mode": "bayes", "lambda_u": 0.1}, objective="elbo")
 
@@ -534,12 +534,6 @@ def test_files_that_are_not_listed_are_not_read(copied: Path) -> None:
         run.json("other")
     with pytest.raises(InputError, match=r"has no samples\.safetensors.*posterior\.safetensors"):
         run.tensors("samples")
-
-
-def seal(folder: Path) -> None:
-    """Make the manifest fit the files, as an attacker would."""
-    files = [file for file in folder.rglob("*") if file.is_file() and file.name != "manifest.json"]
-    write_manifest(folder, files)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "config.json"])
