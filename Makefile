@@ -27,9 +27,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST := $(BIN)/python -m pytest
 EVERY_CORE = -n $(JOBS) --dist worksteal
 # How other machines compute: older instruction sets, other kernels; each with one thread and with two. FITTING=1 takes
-# a mixture of them, and the files of tests that fit anything.
+# a mixture of them, and the files of tests that fit anything. Tests of two threads share the cores among half as many
+# workers: with more threads than cores they take five times as long.
 MACHINES := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 EVERY_MACHINE := $(foreach machine,$(MACHINES),$(machine),TEST_THREADS=1 $(machine),TEST_THREADS=2)
+HALF_THE_CORES = -n $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 ))) --dist worksteal
 ONE_MACHINE := ATEN_CPU_CAPABILITY=default,ONEDNN_MAX_CPU_ISA=SSE41,MKL_CBWR=COMPATIBLE,TEST_THREADS=1
 FITTING ?=
 # pytest's exit code 5 is "no test carries this mark"
@@ -50,7 +52,8 @@ test: .venv/installed-dev  ## install, then the quick tests
 machines: .venv/installed-dev  ## the quick tests as other machines compute them (long); FITTING=1: those that fit, one way
 	@set -e; for machine in $(if $(FITTING),$(ONE_MACHINE),$(EVERY_MACHINE)); do \
 		settings=$$(echo "$$machine" | tr , ' '); echo "$$settings"; \
-		env $$settings $(PYTEST) $(EVERY_CORE) $(if $(FITTING),--fitting) $(ARGS); done
+		case "$$machine" in *THREADS=2) workers="$(HALF_THE_CORES)" ;; *) workers="$(EVERY_CORE)" ;; esac; \
+		env $$settings $(PYTEST) $$workers $(if $(FITTING),--fitting) $(ARGS); done
 
 slow: .venv/installed-dev  ## the tests that take long, or that measure memory
 	$(PYTEST) $(EVERY_CORE) -m "slow and not statistical and not realdata" $(ARGS) $(MAY_BE_EMPTY)
