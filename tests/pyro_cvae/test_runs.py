@@ -106,6 +106,7 @@ def in_child(act: Callable[[], str], kill_at: int | None = None) -> tuple[int, s
     if child == 0:
         status = 99
         try:
+            torch.set_num_threads(1)  # the parent's other threads are not here, and would be waited for
             disk._locks.clear()  # another process holds nothing
             if kill_at is not None:
                 _kill_at(kill_at)
