@@ -36,7 +36,8 @@ def check_story(model: FactorModel, observations: Observations, remedy: str = _R
     """InputError, naming the site, unless the program draws from what the model's methods say.
 
     Looked at: the plates and priors of u and v, that the mean of v moves one to one with m, the prior of z, the density
-    of R, and that no other latent site is there than those of ``above``. The density of x is not.
+    of R, and that no other latent site is there than those of ``above``. The density of x is not: the algorithms read
+    it from the program.
 
     This is of all users, and of all items up to ``MOST_ITEMS``; of more items as many, evenly from the least to the
     most rated. The density of R is, where all cells are more than ``MOST_CELLS``, that of a sample of items, likewise.
