@@ -219,6 +219,7 @@ def play(options: BanditOptions, world: World, shows: str, slate: int, policy: s
 
     from inference.posterior import Posterior
     from inference.recommending.ranking import Candidates, best_items
+    from models.gaussians import Gaussians
 
     generator = torch.Generator().manual_seed(seed)
     nothing = torch.zeros_like(world.scores)
