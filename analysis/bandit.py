@@ -217,6 +217,7 @@ def play(options: BanditOptions, world: World, shows: Shows, slate: int, policy:
 
     from inference.posterior import Posterior
     from inference.recommending.ranking import Candidates, best_items
+    from models.gaussians import Gaussians
 
     generator = torch.Generator().manual_seed(seed)
     nothing = torch.zeros_like(world.scores)
