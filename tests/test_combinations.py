@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import combinations
 from benchmarks.combinations import Case
+from benchmarks.floors import RECOVERED
 from inference.fitting import Pretrained
 from inference.options import METHODS
 from models.catalogue import CONTENTS, NETWORKS, RATINGS
@@ -56,13 +57,7 @@ def test_ratings_follow_the_true_scores():
 
 @pytest.mark.parametrize(
     "case",
-    [
-        Case("bernoulli", "words", "mlp", "confidence-normal", "coordinate", "bayes"),
-        pytest.param(Case("normal", "images", "convolutional", "normal", "coordinate", "map"), marks=pytest.mark.slow),
-        pytest.param(
-            Case("poisson", "vectors", "mlp", "bernoulli-bound", "coordinate", "bayes"), marks=pytest.mark.slow
-        ),
-    ],
+    [RECOVERED[0], *(pytest.param(case, marks=pytest.mark.slow) for case in RECOVERED[1:])],
     ids=lambda case: f"{case.content}-{case.rating}",
 )
 def test_a_combination_is_measured(case):

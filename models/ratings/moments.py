@@ -30,6 +30,16 @@ class Moments:
         """Means of items, (n_items, width)."""
         return self.items.loc
 
+    @property
+    def u_var(self) -> Tensor | None:
+        """Variances of users (n_users, width), their covariances by block (n_blocks, width, width), ``None`` of points."""
+        return self.users.covariance if self.users.variance is None else self.users.variance
+
+    @property
+    def v_var(self) -> Tensor | None:
+        """The same of items, (n_items, width) or (n_blocks, width, width)."""
+        return self.items.covariance if self.items.variance is None else self.items.variance
+
     def gram(self, weights: Tensor | None = None) -> Tensor:
         """Sum over users of w_i E[u_i u_i'], (width, width); ``weights`` (n_users,) are 1 where not given."""
         return self.users.second_moment(weights)
