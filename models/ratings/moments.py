@@ -32,7 +32,7 @@ class Moments:
 
     @property
     def u_var(self) -> Tensor | None:
-        """Variances of users (n_users, width), their covariances by block (n_blocks, width, width), ``None`` of points."""
+        """Variances of users (n_users, width), or covariances by block (n_blocks, width, width); ``None`` of points."""
         return self.users.covariance if self.users.variance is None else self.users.variance
 
     @property
