@@ -14,9 +14,10 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 from inference.kinds import Format
+from inference.options.checking import choice
 from inference.sheets import Sheet, one_line, speaks_unicode
 from pyro_cvae.text import visible_lines
 from pyro_cvae.whole import whole_file
@@ -40,6 +41,7 @@ def emit(
     otherwise an object of such lists by name. ``notes`` are lines for people, which go to stderr beside CSV and JSON.
     On a terminal both show control characters; into a pipe they are the data. ``safe`` as in :func:`csv_text`.
     """
+    choice("format", format, get_args(Format))
     if format == "table":
         last: Sheet | str = ""
         for part in (*parts, *notes):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import sys
 from collections.abc import Mapping
@@ -82,8 +81,8 @@ def class_of(field: str, name: str) -> type[Any]:
 
 def base_of(field: str) -> type[Any]:
     """The class that all plug-ins of a field derive from."""
-    module, _, name = PLUGINS[field].base.partition(":")
-    return getattr(importlib.import_module(module), name)
+    base = PLUGINS[field].base
+    return import_named(base, [base])
 
 
 def _no_kind(name: str, field: str) -> InputError:
