@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from analysis.kinds import Policy, Shows
-from analysis.over_users import standard_error
 from inference.kinds import Format, Ranking
 from inference.options.checking import check, check_file, check_least, check_words
 from inference.printing import Sheet, emit, write_frame
@@ -285,6 +284,8 @@ def summarise(found: pd.DataFrame) -> pd.DataFrame:
 
 def _half_interval(values: pd.Series) -> float:
     from scipy.stats import t
+
+    from analysis.over_users import standard_error
 
     return float(t.ppf(0.975, len(values) - 1) * standard_error(values.to_numpy()))
 

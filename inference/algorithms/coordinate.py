@@ -79,10 +79,13 @@ class Coordinate(NetworkFit[State]):
         assert isinstance(self.options.method, CoordinateOptions)
         return self.options.method
 
-    def pretraining(self, model: FactorModel) -> State:
-        """A guide of z alone and an optimiser of the networks; the cells of both sides."""
+    def check(self, model: FactorModel) -> None:
+        """InputError where the ratings have no Gaussian site."""
         if not model.ratings.conjugate:
             raise model.ratings.refuse("inference.coordinate")
+
+    def pretraining(self, model: FactorModel) -> State:
+        """A guide of z alone and an optimiser of the networks; the cells of both sides."""
         check_above(model)
         columns = self.observations.columns
         site = model.ratings.site(columns)

@@ -115,10 +115,13 @@ class MCMC(NetworkFit[State]):
         """Only stored draws count."""
         return state.n_stored > 0
 
-    def pretraining(self, model: FactorModel) -> State:
-        """A guide of z alone and an optimiser of the networks."""
+    def check(self, model: FactorModel) -> None:
+        """InputError where the ratings have no exact Gaussian site, or scores have biases."""
         if not (model.ratings.conjugate and model.ratings.exact and model.mean is None):
             raise model.ratings.refuse("inference.mcmc")
+
+    def pretraining(self, model: FactorModel) -> State:
+        """A guide of z alone and an optimiser of the networks."""
         check_above(model)
         guide = self.content_guide(model)
         return State(model, guide, adam(model, self.options.fit.pretrain_learning_rate), 0, joint=False)

@@ -78,6 +78,7 @@ class NetworkFit(Inference[State]):
     def init(self) -> State:
         """Networks started from the data, layer by layer; nothing is known of ratings yet."""
         model = self._model()
+        self.check(model)
         check_story(model, self.observations)
         state = self.pretraining(model)
         if state.model.item_prior.trained:
@@ -112,6 +113,9 @@ class NetworkFit(Inference[State]):
             move(found, model)
         if self.options.fit.mode == "map":
             model.ratings.hold()
+
+    def check(self, model: FactorModel) -> None:
+        """InputError, before any work, where the algorithm takes no such ratings."""
 
     @abstractmethod
     def pretraining(self, model: FactorModel) -> State:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from pyro_cvae.errors import InputError
@@ -16,7 +15,7 @@ def check_there(data: str | os.PathLike[str], items: str | os.PathLike[str] | No
     """InputError where ``data`` is neither a name nor a path of what exists, or where there is no file ``items``."""
     path = Path(data)
     if os.fspath(data) not in NAMES and not path.exists():
-        if re.search(r"\.(csv|tsv|parquet)\b", path.name.lower()):
+        if path.suffix:
             raise InputError("no such file", "check the path", path=path)
         remedy = f"use one of {', '.join(NAMES)}, or the path of a folder or file"
         raise InputError("no such data set", remedy, path=path)

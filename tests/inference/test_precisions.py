@@ -221,6 +221,6 @@ def test_without_content_the_number_of_factors_is_no_matter():
     facts = RATINGS["normal"]
     assert facts.default_shrinkages("bayes", 5, False) == facts.default_shrinkages("bayes", 500, False) == (6.0, 6.0)
     assert facts.default_shrinkages("map", 5, False) == (12.0, 12.0)
-    assert facts.default_shrinkages("bayes", 50, True) == (20.0, 25.0)
+    assert facts.default_shrinkages("bayes", 50, True) == (20.0, 6.25)
     clicks = RATINGS["confidence-normal"]
     assert clicks.default_shrinkages("map", 50, False) == clicks.default_shrinkages("map", 50, True) == (4.0, 0.75)
