@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from models.catalogue import PLUGINS
+from models.signatures import check_methods
 from pyro_cvae.errors import InputError
 from pyro_cvae.trust import import_named
 
@@ -45,6 +46,7 @@ def path_of(field: str, cls: type[Any]) -> str:
     """
     if not issubclass(cls, base_of(field)):
         raise _no_kind(cls.__name__, field)
+    check_methods(cls, base_of(field))
     if "<locals>" in cls.__qualname__:
         raise InputError(f"the class {cls.__name__} is defined inside a function", "define it in a module")
     path = f"{cls.__module__}.{cls.__qualname__}"
@@ -54,8 +56,8 @@ def path_of(field: str, cls: type[Any]) -> str:
 def class_of(field: str, name: str) -> type[Any]:
     """The package's own class of that name, or that of a path ``module.Class``, for a field of the catalogue's PLUGINS.
 
-    Raises InputError where there is none, it is of another kind, or it was read from a run folder and is not trusted
-    (:mod:`pyro_cvae.trust`).
+    Raises InputError where there is none, it is of another kind, a method does not take what it is called with, or it
+    was read from a run folder and is not trusted (:mod:`pyro_cvae.trust`).
     """
     own, what = PLUGINS[field].own, field.replace("_", " ")
     path = own[name].path if name in own else name
@@ -76,6 +78,7 @@ def class_of(field: str, name: str) -> type[Any]:
         raise InputError(f"importing {module} failed: {type(error).__name__}: {error}", "mend that module") from error
     if not (isinstance(found, type) and issubclass(found, base_of(field))):
         raise _no_kind(name, field)
+    check_methods(found, base_of(field))
     return found
 
 
