@@ -108,16 +108,13 @@ KINDS_ASKED = {
     "models/testing.py: ContentLikelihood",
     "models/testing_ratings.py: RatingLikelihood",
 }
-LAZY, OPTIONAL, TO_MEND = "a face that commands import at their start", "not everywhere there", "to be mended"
+LAZY, OPTIONAL = "a face that commands import at their start", "not everywhere there"
 LATE_IMPORTS = {
     "inference/evaluation/als.py: implicit.cpu.als": OPTIONAL,
     "inference/printing.py: inference.layouts": LAZY,
     "inference/progress.py: rich.console": LAZY,
     "inference/progress.py: rich.markup": LAZY,
     "inference/progress.py: rich.progress": LAZY,
-    "models/networks/recurrent.py: scipy": TO_MEND,
-    "models/networks/recurrent.py: sklearn.feature_extraction.text": TO_MEND,
-    "models/networks/recurrent.py: sklearn.utils.extmath": TO_MEND,
     "pyro_cvae/limits.py: resource": OPTIONAL,
     "pyro_cvae/runs/disk.py: fcntl": OPTIONAL,
 }

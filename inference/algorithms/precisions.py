@@ -19,7 +19,7 @@ sweeps over held contents do not foresee. The items' shrinkage is per factor in 
 and not in map, where it says which singular values of u.v survive (trace norm).
 
 Without content s is 1, and the product lambda_u lambda_v alone counts: both shrinkages are ``alone`` of
-:class:`inference.rating_facts.RatingFacts`, the same for any number of factors, since a factor lives or dies by
+:class:`models.catalogue.RatingFacts`, the same for any number of factors, since a factor lives or dies by
 sqrt(lambda_u lambda_v) and not by the width of them all. Of stars it is smaller in bayes, where q's own spread shrinks
 too. Where data state precisions, c is that of the stored cells and not ``a``: at a larger one all scores would be 0.
 """

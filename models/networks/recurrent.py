@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -183,14 +186,9 @@ def start_recurrent(encoder: RecurrentEncoder, decoder: RecurrentDecoder, start:
     the tokens' frequencies, with a topic that varies. In "whitened" s has variance 1 over items in each direction, and
     mu mixes them at random to mean 0 and variance 1; in "svd" mu is s itself, at one common scale.
     """
-    from sklearn.feature_extraction.text import TfidfTransformer
-    from sklearn.utils.extmath import randomized_svd
-
     content: TokenRows = start.content
     counts = content.counts()
     parts = (counts.values.cpu().double().numpy(), counts.columns.cpu().numpy(), counts.indptr.cpu().numpy())
-    from scipy import sparse
-
     transformer = TfidfTransformer(sublinear_tf=True)
     matrix = transformer.fit_transform(sparse.csr_matrix(parts, shape=tuple(counts.shape)))
     table = encoder.embedding
