@@ -8,18 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.bandit import (
-    POLICIES,
-    BanditOptions,
-    Ratings,
-    World,
-    draw_world,
-    main,
-    play,
-    simulate,
-    summarise,
-    update,
-)
+from analysis.bandit import main
+from analysis.exploring.options import POLICIES, BanditOptions
+from analysis.exploring.play import play, simulate
+from analysis.exploring.regret import summarise
+from analysis.exploring.world import Ratings, World, draw_world, update
 from pyro_cvae.errors import InputError, run_command
 
 SMALL = BanditOptions(rounds=4, replications=3, users=12, first_items=20, new_items=3, factors=3, a=0.7)

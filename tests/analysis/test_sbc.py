@@ -10,7 +10,11 @@ import torch
 from torch.distributions import Normal
 
 from analysis import sbc
-from analysis.sbc import BREAKS, Prior, Ranks, SBCOptions, calibrate, ecdf_band, quantities, simulate
+from analysis.simulated_ranks import calibration
+from analysis.simulated_ranks.calibration import calibrate, quantities
+from analysis.simulated_ranks.options import BREAKS, SBCOptions
+from analysis.simulated_ranks.ranks import Ranks, ecdf_band
+from analysis.simulated_ranks.simulation import Prior, simulate
 from inference.algorithms.half_steps import Cells, half_step
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
@@ -184,7 +188,7 @@ def test_true_values_are_ranked_among_the_draws(monkeypatch):
         for index in range(10):
             yield {name: value * (1.01 if index < 3 else 0.99) for name, value in truth.items()}
 
-    monkeypatch.setattr(sbc, "posterior_draws", around)
+    monkeypatch.setattr(calibration, "posterior_draws", around)
     found = calibrate(options, seed=5)
     norm = found.names.index("norm of UV'")
     assert found.ranks.shape == (10, 10) and (found.ranks[:, norm] == 7).all()

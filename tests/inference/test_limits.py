@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import inference
-from analysis.bandit import BanditOptions, draw_world
+from analysis.exploring.options import BanditOptions
+from analysis.exploring.world import draw_world
 from analysis.over_users import user_weights
 from inference.commands import parse
 from inference.estimates import of_fit

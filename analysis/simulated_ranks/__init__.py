@@ -1,0 +1,1 @@
+"""The library behind ``python -m analysis.sbc``: simulation-based calibration of the sampler."""
