@@ -49,7 +49,8 @@ class State(NetworkState):
 
     ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the
     stored cells where a bound needs it, ``prior`` the precisions around which others are learned, ``above`` q of the
-    sites above u and v, ``z`` mean and standard deviation of q(z) of the networks as they are, once computed.
+    sites above u and v, ``z`` mean and standard deviation of q(z), behind how often each parameter of the encoder had
+    changed.
     """
 
     users: Gaussians | None = None
@@ -60,7 +61,7 @@ class State(NetworkState):
     sweeps: int = 0
     prior: dict[str, float] = field(default_factory=dict)
     above: AboveNormal | None = None
-    z: tuple[Tensor, Tensor] | None = None
+    z: tuple[list[int], tuple[Tensor, Tensor]] | None = None
 
 
 class Coordinate(NetworkFit[State]):
@@ -112,9 +113,10 @@ class Coordinate(NetworkFit[State]):
 
     def _encoded(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every z, computed once for as long as the networks stay."""
-        if state.z is None:
-            state.z = encode(state.model, self.observations)
-        return state.z
+        changes = [parameter._version for parameter in state.model.item_prior.parameters()]
+        if state.z is None or state.z[0] != changes:
+            state.z = changes, encode(state.model, self.observations)
+        return state.z[1]
 
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
@@ -267,7 +269,7 @@ class Coordinate(NetworkFit[State]):
         trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
         if trains and not (state.joint and self.joint_rate == 0):
             state.content, kl_weight = self.epoch(state)
-            state.z = None
+            state.z = None  # a fused Adam counts no change of a parameter
             state.content.pop("kl_v", None)
         else:
             if state.sweeps == 0 and (not trains or state.epoch == fit.pretrain_epochs):

@@ -296,7 +296,6 @@ def test_an_added_item_equals_its_refit_with_the_networks_held(fits, kind):
     state = algorithm.init()
     state.model.load_state_dict(fit.model.state_dict())
     if o.method_name == "coordinate":
-        state.z = None  # of other networks
         algorithm._first_sweeps(state)
         for _ in range(3):
             algorithm.sweep(state)
