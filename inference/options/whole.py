@@ -115,7 +115,8 @@ class Options:
             return self  # a class of one's own may read none
         if not contents:
             problem = f"the data have no content of the items, which --model {model.model} is of"
-            raise InputError(problem, "add --items FILE, a table with columns item and text, or take --model pmf")
+            table = "a table with columns item and text (--columns text=NAME, where it is called NAME)"
+            raise InputError(problem, f"add --items FILE, {table}, or take --model pmf")
         if model.content_likelihood == AUTO:
             likelihood, arguments = choose(contents, model.content_likelihood_args, model.content)
             model = replace(model, content_likelihood=likelihood, content_likelihood_args=arguments)

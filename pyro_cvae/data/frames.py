@@ -160,7 +160,7 @@ def build(
         items = with_ids(items.pick(wanted, ("item",)), "item")
         given_items, item_ids = ids_of("item", pairs, items)
         if "text" not in items.columns and not contents:
-            items.tell("has no column text: the items have no content")
+            items.tell("has no column text: the items have no content (--columns text=NAME, where it is called NAME)")
     (given_users,) = ids_of("user", pairs)
     row_of: dict[Any, int] = {}
     for row, key in enumerate(item_ids):
