@@ -28,7 +28,7 @@ PYTEST := $(BIN)/python -m pytest
 EVERY_CORE = -n $(JOBS) --dist worksteal
 # How other machines compute: older instruction sets, other kernels; each with one thread and with two. FITTING=1 takes
 # a mixture of them, and the files of tests that fit anything. Tests of two threads share the cores among half as many
-# workers: with more threads than cores they take five times as long.
+# workers: threads that wait for a core hold up one another.
 MACHINES := ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE
 EVERY_MACHINE := $(foreach machine,$(MACHINES),$(machine),TEST_THREADS=1 $(machine),TEST_THREADS=2)
 HALF_THE_CORES = -n $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 ))) --dist worksteal

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from models.base import FactorModel
 from models.priors import Above
+from models.story import MOST_ITEMS
 from pyro_cvae.errors import InputError
 
 WHOLE_UP_TO = 3000
@@ -148,8 +149,8 @@ def _precision(times: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
 def check_above(model: FactorModel) -> None:
     """InputError unless log p(h) is quadratic and the means of u and v are linear in h, around and far from a start.
 
-    Second differences are the same wherever they are taken, and those of the means are 0. Of v the first items are
-    looked at. Nothing is asked of a model without sites above.
+    Second differences are the same wherever they are taken, and those of the means are 0. All users are looked at, and
+    all items up to ``MOST_ITEMS``, of more as many at even steps. Nothing is asked of a model without sites above.
     """
     above = start_above(model)
     if not above:
@@ -157,7 +158,8 @@ def check_above(model: FactorModel) -> None:
     shapes = {name: value.shape for name, value in above.items()}
     best = torch.cat([value.flatten() for value in above.values()])
     generator = torch.Generator().manual_seed(1)
-    some = torch.arange(min(64, model.n_items), device=best.device)
+    some = torch.linspace(0, model.n_items - 1, min(MOST_ITEMS, model.n_items), dtype=torch.float64)
+    some = some.round().long().to(best.device)
     m = torch.randn(len(some), model.n_factors, generator=generator, dtype=torch.float64).to(best)
 
     def said(vector: Tensor) -> list[Tensor]:

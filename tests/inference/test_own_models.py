@@ -12,7 +12,7 @@ from pyro.infer import Trace_ELBO
 from torch.distributions import Normal
 
 import inference
-from inference.algorithms.above import best_above, log_prior_above, start_above
+from inference.algorithms.above import best_above, check_above, log_prior_above, start_above
 from inference.algorithms.base import fit as run_steps
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
@@ -202,6 +202,24 @@ def test_sites_that_are_not_normal_are_refused_by_closed_forms_alone(dataset, me
         with pytest.raises(InputError, match=r"the story says of mu what is not Normal.*use inference\.svi"):
             inference.fit(dataset, method=method, model=PATH + "LaplaceGroups", **SMALL)
     assert "mu_scale" in inference.fit(dataset, model=PATH + "LaplaceGroups", **SMALL).posterior.above
+
+
+def test_a_mean_that_is_not_linear_for_late_items_alone_is_refused():
+    class Bent(own_models.GroupedPMF):
+        late = 70
+
+        def prior_of_items(self, m, above, items=None):
+            prior = super().prior_of_items(m, above, items)
+            rows = torch.arange(len(m)) if items is None else items
+            bent = torch.where(rows[:, None] >= self.late, above["mu"][0].square(), 0.0)
+            return replace(prior, loc=prior.loc + bent)
+
+    model = make_model(N_USERS, 100, None, None, ToyOptions(model_args={"lambda_g": 2.0}), Bent).double()
+    model.groups, model.group = ("a", "b"), torch.tensor([0, 1, 1, 0, 1, 0, 1])
+    with pytest.raises(InputError, match="the story says of mu what is not Normal"):
+        check_above(model)
+    model.late = 100
+    check_above(model)
 
 
 def test_a_guide_that_knows_no_sites_above_is_refused_before_any_work(dataset, monkeypatch):
