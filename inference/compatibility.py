@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.catalogue import CONTENTS, NETWORKS
+from models.catalogue import CONTENTS, MODELS, NETWORKS
 from pyro_cvae.data.chosen import select
 from pyro_cvae.errors import InputError
 from pyro_cvae.trust import is_path
@@ -94,6 +94,15 @@ def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, n
         able = [name for name, facts in NETWORKS.items() if facts.knows_svd and reads & set(facts.reads)]
         remedy = " or ".join(["use whitened", *(f"--network {name}" for name in able)])
         raise InputError(f"--start is 'svd', which {network} networks do not know", remedy)
+
+
+def check_model(model: str, likelihood: str, arguments: Mapping[str, Any]) -> None:
+    """InputError unless the model takes the likelihood of contents, as far as the names tell."""
+    able = MODELS[model].likelihoods if model in MODELS else ()
+    named = {likelihood} if likelihood != AUTO else {by_kind(arguments)["words"]}
+    wrong = [name for name in named if isinstance(name, str) and able and not is_path(name) and name not in able]
+    if wrong:
+        raise InputError(f"--model {model} is of words, not of {wrong[0]} content", "use " + " or ".join(able))
 
 
 def check_kinds(

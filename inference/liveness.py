@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from models.build import contents_of
 
@@ -123,11 +124,25 @@ def judge(fit: Fit) -> dict[str, Any]:
     if not fit.model.has_content:
         words = "The model reads no content: items that nobody has chosen are all alike to it."
         return {"state": NONE, "words": words, "numbers": {}}
+    if not fit.model.item_prior.latent:
+        return _of_points(fit.posterior.z_loc)
     chosen, _, _ = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
     n_features = sum(one.n_features for one in chosen.values())
     n_items, n_factors = fit.posterior.z_loc.shape
     known = n_distinct(chosen.values())
     return content_verdict(fit.metrics.get("content", {}), n_items, n_factors, known, n_features)
+
+
+def _of_points(m: torch.Tensor) -> dict[str, Any]:
+    """The verdict where the content of an item is a point, m (n_items, n_factors): in how many directions it varies.
+
+    These are (sum of the eigenvalues)^2 / (sum of their squares) of the covariance of m, whatever its length is.
+    """
+    eigenvalues = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(m.double().mT))).clamp(min=0)
+    directions = float(eigenvalues.sum() ** 2 / eigenvalues.square().sum().clamp(min=1e-300))
+    words = "The content of an item is a point to this model, without a posterior that could collapse."
+    figures = {"Directions in which the contents vary": f"{directions:.1f} of {m.shape[1]}"}
+    return {"state": NONE, "words": words, "numbers": figures}
 
 
 def doubt(fit: Fit) -> str:

@@ -84,9 +84,11 @@ class PosteriorGuide:
         with pyro.plate("users", model.n_users):
             values["u"] = pyro.sample("u", self._of("u", draw))
         with pyro.plate("items", model.n_items, subsample=self.items):
-            if model.item_prior.latent:
-                values["z"] = pyro.sample("z", self._of("z", draw))
-            values[model.item_site] = pyro.sample(model.item_site, self._of_items(values.get("z"), draw))
+            prior = model.item_prior
+            if prior.drawn:
+                values[prior.site] = pyro.sample(prior.site, self._of("z", draw))
+            z = values[prior.site] if prior.latent else None
+            values[model.item_site] = pyro.sample(model.item_site, self._of_items(z, draw))
         return values
 
     def _of(self, name: str, draw: int | None) -> dist.TorchDistribution:
@@ -95,7 +97,7 @@ class PosteriorGuide:
         if isinstance(q, Draws):
             return dist.Delta(getattr(q, f"{name}_draws")[draw], event_dim=1)
         rows = getattr(q, name) if name == "z" else self.model.in_own(name, getattr(q, name))
-        if rows.is_point:
+        if rows.is_point or (name == "z" and not self.model.item_prior.latent):
             return dist.Delta(rows.loc, event_dim=1)
         if (scale := rows.scale) is not None:
             return dist.Normal(rows.loc, scale).to_event(1)

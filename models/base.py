@@ -18,7 +18,6 @@ lambda_u / lambda_b and kappa_v^2 = lambda_v / lambda_b, so that all coordinates
 from __future__ import annotations
 
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -32,6 +31,7 @@ from torch import Tensor, nn
 
 from models.dense_sites import DenseSites
 from models.gaussians import Gaussians
+from models.item_prior import ItemPrior, NoContent
 from models.observations import Batch
 from models.priors import NOTHING, Above, NormalPrior
 from models.ratings import RatingLikelihood
@@ -41,8 +41,14 @@ if TYPE_CHECKING:
     from pyro_cvae.data.dataset import Dataset
 
 
-KNOWN_SITES = ("u", "v", "v_dagger", "z", "x", "R", "theta")
+__all__ = ["KNOWN_SITES", "OF_THE_CONTENT", "FactorModel", "ItemPrior", "NoContent", "own_parameters"]
+
+KNOWN_SITES = ("u", "v", "v_dagger", "z", "topics", "m", "x", "R", "theta")
 """Sites that a model of this family may have; those above u and v are called otherwise."""
+
+
+OF_THE_CONTENT = ("encoder", "decoder", "content", "lambda_w", "lambda_r")
+"""What a model has of its item prior under its own name, where that has it."""
 
 
 def own_parameters() -> AbstractContextManager[None]:
@@ -53,53 +59,6 @@ def own_parameters() -> AbstractContextManager[None]:
     return pyro.settings.context(module_local_params=True)
 
 
-class ItemPrior(nn.Module, ABC):
-    """Where the factors of an item lie before anybody has chosen it: m_j, (n_factors,).
-
-    ``latent`` says that m_j is drawn, at the site "z", and has a posterior of its own; ``trained`` that it has networks
-    which learn the contents by gradients. ``lambda_r`` is the factor of the content's terms. While ``prior_by_decay``
-    is true an optimiser's weight decay stands for the gradient of its weights' prior.
-    """
-
-    latent: ClassVar[bool] = False
-    trained: ClassVar[bool] = False
-    prior_by_decay: bool = False
-    lambda_r: float = 1.0
-
-    @abstractmethod
-    def forward(self, batch: Batch) -> Tensor:
-        """The sites of the items' contents, inside the plate "items"; m of the minibatch, (n_items, n_factors)."""
-
-    @abstractmethod
-    def encode(self, inputs: Any) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(m_j) from what is observed of the items, (n_items, n_factors) each."""
-
-    def weights(self) -> None:
-        """The sites of its own weights, outside of all plates."""
-
-    def weight_terms(self) -> dict[str, Tensor]:
-        """What its weights add to the objective, by name, in nats."""
-        return {}
-
-
-class NoContent(ItemPrior):
-    """m_j = 0: an item of which nobody has said anything is like any other."""
-
-    def __init__(self, n_factors: int) -> None:
-        super().__init__()
-        self.nothing: Tensor
-        self.register_buffer("nothing", torch.zeros(n_factors), persistent=False)
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Zeros."""
-        return self.nothing.expand(len(batch.items), -1)
-
-    def encode(self, inputs: Any) -> tuple[Tensor, Tensor]:
-        """Zeros, known for certain; of ``inputs`` the length alone counts."""
-        nothing = self.nothing.expand(len(inputs), -1)
-        return nothing, nothing
-
-
 class FactorModel(PyroModule):
     """Factors of users and items, and ratings; see the module's docstring.
 
@@ -108,13 +67,16 @@ class FactorModel(PyroModule):
     global mean m. ``to_find`` names precisions that are not given.
 
     A subclass states the story in ``forward``, and what of it differs in ``prior_of_users``, ``prior_of_items`` and
-    ``above``. ``has_content`` says that it reads the items' contents.
+    ``above``. ``has_content`` says that it reads the items' contents, ``reads_by`` by which item prior (``None``: a
+    :class:`~models.cvae.VAE`), and ``as_is`` that this reads them as the likelihood does.
 
     A model that is ``plain`` is one for Pyro's own tools: its observed sites x and R are dense tensors. Otherwise, as
     the package's algorithms call it, these sites are as sparse as the data. Parameters are the modules' own in both.
     """
 
     has_content: ClassVar[bool] = False
+    reads_by: ClassVar[type[ItemPrior] | None] = None
+    as_is: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -141,6 +103,13 @@ class FactorModel(PyroModule):
         self.parametrization = "centred"
         self.to_find: tuple[str, ...] = ()
 
+    @classmethod
+    def phases(cls) -> tuple[str, ...]:
+        """The stages of a fit, as of its item prior."""
+        if cls.reads_by is not None:
+            return cls.reads_by.phases
+        return ItemPrior.phases if cls.has_content else NoContent.phases
+
     def forward(self, batch: Batch) -> None:
         """The generative story over a minibatch of items and all users: each model's own."""
         raise NotImplementedError(f"{type(self).__name__} states no story: define forward")
@@ -157,6 +126,18 @@ class FactorModel(PyroModule):
                 return super().__call__(*args, **kwargs)
         finally:  # Pyro's scope of parameters takes this off those of the caller; looking at them brings it back
             list(pyro.get_param_store().values())
+
+    def __getattr__(self, name: str) -> Any:
+        """Networks, likelihood and precisions of the content are those of the item prior."""
+        if name in OF_THE_CONTENT:
+            return getattr(self.item_prior, name)
+        return super().__getattr__(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in OF_THE_CONTENT:
+            setattr(self.item_prior, name, value)
+        else:
+            super().__setattr__(name, value)
 
     @contextmanager
     def sparse(self) -> Iterator[FactorModel]:

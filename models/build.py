@@ -15,7 +15,6 @@ from models.contents.making import content_likelihood
 from models.contents.product import Product
 from models.cvae import VAE
 from models.making import class_of, made
-from models.networks.making import make_networks
 from models.observations import Observations, RatingColumns
 from models.rows import AnyRows, DenseRows, Form, Forms, NoRows, OneRows, PartRows, SparseRows, TokenRows
 from pyro_cvae.data.chosen import select
@@ -218,7 +217,7 @@ def observed_contents(
         if isinstance(one, Content):
             counts, start = one.counts[one.present], f"{name}." if several else ""
             own = ContentScaling.fit(counts, part.default_scaling if scaling == "auto" else scaling)
-            weighted = options.encoder_input == "tfidf"
+            weighted = options.encoder_input == "tfidf" and not model_class(options.model).as_is
             scalings |= {
                 f"{start}content": own,
                 f"{start}inputs": ContentScaling.fit(counts, "tfidf") if weighted else own,
@@ -267,8 +266,8 @@ def make_model(
     """The model of the options ``o``, its networks, if it has any, at a random start.
 
     ``form`` is that of the rows of content; a number stands for so many words. Both are ``None`` for a model that reads
-    no content; another is given them as its item prior, a :class:`~models.cvae.VAE`. Precisions that are not given are
-    1 until they are found (:mod:`inference.algorithms.precisions`).
+    no content; another is given its item prior, by default a :class:`~models.cvae.VAE`. Precisions that are not given
+    are 1 until they are found (:mod:`inference.algorithms.precisions`).
     ``cls`` is the class where it is at hand, otherwise that which the options name.
     """
     rating = rating_likelihood(o)
@@ -281,8 +280,7 @@ def make_model(
     if maker.has_content:
         assert likelihood is not None and form is not None
         known = Form("words", (form,)) if isinstance(form, int) else form
-        networks = make_networks(known, likelihood, o)
-        sizes += (VAE(o.factors, *networks, likelihood, lambda_w=o.lambda_w or 1.0, lambda_r=o.lambda_r or 1.0),)
+        sizes += ((maker.reads_by or VAE).made(n_items, known, likelihood, o),)
     try:
         model = maker(*sizes, rating, **own, **arguments)
     except (TypeError, ValueError) as error:

@@ -25,9 +25,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class ModelFacts(Facts):
-    """Of a model: whether the items' contents are part of its story."""
+    """Of a model: whether it reads the items' contents, the stages of a fit, and the contents' likelihoods it takes.
+
+    ``phases`` as in :class:`models.item_prior.ItemPrior`; ``likelihoods`` empty: all of them.
+    """
 
     has_content: bool = True
+    phases: tuple[str, ...] = ("content", "joint")
+    likelihoods: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,10 @@ class RatingFacts(Facts):
 
 MODELS = {
     "cvae": ModelFacts("models.cvae:CVAE"),
-    "pmf": ModelFacts("models.pmf:PMF", has_content=False),
+    "pmf": ModelFacts("models.pmf:PMF", has_content=False, phases=("joint",)),
+    "ctr": ModelFacts("models.ctr:CTR", likelihoods=("multinomial", "pseudo-multinomial")),
+    "cdl": ModelFacts("models.cdl:CDL"),
+    "deepmusic": ModelFacts("models.deepmusic:DeepMusic", phases=("ratings", "content")),
 }
 CONTENTS = {
     "multinomial": ContentFacts("models.contents.multinomial:Multinomial"),

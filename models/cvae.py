@@ -24,22 +24,21 @@ R may have another likelihood (:mod:`models.ratings`), x too (:mod:`models.conte
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from pyro.distributions import TorchDistribution
+from torch import Tensor
 
 from models.base import FactorModel, ItemPrior
 from models.contents import ContentLikelihood
 from models.networks import Decoder, Encoder
+from models.networks.base import log_normal
+from models.networks.making import make_networks
 from models.observations import Batch
-
-OF_THE_CONTENT = ("encoder", "decoder", "content", "lambda_w", "lambda_r")
-"""What a :class:`CVAE` has of its :class:`VAE` under its own name."""
 
 
 class VAE(ItemPrior):
@@ -51,8 +50,11 @@ class VAE(ItemPrior):
     true an optimiser's weight decay stands for the gradient of log p(theta), and the site "theta" is left out.
     """
 
+    site: ClassVar[str] = "z"
+    drawn: ClassVar[bool] = True
     latent: ClassVar[bool] = True
     trained: ClassVar[bool] = True
+    generates: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -68,6 +70,13 @@ class VAE(ItemPrior):
         self.encoder, self.decoder, self.content = encoder, decoder, content
         self.lambda_w, self.lambda_r = lambda_w, lambda_r
         self.prior_by_decay = False
+
+    @classmethod
+    def made(cls, n_items: int, form: Any, likelihood: Any, options: Any) -> VAE:
+        """Encoder and decoder as the options say, at a random start."""
+        o = options
+        networks = make_networks(form, likelihood, o)
+        return cls(o.factors, *networks, likelihood, lambda_w=o.lambda_w or 1.0, lambda_r=o.lambda_r or 1.0)
 
     def weights(self) -> None:
         """The site theta, as a factor."""
@@ -87,13 +96,25 @@ class VAE(ItemPrior):
         """Mean and standard deviation of q(z_j | x_j), (n_items, n_factors) each."""
         return self.encoder(inputs)
 
+    def guide(self, batch: Batch) -> TorchDistribution:
+        """q(z_j | x_j) = N(mu(x_j), diag(sigma(x_j)^2)) by the encoder (paper, section 2.1)."""
+        return dist.Normal(*self.encode(batch.inputs)).to_event(1)
+
+    def draw(self, n: int, m: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws of N(0, I)."""
+        return torch.randn(n, *m.shape, generator=generator, dtype=m.dtype)
+
+    def start(self, start: Any) -> None:
+        """By the pair of networks, each part of a product by its own."""
+        self.encoder.start(self.decoder, start)
+
     def log_prior_weights(self) -> Tensor:
         """Log p(theta) = sum over weights and biases of log N(w; 0, 1/lambda_w), tied weights once, in nats."""
-        return _log_normal(self.decoder, self.lambda_w)
+        return log_normal(self.decoder, self.lambda_w)
 
     def encoder_penalty(self) -> Tensor:
         """The same for weights that only the encoder has: a penalty of the fit, no part of p(R, X, U, V, Z)."""
-        return _log_normal(self.encoder, self.lambda_w, without=self.decoder)
+        return log_normal(self.encoder, self.lambda_w, without=self.decoder)
 
     def weight_terms(self) -> dict[str, Tensor]:
         """Log p(theta) and the encoder's penalty as parts of the objective, in nats."""
@@ -124,23 +145,3 @@ class CVAE(FactorModel):
     def pseudo(self) -> bool:
         """Whether the content's likelihood has no normaliser."""
         return self.item_prior.content.pseudo
-
-    def __getattr__(self, name: str) -> Any:
-        """Networks, likelihood and precisions of the content are those of :class:`VAE`."""
-        if name in OF_THE_CONTENT:
-            return getattr(self.item_prior, name)
-        return super().__getattr__(name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in OF_THE_CONTENT:
-            setattr(self.item_prior, name, value)
-        else:
-            super().__setattr__(name, value)
-
-
-def _log_normal(network: nn.Module, precision: float, without: nn.Module | None = None) -> Tensor:
-    others = set() if without is None else set(without.parameters())
-    weights = [w for w in network.parameters() if w not in others]
-    square = torch.stack([w.square().sum() for w in weights]).sum()
-    count = sum(w.numel() for w in weights)
-    return 0.5 * (count * math.log(precision / (2 * math.pi)) - precision * square)

@@ -104,7 +104,8 @@ class _Story:
     def check(self) -> None:
         """All of it but :meth:`ratings`, from what others rely on."""
         model = self.model
-        needed = ["u", model.item_site, "R", *(["z"] if model.item_prior.latent else [])]
+        of_content = [model.item_prior.site] if model.item_prior.site else []
+        needed = ["u", model.item_site, "R", *of_content]
         for site in needed:
             if site not in self.trace.nodes:
                 self.refuse(f"has no site {site}")
@@ -112,11 +113,16 @@ class _Story:
         if lost := sorted(set(self.above) - named):
             self.refuse(f"draws {lost[0]} outside of above()")
         self.plate("u", "users", model.n_users, model.n_users)
-        for site in (model.item_site, "R", *(["z"] if model.item_prior.latent else [])):
+        for site in (model.item_site, "R", *of_content):
             self.plate(site, "items", len(self.batch.items), model.n_items)
         users = model.prior_of_users(self.above)
         self.prior("u", users, model.n_users)
-        m = self.trace.nodes["z"]["value"] if model.item_prior.latent else model.item_prior.encode(self.batch.inputs)[0]
+        m = model.item_prior.of_items(self.batch.items, self.batch.inputs)[0]
+        if of_content:
+            drawn = self.trace.nodes[model.item_prior.site]
+            if drawn["is_observed"] and not _close(drawn["value"], m):
+                self.refuse(f"has another {model.item_prior.site} than of_items() of its item prior says")
+            m = drawn["value"]
         items = model.prior_of_items(m, self.above, self.batch.items)
         if model.item_site == "v":
             self.prior("v", items, len(self.batch.items))
@@ -132,7 +138,7 @@ class _Story:
         if not _close(moved, items.loc + torch.nn.functional.pad(step, (0, model.width - model.n_factors))):
             self.refuse("has a mean of v that does not move one to one with m, which q(v|z) and the closed form need")
         if model.item_prior.latent:
-            z = self.trace.nodes["z"]["fn"]
+            z = self.trace.nodes[model.item_prior.site]["fn"]
             nothing = torch.zeros_like(m)
             if not self.is_normal(z, nothing, torch.ones_like(m)):
                 self.refuse("draws z from another prior than N(0, I)")

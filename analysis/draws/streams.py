@@ -77,6 +77,8 @@ def prior_blocks(fit: Fit, users: np.ndarray, items: np.ndarray, n: int, seed: i
     step = max(1, FLOATS_AT_ONCE // (model.width * (len(users) + 2 * len(items) + 2 * n_pairs)))
     step = step if model.has_standard_priors() else 1  # what is above u and v is drawn anew for each
 
+    known = fit.posterior.z_loc[torch.as_tensor(items)]
+
     def noise(rows: int, width: int, precision: float, size: int) -> Tensor:
         return precision**-0.5 * torch.randn(size * rows, width, generator=generator, dtype=dtype)
 
@@ -84,8 +86,7 @@ def prior_blocks(fit: Fit, users: np.ndarray, items: np.ndarray, n: int, seed: i
         size = min(step, n - start)
         with torch.no_grad():
             u = noise(len(users), model.width, model.lambda_u, size)
-            z = noise(len(items), model.n_factors, 1.0, size)
-            z = z if model.item_prior.latent else torch.zeros_like(z)
+            z = model.item_prior.draw(size, known, generator).flatten(0, 1)
             around_u, around_v = _prior_means(model, users, items, z, generator)
             v = around_v + noise(len(items), model.width, model.lambda_v, size)
             drawn = {"u": model.of_users(around_u + u), "v": model.of_items(v), "z": z}

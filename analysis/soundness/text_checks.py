@@ -33,7 +33,7 @@ def text_checks(fit: Fit, source: DrawnFrom, n_texts: int, draws: int, seed: int
     whole = True
     with torch.no_grad(), torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
-        for draw, z in enumerate(_z_draws(chosen, source, draws, seed)):
+        for draw, z in enumerate(_z_draws(fit, chosen, source, draws, seed)):
             text = fit.model.decoder.draw(fit.model.content, z, content)
             assert isinstance(text, SparseRows)
             whole = whole and bool((text.values == text.values.round()).all() and (text.values >= 0).all())
@@ -59,19 +59,19 @@ def text_checks(fit: Fit, source: DrawnFrom, n_texts: int, draws: int, seed: int
 
 def word_counts(fit: Fit) -> Content | None:
     """The word counts that the fit's content is, ``None`` where it is of another kind or of several contents."""
-    if not fit.model.has_content:
+    if not fit.model.item_prior.generates:
         return None
     contents, _, several = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
     content = next(iter(contents.values()))
     return None if several or not isinstance(content, Content) else content
 
 
-def _z_draws(chosen: Posterior, source: DrawnFrom, draws: int, seed: int) -> Iterator[Tensor]:
+def _z_draws(fit: Fit, chosen: Posterior, source: DrawnFrom, draws: int, seed: int) -> Iterator[Tensor]:
     """Draws of z of the chosen items, (n_items, n_factors) each."""
     if source == "prior":
         generator = torch.Generator().manual_seed(seed)
         for _ in range(draws):
-            yield torch.randn(chosen.z_loc.shape, generator=generator, dtype=chosen.z_loc.dtype)
+            yield fit.model.item_prior.draw(1, chosen.z_loc, generator)[0]
     else:
         for drawn in chosen.draws(draws, seed):
             yield from drawn["z"]

@@ -37,7 +37,9 @@ from inference.algorithms.sides import scores_of, start_of_items, update_items, 
 from inference.options import CoordinateOptions
 from inference.posterior import Posterior, content_diagnostics, flat_above
 from models.base import FactorModel
+from models.build import model_class
 from models.gaussians import Gaussians
+from models.item_prior import Pull
 from models.observations import Batch
 from models.priors import Above
 from models.ratings import GaussianSite
@@ -47,10 +49,11 @@ from models.ratings import GaussianSite
 class State(NetworkState):
     """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made.
 
-    ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the
-    stored cells where a bound needs it, ``prior`` the precisions around which others are learned, ``above`` q of the
-    sites above u and v, ``z`` mean and standard deviation of q(z), behind how often each parameter of the encoder had
-    changed.
+    ``first`` are the sweeps made before the contents were looked at, ``ratings`` the ratings' part of the objective at
+    the last one. ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,)
+    E[s^2] of the stored cells where a bound needs it, ``prior`` the precisions around which others are learned,
+    ``above`` q of the sites above u and v, ``z`` mean and standard deviation of q(z), behind how often each parameter
+    of the encoder had changed.
     """
 
     users: Gaussians | None = None
@@ -59,6 +62,8 @@ class State(NetworkState):
     second: Tensor | None = None
     content: dict[str, float] = field(default_factory=dict)
     sweeps: int = 0
+    first: int = 0
+    ratings: dict[str, float] = field(default_factory=dict)
     prior: dict[str, float] = field(default_factory=dict)
     above: AboveNormal | None = None
     z: tuple[list[int], tuple[Tensor, Tensor]] | None = None
@@ -72,8 +77,9 @@ class Coordinate(NetworkFit[State]):
 
     @property
     def n_steps(self) -> int:
-        """Epochs of pre-training and of everything together, then sweeps with the networks held."""
-        return super().n_steps + self._method.sweeps
+        """Sweeps before the contents where these are learned of factors, epochs of the networks, sweeps at the end."""
+        staged = model_class(self.options.model.model).phases()[0] == "ratings"
+        return super().n_steps + self._method.sweeps * (2 if staged else 1)
 
     @property
     def _method(self) -> CoordinateOptions:
@@ -137,6 +143,16 @@ class Coordinate(NetworkFit[State]):
             state.model, state.guide, batch, lambda mu, var: self._coupling(state, batch, mu, var)
         )
 
+    @torch.no_grad()
+    def pull(self, state: State) -> Pull | None:
+        """q(V) as the last sweep left it."""
+        if not state.joint or state.items is None:
+            return None
+        model, m = state.model, self._encoded(state)[0]
+        prior = model.prior_of_items(m, self._above(state))
+        away = state.items.loc - prior.loc
+        return Pull(m + away[:, : model.n_factors], prior.precision, self.item_cells.observed)
+
     def _coupling(self, state: State, batch: Batch, mu: Tensor, var: Tensor) -> Tensor:
         """What q(V) says of z, up to a constant: see the module's docstring, (n_items,).
 
@@ -177,16 +193,24 @@ class Coordinate(NetworkFit[State]):
             above = self._above(state)
             unrated = ~items.observed
             v.rows.loc[unrated] = model.prior_of_items(z_loc, above).loc[unrated]
+        state.ratings = {"ratings": self._ratings(state, v)}
+        return state.ratings | self._priors(state)
+
+    def _priors(self, state: State) -> dict[str, float]:
+        """The objective's parts of q(U) and q(V) given the contents and of what is above them, in nats."""
+        model, above = state.model, self._above(state)
+        z_loc, z_scale = self._encoded(state)
+        u, v = state.users, state.items
+        assert u is not None and v is not None
         of_users, of_items = model.prior_of_users(above), model.prior_of_items(z_loc, above)
-        kl_u = float(u.rows.kl(of_users.precision, of_users.rows(model.n_users)).sum())
-        kl_v = float(v.rows.kl(of_items.precision, of_items.loc).sum())
-        if spread is None:
-            kl_v += 0.5 * of_items.precision * float(z_var.double().sum())
-        prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if family == "point" else {"kl_u": kl_u, "kl_v": kl_v}
-        parts = {"ratings": self._ratings(state, v), **prior}
+        kl_u = float(u.kl(of_users.precision, of_users.rows(model.n_users)).sum())
+        kl_v = float(v.kl(of_items.precision, of_items.loc).sum())
+        if v.spread is None:
+            kl_v += 0.5 * of_items.precision * float(z_scale.double().square().sum())
+        parts = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u.is_point else {"kl_u": kl_u, "kl_v": kl_v}
         if state.above is not None:
-            evidence = evidence_above(model, state.above, family == "point")
-            parts |= {"log_p_above": evidence} if family == "point" else {"kl_above": -evidence}
+            evidence = evidence_above(model, state.above, u.is_point)
+            parts |= {"log_p_above": evidence} if u.is_point else {"kl_above": -evidence}
         if self._method.learn_precisions:
             parts["precisions"] = self._log_prior_precisions(model, state.prior)
         return parts
@@ -262,43 +286,35 @@ class Coordinate(NetworkFit[State]):
     def step(self, state: State) -> tuple[State, StepInfo]:
         """An epoch of the networks and, once there are ratings, a sweep; at the end sweeps alone."""
         fit, model = self.options.fit, state.model
+        staged, kl_weight = model.item_prior.staged, fit.kl_weight
         if not state.joint and state.epoch == fit.pretrain_epochs:
             state = self.joint(state)
         if state.joint and state.users is None:
             self._first_sweeps(state)
-        trains, kl_weight = state.epoch < fit.pretrain_epochs + fit.epochs, fit.kl_weight
-        if trains and not (state.joint and self.joint_rate == 0):
+        trains = state.epoch < fit.pretrain_epochs + fit.epochs
+        phase = "content" if staged or self.in_content(state) else "joint"
+        if staged and state.first < self._method.sweeps:
+            state.content = state.content or self.held_content(state)
+            state.first, phase = state.first + 1, "ratings"
+        elif trains and (self.in_content(state) or self.joint_rate > 0):
             state.content, kl_weight = self.epoch(state)
             state.z = None  # a fused Adam counts no change of a parameter
             state.content.pop("kl_v", None)
         else:
             if state.sweeps == 0 and (not trains or state.epoch == fit.pretrain_epochs):
-                state.content = self._held_content(state)
-            if trains:  # at a learning rate of 0 an epoch is a sweep
-                state.epoch += 1
-        phase = "content" if not state.joint else "joint" if trains else "sweep"
+                state.content = self.held_content(state)
+            phase = "joint" if trains else "sweep"
+            state.epoch += trains  # at a learning rate of 0 an epoch is a sweep
+            state.sweeps += not trains
         terms = dict(state.content)
         if state.joint:
-            state.sweeps += phase == "sweep"
             with torch.no_grad():
-                terms = self.scale.terms(self.sweep(state), model, self.observations.columns) | terms
+                held = staged and phase == "content"  # factors are what the contents learn of
+                own = state.ratings | self._priors(state) if held else self.sweep(state)
+                terms = self.scale.terms(own, model, self.observations.columns) | terms
         found = content_diagnostics(*self._encoded(state), n_draws=0) if model.item_prior.latent else {}
         found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u / self.scale.scale**2, "lambda_v": model.lambda_v}
         return state, StepInfo(phase, total(terms), terms, found)
-
-    @torch.no_grad()
-    def _held_content(self, state: State) -> dict[str, float]:
-        """The content's parts with one draw of every z and all words, for sweeps in which the networks are held."""
-        sums = dict[str, float]()
-        if not state.model.item_prior.latent:
-            return sums
-        state.model.eval()
-        for batch in self.observations.partition(self.batch_size, shuffle=False):
-            terms = NamedELBO().content_terms(state.model, state.guide, batch)
-            for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value.item() * len(batch.items) / self.observations.n_items
-        state.model.train()
-        return sums
 
     @torch.no_grad()
     def posterior(self, state: State) -> Posterior:
@@ -337,6 +353,7 @@ class Coordinate(NetworkFit[State]):
             tensors |= {"above.loc": state.above.loc, "above.precision": state.above.precision}
             meta["above"] = {name: list(shape) for name, shape in state.above.shapes.items()}
         meta |= {"content": state.content, "sweeps": state.sweeps, "prior": state.prior}
+        meta |= {"first": state.first, "ratings": state.ratings}
         return tensors, meta
 
     def restore(self, snapshot: Snapshot) -> State:
@@ -344,6 +361,7 @@ class Coordinate(NetworkFit[State]):
         tensors, meta = snapshot
         state = super().restore(snapshot)
         state.content, state.sweeps, state.prior = dict(meta["content"]), meta["sweeps"], dict(meta["prior"])
+        state.first, state.ratings = meta.get("first", 0), dict(meta.get("ratings", {}))
         for side in ("users", "items"):
             found = {name.removeprefix(f"{side}."): t for name, t in tensors.items() if name.startswith(f"{side}.")}
             if found:

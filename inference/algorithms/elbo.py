@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
@@ -27,7 +28,7 @@ from models.ratings import Moments
 Coupling = Callable[[Tensor, Tensor], Tensor]
 
 SIGNS = dict.fromkeys(
-    ("ratings", "content", "log_p_u", "log_p_v", "log_p_above", "weights", "penalty", "precisions"), 1
+    ("ratings", "content", "log_p_u", "log_p_v", "log_p_m", "log_p_above", "weights", "penalty", "precisions"), 1
 )
 SIGNS |= dict.fromkeys(("kl_u", "kl_v", "kl_z", "kl_above"), -1)
 
@@ -54,10 +55,7 @@ class NamedELBO(ELBO):
         model_trace, guide_trace = self._get_trace(model, guide, (batch,), {})
         sites, q = model_trace.nodes, guide_trace.nodes
         u, v = gaussians(q["u"]["fn"]), gaussians(q[model.item_site]["fn"])
-        if model.item_prior.latent:
-            mu, var = q["z"]["fn"].mean, q["z"]["fn"].variance
-        else:
-            mu, var = model.item_prior.encode(batch.inputs)
+        mu, var = _of_content(model, sites, q, batch)
         scale = sites["R"]["scale"]
         above = {name: sites[name]["value"] for name in model.sites_above(model_trace)}
 
@@ -66,7 +64,7 @@ class NamedELBO(ELBO):
         wider = (0, model.width - model.n_factors)
         if v.covariance is not None:  # q(v|z), with its mean at the draw of z
             v = replace(v, spread=pad(var, wider), slope=precision)
-            v = replace(v, loc=v.loc - v.along(sites["z"]["value"] - mu))
+            v = replace(v, loc=v.loc - v.along(sites[model.item_prior.site]["value"] - mu))
             kl_v = v.kl(precision, around)
         elif model.item_site == "v":
             kl_v = v.kl(precision, around) + 0.5 * precision * var.sum(-1)
@@ -88,25 +86,28 @@ class NamedELBO(ELBO):
     def content_terms(
         self, model: FactorModel, guide: Any, batch: Batch, coupling: Coupling | None = None
     ) -> dict[str, Tensor]:
-        """The named parts of the content alone: the guide needs to draw z only.
+        """The named parts of the content alone: the guide needs to draw its site only.
 
         ``coupling(mu, var)`` (n_items,), where it is given, is what a q(V) that is held adds, as ``kl_v``.
         """
         model_trace, guide_trace = self._get_trace(model.content_only, guide, (batch,), {})
-        sites, q = model_trace.nodes, guide_trace.nodes["z"]["fn"]
+        sites = model_trace.nodes
         terms = self._content_terms(model, sites, guide_trace.nodes)
         if coupling is not None:
-            scale = sites["z"]["scale"] / model.item_prior.lambda_r
-            terms["kl_v"] = coupling(q.mean, q.variance).double().sum() * scale
+            moments = _of_content(model, sites, guide_trace.nodes, batch)
+            terms["kl_v"] = coupling(*moments).double().sum() * model.n_items / len(batch.items)
         return terms
 
     def _content_terms(self, model: FactorModel, sites: Any, guide_sites: Any) -> dict[str, Tensor]:
         parts: dict[str, Tensor] = {}
         if "x" in sites:
             parts["content"] = sites["x"]["fn"].log_prob(sites["x"]["value"]).double().sum() * sites["x"]["scale"]
+        site = model.item_prior.site
         if model.item_prior.latent:
-            z = guide_sites["z"]["fn"]
-            parts["kl_z"] = Gaussians(z.mean, z.variance).kl(1.0).sum() * sites["z"]["scale"]
+            z = guide_sites[site]["fn"]
+            parts["kl_z"] = Gaussians(z.mean, z.variance).kl(1.0).sum() * sites[site]["scale"]
+        elif site in guide_sites:  # at a point
+            parts["log_p_m"] = _log_prob(sites[site])
         return parts | (model.item_prior.weight_terms() if "theta" in sites else {})
 
     def _ratings(self, model: FactorModel, site: Any, u: Gaussians, v: Gaussians) -> Tensor:
@@ -133,6 +134,15 @@ class NamedELBO(ELBO):
         loss = self.differentiable_loss(model, guide, batch)
         loss.backward()
         return loss.item()
+
+
+def _of_content(model: FactorModel, sites: Any, guide_sites: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Means and variances of q(m) of the minibatch, (n_items, n_factors) each."""
+    site = model.item_prior.site
+    if site in guide_sites:
+        return guide_sites[site]["fn"].mean, guide_sites[site]["fn"].variance
+    loc = sites[site]["value"] if site else model.item_prior.encode(batch.inputs)[0]
+    return loc, torch.zeros_like(loc)
 
 
 def _log_prob(site: Any) -> Tensor:

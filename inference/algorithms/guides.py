@@ -67,15 +67,14 @@ class NormalRows(AutoGuide):
             return {self.site: pyro.sample(self.site, dist.Normal(self.loc, self.scale).to_event(1))}
 
 
-class AmortizedContent(AutoGuide):
-    """q(z_j | x_j) = N(mu(x_j), diag(sigma(x_j)^2)) by the model's encoder (paper, section 2.1)."""
+class ContentGuide(AutoGuide):
+    """q of the latent site of the contents, as the item prior says: of a CVAE q(z_j | x_j) by its encoder."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Draw z of the minibatch, with the model's factor lambda_r on its terms."""
+        """Draw the site of the minibatch, with the model's factor lambda_r on its terms."""
         item_prior = self.model.item_prior
-        loc, scale = item_prior.encode(batch.inputs)
         with self._create_plates(batch)["items"], poutine.scale(scale=item_prior.lambda_r):
-            return {"z": pyro.sample("z", dist.Normal(loc, scale).to_event(1))}
+            return {item_prior.site: pyro.sample(item_prior.site, item_prior.guide(batch))}
 
 
 class StructuredItems(AutoGuide):
@@ -141,7 +140,7 @@ def make_guide(
         ],
     )
     site, sites_above = model.item_site, names_above(model)
-    content = [AmortizedContent(model)] if model.item_prior.latent else []
+    content = [ContentGuide(model)] if model.item_prior.drawn else []
     if kind == "point":
         parts = [_points(model, "u", u_loc, len(u_loc)), *content, _points(model, site, v_loc, 2)]
     else:

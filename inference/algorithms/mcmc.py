@@ -48,7 +48,7 @@ ACCEPTANCE = 0.8
 """Mean acceptance of Hamiltonian steps that their sizes are brought to."""
 TRAJECTORY = 0.5 * math.pi
 """Longest trajectory in units of a standard deviation: a quarter of a Normal's period, where draws depend least."""
-SITES = {"R": "ratings", "x": "content", "u": "log_p_u", "v": "log_p_v", "z": "log_p_z"}
+SITES = {"R": "ratings", "x": "content", "u": "log_p_u", "v": "log_p_v", "z": "log_p_z", "topics": "log_p_m"}
 """Sites of the Pyro program, and what their log densities are called."""
 
 
@@ -119,6 +119,7 @@ class MCMC(NetworkFit[State]):
         """InputError where the ratings have no exact Gaussian site, or scores have biases."""
         if not (model.ratings.conjugate and model.ratings.exact and model.mean is None):
             raise model.ratings.refuse("inference.mcmc")
+        self.refuse_stages(model)
 
     def pretraining(self, model: FactorModel) -> State:
         """A guide of z alone and an optimiser of the networks."""
@@ -187,7 +188,9 @@ class MCMC(NetworkFit[State]):
             state = self.joint(state)
         if not state.joint:
             content, kl_weight = self.epoch(state)
-            found = content_diagnostics(*encode(state.model, self.observations), n_draws=0)
+            found = {}
+            if state.model.item_prior.latent:
+                found = content_diagnostics(*encode(state.model, self.observations), n_draws=0)
             return state, StepInfo("content", total(content), content, found | {"kl_weight": kl_weight})
         state.model.eval()  # all words, always
         phase = "warm-up" if self._warming(state) else "draws"
@@ -278,9 +281,10 @@ class MCMC(NetworkFit[State]):
     def _log_joint(self, state: State) -> dict[str, Tensor]:
         """Log p(R|U,V), p(X|Z), p(U), p(V|Z) and p(Z) of every chain in nats and float64, (n_chains,) each."""
         n_chains = len(state.chains["u"])
-        values = [
-            {name: value[chain] for name, value in (state.chains | state.above).items()} for chain in range(n_chains)
-        ]
+        sites = {name: value for name, value in state.chains.items() if name != "z"} | state.above
+        if state.model.item_prior.drawn:
+            sites[state.model.item_prior.site] = state.chains["z"]
+        values = [{name: value[chain] for name, value in sites.items()} for chain in range(n_chains)]
         found = [
             {name: part.double().sum() for name, part in log_densities(state.model, self.catalogue, given).items()}
             for given in values

@@ -17,17 +17,20 @@ from torch import Tensor, nn
 
 from inference.algorithms.base import Inference, Snapshot
 from inference.algorithms.elbo import NamedELBO
-from inference.algorithms.guides import AmortizedContent, Guides
+from inference.algorithms.guides import ContentGuide, Guides
 from inference.algorithms.precisions import start_precisions
 from inference.algorithms.standard_scale import StandardScale, move
 from inference.options import Options
 from models.base import FactorModel
 from models.build import rating_likelihood
+from models.corruption import drop_parts, drop_words, hide_tokens
+from models.item_prior import Pull
 from models.observations import Batch, Observations
-from models.rows import DenseRows, PartRows, SparseRows, TokenRows
+from models.rows import DenseRows, PartRows
 from models.starting import start_alive
 from models.state import fill, kept
 from models.story import check_story
+from pyro_cvae.errors import InputError
 
 
 @dataclass
@@ -117,6 +120,13 @@ class NetworkFit(Inference[State]):
     def check(self, model: FactorModel) -> None:
         """InputError, before any work, where the algorithm takes no such ratings."""
 
+    @staticmethod
+    def refuse_stages(model: FactorModel) -> None:
+        """InputError where the contents are looked at after the ratings, which inference.coordinate alone does."""
+        if model.item_prior.staged:
+            problem = f"{type(model).__name__} is fitted in stages: ratings, contents, ratings"
+            raise InputError(problem, "use inference.coordinate")
+
     @abstractmethod
     def pretraining(self, model: FactorModel) -> State:
         """The state before the first epoch on the content alone."""
@@ -137,17 +147,42 @@ class NetworkFit(Inference[State]):
         return state.joint
 
     def content_guide(self, model: FactorModel) -> Guides:
-        """A guide of z alone, empty for a model without one."""
+        """A guide of the contents' latent site alone, empty for a model without one."""
         plates = lambda batch: [pyro.plate("items", model.n_items, subsample=batch.items)]  # noqa: E731
         guide = Guides(model.content_only, create_plates=plates)
-        if not model.item_prior.latent:
-            return guide
-        guide.append(AmortizedContent(model))
-        guide(self.observations.batch(torch.arange(min(2, model.n_items))))  # its first call draws more than others
+        if model.item_prior.drawn:
+            guide.append(ContentGuide(model))
+            guide(self.observations.batch(torch.arange(min(2, model.n_items))))  # its first call draws more than others
         return guide
+
+    def moves(self, state: State) -> bool:
+        """Whether an epoch has anything to move by gradients."""
+        return state.model.item_prior.trained
+
+    def pull(self, state: State) -> Pull | None:
+        """What is known of the ratings, for item priors that learn otherwise; ``None`` of contents alone."""
+        return None
 
     def epoch(self, state: State) -> tuple[dict[str, float], float]:
         """Every item once: mean parts of the objective over the epoch, and the weight of the KL at its end.
+
+        What is moved otherwise comes behind (:meth:`models.base.ItemPrior.learn`), unless the networks are held. Where
+        nothing has a gradient, the parts are those at the end.
+        """
+        item_prior, moves, kl_weight = state.model.item_prior, self.moves(state), self.options.fit.kl_weight
+        sums = dict[str, float]()
+        if moves:
+            sums, kl_weight = self._gradient_steps(state)
+        if item_prior.learns and (not state.joint or self.joint_rate > 0):
+            with torch.no_grad():
+                item_prior.learn(self.observations.content, self.pull(state))
+        if not moves:
+            sums = self.held_content(state)
+        state.epoch += 1
+        return sums, kl_weight
+
+    def _gradient_steps(self, state: State) -> tuple[dict[str, float], float]:
+        """The same of what minibatch gradients move.
 
         The gradient of log p(theta) is Adam's weight decay, which costs nothing; its value is that at the end.
         """
@@ -164,8 +199,24 @@ class NetworkFit(Inference[State]):
         model.item_prior.prior_by_decay = False
         with torch.no_grad():
             _add(sums, model.item_prior.weight_terms(), 1.0)
-        state.epoch += 1
         return sums, elbo.kl_weight
+
+    @torch.no_grad()
+    def held_content(self, state: State) -> dict[str, float]:
+        """The content's parts as they are now, with one draw of every z and all words."""
+        sums = dict[str, float]()
+        if not state.model.item_prior.site:
+            return sums
+        state.model.eval()
+        for batch in self.observations.partition(self.batch_size, shuffle=False):
+            terms = NamedELBO().content_terms(state.model, state.guide, batch)
+            _add(sums, terms, len(batch.items) / self.observations.n_items)
+        state.model.train()
+        return sums
+
+    def in_content(self, state: State) -> bool:
+        """Whether the networks are still in their epochs on the contents alone."""
+        return state.epoch < self.options.fit.pretrain_epochs
 
     def _anneal(self, state: State, into: float) -> float:
         """Sets the steps' sizes (constant, then falling linearly to a tenth over the second half of a phase).
@@ -173,11 +224,12 @@ class NetworkFit(Inference[State]):
         Returns the weight of the KL.
         """
         fit = self.options.fit
-        start, length = (fit.pretrain_epochs, fit.epochs) if state.joint else (0, fit.pretrain_epochs)
+        content = self.in_content(state)
+        start, length = (0, fit.pretrain_epochs) if content else (fit.pretrain_epochs, fit.epochs)
         progress = (state.epoch - start + into) / length
         for group in state.optimizer.param_groups:
             group["lr"] = group["full_lr"] * (1 - 0.9 * max(0.0, 2 * progress - 1))
-        if state.joint or not self.kl_warmup:
+        if not content or not self.kl_warmup:
             return fit.kl_weight
         return fit.kl_weight * min(1.0, (state.epoch + into) / self.kl_warmup)
 
@@ -219,9 +271,10 @@ class NetworkFit(Inference[State]):
         tensors, meta = snapshot
         state = self.pretraining(self._model())
         given = {name: tensor.clone() for name, tensor in kept(state.model.ratings).items()}
+        state.epoch, start = meta["epoch"], "parameter."
         if meta["joint"]:
             state = self.joint(state, meta["precisions"])
-        state.epoch, both, start = meta["epoch"], _both(state), "parameter."
+        both = _both(state)
         found = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
         fill(both, found)
         if not meta["joint"]:  # the ratings have not been seen: another fit, of another noise, may go on from here
@@ -235,29 +288,6 @@ class NetworkFit(Inference[State]):
         return state
 
 
-def drop_words(inputs: Any, rate: float) -> Any:
-    """Encoder inputs with each word dropped with probability ``rate`` and the rest scaled up."""
-    if isinstance(inputs, PartRows):
-        return replace(inputs, parts={name: drop_words(part, rate) for name, part in inputs.parts.items()})
-    if not isinstance(inputs, SparseRows):
-        return inputs
-    kept = (torch.rand_like(inputs.values) >= rate) / (1 - rate)
-    return SparseRows(inputs.indptr, inputs.columns, inputs.values * kept, inputs.n_columns)
-
-
-def hide_tokens(content: Any, rate: float) -> Any:
-    """The same content, of whose tokens the decoder is told each with probability 1 - ``rate``."""
-    if isinstance(content, PartRows):
-        return replace(content, parts={name: hide_tokens(part, rate) for name, part in content.parts.items()})
-    return content.masked(rate) if isinstance(content, TokenRows) else content
-
-
-def drop_parts(inputs: PartRows, rate: float) -> PartRows:
-    """The same without a share ``rate`` of the parts, each dropped by itself, so that some items have none left."""
-    kept = {name: torch.rand(len(inputs), device=inputs.device) >= rate for name in inputs.parts}
-    return inputs.only(kept)
-
-
 def adam(
     model: FactorModel, learning_rate: float, others: dict[float, list[nn.Parameter]] | None = None
 ) -> torch.optim.Optimizer:
@@ -266,7 +296,7 @@ def adam(
     The loss is per item, hence so is the decay, lambda_w / n_items. A likelihood's own parameters have none.
     """
     item_prior: Any = model.item_prior
-    networks = list(nn.ModuleList([item_prior.encoder, item_prior.decoder]).parameters()) if item_prior.trained else []
+    networks = list(nn.ModuleList(item_prior.networks()).parameters())
     own = {id(parameter) for parameter in [*networks, *(p for part in (others or {}).values() for p in part)]}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in own]
     groups: list[dict[str, Any]] = []
@@ -293,5 +323,5 @@ def _both(state: NetworkState) -> nn.Module:
 def encode(model: FactorModel, observations: Observations, block: int = 4096) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of q(m_j) of all items, of a CVAE those of q(z_j | x_j), (n_items, n_factors)."""
     rows = torch.arange(observations.n_items, device=observations.content.device)
-    parts = [model.item_prior.encode(observations.inputs.select(part)) for part in rows.split(block)]
+    parts = [model.item_prior.of_items(part, observations.inputs.select(part)) for part in rows.split(block)]
     return torch.cat([loc for loc, _ in parts]), torch.cat([scale for _, scale in parts])

@@ -89,7 +89,7 @@ def start_precisions(model: FactorModel, columns: RatingColumns, z_loc: Tensor, 
     """
     o, facts = options.model, options.model.rating_facts
     free = model.to_find
-    default = facts.default_shrinkages(options.fit.mode, o.factors, model.item_prior.latent)
+    default = facts.default_shrinkages(options.fit.mode, o.factors, model.item_prior.knows_content)
     shrinkage = [o.user_shrinkage or default[0], o.item_shrinkage or default[1]]
     penalty = facts.lambda_b
     if model.ratings.standardised:
@@ -108,9 +108,10 @@ def _set(
     penalty: float,
 ) -> None:
     """Precisions from shrinkages and from ``penalty``, that of the biases in units of the noise's."""
-    length = content_length(z_loc) if model.item_prior.latent else 1.0  # without contents any length is the same model
+    knows_content = model.item_prior.knows_content
+    length = content_length(z_loc) if knows_content else 1.0  # without contents any length is the same model
     noise, square = model.ratings.units(columns)
-    if not model.item_prior.latent and model.ratings.weight_unit is None:
+    if not knows_content and model.ratings.weight_unit is None:
         noise *= stated_confidence(columns) / model.ratings.default_confidence
     found = {"lambda_u": model.lambda_u, "lambda_v": model.lambda_v, "lambda_b": model.lambda_b}
     relative = (shrinkage[0] * noise * length**2, shrinkage[1] * noise * square / length**2, penalty * noise)
@@ -166,7 +167,7 @@ def _start_stars(
 
     best, times = errors_at(1.0), 1.0
     width = 0.0 if family == "point" else model.n_factors / (given * shrinkage[1])
-    looser = () if model.item_prior.latent else [times for times in LOOSER if width <= WIDEST * times]
+    looser = () if model.item_prior.knows_content else [times for times in LOOSER if width <= WIDEST * times]
     for other in WEAKER if model.mean is None else (*looser, *STRONGER, ALONE):
         errors = alone if other == ALONE else errors_at(other)
         if risk(errors) < risk(best):

@@ -69,7 +69,7 @@ def start_of_items(model: FactorModel, prior: NormalPrior) -> Gaussians:
     At v = 0 every u_i is at its prior's mean too, and sweeps would stay there.
     """
     loc = prior.loc.clone()
-    if not model.item_prior.latent:
+    if not model.item_prior.knows_content:
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(loc.shape, generator=generator, dtype=torch.float64).to(loc)
         loc[:, : model.n_factors] += prior.precision**-0.5 * noise[:, : model.n_factors]

@@ -33,12 +33,17 @@ from inference.options import SVIOptions
 from inference.posterior import Posterior, content_diagnostics, flat_above
 from models.base import FactorModel
 from models.gaussians import Gaussians
+from models.item_prior import Pull
 from models.observations import Batch
 from models.priors import NormalPrior
 
 
 class SVI(NetworkFit[NetworkState]):
     """Pre-training of the content VAE, then joint training of everything, both by Adam on the named ELBO."""
+
+    def check(self, model: FactorModel) -> None:
+        """InputError where the model is fitted in stages."""
+        self.refuse_stages(model)
 
     def pretraining(self, model: FactorModel) -> NetworkState:
         """A guide of z alone and an optimiser of the networks; what has no guide is refused here, before any work."""
@@ -98,6 +103,22 @@ class SVI(NetworkFit[NetworkState]):
         of_items = (isinstance(part, NormalRows) and part.site != "u" for part in guide)
         points = (isinstance(part, AutoDelta) and any(hasattr(part, site) for site in ITEM_SITES) for part in guide)
         return {str(number) for number, of in enumerate(zip(of_items, points, strict=True)) if any(of)}
+
+    def moves(self, state: NetworkState) -> bool:
+        """U and v too, once there are ratings."""
+        return state.joint or super().moves(state)
+
+    @torch.no_grad()
+    def pull(self, state: NetworkState) -> Pull | None:
+        """q(V) as the guide has it."""
+        if not state.joint:
+            return None
+        model, m = state.model, encode(state.model, self.observations)[0]
+        first = self.observations.batch(torch.arange(min(2, model.n_items), device=m.device))
+        above = {name: loc for name, (loc, _) in above_of(state.guide, model, first).items()}
+        prior, items = model.prior_of_items(m, above), rows_of(state.guide, model.item_site).loc
+        away = items - prior.loc if model.item_site == "v" else items
+        return Pull(m + away[:, : model.n_factors], prior.precision, self.observations.columns.observed)
 
     def terms(self, elbo: NamedELBO, state: NetworkState, batch: Batch) -> dict[str, Tensor]:
         """The content's parts in pre-training, all parts in joint training."""

@@ -18,8 +18,9 @@ class ModelOptions:
     """What is believed: the generative story and its networks.
 
     Parameters:
-        model: The story: cvae (items around their contents), pmf (ratings alone, no content is read), or the path of a
-            class.
+        model: The story: cvae (items around a latent content), ctr (around topics of their words), cdl (around the code
+            of a denoising autoencoder), deepmusic (around a regression on content, learned of the factors that ratings
+            give), pmf (ratings alone, no content is read), or the path of a class.
         model_args: Arguments of that class.
         factors: Number of latent factors K.
         content_likelihood: p(x|z): multinomial, pseudo-multinomial, bernoulli, pseudo-bernoulli, categorical, poisson,
@@ -106,6 +107,11 @@ class ModelOptions:
     def has_content(self) -> bool | None:
         """Whether the model reads the items' contents; ``None`` of a class of one's own, before it is imported."""
         return MODELS[self.model].has_content if self.model in MODELS else None
+
+    @property
+    def staged(self) -> bool:
+        """Whether the contents are looked at after the ratings; not known of a class of one's own."""
+        return self.model in MODELS and MODELS[self.model].phases[0] == "ratings"
 
     @property
     def rating_facts(self) -> RatingFacts:

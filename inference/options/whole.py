@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from inference.bounds import check_all
-from inference.compatibility import AUTO, check_content, check_kinds, check_normalised, choose
+from inference.compatibility import AUTO, check_content, check_kinds, check_model, check_normalised, choose
 from inference.kinds import Method, Objective, PosteriorKind
 from inference.options.checking import check
 from inference.options.data import DataOptions
@@ -36,8 +36,15 @@ class Options:
         if model.has_content is not False:
             likelihood = model.content_likelihood, model.content_likelihood_args
             check_content(*likelihood, model.content, model.network, self.fit.start)
+            check_model(model.model, *likelihood)
         else:
             self._without_content()
+        if model.staged:
+            staged = f"{model.model}, which is fitted in stages: ratings, contents, ratings"
+            check(isinstance(self.method, CoordinateOptions), "model", staged, "fitted by inference.coordinate")
+            check(self.fit.guide != "structured", "guide", "structured", "mean-field with a model that has no z")
+            rate = 0.003 if self.fit.learning_rate is None else self.fit.learning_rate
+            object.__setattr__(self, "fit", replace(self.fit, pretrain_epochs=0, kl_warmup=None, learning_rate=rate))
         centred = self.model.parametrization == "centred"
         if self.fit.learning_rate is None:
             rate = 0.0 if self.model.rating_facts.explicit else 0.003

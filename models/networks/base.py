@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -142,3 +143,12 @@ def of_length(radius: float, loc: Tensor) -> Tensor:
     Rows below a hundredth stay in proportion: at 0, where an empty text may start, the gradient would have no bound.
     """
     return radius * F.normalize(loc, dim=-1, eps=0.01)
+
+
+def log_normal(network: nn.Module, precision: float, without: nn.Module | None = None) -> Tensor:
+    """Log N(w; 0, 1 / precision) of all weights and biases of a network, in nats; not of those in ``without``."""
+    others = set() if without is None else set(without.parameters())
+    weights = [w for w in network.parameters() if w not in others]
+    square = torch.stack([w.square().sum() for w in weights]).sum()
+    count = sum(w.numel() for w in weights)
+    return 0.5 * (count * math.log(precision / (2 * math.pi)) - precision * square)
