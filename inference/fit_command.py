@@ -144,6 +144,7 @@ def _report(fitted: Fit, seconds: float) -> None:
             "log_p_u",
             "log_p_v",
             "log_p_z",
+            "log_p_m",
             "kl_z",
             "kl_above",
             "log_p_above",

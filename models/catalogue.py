@@ -25,12 +25,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class ModelFacts(Facts):
-    """Of a model: whether it reads the items' contents, the stages of a fit, and the contents' likelihoods it takes.
+    """Of a model: whether it reads the items' contents, how it is fitted, and the contents' likelihoods it takes.
 
-    ``phases`` as in :class:`models.item_prior.ItemPrior`; ``likelihoods`` empty: all of them.
+    ``has_z`` says that contents are latent with a Gaussian posterior, so that there is a q(v|z). ``phases`` as in
+    :class:`models.item_prior.ItemPrior`; ``likelihoods`` empty: all of them.
     """
 
     has_content: bool = True
+    has_z: bool = False
     phases: tuple[str, ...] = ("content", "joint")
     likelihoods: tuple[str, ...] = ()
 
@@ -92,7 +94,7 @@ class RatingFacts(Facts):
 
 
 MODELS = {
-    "cvae": ModelFacts("models.cvae:CVAE"),
+    "cvae": ModelFacts("models.cvae:CVAE", has_z=True),
     "pmf": ModelFacts("models.pmf:PMF", has_content=False, phases=("joint",)),
     "ctr": ModelFacts("models.ctr:CTR", likelihoods=("multinomial", "pseudo-multinomial")),
     "cdl": ModelFacts("models.cdl:CDL"),

@@ -39,7 +39,6 @@ from torch.nn import functional as F
 from models.base import FactorModel, ItemPrior
 from models.contents import ContentLikelihood
 from models.contents.base import ContentDistribution
-from models.contents.multinomial import Multinomial
 from models.item_prior import Pull
 from models.networks import Decoder
 from models.observations import Batch
@@ -117,7 +116,7 @@ class Topics(ItemPrior):
     @classmethod
     def made(cls, n_items: int, form: Any, likelihood: Any, options: Any) -> Topics:
         """Topics of words; InputError for another content, or a likelihood that is no multinomial."""
-        if isinstance(form, dict) or form.kind != "words" or not isinstance(likelihood, Multinomial):
+        if isinstance(form, dict) or form.kind != "words" or not likelihood.of_shares:
             what = "several contents" if isinstance(form, dict) else f"{type(likelihood).__name__} {form.kind}"
             remedy = "use --content-likelihood multinomial, or --content"
             raise InputError(f"topics are of words, not of {what}", remedy)

@@ -174,10 +174,11 @@ class _ModelKit:
         with model.sparse():
             whole = poutine.trace(model).get_trace(self.observations.batch(torch.arange(n)))
             values = {name: site["value"] for name, site in whole.nodes.items() if name in (*KNOWN_SITES, *self.above)}
-            latent = {name: values[name] for name in values if name not in ("x", "R", "theta")}
+            latent = {name: values[name] for name in values if name not in ("x", "R", "theta", "m")}
             total, parts = float(whole.log_prob_sum()), []
+            of_items = ("v", "v_dagger", model.item_prior.site)
             for items in torch.arange(n).split(-(-n // 3)):
-                given = {name: rows[items] if name in ("v", "v_dagger", "z") else rows for name, rows in latent.items()}
+                given = {name: rows[items] if name in of_items else rows for name, rows in latent.items()}
                 conditioned = poutine.condition(model, data=given)
                 part = poutine.trace(conditioned).get_trace(self.observations.batch(items))
                 parts.append(len(items) / n * float(part.log_prob_sum()))

@@ -59,6 +59,7 @@ def _term(name: str) -> str:
         "kl_z": "KL of q(Z | X), subtracted",
         "log_p_u": "log p(U)",
         "log_p_v": "log p(V | Z)",
+        "log_p_m": "log p(topics)",
         "kl_above": "KL of q above U and V, subtracted",
         "log_p_above": "log p above U and V",
         "weights": "log p(theta)",

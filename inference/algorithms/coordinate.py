@@ -43,6 +43,7 @@ from models.item_prior import Pull
 from models.observations import Batch
 from models.priors import Above
 from models.ratings import GaussianSite
+from pyro_cvae.errors import InputError
 
 
 @dataclass
@@ -90,6 +91,8 @@ class Coordinate(NetworkFit[State]):
         """InputError where the ratings have no Gaussian site."""
         if not model.ratings.conjugate:
             raise model.ratings.refuse("inference.coordinate")
+        if self.options.kind == "structured" and not model.item_prior.latent:
+            raise InputError("--guide structured is q(v|z), and the model has no z", "leave --guide out")
 
     def pretraining(self, model: FactorModel) -> State:
         """A guide of z alone and an optimiser of the networks; the cells of both sides."""

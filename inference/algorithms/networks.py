@@ -152,7 +152,7 @@ class NetworkFit(Inference[State]):
         guide = Guides(model.content_only, create_plates=plates)
         if model.item_prior.drawn:
             guide.append(ContentGuide(model))
-            guide(self.observations.batch(torch.arange(min(2, model.n_items))))  # its first call draws more than others
+        guide(self.observations.batch(torch.arange(min(2, model.n_items))))  # its first call draws more than others
         return guide
 
     def moves(self, state: State) -> bool:

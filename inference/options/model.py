@@ -109,6 +109,11 @@ class ModelOptions:
         return MODELS[self.model].has_content if self.model in MODELS else None
 
     @property
+    def has_z(self) -> bool | None:
+        """Whether contents have a Gaussian posterior; ``None`` of a class of one's own."""
+        return MODELS[self.model].has_z if self.model in MODELS else None
+
+    @property
     def staged(self) -> bool:
         """Whether the contents are looked at after the ratings; not known of a class of one's own."""
         return self.model in MODELS and MODELS[self.model].phases[0] == "ratings"

@@ -39,10 +39,11 @@ class Options:
             check_model(model.model, *likelihood)
         else:
             self._without_content()
+        no_z = f"mean-field with --model {model.model}, which has no z"
+        check(model.has_z is not False or self.fit.guide != "structured", "guide", self.fit.guide, no_z)
         if model.staged:
             staged = f"{model.model}, which is fitted in stages: ratings, contents, ratings"
             check(isinstance(self.method, CoordinateOptions), "model", staged, "fitted by inference.coordinate")
-            check(self.fit.guide != "structured", "guide", "structured", "mean-field with a model that has no z")
             rate = 0.003 if self.fit.learning_rate is None else self.fit.learning_rate
             object.__setattr__(self, "fit", replace(self.fit, pretrain_epochs=0, kl_warmup=None, learning_rate=rate))
         centred = self.model.parametrization == "centred"
@@ -93,10 +94,8 @@ class Options:
 
     def _without_content(self) -> None:
         """Nothing is pre-trained, and there is no q(v|z); InputError where one of these was asked for."""
-        name = self.model.model
-        check(
-            self.fit.guide != "structured", "guide", self.fit.guide, f"mean-field with --model {name}, which has no z"
-        )
+        name, guide = self.model.model, self.fit.guide
+        check(guide != "structured", "guide", guide, f"mean-field with --model {name}, which has no z")
         contents = f"left out with --model {name}, which reads no content"
         check(not self.data.contents, "contents", self.data.contents, contents)
         check(not self.model.content, "content", self.model.content, contents)

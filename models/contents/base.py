@@ -27,6 +27,7 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
     ``default_scaling`` is how word counts become x; ``pseudo`` marks likelihoods without a
     normaliser on their support, whose objective is no evidence bound and is labelled so. ``subsample`` > 0 is the
     number of features drawn at random for a training step, where :meth:`log_prob_sampled` exists; 0 takes all;
+    ``of_shares`` says that it is log n!/prod x! + sum_w x_w log p_w, with p the softmax of its one head;
     ``unbiased`` says that the mean of this estimate over all such draws is log p(x). ``several`` says that it is of
     several contents, which :meth:`each` names. What is learned besides the
     networks is an ``nn.Parameter`` of the likelihood: it is fitted and saved with them. Other tensors that are not made
@@ -39,6 +40,7 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
     pseudo: ClassVar[bool] = False
     unbiased: ClassVar[bool] = True
     several: ClassVar[bool] = False
+    of_shares: ClassVar[bool] = False
     subsample: int = 0
 
     @abstractmethod

@@ -46,6 +46,7 @@ class Multinomial(ContentLikelihood):
     param_names: ClassVar[tuple[str, ...]] = ("logits",)
     default_scaling: ClassVar[Scaling] = "none"
     unbiased: ClassVar[bool] = False
+    of_shares: ClassVar[bool] = True
 
     def __init__(self, subsample: int = 0) -> None:
         super().__init__()

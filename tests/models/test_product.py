@@ -8,7 +8,7 @@ from scipy import sparse
 import inference
 from benchmarks.floors import PARTS, vectors_and_tags
 from inference.algorithms.elbo import NamedELBO
-from inference.algorithms.guides import AmortizedContent
+from inference.algorithms.guides import ContentGuide
 from inference.algorithms.networks import drop_parts
 from models.build import make_model
 from models.contents.bernoulli import Bernoulli
@@ -91,7 +91,7 @@ def guide_of(model):
 
     plates = lambda batch: [pyro.plate("items", N_ITEMS, subsample=batch.items)]  # noqa: E731
     guide = AutoGuideList(model.content_only, create_plates=plates)
-    guide.append(AmortizedContent(model))
+    guide.append(ContentGuide(model))
     return guide
 
 
