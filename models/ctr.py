@@ -47,6 +47,7 @@ from pyro_cvae.errors import InputError
 
 STEPS, MOST_STEPS = 3, 100
 """Maxima of the bound in an epoch, and of new items at most so many until their proportions stand still."""
+MOST_NEWTON = 100
 FLOATS_AT_ONCE = 2**24
 
 
@@ -273,24 +274,28 @@ def best_proportions(counts: Tensor, pull: Pull | None, lambda_r: float = 1.0) -
     free = torch.where(total > 0, counts / total.clamp(min=1e-30), 1 / counts.shape[1])
     if pull is None:
         return free
-    g = (lambda_r / pull.precision * counts).double()
-    y = pull.loc.double()
-    n = g.shape[1]
+    there = pull.observed
+    g, y = (lambda_r / pull.precision * counts[there]).double(), pull.loc[there].double()
+    if not len(g):
+        return free
     # The sum of theta(y + s) is increasing and convex in s, and 1 or more here: Newton's method comes down on its root.
-    s = torch.minimum((1 - y.sum(-1, keepdim=True)) / n, 1 - y.amax(-1, keepdim=True))
-    for _ in range(100):
-        c = y + s
-        root = (c.square() + 4 * g).sqrt()
-        theta = 0.5 * (c + root)
-        slope = 0.5 * (1 + torch.where(root > 0, c / root.clamp(min=1e-300), 0.0)).sum(-1, keepdim=True)
+    s = torch.minimum((1 - y.sum(-1, keepdim=True)) / g.shape[1], 1 - y.amax(-1, keepdim=True))
+    for _ in range(MOST_NEWTON):
+        theta, root = _positive_root(y + s, g)
+        slope = torch.where(root > 0, theta / root.clamp(min=1e-300), 0.5).sum(-1, keepdim=True)
         step = (theta.sum(-1, keepdim=True) - 1) / slope.clamp(min=1e-12)
         s = s - step
-        if float(step.abs().max()) < 1e-12:
+        if float((step.abs() / (1 + s.abs())).max()) < 1e-12:
             break
-    c = y + s
-    theta = 0.5 * (c + (c.square() + 4 * g).sqrt())
-    theta = (theta / theta.sum(-1, keepdim=True)).to(counts)
-    return torch.where(pull.observed[:, None], theta, free)
+    theta, _ = _positive_root(y + s, g)
+    free[there] = (theta / theta.sum(-1, keepdim=True)).to(counts)
+    return free
+
+
+def _positive_root(c: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """1/2 (c + sqrt(c^2 + 4 g)), without loss of digits where c is negative, and the square root."""
+    root = (c.square() + 4 * g).sqrt()
+    return torch.where(c > 0, 0.5 * (c + root), 2 * g / (root - c).clamp(min=1e-300)), root
 
 
 def _at_words(theta: Tensor, beta: Tensor, words: NumberRows) -> Tensor:
