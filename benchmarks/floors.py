@@ -200,7 +200,7 @@ KINDS: dict[str, tuple[dict[str, Any], float]] = {
         },
         0.35,
     ),
-    "phrases, convolutional": (
+    "tokens, convolutional": (
         {
             **{"content": "phrase", "content_likelihood": "tokens", "network": "convolutional", "learning_rate": 0.0},
             **{"activation": "tanh", "lambda_u": 10000.0, "lambda_v": 3.0},
