@@ -200,6 +200,13 @@ KINDS: dict[str, tuple[dict[str, Any], float]] = {
         },
         0.35,
     ),
+    "tokens, convolutional": (
+        {
+            **{"content": "phrase", "content_likelihood": "tokens", "network": "convolutional", "learning_rate": 0.0},
+            **{"activation": "tanh", "lambda_u": 10000.0, "lambda_v": 3.0},
+        },
+        0.35,
+    ),
     "convolutional": (
         {
             **{"content": "pictures", "content_likelihood": "normal", "content_likelihood_args": {"learned": True}},
@@ -225,7 +232,7 @@ def of_kinds(case: str, seed: int) -> Figures:
     data, lacking = phrases_and_pictures()
     chosen = SMALL | {"mode": "map", "pretrain_epochs": 30, "epochs": 5, "seed": seed} | KINDS[case][0]
     fit = inference.fit(data, held_out_items(data, 0.25, 0), **chosen)
-    cold = np.setdiff1d(_cold(fit), np.flatnonzero(lacking)) if case == "tokens" else _cold(fit)
+    cold = np.setdiff1d(_cold(fit), np.flatnonzero(lacking)) if chosen.get("content") == "phrase" else _cold(fit)
     assert data.truth is not None
     return {"correlation": correlation(fit, data.truth["scores"], cold)} | _alive(fit)
 

@@ -6,7 +6,7 @@ they are loaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from models.catalogue import CONTENTS, MODELS, NETWORKS
@@ -89,11 +89,20 @@ def check_content(likelihood: str, arguments: Mapping[str, Any], content: str, n
             f"--network is {network!r}, which does not read {', '.join(dict.fromkeys(kinds))}",
             f"use auto or {', '.join(able)}",
         )
-    if start == "svd" and network in NETWORKS and not NETWORKS[network].knows_svd:
-        reads = set(NETWORKS[network].reads)
-        able = [name for name, facts in NETWORKS.items() if facts.knows_svd and reads & set(facts.reads)]
-        remedy = " or ".join(["use whitened", *(f"--network {name}" for name in able)])
-        raise InputError(f"--start is 'svd', which {network} networks do not know", remedy)
+    if network in NETWORKS:  # of contents that are not known yet: some may be of a kind that can start so
+        facts = NETWORKS[network]
+        read = [kind for kind in facts.reads if kind in kinds or not kinds]
+        if set(read) <= set(facts.without_svd):
+            _check_start(network, read, start)
+
+
+def _check_start(network: str, kinds: Collection[str], start: str) -> None:
+    """InputError where a network of the package cannot start as ``start`` says, of one of these kinds."""
+    if start != "svd" or not (lacking := set(kinds) & set(NETWORKS[network].without_svd)):
+        return
+    able = [name for name, facts in NETWORKS.items() if lacking & set(facts.reads) - set(facts.without_svd)]
+    remedy = " or ".join(["use whitened", *(f"--network {name}" for name in able)])
+    raise InputError(f"--start is 'svd', which {network} networks of {', '.join(sorted(lacking))} do not know", remedy)
 
 
 def check_model(model: str, likelihood: str, arguments: Mapping[str, Any]) -> None:
@@ -106,9 +115,9 @@ def check_model(model: str, likelihood: str, arguments: Mapping[str, Any]) -> No
 
 
 def check_kinds(
-    there: dict[str, Any], likelihood: str, arguments: Mapping[str, Any], content: str, network: str
+    there: dict[str, Any], likelihood: str, arguments: Mapping[str, Any], content: str, network: str, start: str
 ) -> None:
-    """InputError unless the contents that a data set has are of kinds that these likelihoods and the network read."""
+    """InputError unless the contents that a data set has are of kinds that likelihoods, network and start know."""
     parts = {name: value for name, value in arguments.items() if "." not in name} if likelihood == PRODUCT else None
     chosen = select(there, None if parts is None else list(parts), content)
     for name, one in chosen.items():
@@ -122,6 +131,8 @@ def check_kinds(
     if network in NETWORKS and not set(kinds) & set(NETWORKS[network].reads):
         problem = f"the network {network} cannot read {' and '.join(kinds)}, only {', '.join(NETWORKS[network].reads)}"
         raise InputError(problem, "use --network auto")
+    if network in NETWORKS:
+        _check_start(network, kinds, start)
 
 
 def check_normalised(likelihood: str, arguments: Mapping[str, Any]) -> None:

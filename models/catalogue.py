@@ -51,10 +51,10 @@ class ContentFacts(Facts):
 
 @dataclass(frozen=True)
 class NetworkFacts(Facts):
-    """Of a pair of networks: the kinds of content that it reads, and whether it can start as ``svd`` says."""
+    """Of a pair of networks: the kinds of content that it reads, and those that it cannot start as ``svd`` says."""
 
     reads: tuple[ContentKind, ...] = NUMBERS
-    knows_svd: bool = True
+    without_svd: tuple[ContentKind, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,9 @@ CONTENTS = {
 }
 NETWORKS = {
     "mlp": NetworkFacts("models.networks.mlp_pair:MLPPair"),
-    "convolutional": NetworkFacts("models.networks.convolutional:ConvolutionalPair", ("images",), knows_svd=False),
+    "convolutional": NetworkFacts(
+        "models.networks.convolutional:ConvolutionalPair", ("images", "tokens"), without_svd=("images",)
+    ),
     "recurrent": NetworkFacts("models.networks.recurrent:RecurrentPair", ("tokens",)),
 }
 """Pairs of networks; those of a kind of content are, by default, the last pair here that reads it."""

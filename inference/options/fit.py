@@ -19,7 +19,7 @@ class FitOptions:
         mode: map (point estimates of u and v) or bayes (their posteriors).
         guide: The posterior of bayes: mean-field q(u)q(v)q(z), or structured with q(v|z).
         start: Of the networks: whitened (for narrow layers) or svd (for layers at least as wide as the factors; not for
-            convolutions).
+            convolutions of images).
         pretrain_epochs: Epochs of the content alone, before ratings are seen.
         epochs: Epochs of everything together.
         batch_size: Items per step, each exact over users; 0 takes a fiftieth of the items, at least 32, at most 512.

@@ -28,8 +28,8 @@ class ModelOptions:
             the kind of each content, and of several their product.
         content_likelihood_args: Arguments of that class.
         content: Which of the items' contents it is of; by default their text, or the only one.
-        network: Encoder and decoder (auto, mlp, convolutional, recurrent, or the path of a class); auto takes what
-            suits each content.
+        network: Encoder and decoder: mlp (of words, vectors, images), convolutional (of images, tokens), recurrent (of
+            tokens), the path of a class, or auto, which takes what suits each content.
         network_args: Arguments of that class.
         hidden: Widths of the encoder's layers, from the content inwards; the decoder mirrors them.
         activation: Of the hidden layers.

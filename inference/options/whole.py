@@ -126,7 +126,8 @@ class Options:
         if model.content_likelihood == AUTO:
             likelihood, arguments = choose(contents, model.content_likelihood_args, model.content)
             model = replace(model, content_likelihood=likelihood, content_likelihood_args=arguments)
-        check_kinds(contents, model.content_likelihood, model.content_likelihood_args, model.content, model.network)
+        arguments = model.content_likelihood_args
+        check_kinds(contents, model.content_likelihood, arguments, model.content, model.network, self.fit.start)
         return self if model is self.model else replace(self, model=model)
 
     @staticmethod

@@ -1,4 +1,7 @@
-"""Convolutional networks of images: strided convolutions inwards, transposed ones outwards to exactly the same size."""
+"""Convolutional networks of images: strided convolutions inwards, transposed ones outwards to exactly the same size.
+
+And the pair of convolutional networks, which of tokens has those of :mod:`models.networks.token_convolutions`.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from torch import Tensor, nn
 from models.networks.base import Decoder, Encoder, NetworkPair, Start, of_length
 from models.networks.mlp import activation_of
 from models.networks.of_data import feature_means
-from models.networks.spread import NOTHING, rank, spread
+from models.networks.recurrent import RecurrentDecoder
+from models.networks.spread import NOTHING, rank, to_unit
+from models.networks.token_convolutions import ConvolutionalTokenEncoder, start_token_convolutions
 from models.rows import DenseRows, Form
 from pyro_cvae.errors import InputError
 
 READS = ("images",)
-"""Kinds of content that these networks read."""
+"""Kinds of content that these networks read; the pair reads tokens too."""
 CHANNELS = (32, 64, 64, 64)
 """Channels behind each convolution, of which larger images have more."""
 SMALLEST = 4
@@ -127,19 +132,28 @@ def _upwards(inner: tuple[int, int, int], outer: tuple[int, int, int], bias: boo
 
 
 class ConvolutionalPair(NetworkPair):
-    """Convolutions inwards and transposed outwards, the dense layer as wide as the last of ``hidden``."""
+    """Convolutions, the dense layer as wide as the last of ``hidden``.
 
-    reads: ClassVar[tuple[str, ...]] = READS
+    Of images transposed ones outwards. Of tokens all layers have this width, and the decoder is the recurrent one.
+    """
 
-    def make(self, form: Form, heads: Sequence[str], options: Any) -> tuple[ConvolutionalEncoder, ConvolutionalDecoder]:
-        """Both networks for images of this size, at a random start."""
-        o, size = options, form.size
-        encoder = ConvolutionalEncoder(size, o.factors, o.hidden[-1], o.activation, o.radius)  # type: ignore[arg-type]
-        return encoder, ConvolutionalDecoder(size, o.factors, o.hidden[-1], o.activation, heads)  # type: ignore
+    reads: ClassVar[tuple[str, ...]] = (*READS, "tokens")
+
+    def make(self, form: Form, heads: Sequence[str], options: Any) -> tuple[Encoder, Decoder]:
+        """Both networks for images of this size, or for a vocabulary of this size, at a random start."""
+        o, width = options, options.hidden[-1]
+        if form.kind == "tokens":
+            n_tokens = form.n_features
+            reader = ConvolutionalTokenEncoder(n_tokens, o.factors, width, o.activation, o.radius)
+            return reader, RecurrentDecoder(n_tokens, o.factors, width, heads, reader if o.tied else None)
+        size: Any = form.size
+        encoder = ConvolutionalEncoder(size, o.factors, width, o.activation, o.radius)
+        return encoder, ConvolutionalDecoder(size, o.factors, width, o.activation, heads)
 
     def start(self, encoder: Any, decoder: Any, start: Start) -> None:
-        """See :func:`start_convolutional`; a quarter of the sample is enough."""
-        start_convolutional(encoder, decoder, start)
+        """See :func:`start_convolutional` and :func:`~models.networks.token_convolutions.start_token_convolutions`."""
+        begin: Any = start_token_convolutions if start.inputs.form.kind == "tokens" else start_convolutional
+        begin(encoder, decoder, start)
 
 
 @torch.no_grad()
@@ -187,10 +201,5 @@ def _unit(layer: Any, h: Tensor, size: float = 0.0) -> Tensor:
     """The layer's pre-activations, after it was scaled so that each unit or channel has mean 0 and variance 1."""
     nn.init.zeros_(layer.bias)
     pre = layer(h)
-    over = (0,) if pre.dim() == 2 else (0, 2, 3)
-    wide = spread(pre, over, size=size)
-    shape = [1] * layer.weight.dim()
-    shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0] = -1
-    layer.weight.div_(wide.view(shape))
-    layer.bias.copy_(-pre.mean(over) / wide)
+    to_unit(layer, pre, (0,) if pre.dim() == 2 else (0, 2, 3), size)
     return layer(h)

@@ -18,16 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from models.networks.base import Decoder, Encoder, NetworkPair, Start, of_length
+from models.networks.base import Decoder, NetworkPair, Start
 from models.networks.spread import rank, spread
+from models.networks.token_bags import READS, BagEncoder
 from models.rows import AnyRows, Form, TokenRows
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
     from models.contents.base import ContentLikelihood
 
-READS = ("tokens",)
-"""Kinds of content that these networks read."""
 LONGEST_DRAW = 10_000
 """Tokens after which a draw that has not come to its end is given up."""
 
@@ -43,40 +42,24 @@ def run(gru: nn.GRU, inputs: Tensor, lengths: Tensor, state: Tensor | None = Non
     return padded[torch.arange(padded.shape[1], device=padded.device) < lengths[:, None]], last
 
 
-class RecurrentEncoder(Encoder):
-    """mu and log sigma^2 linear in [s, h], s the sum of the tokens' embeddings over the root of their number.
+class RecurrentEncoder(BagEncoder):
+    """mu and log sigma^2 linear in [s, h], s the bag of embeddings.
 
-    h are the last states of gated recurrent units that read them forwards and backwards.
-
-    s lets the network start from what a bag of the tokens says (:func:`models.starting.start_alive`). ``radius`` as of
-    the :class:`~models.networks.mlp.MLPEncoder`.
+    h are the last states of gated recurrent units that read the tokens and the end forwards and backwards.
     """
 
-    reads = READS
-
     def __init__(self, n_tokens: int, n_factors: int, width: int, radius: float = 0.0) -> None:
-        super().__init__()
-        self.radius = radius
-        self.embedding = nn.Parameter(0.1 * torch.randn(n_tokens + 1, width))
+        super().__init__(n_tokens, width, radius)
         self.gru = nn.GRU(width, width, batch_first=True, bidirectional=True)
         self.loc = nn.Linear(3 * width, n_factors)
         self.log_variance = nn.Linear(3 * width, n_factors)
 
-    def bag(self, content: TokenRows) -> Tensor:
-        """Sums of embeddings over the root of their number, (n_items, width)."""
-        total = F.embedding_bag(content.tokens, self.embedding, content.indptr[:-1], mode="sum")
-        return total / content.lengths.clamp(min=1).to(total.dtype).sqrt()[:, None]
-
-    def forward(self, content: TokenRows) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | x), both (n_items, n_factors)."""
+    def hidden(self, content: TokenRows) -> Tensor:
+        """The last states of both directions, (n_items, 2 width)."""
         ended = content.ended()
         tokens, _ = ended.padded()
         _, last = run(self.gru, F.embedding(tokens, self.embedding), ended.lengths)
-        h = torch.cat([self.bag(content), *last], -1)
-        loc = self.loc(h)
-        if self.radius:
-            loc = of_length(self.radius, loc)
-        return loc, torch.exp(0.5 * self.log_variance(h).clamp(-12, 6))
+        return torch.cat([*last], -1)
 
 
 class RecurrentDecoder(Decoder):
@@ -93,7 +76,7 @@ class RecurrentDecoder(Decoder):
         n_factors: int,
         width: int,
         heads: Sequence[str] = ("logits",),
-        tied_to: RecurrentEncoder | None = None,
+        tied_to: BagEncoder | None = None,
     ) -> None:
         super().__init__()
         self.n_tokens, self.heads = n_tokens, tuple(heads)
@@ -179,8 +162,8 @@ class RecurrentPair(NetworkPair):
 
 
 @torch.no_grad()
-def start_recurrent(encoder: RecurrentEncoder, decoder: RecurrentDecoder, start: Start) -> None:
-    """Start from what a bag of the tokens says, the recurrent units being of no weight yet.
+def start_recurrent(encoder: BagEncoder, decoder: RecurrentDecoder, start: Start) -> None:
+    """Start from what a bag of the tokens says, whatever else the encoder reads being of no weight yet.
 
     Embeddings are the leading right singular vectors of tf-idf weighted counts, sigma is 1/2. The decoder starts near
     the tokens' frequencies, with a topic that varies. In "whitened" s has variance 1 over items in each direction, and

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NOTHING = 1e-5
 """What is this small beside the size of the numbers themselves is their rounding, not how they vary."""
@@ -28,6 +28,18 @@ def spread(pre: Tensor, over: tuple[int, ...] = (0,), alike: bool = False, size:
         square, second = square.mean().expand_as(square), second.mean().expand_as(second)
     found, large = square.sqrt(), second.sqrt().clamp(min=size)
     return torch.where(found > NOTHING * large, found, torch.where(large > 0, large, torch.ones_like(large)))
+
+
+def to_unit(layer: Any, pre: Tensor, over: tuple[int, ...] = (0,), size: float = 0.0) -> None:
+    """Scale and shift a layer in place so that its units or channels have mean 0 and variance 1 over ``over``.
+
+    ``pre`` are its pre-activations with a bias of 0; ``size`` as of :func:`spread`.
+    """
+    wide = spread(pre, over, size=size)
+    shape = [1] * layer.weight.dim()
+    shape[1 if isinstance(layer, nn.ConvTranspose2d) else 0] = -1
+    layer.weight.div_(wide.view(shape))
+    layer.bias.copy_(-pre.mean(over) / wide)
 
 
 def rank(singular: Any) -> int:

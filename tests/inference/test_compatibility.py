@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import inference
 from inference.options import Options
+from pyro_cvae.data.contents import Images, Tokens
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
 
@@ -29,9 +31,16 @@ def svi(flags, folder):
 PARTS = {"titles": "tokens", "tags": "bernoulli"}
 REFUSED = [
     ({"network": "transformer"}, "--network is 'transformer', but it must be one of auto, mlp, "),
-    ({"content_likelihood": "tokens", "network": "mlp"}, "'mlp', which does not read tokens; use auto or recurrent"),
+    (
+        {"content_likelihood": "tokens", "network": "mlp"},
+        "'mlp', which does not read tokens; use auto or convolutional, recurrent",
+    ),
     ({"network": "recurrent"}, "'recurrent', which does not read words, vectors, images; use auto or mlp, convolut"),
-    ({"network": "convolutional", "start": "svd"}, "--start is 'svd', which convolutional networks do not know"),
+    ({"network": "convolutional", "start": "svd"}, "which convolutional networks of images do not know; use w"),
+    (
+        {"content_likelihood": "normal", "network": "convolutional", "start": "svd"},
+        "networks of images do not know; use whitened or --network mlp",
+    ),
     ({"content_likelihood": "product"}, "'product', but it has no parts; give each content its likelihood"),
     (
         {"content_likelihood": "product", "content_likelihood_args": PARTS, "content": "tags"},
@@ -59,6 +68,9 @@ def test_what_cannot_work_is_refused_by_its_names(options, words):
         {"content_likelihood": "tokens", "network": "recurrent"},
         {"content_likelihood": "tokens"},
         {"content_likelihood": "normal", "network": "convolutional"},
+        {"content_likelihood": "tokens", "network": "convolutional"},
+        {"content_likelihood": "tokens", "network": "convolutional", "start": "svd", "hidden": (50,)},
+        {"content_likelihood": "product", "content_likelihood_args": PARTS, "network": "convolutional"},
         {"content_likelihood": "product", "content_likelihood_args": PARTS, "network": "recurrent"},
         {"content_likelihood": "my_module.Mine", "network": "recurrent"},
     ],
@@ -67,12 +79,26 @@ def test_what_may_work_is_left_to_the_classes(options):
     Options.of("svi", **options)
 
 
+def test_a_start_that_the_network_knows_of_some_kinds_alone_is_looked_at_when_the_data_are_known():
+    values = {"content_likelihood": "auto", "network": "convolutional", "start": "svd", "hidden": (50,)}
+    options, every = Options.of("svi", **values), np.ones(4, bool)
+    titles = Tokens.fit(["one two", "two three", "three", ""])
+    pictures = Images(np.zeros((4, 1, 4, 4), np.uint8), every)
+    assert options.for_contents({"titles": titles}).model.content_likelihood == "tokens"
+    for contents in ({"pictures": pictures}, {"titles": titles, "pictures": pictures}):
+        with pytest.raises(
+            InputError, match=r"convolutional networks of images do not know; use whitened or --network mlp"
+        ):
+            options.for_contents(contents)
+        Options.of("svi", **values | {"start": "whitened"}).for_contents(contents)
+
+
 @pytest.mark.parametrize(
     "flags",
     [
         ["--content-likelihood", "tokens", "--network", "mlp"],
         ["--content-likelihood", "product"],
-        ["--content-likelihood", "product", "--content-likelihood.titles", "tokens", "--network", "convolutional"],
+        ["--content-likelihood", "product", "--content-likelihood.titles", "tokens", "--network", "mlp"],
         ["--network", "convolutional", "--start", "svd"],
     ],
 )
@@ -83,7 +109,10 @@ def test_the_commands_refuse_it_in_one_line_without_torch(flags):
 
 
 OF_DATA = [
-    (["--network", "convolutional"], "the network convolutional cannot read words, only images; use --network auto"),
+    (
+        ["--network", "convolutional"],
+        "the network convolutional cannot read words, only images, tokens; use --network auto",
+    ),
     (
         ["--content-likelihood", "tokens"],
         "tokens is no likelihood of words, which the content text is; use multi",

@@ -35,6 +35,10 @@ CASES = {
         "--learning-rate",
         "0",
     ],
+    "tokens, convolutional": [
+        *("--content", "phrase", "--content-likelihood", "tokens", "--network", "convolutional"),
+        *("--pretrain-epochs", "6", "--learning-rate", "0"),
+    ],
     "convolutional": [
         *("--content", "pictures", "--content-likelihood", "normal", "--content-likelihood.learned", "true"),
         *("--network", "convolutional", "--activation", "tanh", "--pretrain-epochs", "6"),
@@ -90,7 +94,9 @@ def test_a_fit_from_the_command_line(tables, case, method, mode, tmp_path, monke
     assert "next: python -m inference.recommend" in capsys.readouterr().out
     fit = inference.load(out)
     assert bool(fit.posterior.score_block(np.arange(fit.dataset.n_users)).isfinite().all())
-    if case == "tokens":
+    if case.startswith("tokens"):
+        reader = type(fit.model.encoder.experts["phrase"]).__name__
+        assert reader == ("ConvolutionalTokenEncoder" if "convolutional" in case else "RecurrentEncoder")
         lacks = lacking[truth.item_rows(fit.dataset.item_ids.tolist())]
         assert not fit.posterior.z_loc[torch.as_tensor(lacks)].any(), "an item without a phrase is at the prior"
     monkeypatch.setattr(sys, "argv", ["recommend", str(out), "--user", str(fit.dataset.user_ids[0])])

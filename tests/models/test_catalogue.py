@@ -19,7 +19,7 @@ from models.making import base_of, class_of, path_of
 from models.networks import Encoder
 from models.networks.making import pair_class
 from models.observations import Observations
-from models.rows import DenseRows, Form, TokenRows
+from models.rows import DenseRows, Form, SparseRows, TokenRows
 from models.starting import start_alive
 from pyro_cvae.errors import InputError
 from tests.models.toy import N_ITEMS, N_USERS, ToyOptions, toy_columns
@@ -73,27 +73,37 @@ def test_what_is_said_of_a_pair_of_networks_is_so(name):
     facts, pair = NETWORKS[name], pair_class(name)
     module = importlib.import_module(pair.__module__)
     encoders = {one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Encoder)}
-    assert [pair.reads, *(one.reads for one in encoders - {Encoder})] == [facts.reads, facts.reads]
+    assert pair.reads == facts.reads and set(facts.without_svd) <= set(pair.reads)
+    assert {kind for one in encoders - {Encoder} for kind in one.reads} == set(facts.reads)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_pair_starts_otherwise_by_svd_where_it_is_said_to(name):
-    form, rows, likelihood = {
-        "mlp": (Form("vectors", (8,)), DenseRows(torch.rand(N_ITEMS, 8)), "normal"),
-        "convolutional": (Form("images", (1, 8, 8)), DenseRows(torch.rand(N_ITEMS, 1, 8, 8)), "normal"),
-        "recurrent": (
-            Form("tokens", (9,)),
-            TokenRows(4 * torch.arange(N_ITEMS + 1), torch.randint(9, (4 * N_ITEMS,)), 9),
-            "tokens",
-        ),
-    }[name]
+def test_the_default_network_of_each_kind():
+    last = {kind: name for name, facts in NETWORKS.items() for kind in facts.reads}
+    assert last == {"words": "mlp", "vectors": "mlp", "images": "convolutional", "tokens": "recurrent"}
+
+
+STARTED = {
+    "words": (Form("words", (9,)), SparseRows.from_dense(torch.eye(9)[torch.arange(N_ITEMS) % 9]), "multinomial"),
+    "vectors": (Form("vectors", (8,)), DenseRows(torch.eye(8)[torch.arange(N_ITEMS) % 8]), "normal"),
+    "images": (Form("images", (1, 8, 8)), DenseRows(torch.eye(64)[:N_ITEMS].unflatten(1, (1, 8, 8))), "normal"),
+    "tokens": (
+        Form("tokens", (9,)),
+        TokenRows(4 * torch.arange(N_ITEMS + 1), torch.arange(4 * N_ITEMS) ** 2 % 9, 9),
+        "tokens",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, facts in NETWORKS.items() for kind in facts.reads])
+def test_a_pair_starts_otherwise_by_svd_where_it_is_said_to(name, kind):
+    form, rows, likelihood = STARTED[kind]
     started = []
     for how in ("whitened", "svd"):
         torch.manual_seed(0)
         model = make_model(N_USERS, N_ITEMS, form, content_likelihood(likelihood, {}), ToyOptions(network=name))
         start_alive(model, Observations(rows, rows, toy_columns()), how)
         started.append(torch.cat([one.detach().flatten() for one in model.parameters()]))
-    assert (not torch.equal(*started)) == NETWORKS[name].knows_svd
+    assert torch.equal(*started) == (kind in NETWORKS[name].without_svd)
 
 
 def test_kinds_of_numbers_are_what_a_likelihood_reads_by_default():

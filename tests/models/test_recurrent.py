@@ -107,7 +107,8 @@ def test_a_draw_of_nobody_and_of_the_hopeless(monkeypatch):
 @pytest.mark.realdata
 @pytest.mark.slow
 @pytest.mark.usefixtures("threads")
-def test_the_latent_of_real_titles_stays_alive_and_without_the_start_it_dies(data_folder, monkeypatch):
+@pytest.mark.parametrize("network", ["recurrent", "convolutional"])
+def test_the_latent_of_real_titles_stays_alive_and_without_the_start_it_dies(network, data_folder, monkeypatch):
     """Titles of citeulike-a, a third of them, four epochs: KL and mutual information of titles that were held out."""
     from inference.algorithms import networks as fitting
     from inference.algorithms.svi import SVI
@@ -126,7 +127,8 @@ def test_the_latent_of_real_titles_stays_alive_and_without_the_start_it_dies(dat
     observations = Observations(train, train, RatingColumns.from_interactions(pairs, 1.0))
 
     def measured():
-        options = Options.of("svi", mode="map", content_likelihood="tokens", pretrain_epochs=4, threads=1)
+        chosen = {"content_likelihood": "tokens", "network": network}
+        options = Options.of("svi", mode="map", pretrain_epochs=4, threads=1, **chosen)
         make = lambda: make_model(1, len(train), train.form, content_likelihood("tokens", {}), options.model)  # noqa: E731
         torch.manual_seed(0)
         svi = SVI(make, observations, options)

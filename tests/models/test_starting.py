@@ -11,7 +11,6 @@ from models.networks.base import Encoder, Start
 from models.networks.making import make_networks
 from models.networks.mlp_pair import start_mlp
 from models.networks.product import ProductEncoder
-from models.networks.recurrent import start_recurrent
 from models.rows import DenseRows, PartRows, TokenRows
 
 
@@ -44,15 +43,17 @@ def test_decoder_of_vectors_starts_half_as_wide_as_the_content(name):
         assert x.std(0).max() > (10 if name != "bernoulli" else 0)
 
 
+@pytest.mark.parametrize("network", ["recurrent", "convolutional"])
 @pytest.mark.parametrize("start", ["whitened", "svd"])
-def test_sequences_start_at_the_singular_vectors_of_their_bags(start):
+def test_sequences_start_at_the_singular_vectors_of_their_bags(start, network):
     """In svd mu is the bag's truncated SVD at one scale, its directions as wide as they were; not when whitened."""
     torch.manual_seed(0)
     topics = torch.randn(500, 3, dtype=torch.float64) @ torch.randn(3, 30, dtype=torch.float64)
     lists = [torch.multinomial((2 * row).softmax(0), 12, replacement=True).tolist() for row in topics]
     rows, likelihood = TokenRows.from_lists(lists, 30), content_likelihood("tokens", {})
-    encoder, decoder = (net.double() for net in make_networks(rows.form, likelihood, Options))
-    start_recurrent(encoder, decoder, Start(rows, rows, likelihood, start, 500))
+    options = type("Chosen", (Options,), {"network": network})
+    encoder, decoder = (net.double() for net in make_networks(rows.form, likelihood, options))
+    encoder.start(decoder, Start(rows, rows, likelihood, start, 500))
     with torch.no_grad():
         mu, sigma = encoder(rows)
         logits = decoder(torch.randn(2000, 3, dtype=torch.float64))["logits"]
