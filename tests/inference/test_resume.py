@@ -51,6 +51,10 @@ KINDS = {
     "coordinate-map": {"method": "coordinate", "mode": "map", "sweeps": 2},
     "coordinate-full": {"method": "coordinate", "mode": "bayes", "sweeps": 2, "learn_precisions": True},
     "coordinate-diagonal": {"method": "coordinate", "mode": "bayes", "sweeps": 2, "diagonal": True},
+    "svi-ctr": {"mode": "bayes", "model": "ctr"},
+    "coordinate-ctr": {"method": "coordinate", "mode": "map", "model": "ctr", "sweeps": 2},
+    "coordinate-cdl": {"method": "coordinate", "mode": "map", "model": "cdl", "sweeps": 2},
+    "coordinate-deepmusic": {"method": "coordinate", "mode": "bayes", "model": "deepmusic", "sweeps": 3},
     "coordinate-structured": {"method": "coordinate", "guide": "structured", "sweeps": 2, "word_dropout": 0.2},
 }
 
