@@ -14,6 +14,10 @@ from pyro_cvae.errors import InputError
 BREAKS = get_args(Broken)
 
 
+SIMULATED = tuple(name for name, facts in MODELS.items() if facts.has_z or not facts.has_content)
+"""Models whose latent sites are all drawn by inference.mcmc."""
+
+
 @dataclass(frozen=True)
 class SBCOptions:
     """How much is simulated, and how the sampler runs.
@@ -48,7 +52,7 @@ class SBCOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
-        choice("model", self.model, MODELS)
+        choice("model", self.model, SIMULATED)
         check_least(self, {"simulations": 10, "draws": 9, "thin": 1, "warmup": 1, "broken_seeds": 0})
         if not (self.words >= 1 and 0 < self.a < float("inf")):
             raise InputError(f"--words is {self.words:g} and --a {self.a:g}", "use 1 or more words, and a precision a")

@@ -58,7 +58,7 @@ def simulate(prior: Prior, n: int, seed: int) -> tuple[FactorModel, Observations
         form, likelihood = (prior.n_features, Multinomial()) if prior.has_content else (None, None)
         model = make_model(n_users, n_items, form, likelihood, _ModelOptions(prior)).double().eval()
         for name, parameter in model.named_parameters():
-            encodes = name.startswith(("encoder.loc", "encoder.log_variance"))
+            encodes = any(part in name for part in ("encoder.loc", "encoder.log_variance"))
             parameter.copy_(torch.zeros_like(parameter) if encodes else torch.randn_like(parameter))
         texts: AnyRows = NoRows(n_items)
         if prior.has_content:
