@@ -1,0 +1,111 @@
+"""What the command prints and writes: tables of 80 columns, CSV, figures, the table of two users, and verdicts."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.kinds import Part
+from analysis.over_users import Interval
+from analysis.replication.verdicts import RULE, Verdict
+from inference.printing import Sheet
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.protocol import CUTOFFS
+from pyro_cvae.whole import whole_file
+
+WIDTH = 80
+PROTOCOLS_TOLD = (
+    "corrected: training items are left out of the ranking, users without test items are skipped.",
+    "paper: training items stay in the ranking and count as hits.",
+)
+SETTINGS_TOLD = {"paper": "the paper's settings", "validated": "validated settings"}
+
+
+def protocol_lines(datasets: Iterable[tuple[Dataset, str]], n_splits: dict[Part, int]) -> list[str]:
+    """What was measured on which data, a line each."""
+    lines = [
+        f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items, {dataset.n_features:,} features; {words}."
+        for dataset, words in datasets
+    ]
+    told = ", ".join(f"{part} {n}" for part, n in n_splits.items())
+    lines.append(f"Random splits of P training items a user, with seeds from 0: {told}.")
+    return [*lines, *PROTOCOLS_TOLD]
+
+
+def folded(lines: Iterable[str]) -> list[str]:
+    """Lines of at most 80 columns."""
+    return [line for text in lines for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]
+
+
+def sheets(part: Part, table: pd.DataFrame) -> list[Sheet | str]:
+    """The means of a part for people: a table for each data set, P and protocol."""
+    parts: list[Sheet | str] = []
+    for (data, per_user, protocol), rows in table.groupby(["data", "per_user", "protocol"], sort=False):
+        largest = rows["se"].max()
+        error = "" if largest != largest else f"; se up to {largest:.4f}"
+        parts.append(f"\n{part}, {data}, P = {per_user}, {protocol} protocol{error}")
+        shown = Sheet(["recall@M", *map(str, CUTOFFS), "splits"])
+        for label, own in rows.groupby("label", sort=False):
+            recalls = own.set_index("cutoff")["recall"]
+            shown.add_row(str(label), *(f"{recalls[cutoff]:.3f}" for cutoff in CUTOFFS), str(own["splits"].iloc[0]))
+        parts.append(shown)
+    return parts
+
+
+def verdict_sheet(verdicts: Sequence[Verdict]) -> Sheet:
+    """One line a claim and kind of settings: what both protocols say."""
+    shown = Sheet(["claim", "settings", "corrected", "paper"])
+    for (claim, settings), own in groupby(verdicts, lambda one: (one.claim, one.settings)):
+        said = {one.protocol: one.judgement for one in own}
+        shown.add_row(claim.name, settings, said["corrected"], said.get("paper", "-"))
+    return shown
+
+
+def verdicts_page(verdicts: Sequence[Verdict], about: Sequence[str]) -> str:
+    """``verdicts.md``: the rule, a table of all verdicts, and every sentence with its numbers."""
+    lines = ["# The paper's sentences, measured", "", *(f"- {one}" for one in about), "", "## The rule", "", RULE, "## Verdicts", ""]
+    lines += ["| claim | settings | corrected | paper |", "| --- | --- | --- | --- |"]
+    lines += [f"| {' | '.join(row)} |" for row in verdict_sheet(verdicts).rows]
+    for claim, own in groupby(verdicts, lambda one: one.claim):
+        lines += ["", f"## {claim.name[:1].upper()}{claim.name[1:]}", ""]
+        lines += [f"Section {claim.section}: {claim.sentence}", "", f"Claimed: {claim.claimed}. {claim.note}".rstrip()]
+        measured = [one for one in own if one.judgement != "not measured"]
+        for verdict in measured:
+            protocol = f", {verdict.protocol} protocol" if claim.by_protocol else ""
+            told = SETTINGS_TOLD[verdict.settings]
+            lines += ["", f"{told[:1].upper()}{told[1:]}{protocol}: **{verdict.judgement}**.", "", *_numbers(verdict)]
+        lines += [] if measured else ["", "**not measured**"]
+    return "\n".join(lines) + "\n"
+
+
+def _numbers(verdict: Verdict) -> list[str]:
+    measured = [one for one in verdict.found if one.interval is not None]
+    if not measured:
+        return []
+    sized = verdict.claim.claimed == "at least"
+    lines = ["| data | contrast | mean, 95 % interval |" + " claimed |" * sized, "| --- | --- | --- |" + " --- |" * sized]
+    for one in measured:
+        data = "both" if any(term.data for term in one.contrast.terms) else one.data
+        least = f" {one.contrast.least:.3f} |" if sized else ""
+        lines.append(f"| {data} | {one.contrast.what} | {in_words(one.interval)} |{least}")
+    return lines
+
+
+def in_words(interval: Interval | None) -> str:
+    """``+0.0123 [+0.0100, +0.0146]``; without an interval where there is one split."""
+    if interval is None:
+        return "-"
+    if interval.low != interval.low:
+        return f"{interval.value:+.4f} (one split)"
+    return f"{interval.value:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text, whole or not at all."""
+    with whole_file(path) as new:
+        new.write_text(text, encoding="utf-8")
+    return path
