@@ -32,7 +32,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         positionals=("parts",),
         examples=(
             ("python -m analysis.paper all --jobs 2", "everything, two fits at once; goes on where it was stopped"),
-            ("python -m analysis.paper fig4 --data simulated --splits 2 --methods best tfidf --out try", "a quick look"),
+            (
+                "python -m analysis.paper fig4 --data simulated --splits 2 --methods best tfidf --out try",
+                "a quick look",
+            ),
         ),
     )
     from analysis.replication.study import study
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in made.files:
         show("  " + path.name)
     if made.failed:
-        raise MachineError(f"{len(made.failed)} group(s) of fits failed: {made.failed[0]}", "call it again to go on")
+        raise MachineError(f"{len(made.failed)} fit(s) failed: {made.failed[0]}", "call it again to go on")
 
 
 if __name__ == "__main__":

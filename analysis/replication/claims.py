@@ -105,9 +105,7 @@ def _coupling(control: str, lambda_r: float = 1.0, cutoffs: tuple[int, ...] = (5
 
 def _between(one: str, other: str, cutoffs: tuple[int, ...] = (50, 300)) -> tuple[Contrast, ...]:
     return tuple(
-        Contrast(f"{one} less {other}, P = {p}, @{m}", less(one, other, p, m))
-        for p in (SPARSE, DENSE)
-        for m in cutoffs
+        Contrast(f"{one} less {other}, P = {p}, @{m}", less(one, other, p, m)) for p in (SPARSE, DENSE) for m in cutoffs
     )
 
 
@@ -124,12 +122,15 @@ CLAIMS: tuple[Claim, ...] = (
         '"tying weights together leads to lower reconstructure error"',
         "above",
         tuple(
-            Contrast(f"log p(x|z) tied less untied, relative, P = {p}", less("k-50", "k-50-untied", p, "content"),
-                     (Term(-1.0, "k-50", p, "content"),))
+            Contrast(
+                f"log p(x, given z), tied less untied, relative, P = {p}",
+                less("k-50", "k-50-untied", p, "content"),
+                (Term(-1.0, "k-50", p, "content"),),
+            )
             for p in (SPARSE, DENSE)
         ),
         by_protocol=False,
-        note="Of all items at the end of the fit, divided by -log p(x|z) of tied weights: a share, not a recall.",
+        note="Of all items at the end of the fit, as a share of -log p(x, given z) of tied weights.",
     ),
     Claim(
         "CDL beats other baselines by far",
@@ -282,7 +283,7 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "a small K does harm",
         "3.4",
-        '"when K is very small, e.g., 10, the CVAE is unable to learn a good representation [...] degraded performance"',
+        '"when K is very small, e.g., 10, the CVAE is unable to learn a good representation"',
         "below",
         _between("k-10", "k-50"),
     ),

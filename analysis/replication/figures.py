@@ -8,13 +8,24 @@ from typing import Any
 import pandas as pd
 
 from analysis.kinds import Part
-from analysis.plots import CYCLE, figure, save
-from analysis.replication.methods import METHODS, Method
+from analysis.plots import CYCLE, RIVAL, figure, save
+from analysis.replication.methods import METHODS, TRAINED, Method
 
 ENDS = (50, 300)
 """The M of the panels of figures 6 and 7."""
 AXIS = {"fig6": "lambda_r", "fig7": "number of factors K"}
-PROTOCOL = {"corrected": "training items left out", "paper": "training items count as hits"}
+PROTOCOL = {
+    "corrected": "corrected protocol: training items are left out",
+    "paper": "paper protocol: training items count as hits",
+}
+COLORS = {
+    **dict(zip(("CVAE", "CDL", "CTR", "DeepMusic"), (*CYCLE[:3], CYCLE[5]), strict=True)),
+    **{"SVD as prior of v": CYCLE[3], "TF-IDF cosine": CYCLE[7], "SVD cosine": CYCLE[4]},
+    **{"ALS": "#e08a00", "popularity": RIVAL},
+    **dict(zip(TRAINED, CYCLE, strict=False)),
+    **dict(zip(("CVAE, the paper's settings", "CVAE, validated"), CYCLE, strict=False)),
+}
+"""A colour a family."""
 MARKERS = {"-": "o", "--": "s", ":": "^"}
 
 
@@ -39,13 +50,12 @@ def _over_cutoffs(part: Part, rows: pd.DataFrame, told: str, path: Path) -> Path
     names = rows["data"].unique()
     drawn, axes = figure(len(names), 1, width=4.6, height=4.2)
     methods = [method for method in METHODS[part] if method.name in set(rows["method"])]
-    colors = _colors(methods)
     for panel, data in zip(axes[0], names, strict=True):
         own = rows[rows["data"] == data]
         for method in methods:
             line = own[own["method"] == method.name]
             panel.errorbar(line["cutoff"], line["recall"], line["se"].fillna(0), label=method.label,
-                           **_style(method, colors))  # fmt: skip
+                           **_style(method))  # fmt: skip
         panel.set_title(f"{data}, P = {own['per_user'].iloc[0]}", fontsize=10)
         panel.set_xlabel("M")
         panel.set_xticks(sorted(own["cutoff"].unique()))
@@ -61,7 +71,6 @@ def _over_settings(part: Part, rows: pd.DataFrame, told: str, path: Path) -> Pat
     drawn, axes = figure(len(sizes), len(ENDS), width=4.2, height=3.0)
     methods = {method.family: method for method in reversed(METHODS[part]) if method.at is not None}
     families = [one for one in dict.fromkeys(method.family for method in METHODS[part]) if one in set(placed["family"])]
-    colors = dict(zip(families, CYCLE, strict=False))
     for row, cutoff in enumerate(ENDS):
         for column, per_user in enumerate(sizes):
             panel = axes[row, column]
@@ -69,7 +78,7 @@ def _over_settings(part: Part, rows: pd.DataFrame, told: str, path: Path) -> Pat
             for family in families:
                 line = own[own["family"] == family].sort_values("at")
                 panel.errorbar(line["at"], line["recall"], line["se"].fillna(0), label=family,
-                               **_style(methods[family], colors))  # fmt: skip
+                               **_style(methods[family]))  # fmt: skip
             panel.set_xscale("log")
             panel.set_title(f"P = {per_user}", fontsize=10)
             panel.set_ylabel(f"recall@{cutoff}")
@@ -84,24 +93,16 @@ def _mark(panel: Any, places: list[float]) -> None:
     panel.minorticks_off()
 
 
-def _style(method: Method, colors: dict[str, str]) -> dict[str, Any]:
-    color = colors[method.family]
-    return {"color": color, "linestyle": method.line, "marker": MARKERS[method.line], "markersize": 4,
-            "linewidth": 1.4, "capsize": 2, "elinewidth": 1}  # fmt: skip
-
-
-def _colors(methods: list[Method]) -> dict[str, str]:
-    """A colour a family: those of the models first, greys and what is left for the rivals."""
-    families = dict.fromkeys(method.family for method in methods)
-    spare = ("#b8860b", "#e08a00", "#00a0a0", "#9467bd")
-    return dict(zip(families, (*CYCLE[:3], CYCLE[5], *spare, *CYCLE[6:]), strict=False))
+def _style(method: Method) -> dict[str, Any]:
+    own = {"color": COLORS[method.family], "linestyle": method.line, "marker": MARKERS[method.line]}
+    return own | {"markersize": 4, "linewidth": 1.4, "capsize": 2, "elinewidth": 1}
 
 
 def _finished(drawn: Any, panel: Any, rows: pd.DataFrame, told: str, path: Path) -> Path:
     """One legend beside the panels, what was measured above them, and the file."""
     handles, labels = panel.get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside right upper", fontsize=8)
+    drawn.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     splits = sorted(rows["splits"].unique())
-    n = f"{splits[0]}" if len(splits) == 1 else f"{splits[0]} to {splits[-1]}"
-    drawn.suptitle(f"{told}; mean and standard error over {n} split(s)", fontsize=10)
+    n = f"{splits[0]} split" if len(splits) == 1 else f"{splits[0]} to {splits[-1]} split"
+    drawn.suptitle(f"{told}\nmean and standard error over {n}{'' if splits[-1] == 1 else 's'}", fontsize=9)
     return save(drawn, path)

@@ -24,6 +24,7 @@ from inference.threads import torch_threads
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.splits import Split, per_user
+from pyro_cvae.errors import as_known
 from pyro_cvae.protocol import CUTOFFS, Protocol
 
 TOP = 10
@@ -33,38 +34,49 @@ BLOCK = 256
 
 
 def rows_of(jobs: Sequence[Job], dataset: Dataset, store: Store, threads: int = 1) -> Iterator[dict[str, Any]]:
-    """Fit jobs of one group, one after the other, and give the row of each; networks are pre-trained once."""
-    pretrained = Pretrained()
-    fresh = True
+    """Fit jobs of one group, one after the other, and give the row of each; networks are pre-trained once.
+
+    Of a fit that a person or the machine can mend the row is ``{"failed": why}``.
+    """
+    pretrained, fresh = Pretrained(), True
     with torch_threads(threads):
         for job in jobs:
-            split = per_user(dataset, job.per_user, job.seed)
-            reset_peak()
-            began, worked = time.perf_counter(), time.process_time()
-            scores, about = _scores(job, dataset, split, pretrained, threads)
-            seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
-            measured = {protocol: _measured(scores, split, protocol) for protocol in PROTOCOLS}
-            if is_listed(job):
-                store.add_lists(job.key, best_lists(scores, split, measured["corrected"]))
-            yield {
-                "key": job.key,
-                "data": label_of(dataset),
-                "fingerprint": job.fingerprint,
-                "per_user": job.per_user,
-                "seed": job.seed,
-                "method": job.method.name,
-                "options": identity(job.method),
-                "pretrained_here": fresh,
-                "seconds": round(seconds, 2),
-                "cpu_seconds": round(cpu_seconds, 2),
-                "seconds_measuring": round(time.perf_counter() - began - seconds, 2),
-                "peak_mib": round(peak_mib(), 1),
-                "n_users": {name: found.n_users_evaluated for name, found in measured.items()},
-                "precision": precision(measured["corrected"]).mean(),
-                **{name: _recalls(found) for name, found in measured.items()},
-                **about,
-            }
-            fresh = False
+            try:
+                yield _row(job, dataset, store, pretrained, threads) | {"pretrained_here": fresh}
+                fresh = False
+            except Exception as error:
+                if (known := as_known(error)) is None:
+                    raise
+                yield {"failed": f"{job.method.name}, {job.data}, P = {job.per_user}, split {job.seed}: {known}"}
+
+
+def _row(job: Job, dataset: Dataset, store: Store, pretrained: Pretrained, threads: int) -> dict[str, Any]:
+    """Fit and measure; the lists of table 1 are kept on the way."""
+    split = per_user(dataset, job.per_user, job.seed)
+    reset_peak()
+    began, worked = time.perf_counter(), time.process_time()
+    scores, about = _scores(job, dataset, split, pretrained, threads)
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - worked
+    measured = {protocol: _measured(scores, split, protocol) for protocol in PROTOCOLS}
+    if is_listed(job):
+        store.add_lists(job.key, best_lists(scores, split, measured["corrected"]))
+    return {
+        "key": job.key,
+        "data": label_of(dataset),
+        "fingerprint": job.fingerprint,
+        "per_user": job.per_user,
+        "seed": job.seed,
+        "method": job.method.name,
+        "options": identity(job.method),
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu_seconds, 2),
+        "seconds_measuring": round(time.perf_counter() - began - seconds, 2),
+        "peak_mib": round(peak_mib(), 1),
+        "n_users": {name: found.n_users_evaluated for name, found in measured.items()},
+        "precision": float(precision(measured["corrected"]).mean()),
+        **{name: _recalls(found) for name, found in measured.items()},
+        **about,
+    }
 
 
 def is_listed(job: Job) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Any
 
 from analysis.kinds import Part
@@ -42,17 +43,17 @@ class Job:
     seed: int
     method: Method
 
-    @property
+    @cached_property
     def key(self) -> str:
         """SHA-256 (hex) of all that the numbers depend on: data, split and options, but not the method's name."""
         return _digest([MEASURED, self.fingerprint, self.per_user, self.seed, identity(self.method)])
 
-    @property
+    @cached_property
     def group(self) -> str:
         """Jobs of one group go on from the same pre-trained networks."""
         if not self.method.preset:
             return f"{self.data} {self.method.name}"
-        known = options_for(self.method).to_dict()
+        known = _known(self.method.preset, json.dumps(self.method.changes, sort_keys=True))
         return f"{self.data} {_digest([{name: known[name] for name in PRETRAINING}])}"
 
 
@@ -61,12 +62,18 @@ def options_for(method: Method, threads: int = 1) -> Options:
     return options_of("coordinate", method.preset, {"mode": "map", "threads": threads, **method.changes})
 
 
+@cache
+def _known(preset: str, changes: str) -> dict[str, Any]:
+    """All options of a preset with changes, which are JSON; reading them takes a while."""
+    return options_for(Method("", "", preset, json.loads(changes))).to_dict()
+
+
 def identity(method: Method) -> dict[str, Any]:
     """What a fit of a method depends on, beside data and split."""
     if not method.preset:
         rival(method.name)
         return {"rival": method.name}
-    known = options_for(method).to_dict()
+    known = _known(method.preset, json.dumps(method.changes, sort_keys=True))
     return {name: value for name, value in known.items() if name not in _NOT_THE_FIT | _OF_DATA}
 
 

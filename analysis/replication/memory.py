@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -11,10 +12,8 @@ _PROCESS = Path("/proc/self")
 
 def reset_peak() -> None:
     """Begin to look for the peak anew, where the system lets one (Linux)."""
-    try:
+    with suppress(OSError):
         (_PROCESS / "clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def peak_mib() -> float:

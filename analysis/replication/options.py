@@ -41,7 +41,7 @@ class PaperOptions:
         check_words(self)
         check_least(self, {"splits": 1, "threads": 1, "jobs": 1})
         check(len(set(self.data)) == len(self.data) > 0, "data", " ".join(self.data), "one or more, each once")
-        if "runs/paper" != self.out:
+        if self.out != "runs/paper":
             check_parent("out", self.out)
 
     @property

@@ -22,7 +22,6 @@ from analysis.replication.store import Store
 from analysis.replication.working import question
 from inference.progress import progress
 from pyro_cvae.data.dataset import Dataset
-from pyro_cvae.errors import as_known
 
 log = logging.getLogger("pyro_cvae")
 
@@ -33,7 +32,7 @@ WORK = "from analysis.replication.working import work; work()"
 def run(options: PaperOptions, jobs: Sequence[Job], datasets: Mapping[str, Dataset], store: Store) -> list[str]:
     """Make the fits that the store has not, one group of the same pre-training after the other.
 
-    ``datasets`` by ``--data``. Gives a line for each group that failed; its other fits are left for another call.
+    ``datasets`` by ``--data``. Gives a line for each fit that failed.
     """
     done = finished(jobs, store)
     groups = grouped(jobs, done)
@@ -89,7 +88,7 @@ def in_words(seconds: float | None) -> str:
 def _answers(
     options: PaperOptions, groups: Sequence[list[Job]], datasets: Mapping[str, Dataset], store: Store
 ) -> Iterator[Iterator[dict[str, Any]]]:
-    """Rows as they are made, and ``{"failed": why}`` of a group that ended early."""
+    """Rows as they are made, and ``{"failed": why}`` of a fit that failed."""
     if options.jobs == 1 or len(groups) < 2:
         yield _here(options, groups, datasets, store)
         return
@@ -127,12 +126,7 @@ def _here(
     options: PaperOptions, groups: Sequence[list[Job]], datasets: Mapping[str, Dataset], store: Store
 ) -> Iterator[dict[str, Any]]:
     for group in groups:
-        try:
-            yield from rows_of(group, datasets[group[0].data], store, options.threads)
-        except Exception as error:
-            if as_known(error) is None:
-                raise
-            yield {"failed": _why(group, str(as_known(error)))}
+        yield from rows_of(group, datasets[group[0].data], store, options.threads)
 
 
 def _elsewhere(
@@ -161,9 +155,5 @@ def _elsewhere(
             found.put(json.loads(line))
     processes.discard(process)
     if process.returncode:
-        found.put({"failed": _why(group, f"its process ended with code {process.returncode}")})
-
-
-def _why(group: list[Job], what: str) -> str:
-    names = ", ".join(dict.fromkeys(job.method.name for job in group))
-    return f"{group[0].data}: {names}: {what}"
+        names = ", ".join(dict.fromkeys(job.method.name for job in group))
+        found.put({"failed": f"{names}, {group[0].data}: the process ended with code {process.returncode}"})

@@ -90,5 +90,3 @@ def _two_users(jobs: list[Job], datasets: dict[str, Dataset], labels: dict[str, 
         split = per_user(dataset, own[0].per_user, own[0].seed)
         texts.append(as_markdown(labels[data], examples(dataset, split, lists)))
     return "\n".join(texts)
-
-

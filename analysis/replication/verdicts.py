@@ -65,7 +65,7 @@ def judge(claimed: Claimed, intervals: Iterable[Interval | None], least: float =
     whole = len(known) == len(given)
     if claimed == "similar":
         fails = any(one.low > SIMILAR or one.high < -SIMILAR for one in known)
-        holds = all(-SIMILAR <= one.low and one.high <= SIMILAR for one in known)
+        holds = all(one.low >= -SIMILAR and one.high <= SIMILAR for one in known)
     elif claimed == "at least":
         fails, holds = any(one.high < least for one in known), all(one.low >= least for one in known)
     else:

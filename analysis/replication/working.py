@@ -13,7 +13,6 @@ from analysis.replication.fits import rows_of
 from analysis.replication.jobs import Job
 from analysis.replication.methods import Method
 from analysis.replication.store import Store
-from pyro_cvae.errors import as_known
 
 
 def question(jobs: list[Job], folder: str, threads: int) -> str:
@@ -27,7 +26,7 @@ def jobs_asked(asked: dict[str, Any]) -> list[Job]:
 
 
 def work() -> None:
-    """Answer a question that stands in the standard input: a line of JSON for each row, or why there is none."""
+    """Answer a question that stands in the standard input: a line of JSON for each row."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asked ends this process
     asked = json.loads(sys.stdin.read())
     jobs, answers = jobs_asked(asked), sys.stdout
@@ -36,8 +35,5 @@ def work() -> None:
         dataset, _ = load_study(jobs[0].data)
         for row in rows_of(jobs, dataset, Store(asked["folder"]), asked["threads"]):
             print(json.dumps(row), file=answers, flush=True)
-    except Exception as error:
-        if (known := as_known(error)) is None:
-            raise
-        names = ", ".join(dict.fromkeys(job.method.name for job in jobs))
-        print(json.dumps({"failed": f"{jobs[0].data}: {names}: {known}"}), file=answers, flush=True)
+    finally:
+        sys.stdout = answers

@@ -28,8 +28,8 @@ SETTINGS_TOLD = {"paper": "the paper's settings", "validated": "validated settin
 def protocol_lines(datasets: Iterable[tuple[Dataset, str]], n_splits: dict[Part, int]) -> list[str]:
     """What was measured on which data, a line each."""
     lines = [
-        f"{dataset.name}: {dataset.n_users:,} users, {dataset.n_items:,} items, {dataset.n_features:,} features; {words}."
-        for dataset, words in datasets
+        f"{one.name}: {one.n_users:,} users, {one.n_items:,} items, {one.n_features:,} features; {words}."
+        for one, words in datasets
     ]
     told = ", ".join(f"{part} {n}" for part, n in n_splits.items())
     lines.append(f"Random splits of P training items a user, with seeds from 0: {told}.")
@@ -47,13 +47,21 @@ def sheets(part: Part, table: pd.DataFrame) -> list[Sheet | str]:
     for (data, per_user, protocol), rows in table.groupby(["data", "per_user", "protocol"], sort=False):
         largest = rows["se"].max()
         error = "" if largest != largest else f"; se up to {largest:.4f}"
-        parts.append(f"\n{part}, {data}, P = {per_user}, {protocol} protocol{error}")
-        shown = Sheet(["recall@M", *map(str, CUTOFFS), "splits"])
+        parts.append(f"\n{part}, {data}, P = {per_user}, {protocol}; {_splits(rows)}{error}")
+        shown = Sheet(["recall@M", *map(str, CUTOFFS)])
         for label, own in rows.groupby("label", sort=False):
             recalls = own.set_index("cutoff")["recall"]
-            shown.add_row(str(label), *(f"{recalls[cutoff]:.3f}" for cutoff in CUTOFFS), str(own["splits"].iloc[0]))
+            shown.add_row(str(label), *(f"{recalls[cutoff]:.3f}" for cutoff in CUTOFFS))
         parts.append(shown)
     return parts
+
+
+def _splits(rows: pd.DataFrame) -> str:
+    """How many splits the means of a table are over, in words."""
+    least, most = rows["splits"].min(), rows["splits"].max()
+    if least < most:
+        return f"{least} to {most} splits"
+    return "1 split" if most == 1 else f"{most} splits"
 
 
 def verdict_sheet(verdicts: Sequence[Verdict]) -> Sheet:
@@ -67,31 +75,48 @@ def verdict_sheet(verdicts: Sequence[Verdict]) -> Sheet:
 
 def verdicts_page(verdicts: Sequence[Verdict], about: Sequence[str]) -> str:
     """``verdicts.md``: the rule, a table of all verdicts, and every sentence with its numbers."""
-    lines = ["# The paper's sentences, measured", "", *(f"- {one}" for one in about), "", "## The rule", "", RULE, "## Verdicts", ""]
+    lines = [
+        "# The paper's sentences, measured",
+        "",
+        *(f"- {one}" for one in about),
+        "",
+        "## The rule",
+        "",
+        RULE,
+        "## Verdicts",
+        "",
+    ]
     lines += ["| claim | settings | corrected | paper |", "| --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in verdict_sheet(verdicts).rows]
     for claim, own in groupby(verdicts, lambda one: one.claim):
         lines += ["", f"## {claim.name[:1].upper()}{claim.name[1:]}", ""]
         lines += [f"Section {claim.section}: {claim.sentence}", "", f"Claimed: {claim.claimed}. {claim.note}".rstrip()]
-        measured = [one for one in own if one.judgement != "not measured"]
-        for verdict in measured:
-            protocol = f", {verdict.protocol} protocol" if claim.by_protocol else ""
-            told = SETTINGS_TOLD[verdict.settings]
-            lines += ["", f"{told[:1].upper()}{told[1:]}{protocol}: **{verdict.judgement}**.", "", *_numbers(verdict)]
+        by_settings = [list(verdicts) for _, verdicts in groupby(own, lambda one: one.settings)]
+        measured = [one for one in by_settings if any(verdict.judgement != "not measured" for verdict in one)]
+        for one in measured:
+            told = SETTINGS_TOLD[one[0].settings]
+            said = [
+                f"{v.protocol} protocol: **{v.judgement}**" if claim.by_protocol else f"**{v.judgement}**" for v in one
+            ]
+            lines += ["", f"{told[:1].upper()}{told[1:]}; {'; '.join(said)}.", "", *_numbers(one)]
         lines += [] if measured else ["", "**not measured**"]
     return "\n".join(lines) + "\n"
 
 
-def _numbers(verdict: Verdict) -> list[str]:
-    measured = [one for one in verdict.found if one.interval is not None]
-    if not measured:
-        return []
-    sized = verdict.claim.claimed == "at least"
-    lines = ["| data | contrast | mean, 95 % interval |" + " claimed |" * sized, "| --- | --- | --- |" + " --- |" * sized]
-    for one in measured:
-        data = "both" if any(term.data for term in one.contrast.terms) else one.data
-        least = f" {one.contrast.least:.3f} |" if sized else ""
-        lines.append(f"| {data} | {one.contrast.what} | {in_words(one.interval)} |{least}")
+def _numbers(verdicts: Sequence[Verdict]) -> list[str]:
+    """A row for each contrast on each data set, what was found by each protocol in columns."""
+    claim = verdicts[0].claim
+    heads = ["data", "contrast", *([v.protocol for v in verdicts] if claim.by_protocol else ["mean, 95 % interval"])]
+    heads += ["claimed"] * (claim.claimed == "at least")
+    lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
+    for same in zip(*(verdict.found for verdict in verdicts), strict=True):
+        first = same[0]
+        if all(one.interval is None for one in same):
+            continue
+        data = "both" if any(term.data for term in first.contrast.terms) else first.data
+        cells = [data, first.contrast.what, *(in_words(one.interval) for one in same)]
+        cells += [f"{first.contrast.least:.3f}"] * (claim.claimed == "at least")
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
