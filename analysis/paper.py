@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from analysis.replication.options import PaperOptions
+from analysis.replication.methods import check_methods
+from analysis.replication.options import PaperOptions, place_of
 from inference.commands import parse
 from inference.printing import show
+from pyro_cvae.data.names import check_there
 from pyro_cvae.errors import MachineError, run_command
 
 
@@ -38,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             ),
         ),
     )
+    check_methods(options.chosen, options.methods)
+    for data in options.data:
+        check_there(place_of(data))
     from analysis.replication.study import study
 
     made = study(options)

@@ -1,8 +1,8 @@
 """The sentences of the paper's sections 3.3 to 3.5 about results, each with the contrasts of recalls that test it.
 
 Methods in contrasts are roles (CVAE, CDL, CTR, DeepMusic), which :data:`ROLES` casts with the fits of the paper's
-settings or of validated ones, or names of figures 6 and 7. The paper's percentages are those of recall@300, as the
-recalls that follow from its margins and relative boosts agree there.
+settings or of validated ones, or names of figures 6 and 7. The paper's margins are taken for those of recall@300: a
+margin and its relative boost give the recall of CVAE, and in three of four settings both ends of a range give the same.
 """
 
 from __future__ import annotations

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import scipy.sparse as sp
 
+from analysis.replication.options import place_of
 from pyro_cvae.data.citeulike import read_tags
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset
-from pyro_cvae.data.names import NAMES
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.text import visible
 
 TAGS = ("item-tag.dat", "tag-item.dat")
-
-
-def place_of(data: str) -> str:
-    """Where a data set is: a published one under ``$PYRO_CVAE_DATA``, where it is there; otherwise as it is called."""
-    folder = os.environ.get("PYRO_CVAE_DATA")
-    if data in NAMES and folder and (Path(folder) / data).is_dir():
-        return str(Path(folder) / data)
-    return data
 
 
 def load_study(data: str) -> tuple[Dataset, str]:

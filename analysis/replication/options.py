@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 from analysis.kinds import Part
 from inference.options.checking import check, check_least, check_parent, check_words
+from pyro_cvae.data.names import NAMES
 
 PARTS: tuple[Part, ...] = tuple(part for part in get_args(Part) if part != "all")
 SPLITS: dict[Part, int] = {"fig4": 5, "fig5": 5, "fig6": 3, "fig7": 3, "table1": 1}
@@ -54,3 +57,11 @@ class PaperOptions:
         if part == "table1":
             return 1
         return SPLITS[part] if self.splits is None else self.splits
+
+
+def place_of(data: str) -> str:
+    """Where a data set is: a published one under ``$PYRO_CVAE_DATA``, where it is there; otherwise as it is called."""
+    folder = os.environ.get("PYRO_CVAE_DATA")
+    if data in NAMES and folder and (Path(folder) / data).is_dir():
+        return str(Path(folder) / data)
+    return data

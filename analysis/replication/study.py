@@ -8,7 +8,7 @@ from pathlib import Path
 from analysis.replication.contents import label_of, load_study
 from analysis.replication.figures import draw
 from analysis.replication.jobs import Job, jobs_of
-from analysis.replication.methods import check_methods, tell_missing
+from analysis.replication.methods import tell_missing
 from analysis.replication.options import PARTS, PaperOptions
 from analysis.replication.qualitative import as_markdown, examples
 from analysis.replication.running import run
@@ -33,7 +33,6 @@ class Made:
 
 def study(options: PaperOptions) -> Made:
     """Make the fits that are missing, then tables, figures and verdicts of all that are there."""
-    check_methods(options.chosen, options.methods)
     tell_missing(options.chosen, options.methods)
     loaded = {data: load_study(data) for data in options.data}
     datasets = {data: dataset for data, (dataset, _) in loaded.items()}
