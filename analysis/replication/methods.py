@@ -78,7 +78,7 @@ def lambda_r_method(training: str, lambda_r: float) -> Method:
     name = f"{SHORT[training]}-lambda-r-{lambda_r:g}"
     changes = {"lambda_r": lambda_r, **TRAINED[training]}
     line = {JOINT: "-", HELD: "--", CONTENT: ":"}[training]
-    return Method(name, f"{training}, lambda_r {lambda_r:g}", "paper", changes, training, line, lambda_r)
+    return Method(name, f"{SHORT[training]}, lambda_r {lambda_r:g}", "paper", changes, training, line, lambda_r)
 
 
 OVER_LAMBDA_R = tuple(lambda_r_method(training, lambda_r) for lambda_r in LAMBDA_R for training in TRAINED)

@@ -104,6 +104,21 @@ def as_markdown(data: str, found: Sequence[Example]) -> str:
     return "\n".join(lines)
 
 
+def as_lines(data: str, found: Sequence[Example]) -> list[str]:
+    """The same for a terminal, to be folded."""
+    lines = ["", f"table1, {data}, P = 1", CHOICE]
+    if not found:
+        return [*lines, f"No user has {LEAST_TEST} or more held-out items."]
+    lines += [f"precision@10 over all users: {one.method} {one.mean_precision:.3f}" for one in found[0].lists]
+    for number, example in enumerate(found, 1):
+        lines += ["", f"User {'I' * number} (id {example.user}); the rated article: {example.rated}"]
+        for one in example.lists:
+            lines.append(f"{one.method}, precision {np.mean(one.in_library):.0%}; + is in the library")
+            pairs = enumerate(zip(one.items, one.in_library, strict=True), 1)
+            lines += [f"{rank}. {'+' if hit else '-'} {item}" for rank, (item, hit) in pairs]
+    return lines
+
+
 def _cell(text: str) -> str:
     """A text as a cell of Markdown may have it."""
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

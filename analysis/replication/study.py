@@ -10,7 +10,7 @@ from analysis.replication.figures import draw
 from analysis.replication.jobs import Job, jobs_of
 from analysis.replication.methods import tell_missing
 from analysis.replication.options import PARTS, PaperOptions
-from analysis.replication.qualitative import as_markdown, examples
+from analysis.replication.qualitative import as_lines, as_markdown, examples
 from analysis.replication.running import run
 from analysis.replication.store import Store
 from analysis.replication.summary import Results, table_of
@@ -47,9 +47,9 @@ def study(options: PaperOptions) -> Made:
     paths: list[Path] = []
     for part, jobs in by_part.items():
         if part == "table1":
-            text = _two_users(jobs, datasets, labels, store)
-            shown.append("\n" + text)
-            paths.append(write_text(store.folder / "table1.md", "# Two users\n\n" + text))
+            text, lines = _two_users(jobs, datasets, labels, store)
+            shown += folded(lines)
+            paths.append(write_text(store.folder / "table1.md", text))
             continue
         table = table_of(Results(jobs, store.rows, labels), jobs, labels)
         if len(table):
@@ -77,15 +77,18 @@ def _labels(datasets: dict[str, Dataset]) -> dict[str, str]:
     return labels
 
 
-def _two_users(jobs: list[Job], datasets: dict[str, Dataset], labels: dict[str, str], store: Store) -> str:
-    """Table 1 on every data set on which both methods were fitted, in Markdown."""
-    texts = []
+def _two_users(
+    jobs: list[Job], datasets: dict[str, Dataset], labels: dict[str, str], store: Store
+) -> tuple[str, list[str]]:
+    """Table 1 on every data set on which one of its methods was fitted, in Markdown and in lines."""
+    texts, lines = ["# Two users"], list[str]()
     for data, dataset in datasets.items():
         own = [job for job in jobs if job.data == data]
         lists = {job.method.label: found for job in own if (found := store.lists(job.key)) is not None}
         if not lists:
             texts.append(f"## {labels[data]}\n\nNo fit of this table is there.\n")
             continue
-        split = per_user(dataset, own[0].per_user, own[0].seed)
-        texts.append(as_markdown(labels[data], examples(dataset, split, lists)))
-    return "\n".join(texts)
+        found = examples(dataset, per_user(dataset, own[0].per_user, own[0].seed), lists)
+        texts.append(as_markdown(labels[data], found))
+        lines += as_lines(labels[data], found)
+    return "\n\n".join(texts), lines

@@ -38,7 +38,7 @@ def protocol_lines(datasets: Iterable[tuple[Dataset, str]], n_splits: dict[Part,
 
 def folded(lines: Iterable[str]) -> list[str]:
     """Lines of at most 80 columns."""
-    return [line for text in lines for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ")]
+    return [line for text in lines for line in textwrap.wrap(text, WIDTH, subsequent_indent="  ") or [""]]
 
 
 def sheets(part: Part, table: pd.DataFrame) -> list[Sheet | str]:
