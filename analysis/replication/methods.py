@@ -29,6 +29,7 @@ class Method:
         family: Methods of one family share a colour.
         line: How it is drawn, as matplotlib says it.
         at: Its place on the horizontal axis, in a figure over settings.
+        beside: Methods from which its differences are taken, by name.
     """
 
     name: str
@@ -38,12 +39,17 @@ class Method:
     family: str = ""
     line: str = "-"
     at: float | None = None
+    beside: tuple[str, ...] = ()
+
+
+BOTH = ("paper", "best")
+"""The CVAE, from which the differences of figures 4 and 5 are taken."""
 
 
 def _pair(family: str, papers: str, ours: str) -> tuple[Method, Method]:
     return (
-        Method(papers, f"{family}, the paper's settings", papers, family=family),
-        Method(ours, f"{family}, validated", ours, family=family, line="--"),
+        Method(papers, f"{family}, the paper's settings", papers, family=family, beside=BOTH),
+        Method(ours, f"{family}, validated", ours, family=family, line="--", beside=BOTH),
     )
 
 
@@ -52,11 +58,11 @@ COMPARED: tuple[Method, ...] = (
     *_pair("CDL", "cdl-paper", "cdl"),
     *_pair("CTR", "ctr-paper", "ctr"),
     *_pair("DeepMusic", "deepmusic-paper", "deepmusic"),
-    Method("svd-300-prior", "SVD as prior of v", line=":", family="SVD as prior of v"),
-    Method("tfidf", "TF-IDF cosine", line=":", family="TF-IDF cosine"),
-    Method("svd-50", "SVD cosine", line=":", family="SVD cosine"),
-    Method("als", "ALS, no content", line=":", family="ALS"),
-    Method("popularity", "popularity", line=":", family="popularity"),
+    Method("svd-300-prior", "SVD as prior of v", line=":", family="SVD as prior of v", beside=BOTH),
+    Method("tfidf", "TF-IDF cosine", line=":", family="TF-IDF cosine", beside=BOTH),
+    Method("svd-50", "SVD cosine", line=":", family="SVD cosine", beside=BOTH),
+    Method("als", "ALS, no content", line=":", family="ALS", beside=BOTH),
+    Method("popularity", "popularity", line=":", family="popularity", beside=BOTH),
 )
 """Figures 4 and 5."""
 
@@ -78,7 +84,10 @@ def lambda_r_method(training: str, lambda_r: float) -> Method:
     name = f"{SHORT[training]}-lambda-r-{lambda_r:g}"
     changes = {"lambda_r": lambda_r, **TRAINED[training]}
     line = {JOINT: "-", HELD: "--", CONTENT: ":"}[training]
-    return Method(name, f"{SHORT[training]}, lambda_r {lambda_r:g}", "paper", changes, training, line, lambda_r)
+    controls = tuple(f"{SHORT[control]}-lambda-r-{lambda_r:g}" for control in (HELD, CONTENT))
+    beside = controls if training == JOINT else ()
+    label = f"{SHORT[training]}, lambda_r {lambda_r:g}"
+    return Method(name, label, "paper", changes, training, line, lambda_r, beside)
 
 
 OVER_LAMBDA_R = tuple(lambda_r_method(training, lambda_r) for lambda_r in LAMBDA_R for training in TRAINED)
@@ -91,19 +100,23 @@ WIDE = (500, 1000)
 def factors_method(factors: int) -> Method:
     """The CVAE in the paper's configuration with some number of factors."""
     family = "CVAE, the paper's settings"
-    return Method(f"k-{factors}", f"CVAE, K = {factors}", "paper", {"factors": factors}, family, at=factors)
+    return Method(
+        f"k-{factors}", f"CVAE, K = {factors}", "paper", {"factors": factors}, family, "-", factors, ("k-50",)
+    )
 
 
 def wide_method(factors: int) -> Method:
     """The CVAE of the preset ``best`` with some number of factors, and one layer as wide."""
     changes = {"factors": factors, "hidden": (factors,)}
     family = "CVAE, validated"
-    return Method(f"best-k-{factors}", f"{family}, K = {factors}", "best", changes, family, "--", factors)
+    return Method(
+        f"best-k-{factors}", f"{family}, K = {factors}", "best", changes, family, "--", factors, ("best-k-500",)
+    )
 
 
 OVER_FACTORS = (
     *map(factors_method, FACTORS),
-    Method("k-50-untied", "CVAE, K = 50, weights untied", "paper", {"factors": 50, "tied": False}),
+    Method("k-50-untied", "CVAE, K = 50, weights untied", "paper", {"factors": 50, "tied": False}, beside=("k-50",)),
     *map(wide_method, WIDE),
 )
 """Figure 7; the fit with untied weights is not drawn, and is for a sentence of section 3.3."""

@@ -13,9 +13,17 @@ from analysis.replication.options import PARTS, PaperOptions
 from analysis.replication.qualitative import as_lines, as_markdown, examples
 from analysis.replication.running import run
 from analysis.replication.store import Store
-from analysis.replication.summary import Results, table_of
+from analysis.replication.summary import Results, differences_of, table_of
 from analysis.replication.verdicts import verdicts_on
-from analysis.replication.writing import folded, protocol_lines, sheets, verdict_sheet, verdicts_page, write_text
+from analysis.replication.writing import (
+    difference_sheets,
+    folded,
+    protocol_lines,
+    sheets,
+    verdict_sheet,
+    verdicts_page,
+    write_text,
+)
 from inference.printing import Sheet, write_frame
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import per_user
@@ -51,11 +59,14 @@ def study(options: PaperOptions) -> Made:
             shown += folded(lines)
             paths.append(write_text(store.folder / "table1.md", text))
             continue
-        table = table_of(Results(jobs, store.rows, labels), jobs, labels)
+        results = Results(jobs, store.rows, labels)
+        table, differences = (make(results, jobs, labels) for make in (table_of, differences_of))
         if len(table):
-            shown += sheets(part, table)
-            write_frame(table, store.folder / f"{part}.csv")
-            paths += [store.folder / f"{part}.csv", *draw(part, table, store.folder)]
+            shown += sheets(part, table) + difference_sheets(part, differences)
+            for name, frame in ((f"{part}.csv", table), (f"{part}-differences.csv", differences)):
+                write_frame(frame, store.folder / name)
+                paths.append(store.folder / name)
+            paths += draw(part, table, store.folder)
     verdicts = verdicts_on(Results(_all_jobs(options, fingerprints, store), store.rows, labels))
     shown += ["\nThe paper's sentences by both protocols; the numbers are in verdicts.md", verdict_sheet(verdicts)]
     paths.append(write_text(store.folder / "verdicts.md", verdicts_page(verdicts, about)))
@@ -88,7 +99,7 @@ def _two_users(
         if not lists:
             texts.append(f"## {labels[data]}\n\nNo fit of this table is there.\n")
             continue
-        found = examples(dataset, per_user(dataset, own[0].per_user, own[0].seed), lists)
-        texts.append(as_markdown(labels[data], found))
-        lines += as_lines(labels[data], found)
+        chosen = examples(dataset, per_user(dataset, own[0].per_user, own[0].seed), lists)
+        texts.append(as_markdown(labels[data], chosen))
+        lines += as_lines(labels[data], chosen)
     return "\n\n".join(texts), lines

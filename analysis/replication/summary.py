@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,6 @@ from analysis.over_users import LEVEL, Interval, standard_error
 from analysis.replication.fits import PROTOCOLS
 from analysis.replication.jobs import Job
 from pyro_cvae.protocol import CUTOFFS
-
-REFERENCE = "paper"
-"""The method from which differences are taken: the CVAE in the paper's configuration."""
 
 
 def t_interval(values: Sequence[float] | np.ndarray) -> Interval:
@@ -87,25 +85,41 @@ class Results:
 def table_of(results: Results, jobs: Iterable[Job], labels: Mapping[str, str]) -> pd.DataFrame:
     """A row for each data set, P, protocol, method and M of a part.
 
-    Columns: ``recall`` the mean over splits and ``se`` its standard error; ``less_paper`` the mean difference to the
-    CVAE in the paper's configuration, paired over splits, with its 95 % t-interval ``low`` and ``high``.
+    ``recall`` is the mean over ``splits`` splits, and ``se`` its standard error.
     """
     rows = []
-    for job in _but_for_splits(jobs):
-        data, per_user, method = labels[job.data], job.per_user, job.method
-        for protocol in PROTOCOLS:
-            for cutoff in CUTOFFS:
-                found = [*results.values(data, per_user, method.name, cutoff, protocol).values()]
-                if not found:
-                    continue
-                terms = [Term(1.0, method.name, per_user, cutoff), Term(-1.0, REFERENCE, per_user, cutoff)]
-                away = None if method.name == REFERENCE else results.contrast(terms, data, protocol)
-                row = {"data": data, "per_user": per_user, "protocol": protocol, "method": method.name}
-                row |= {"label": method.label, "family": method.family, "at": method.at, "cutoff": cutoff}
-                row |= {"recall": np.mean(found), "se": float(standard_error(np.array(found))), "splits": len(found)}
-                bounds = (np.nan,) * 3 if away is None else (away.value, away.low, away.high)
-                rows.append(row | dict(zip(("less_paper", "low", "high"), bounds, strict=True)))
+    for job, protocol, cutoff in product(_but_for_splits(jobs), PROTOCOLS, CUTOFFS):
+        found = [*results.values(labels[job.data], job.per_user, job.method.name, cutoff, protocol).values()]
+        if found:
+            numbers = {"recall": np.mean(found), "se": float(standard_error(np.array(found))), "splits": len(found)}
+            rows.append(_place(job, protocol, cutoff, labels) | numbers)
     return pd.DataFrame(rows)
+
+
+def differences_of(results: Results, jobs: Iterable[Job], labels: Mapping[str, str]) -> pd.DataFrame:
+    """A row for each data set, P, protocol, method, method ``beside`` it and M of a part.
+
+    ``difference`` is the mean difference of recalls, paired over splits; ``low`` and ``high`` are its 95 % t-interval.
+    """
+    chosen = _but_for_splits(jobs)
+    named = {job.method.name: job.method for job in chosen}
+    rows = []
+    for job, protocol, cutoff in product(chosen, PROTOCOLS, CUTOFFS):
+        for other in job.method.beside:
+            terms = [Term(1.0, job.method.name, job.per_user, cutoff), Term(-1.0, other, job.per_user, cutoff)]
+            away = results.contrast(terms, labels[job.data], protocol) if other in named else None
+            if away is not None and other != job.method.name:
+                numbers = {"beside": other, "beside_family": named[other].family, "difference": away.value}
+                numbers |= {"beside_label": named[other].label, "low": away.low, "high": away.high}
+                rows.append(_place(job, protocol, cutoff, labels) | numbers)
+    return pd.DataFrame(rows)
+
+
+def _place(job: Job, protocol: str, cutoff: int, labels: Mapping[str, str]) -> dict[str, Any]:
+    """What says where a number of a table belongs."""
+    method = job.method
+    where = {"data": labels[job.data], "per_user": job.per_user, "protocol": protocol, "cutoff": cutoff}
+    return where | {"method": method.name, "label": method.label, "family": method.family, "at": method.at}
 
 
 def _but_for_splits(jobs: Iterable[Job]) -> list[Job]:

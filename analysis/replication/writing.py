@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.kinds import Part
 from analysis.over_users import Interval
+from analysis.replication.figures import ENDS
 from analysis.replication.verdicts import RULE, Verdict
 from inference.printing import Sheet
 from pyro_cvae.data.dataset import Dataset
@@ -54,6 +55,33 @@ def sheets(part: Part, table: pd.DataFrame) -> list[Sheet | str]:
             shown.add_row(str(label), *(f"{recalls[cutoff]:.3f}" for cutoff in CUTOFFS))
         parts.append(shown)
     return parts
+
+
+def difference_sheets(part: Part, table: pd.DataFrame) -> list[Sheet | str]:
+    """Paired differences at the least and the largest M by the corrected protocol; the CSV has all others."""
+    parts: list[Sheet | str] = []
+    if table.empty:
+        return parts
+    chosen = table[(table["protocol"] == "corrected") & table["cutoff"].isin(ENDS)]
+    for (data, per_user, family), rows in chosen.groupby(["data", "per_user", _other(part)], sort=False):
+        parts.append(f"\n{part}, {data}, P = {per_user}, corrected: less {family}")
+        shown = Sheet(["difference, 95 % interval", *(f"@{cutoff}" for cutoff in ENDS)])
+        for label, own in rows.groupby("label", sort=False):
+            by_cutoff = own.set_index("cutoff")
+            shown.add_row(str(label), *(_with_half(by_cutoff.loc[cutoff]) for cutoff in ENDS))
+        parts.append(shown)
+    return parts
+
+
+def _other(part: Part) -> str:
+    """What a table of differences is about: a control of figure 6 has one at every lambda_r."""
+    return "beside_family" if part == "fig6" else "beside_label"
+
+
+def _with_half(row: pd.Series) -> str:
+    """``+0.0123 ± 0.0023``; of one split without an interval."""
+    half = "" if row["high"] != row["high"] else f" ± {row['high'] - row['difference']:.4f}"
+    return f"{row['difference']:+.4f}{half}"
 
 
 def _splits(rows: pd.DataFrame) -> str:

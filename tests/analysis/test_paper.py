@@ -42,8 +42,8 @@ from pyro_cvae.protocol import CUTOFFS
 QUICK = {"factors": 4, "hidden": (6,), "pretrain_epochs": 1, "epochs": 1, "sweeps": 1}
 TINY = (
     Method("paper", "CVAE, the paper's settings", "paper", QUICK, "CVAE"),
-    Method("cdl-paper", "CDL, the paper's settings", "paper", QUICK | {"learning_rate": 0.0}, "CDL"),
-    Method("tfidf", "TF-IDF cosine", line=":", family="TF-IDF cosine"),
+    Method("cdl-paper", "CDL, the paper's settings", "paper", QUICK | {"learning_rate": 0.0}, "CDL", beside=("paper",)),
+    Method("tfidf", "TF-IDF cosine", line=":", family="TF-IDF cosine", beside=("paper",)),
 )
 OVER = tuple(
     Method(f"joint-lambda-r-{value:g}", f"joint training, lambda_r {value:g}", "paper", QUICK | {"lambda_r": value},
@@ -100,7 +100,7 @@ def test_a_row_is_that_of_a_fit_by_hand(tmp_path, dataset):
     assert json.loads(json.dumps(second)) == second | {"options": json.loads(json.dumps(second["options"]))}
 
 
-def test_only_what_is_missing_is_fitted(tmp_path, dataset, monkeypatch):
+def test_only_what_is_missing_is_fitted(tmp_path, dataset, tiny, monkeypatch):
     """Some rows are there, the last line is cut off as by a kill: its fit and the others are made, no more."""
     jobs = jobs_on(dataset)
     store = Store(tmp_path)
@@ -430,7 +430,17 @@ def test_the_command_draws_prints_and_goes_on(tmp_path, tiny, capsys, monkeypatc
     assert "fits 12/12" in said.err  # lambda_r = 1 at P = 1 is the fit of figure 4
     assert max(map(len, said.out.splitlines())) <= 80
     drawn = ["fig4-corrected.png", "fig4-paper.png", "fig6-simulated-corrected.png", "fig6-simulated-paper.png"]
-    wanted = [*drawn, "fig4.csv", "fig6.csv", "lists", "results.jsonl", "table1.md", "verdicts.md"]
+    wanted = [
+        *drawn,
+        "fig4.csv",
+        "fig4-differences.csv",
+        "fig6.csv",
+        "fig6-differences.csv",
+        "lists",
+        "results.jsonl",
+        "table1.md",
+        "verdicts.md",
+    ]
     assert sorted(path.name for path in out.iterdir()) == sorted(wanted)
     for name in drawn:
         assert (out / name).read_bytes()[:4] == b"\x89PNG"
@@ -440,6 +450,12 @@ def test_the_command_draws_prints_and_goes_on(tmp_path, tiny, capsys, monkeypatc
     for row in table[table["protocol"] == "paper"].itertuples():
         own = [one["paper"][str(row.cutoff)] for one in rows if one["method"] == row.method and one["per_user"] == 1]
         assert row.recall == pytest.approx(np.mean(own))
+    away = pd.read_csv(out / "fig4-differences.csv")
+    by_cell = table.set_index(["method", "protocol", "cutoff"])["recall"]
+    assert len(away) == 2 * 2 * len(CUTOFFS)  # of the others, less the CVAE
+    for row in away.itertuples():
+        wanted = by_cell[row.method, row.protocol, row.cutoff] - by_cell["paper", row.protocol, row.cutoff]
+        assert row.difference == pytest.approx(wanted, abs=1e-12) and row.low <= row.difference <= row.high
     for label in (method.label for method in TINY):
         assert label in said.out
     assert "citeulike" not in (out / "table1.md").read_text()
@@ -489,8 +505,9 @@ def test_methods_without_a_preset_wait(monkeypatch, caplog):
     assert "cdl, cdl-paper, ctr" in caplog.text
 
 
-def test_table_1_needs_its_lists(tmp_path, dataset):
-    jobs, store = jobs_on(dataset, TINY[:1], (0,)), Store(tmp_path)
+def test_table_1_needs_its_lists(tmp_path, dataset, tiny):
+    """Of a fit by whatever name: lambda_r = 1 of figure 6 is that of the table."""
+    jobs, store = jobs_on(dataset, OVER[:1], (0,)), Store(tmp_path)
     store.add(row_of(jobs[0]))
     assert finished(jobs, store) == set()
     store.add_lists(jobs[0].key, {"users": np.arange(2)})
