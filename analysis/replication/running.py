@@ -8,7 +8,7 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,17 +61,25 @@ def finished(jobs: Sequence[Job], store: Store) -> set[str]:
     return {job.key for job in jobs if job.key in store.rows} - lacking
 
 
-def seconds_left(jobs: Any, store: Store, n_processes: int) -> float | None:
-    """Seconds that these jobs may take, from finished ones: of the same method and data, method, or any."""
-    rows = list(store.rows.values())
-    if not rows:
-        return None
-    took = {id(row): row["seconds"] + row.get("seconds_measuring", 0.0) for row in rows}
+def seconds_left(jobs: Iterable[Job], store: Store, n_processes: int) -> float | None:
+    """Seconds that these jobs may take, from finished ones of the same method and data, else of the method.
+
+    A rival of which nothing is known counts for nothing, another method for the mean of all fits that are no rivals;
+    ``None`` where there is none.
+    """
+    took: dict[tuple[str, ...], list[float]] = {}
+    for row in store.rows.values():
+        seconds, is_rival = row["seconds"] + row.get("seconds_measuring", 0.0), "rival" in row.get("options", {})
+        for place in ((row["method"], row["fingerprint"]), (row["method"],), *([] if is_rival else [()])):
+            took.setdefault(place, []).append(seconds)
     total = 0.0
     for job in jobs:
-        same = [row for row in rows if row["method"] == job.method.name]
-        here = [row for row in same if row.get("fingerprint") == job.fingerprint]
-        total += mean(took[id(row)] for row in here or same or rows)
+        known = took.get((job.method.name, job.fingerprint)) or took.get((job.method.name,))
+        if known is None and job.method.preset:
+            known = took.get(())
+            if known is None:
+                return None
+        total += mean(known or [0.0])
     return total / n_processes
 
 
@@ -99,6 +107,8 @@ def _answers(
     def wait(group: list[Job]) -> None:
         try:
             _elsewhere(group, options, store, found, processes)
+        except (OSError, ValueError) as error:
+            found.put({"failed": f"{group[0].method.name}, {group[0].data}: {error}"})
         finally:
             found.put(None)
 

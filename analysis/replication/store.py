@@ -16,7 +16,7 @@ from pyro_cvae.whole import whole_file
 
 log = logging.getLogger("pyro_cvae")
 
-NEEDED = {"key", "data", "per_user", "seed", "method", "seconds", "corrected", "paper"}
+NEEDED = {"key", "data", "fingerprint", "per_user", "seed", "method", "seconds", "corrected", "paper"}
 
 
 class Store:

@@ -204,11 +204,13 @@ def test_two_processes_make_what_one_makes(tmp_path, dataset):
 
 def test_the_time_left_is_that_of_finished_fits(tmp_path, dataset):
     jobs, store = jobs_on(dataset), Store(tmp_path)
+    store.add(row_of(jobs[4], seconds=10.0, options={"rival": "tfidf"}))
     assert seconds_left(jobs, store, 1) is None and in_words(None) == ""
     store.add(row_of(jobs[0], seconds=100.0, seconds_measuring=20.0))
-    store.add(row_of(jobs[4], seconds=10.0))
     assert seconds_left([jobs[1], jobs[5]], store, 1) == 130.0
-    assert seconds_left([jobs[1], jobs[2]], store, 2) == (120 + 65) / 2  # nothing is known of the third
+    assert seconds_left([jobs[1], jobs[2]], store, 2) == 120.0  # the third is taken for any other fit
+    unknown = replace(jobs[5], method=Method("als", "ALS"))
+    assert seconds_left([jobs[1], unknown], store, 1) == 120.0
     assert in_words(130.0) == "; about 2 min left" and in_words(7200.0) == "; about 2.0 h left"
 
 
