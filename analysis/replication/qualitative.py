@@ -121,4 +121,6 @@ def as_lines(data: str, found: Sequence[Example]) -> list[str]:
 
 def _cell(text: str) -> str:
     """A text as a cell of Markdown may have it."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    for one in "\\|[]*_`":
+        text = text.replace(one, f"\\{one}")
+    return text.replace("<", "&lt;")

@@ -64,11 +64,16 @@ def study(options: PaperOptions) -> Made:
         if len(table):
             shown += sheets(part, table) + difference_sheets(part, differences)
             for name, frame in ((f"{part}.csv", table), (f"{part}-differences.csv", differences)):
-                write_frame(frame, store.folder / name)
-                paths.append(store.folder / name)
+                if len(frame):
+                    write_frame(frame, store.folder / name)
+                    paths.append(store.folder / name)
             paths += draw(part, table, store.folder)
     verdicts = verdicts_on(Results(_all_jobs(options, fingerprints, store), store.rows, labels))
-    shown += ["\nThe paper's sentences by both protocols; the numbers are in verdicts.md", verdict_sheet(verdicts)]
+    measured = [one for one in verdicts if one.judgement != "not measured"]
+    if measured:
+        shown += ["\nThe paper's sentences by both protocols; the numbers are in verdicts.md", verdict_sheet(measured)]
+    if len(measured) < len(verdicts):
+        shown.append("\nOther sentences are not measured yet: the fits that they speak of are not there.")
     paths.append(write_text(store.folder / "verdicts.md", verdicts_page(verdicts, about)))
     return Made(shown, paths, failed)
 

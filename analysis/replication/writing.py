@@ -97,7 +97,7 @@ def verdict_sheet(verdicts: Sequence[Verdict]) -> Sheet:
     shown = Sheet(["claim", "settings", "corrected", "paper"])
     for (claim, settings), own in groupby(verdicts, lambda one: (one.claim, one.settings)):
         said = {one.protocol: one.judgement for one in own}
-        shown.add_row(claim.name, settings, said["corrected"], said.get("paper", "-"))
+        shown.add_row(claim.name, settings, said.get("corrected", "-"), said.get("paper", "-"))
     return shown
 
 
