@@ -46,10 +46,17 @@ TINY = (
     Method("tfidf", "TF-IDF cosine", line=":", family="TF-IDF cosine", beside=("paper",)),
 )
 OVER = tuple(
-    Method(f"joint-lambda-r-{value:g}", f"joint training, lambda_r {value:g}", "paper", QUICK | {"lambda_r": value},
-           "joint training", at=value)
+    Method(
+        f"joint-lambda-r-{value:g}",
+        f"joint, lambda_r {value:g}",
+        "paper",
+        QUICK | {"lambda_r": value},
+        "joint training",
+        at=value,
+        beside=("joint-lambda-r-1",),
+    )
     for value in (1.0, 100.0)
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")
