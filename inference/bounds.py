@@ -15,9 +15,9 @@ REPEATED = 10**6
 LARGEST_OF = {
     **dict.fromkeys(("epochs", "pretrain_epochs", "kl_warmup", "sweeps", "warmup", "thin", "trials"), REPEATED),
     **dict.fromkeys(("draws", "check_draws", "resamples", "simulations", "replications", "rounds"), REPEATED),
-    **dict.fromkeys(("bins", "broken_seeds"), REPEATED),
+    **dict.fromkeys(("bins", "broken_seeds", "splits"), REPEATED),
     "leapfrog": 10_000,
-    "threads": 1024,
+    **dict.fromkeys(("threads", "jobs"), 1024),
 }
 
 

@@ -9,7 +9,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from models.contents.base import ContentLikelihood
+from models.contents.base import ContentLikelihood, Params, at_least_zero
 from models.rows import NumberRows
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Scaling
@@ -27,8 +27,9 @@ class Normal(ContentLikelihood):
     param_names: ClassVar[tuple[str, ...]] = ("loc",)
     default_scaling: ClassVar[Scaling] = "tfidf"
 
-    def __init__(self, lambda_x: float | None = None, learned: bool = False) -> None:
+    def __init__(self, lambda_x: float | None = None, learned: bool = False, subsample: int = 0) -> None:
         super().__init__()
+        self.subsample = at_least_zero(subsample)
         self._given = lambda_x is not None
         lambda_x = 1.0 if lambda_x is None else lambda_x
         if not 0 < lambda_x < math.inf:
@@ -48,10 +49,18 @@ class Normal(ContentLikelihood):
     def log_prob(self, obs: NumberRows, params: dict[str, Tensor]) -> Tensor:
         """Log p(x_j | m_j) in nats, (n_items,)."""
         loc = params["loc"]
-        at = loc[obs.rows, obs.columns]
-        square = loc.square().sum(-1).index_add(0, obs.rows, obs.values * (obs.values - 2 * at))
+        return self._density(obs, loc[obs.rows, obs.columns], loc.square().sum(-1), loc.shape[1])
+
+    def log_prob_sampled(self, obs: NumberRows, stored: Params, drawn: Params, n_features: int) -> Tensor:
+        """The sum of m^2 over all features by n_features / n times that over the drawn ones: unbiased."""
+        squares = drawn["loc"].square().sum(-1) * (n_features / drawn["loc"].shape[1])
+        return self._density(obs, stored["loc"], squares, n_features)
+
+    def _density(self, obs: NumberRows, at: Tensor, squares: Tensor, n_features: int) -> Tensor:
+        """Log p(x | m) from m at the stored entries and the sums of m^2 over all features, (n_items,)."""
+        error = squares.index_add(0, obs.rows, obs.values * (obs.values - 2 * at))
         log_lambda_x = math.log(self._known) if self.log_lambda_x is None else self.log_lambda_x
-        return 0.5 * (loc.shape[1] * (log_lambda_x - math.log(2 * math.pi)) - self.lambda_x * square)
+        return 0.5 * (n_features * (log_lambda_x - math.log(2 * math.pi)) - self.lambda_x * error)
 
     def start(self, variance: float) -> None:
         """A learned precision that was not given starts at 1 / ``variance``, the mean variance of the features."""
