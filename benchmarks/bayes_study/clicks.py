@@ -1,0 +1,116 @@
+"""Clicks of citeulike-t with one and with ten training items a user.
+
+All fits are ``inference.coordinate --preset best`` with K = 50, the networks trained on the texts once and held, as in
+:mod:`benchmarks.bayes`. "defaults" have the package's own a, b and shrinkages. What is tuned has the settings with the
+best recall@50 plus recall@300 on a validation part of the training ratings of its split: a fifth of them, or at one
+item a user the other ratings of a seeded tenth of the users, who are left out of every mean.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bayes_study.store import Key, Store
+from benchmarks.study.choosing import CUTOFFS, best_recall, reported_split
+from inference.average import ScoreBlock
+from inference.evaluation.rankings import evaluate
+from inference.fitting import Fit, Pretrained, fit_with
+from inference.keywords import options_of
+from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.splits import Split, with_validation
+
+PART = "clicks"
+NUMBERS = (1, 10)
+SHARED: dict[str, Any] = {"factors": 50, "hidden": (50,), "radius": 9.0, "epochs": 0, "sweeps": 6}
+DEFAULTS: dict[str, Any] = {"a": 100.0, "b": 1.0, "user_shrinkage": 0.0, "item_shrinkage": 0.0}
+"""In place of the preset's; 0 takes the package's."""
+MODELS: dict[str, dict[str, Any]] = {
+    "map, defaults": {"mode": "map"},
+    "bayes, defaults": {},
+    "bayes, diagonal": {"diagonal": True},
+    "bayes, structured": {"guide": "structured"},
+}
+"""Nothing of these is chosen."""
+Setting = tuple[float, float, float]
+"""a, and the shrinkages of users and items; b is a / 100."""
+MAP_GRID: tuple[Setting, ...] = tuple(product((100.0,), (2.5, 5.0, 10.0, 20.0), (0.5, 1.0, 2.0)))
+BAYES_GRID: dict[int, tuple[Setting, ...]] = {
+    1: tuple(product((100.0, 1000.0), (5.0, 10.0, 20.0), (1.0,))),
+    10: tuple(product((100.0, 1000.0), (1.25, 2.5, 5.0), (1.0,))),
+}
+"""How far a posterior spreads depends on a, where points depend on ratios alone."""
+
+
+def settings_of(a: float, user: float, item: float) -> dict[str, Any]:
+    """Options of a setting."""
+    return {"a": a, "b": a / 100, "user_shrinkage": user, "item_shrinkage": item}
+
+
+def case_of(n: int) -> str:
+    """The case of ``n`` training items a user."""
+    return f"P = {n}"
+
+
+class Clicks:
+    """Fits of one data set on the same networks."""
+
+    def __init__(self, dataset: Dataset, threads: int = 1, **changes: Any) -> None:
+        self.dataset, self.pretrained = dataset, Pretrained()
+        self.shared: dict[str, Any] = {**SHARED, "threads": threads, **changes}
+
+    def fit(self, split: Split, settings: Mapping[str, Any]) -> Fit:
+        """A fit of the training part; nothing is evaluated."""
+        options = options_of("coordinate", "best", {**self.shared, **DEFAULTS, **settings})
+        nothing = split.test.select(np.zeros(len(split.test), bool))
+        return fit_with(
+            self.dataset, replace(split, test=nothing, validation=None), options, pretrained=self.pretrained
+        )
+
+    def scores(self, split: Split, own: Mapping[str, Any], *setting: float) -> ScoreBlock:
+        """The scores of a setting."""
+        return self.fit(split, {**own, **settings_of(*setting)}).posterior.score_block
+
+    def measure(self, split: Split, settings: Mapping[str, Any]) -> dict[str, float]:
+        """recall@50 and recall@300, means over headline users, and the seconds of the fit."""
+        began = time.perf_counter()
+        posterior = self.fit(split, settings).posterior
+        seconds = time.perf_counter() - began
+        found = evaluate(posterior.score_block, split, cutoffs=CUTOFFS, ndcg_cutoffs=())
+        return {**found.means(), "seconds": seconds}
+
+    def tuned(self, n: int, seed: int, own: Mapping[str, Any], grid: Sequence[Setting]) -> dict[str, Any]:
+        """A model with chosen settings; the seconds are those of choosing and of the fit."""
+        began = time.perf_counter()
+        split = reported_split(self.dataset, n, seed)
+        tuning = split if n == 1 else with_validation(split, 0.2, seed, tell=False)
+        chosen, _ = best_recall(partial(self.scores, tuning, own), grid, tuning)
+        seconds = time.perf_counter() - began
+        settings = settings_of(*chosen)
+        found = self.measure(split, {**own, **settings})
+        return {**found, "settings": settings, "seconds": seconds + found["seconds"]}
+
+
+def run(store: Store, dataset: Dataset, splits: int, threads: int = 1, numbers: Sequence[int] = NUMBERS) -> None:
+    """Measure every model on every split."""
+    fits, ready = Clicks(dataset, threads), False
+    for seed, n in product(range(splits), numbers):
+        names = (*MODELS, "map, tuned", "bayes, tuned")
+        keys = {name: Key(PART, case_of(n), seed, name) for name in names}
+        if all(key in store.rows for key in keys.values()):
+            continue
+        split = reported_split(dataset, n, seed)
+        if not ready:
+            fits.fit(split, {"mode": "map", "sweeps": 1})  # the networks
+            ready = True
+        for name, settings in MODELS.items():
+            store.measured(keys[name], lambda s=settings, split=split: fits.measure(split, s))
+        tuned = {"map, tuned": ({"mode": "map"}, MAP_GRID), "bayes, tuned": ({}, BAYES_GRID[n])}
+        for name, (own, grid) in tuned.items():
+            store.measured(keys[name], lambda n=n, seed=seed, own=own, grid=grid: fits.tuned(n, seed, own, grid))

@@ -1,0 +1,48 @@
+"""When does Bayes pay? ``python -m benchmarks.when_bayes``: points beside posteriors, part by part, on paired splits.
+
+Parts: ``clicks`` (citeulike-t), ``stars`` (MovieLens-100k with few and many ratings a user), ``gaussian`` (simulated
+ratings with known truth), ``new-users`` (folded in with 1, 3 and 10 items), ``exploring`` (regret). Settings are chosen
+on validation parts of training ratings. Each finished (part, case, split, model) is a line of ``rows.csv`` in the
+folder ``--out``; the same command goes on where a stopped one was. Intervals are 95 % t-intervals of the mean over
+splits of paired differences.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study.arguments import add_data, add_threads, command, compute_with
+
+PARTS = ("clicks", "stars", "gaussian", "new-users", "exploring")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure what is not there yet, print a table a part, draw the figure."""
+    parser = command("when_bayes", __doc__)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="which parts")
+    parser.add_argument("--splits", type=int, default=3, help="splits, data sets or sets of worlds")
+    parser.add_argument("--out", type=Path, default=Path("runs/when-bayes"), help="folder of the rows")
+    parser.add_argument("--figure", type=Path, help="a .png file for the forest plot")
+    parser.add_argument("--films", type=Path, help="folder with ml-100k.inter and ml-100k.item (default: the cache)")
+    add_data(parser, "citeulike-t")
+    add_threads(parser, 1)
+    arguments = parser.parse_args(argv)
+    compute_with(arguments.threads)
+    logging.getLogger("pyro_cvae").setLevel(logging.ERROR)  # the same contents are trained on again and again
+    from benchmarks.bayes_study.parts import measure
+    from benchmarks.bayes_study.store import Store
+
+    store = Store(arguments.out, {"data": str(arguments.data), "films": str(arguments.films or "the cache")})
+    for part in arguments.parts:
+        measure(store, part, arguments)
+    tell(store, arguments)
+
+
+def tell(store: Any, arguments: Any) -> None:
+    """Print the tables of the parts, and draw the figure if one is asked for."""
+
+
+if __name__ == "__main__":
+    main()
