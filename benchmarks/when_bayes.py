@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from benchmarks.study.arguments import add_data, add_threads, command, compute_with
+
+if TYPE_CHECKING:
+    from benchmarks.bayes_study.store import Store
 
 PARTS = ("clicks", "stars", "gaussian", "new-users", "exploring")
 
@@ -37,11 +40,24 @@ def main(argv: list[str] | None = None) -> None:
     store = Store(arguments.out, {"data": str(arguments.data), "films": str(arguments.films or "the cache")})
     for part in arguments.parts:
         measure(store, part, arguments)
-    tell(store, arguments)
+    tell(store, [part.replace("-", " ") for part in arguments.parts])
+    if arguments.figure:
+        from benchmarks.bayes_study.figure import draw
+
+        draw(store, arguments.figure)
 
 
-def tell(store: Any, arguments: Any) -> None:
-    """Print the tables of the parts, and draw the figure if one is asked for."""
+def tell(store: Store, parts: list[str]) -> None:
+    """Print a table of each part, and what the choice of settings costs."""
+    from benchmarks.bayes_study.summary import costs, table
+    from benchmarks.study.tables import show
+
+    for part in parts:
+        headings, rows = table(store, part)
+        show(headings, rows, left=2, width=180, title=part)
+    headings, rows = costs(store, parts)
+    if rows:
+        show(headings, rows, left=3, width=180, title="what choosing costs; the last columns are CPU seconds")
 
 
 if __name__ == "__main__":

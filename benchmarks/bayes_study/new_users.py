@@ -102,8 +102,7 @@ def kind_of_clicks(dataset: Dataset, threads: int = 1) -> Kind:
     """Clicks, as the part of clicks fits them."""
     fits = clicks.Clicks(dataset, threads)
     grid = [clicks.settings_of(*setting) for setting in clicks.MAP_GRID]
-    models = {name: clicks.MODELS[name] for name in clicks.MODELS}
-    return Kind("clicks", dataset, fits.fit, of_clicks, lambda found: -sum(found.values()), models, grid)
+    return Kind("clicks", dataset, fits.fit, of_clicks, lambda found: -sum(found.values()), clicks.MODELS, grid)
 
 
 def kind_of_stars(dataset: Dataset, threads: int = 1) -> Kind:
@@ -141,9 +140,9 @@ class Once:
     def made(self) -> Any:
         """What the work gives."""
         if not self._made:
-            began = time.perf_counter()
+            began = time.process_time()
             self._made.append(self._work())
-            self.seconds = time.perf_counter() - began
+            self.seconds = time.process_time() - began
         return self._made[0]
 
 
