@@ -40,12 +40,18 @@ MODELS: dict[str, dict[str, Any]] = {
 """Nothing of these is chosen."""
 Setting = tuple[float, float, float]
 """a, and the shrinkages of users and items; b is a / 100."""
-MAP_GRID: tuple[Setting, ...] = tuple(product((100.0,), (2.5, 5.0, 10.0, 20.0), (0.5, 1.0, 2.0)))
-BAYES_GRID: dict[int, tuple[Setting, ...]] = {
-    1: tuple(product((100.0, 1000.0), (5.0, 10.0, 20.0), (1.0,))),
-    10: tuple(product((100.0, 1000.0), (1.25, 2.5, 5.0), (1.0,))),
+GRIDS: dict[int, dict[str, tuple[Setting, ...]]] = {
+    1: {
+        "map": tuple(product((100.0,), (5.0, 10.0, 20.0), (0.5, 1.0))),
+        "bayes": tuple(product((1000.0,), (5.0, 10.0, 20.0), (1.0,))),
+    },
+    10: {
+        "map": tuple(product((100.0,), (2.5, 5.0, 10.0), (0.5, 1.0))),
+        "bayes": tuple(product((100.0,), (1.25, 2.5, 5.0), (1.0,))),
+    },
 }
-"""How far a posterior spreads depends on a, where points depend on ratios alone."""
+"""By training items a user. Points depend on ratios to a alone; a posterior's spread depends on a, which is the one
+that :mod:`benchmarks.bayes` chose of 100 and 1000."""
 
 
 def settings_of(a: float, user: float, item: float) -> dict[str, Any]:
@@ -111,6 +117,6 @@ def run(store: Store, dataset: Dataset, splits: int, threads: int = 1, numbers: 
             ready = True
         for name, settings in MODELS.items():
             store.measured(keys[name], lambda s=settings, split=split: fits.measure(split, s))
-        tuned = {"map, tuned": ({"mode": "map"}, MAP_GRID), "bayes, tuned": ({}, BAYES_GRID[n])}
+        tuned = {"map, tuned": ({"mode": "map"}, GRIDS[n]["map"]), "bayes, tuned": ({}, GRIDS[n]["bayes"])}
         for name, (own, grid) in tuned.items():
             store.measured(keys[name], lambda n=n, seed=seed, own=own, grid=grid: fits.tuned(n, seed, own, grid))

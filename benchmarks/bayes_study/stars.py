@@ -27,6 +27,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "bayes, diagonal": {"diagonal": True},
     "bayes, structured": {"guide": "structured"},
     "bayes, precisions learned": {"learn_precisions": True},
+    "map, 5 factors": {"mode": "map", "factors": 5},
+    "bayes, 5 factors": {"factors": 5},
 }
 """Nothing of these is chosen."""
 TUNED = "map, tuned"
@@ -44,13 +46,15 @@ class Stars:
     """Fits of one data set on the same networks."""
 
     def __init__(self, dataset: Dataset, threads: int = 1, **changes: Any) -> None:
-        self.dataset, self.pretrained = dataset, Pretrained()
+        self.dataset = dataset
+        self.pretrained: dict[int, Pretrained] = {}
         self.shared: dict[str, Any] = {**SHARED, **CLOSED, "threads": threads, **changes}
 
     def fit(self, split: Split, settings: Mapping[str, Any]) -> Fit:
         """A fit of a split."""
-        options = Options.of("coordinate", **self.shared, **settings)
-        return fit_with(self.dataset, split, options, pretrained=self.pretrained)
+        options = Options.of("coordinate", **{**self.shared, **settings})
+        pretrained = self.pretrained.setdefault(options.model.factors, Pretrained())
+        return fit_with(self.dataset, split, options, pretrained=pretrained)
 
     def measure(self, split: Split, settings: Mapping[str, Any]) -> dict[str, float]:
         """RMSE, mean log density (nats) and coverage of 90 % intervals of the test ratings."""
