@@ -83,7 +83,7 @@ def test_a_stopped_part_goes_on_where_it_was(tmp_path, rated, monkeypatch):
     monkeypatch.setattr(stars, "Stars", Counted)
     store = Store(tmp_path, {})
     stars.run(store, rated, 1, numbers=(3, 5))
-    assert len(asked) == len(store.rows) == 2 * (len(stars.MODELS) + 1)
+    assert len(asked) == len(store.rows) == 2 * (len(stars.MODELS) + 1 + len(stars.FAMILIES))
     lines = (tmp_path / FILE).read_text().splitlines(keepends=True)
     (tmp_path / FILE).write_text("".join(lines[: len(lines) // 2]) + lines[-1][:5])
     missing = len(lines) - len(lines) // 2

@@ -34,10 +34,13 @@ DEFAULTS: dict[str, Any] = {"a": 100.0, "b": 1.0, "user_shrinkage": 0.0, "item_s
 MODELS: dict[str, dict[str, Any]] = {
     "map, defaults": {"mode": "map"},
     "bayes, defaults": {},
+}
+FAMILIES: dict[str, dict[str, Any]] = {
     "bayes, diagonal": {"diagonal": True},
     "bayes, structured": {"guide": "structured"},
 }
-"""Nothing of these is chosen."""
+"""Nothing of all these is chosen. The families come last, after all splits of the others."""
+CHOSEN: dict[str, dict[str, Any]] = {"map, tuned": {"mode": "map"}, "bayes, tuned": {}}
 Setting = tuple[float, float, float]
 """a, and the shrinkages of users and items; b is a / 100."""
 GRIDS: dict[int, dict[str, tuple[Setting, ...]]] = {
@@ -68,7 +71,8 @@ class Clicks:
     """Fits of one data set on the same networks."""
 
     def __init__(self, dataset: Dataset, threads: int = 1, **changes: Any) -> None:
-        self.dataset, self.pretrained = dataset, Pretrained()
+        self.dataset, self.pretrained, self.trained = dataset, Pretrained(), False
+        self.once: dict[str, tuple[dict[str, Any], float]] = {}
         self.shared: dict[str, Any] = {**SHARED, "threads": threads, **changes}
 
     def fit(self, split: Split, settings: Mapping[str, Any]) -> Fit:
@@ -78,6 +82,12 @@ class Clicks:
         return fit_with(
             self.dataset, replace(split, test=nothing, validation=None), options, pretrained=self.pretrained
         )
+
+    def train(self, split: Split) -> None:
+        """Train the networks, once, so that they are in nobody's seconds."""
+        if not self.trained:
+            self.fit(split, {"mode": "map", "sweeps": 1})
+            self.trained = True
 
     def scores(self, split: Split, own: Mapping[str, Any], *setting: float) -> ScoreBlock:
         """The scores of a setting."""
@@ -91,32 +101,39 @@ class Clicks:
         found = evaluate(posterior.score_block, split, cutoffs=CUTOFFS, ndcg_cutoffs=())
         return {**found.means(), "seconds": seconds}
 
-    def tuned(self, n: int, seed: int, own: Mapping[str, Any], grid: Sequence[Setting]) -> dict[str, Any]:
-        """A model with chosen settings; the seconds are those of choosing and of the fit."""
+    def tuned(self, n: int, seed: int, name: str) -> dict[str, Any]:
+        """A model of ``CHOSEN`` with chosen settings; the seconds are those of choosing and of the fit.
+
+        At one item a user the users to choose on are the same in every split and in no mean, so that the settings of
+        the first split that is asked for are those of all.
+        """
+        if n != 1 or name not in self.once:
+            self.once[name] = self.choose(n, seed, name)
+        settings, seconds = self.once[name]
+        found = self.measure(reported_split(self.dataset, n, seed), {**CHOSEN[name], **settings})
+        return {**found, "settings": settings, "seconds": seconds + found["seconds"]}
+
+    def choose(self, n: int, seed: int, name: str) -> tuple[dict[str, Any], float]:
+        """The settings with the best recall on the validation part, and the seconds that this takes."""
         began = time.process_time()
         split = reported_split(self.dataset, n, seed)
         tuning = split if n == 1 else with_validation(split, 0.2, seed, tell=False)
-        chosen, _ = best_recall(partial(self.scores, tuning, own), grid, tuning)
-        seconds = time.process_time() - began
-        settings = settings_of(*chosen)
-        found = self.measure(split, {**own, **settings})
-        return {**found, "settings": settings, "seconds": seconds + found["seconds"]}
+        grid = GRIDS[n][name.split(",")[0]]
+        chosen, _ = best_recall(partial(self.scores, tuning, CHOSEN[name]), grid, tuning)
+        return settings_of(*chosen), time.process_time() - began
 
 
 def run(store: Store, dataset: Dataset, splits: int, threads: int = 1, numbers: Sequence[int] = NUMBERS) -> None:
     """Measure every model on every split."""
-    fits, ready = Clicks(dataset, threads), False
-    for seed, n in product(range(splits), numbers):
-        names = (*MODELS, "map, tuned", "bayes, tuned")
-        keys = {name: Key(PART, case_of(n), seed, name) for name in names}
+    fits = Clicks(dataset, threads)
+    for models, seed, n in product((MODELS, FAMILIES), range(splits), numbers):
+        chosen = CHOSEN if models is MODELS else {}
+        keys = {name: Key(PART, case_of(n), seed, name) for name in (*models, *chosen)}
         if all(key in store.rows for key in keys.values()):
             continue
         split = reported_split(dataset, n, seed)
-        if not ready:
-            fits.fit(split, {"mode": "map", "sweeps": 1})  # the networks
-            ready = True
-        for name, settings in MODELS.items():
+        fits.train(split)
+        for name, settings in models.items():
             store.measured(keys[name], lambda s=settings, split=split: fits.measure(split, s))
-        tuned = {"map, tuned": ({"mode": "map"}, GRIDS[n]["map"]), "bayes, tuned": ({}, GRIDS[n]["bayes"])}
-        for name, (own, grid) in tuned.items():
-            store.measured(keys[name], lambda n=n, seed=seed, own=own, grid=grid: fits.tuned(n, seed, own, grid))
+        for name in chosen:
+            store.measured(keys[name], lambda n=n, seed=seed, name=name: fits.tuned(n, seed, name))

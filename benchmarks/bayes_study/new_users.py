@@ -102,7 +102,15 @@ def kind_of_clicks(dataset: Dataset, threads: int = 1) -> Kind:
     """Clicks, as the part of clicks fits them."""
     fits = clicks.Clicks(dataset, threads)
     grid = [clicks.settings_of(*setting) for setting in clicks.GRIDS[1]["map"]]
-    return Kind("clicks", dataset, fits.fit, of_clicks, lambda found: -sum(found.values()), clicks.MODELS, grid)
+    return Kind(
+        "clicks",
+        dataset,
+        fits.fit,
+        of_clicks,
+        lambda found: -sum(found.values()),
+        {**clicks.MODELS, **clicks.FAMILIES},
+        grid,
+    )
 
 
 def kind_of_stars(dataset: Dataset, threads: int = 1) -> Kind:

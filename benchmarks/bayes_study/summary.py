@@ -20,6 +20,8 @@ METRICS = {
     "exploring": ("regret",),
 }
 """Of each part."""
+TIMED = ("clicks", "stars", "gaussian")
+"""Parts in which seconds are those of one fit, or of choosing and one fit."""
 COVERAGES = ("coverage", "coverage_scores")
 """Shares that are to be 0.9, of which no difference is told."""
 HEADINGS = {
@@ -98,14 +100,14 @@ def _cells(store: Store, where: tuple[str, str], metric: str, names: tuple[str, 
 
 def _seconds(store: Store, part: str, case: str, model: str) -> str:
     values = list(store.of(part, case, model, "seconds").values())
-    return f"{np.mean(values):.1f}" if values and part != "exploring" else ""
+    return f"{np.mean(values):.1f}" if values and part in TIMED else ""
 
 
 def costs(store: Store, parts: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """``bayes`` of which nothing is chosen beside ``map`` with defaults and tuned, and the seconds of each."""
     headings = ["part", "case", "metric", f"bayes less {UNTOLD}", f"bayes less {TUNED}", "bayes", UNTOLD, TUNED]
     rows = []
-    asked = [(one, case) for one in parts if one != "exploring" for case in cases(store, one)]
+    asked = [(one, case) for one in parts if one in TIMED for case in cases(store, one)]
     for part, case in asked:
         metric = "recall@50" if store.of(part, case, BAYES, "recall@50") else "rmse"
         found = [less(store, (part, case), metric, BAYES, theirs) for theirs in (UNTOLD, TUNED)]
