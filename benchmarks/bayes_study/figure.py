@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from analysis.plots import CYCLE, panels, save
 from benchmarks.bayes_study.store import Store
 from benchmarks.bayes_study.summary import BAYES, LESS_IS_BETTER, PLAIN, TUNED, UNTOLD, cases, less
 
+FEW = "map, 5 factors"
 REFERENCES = {UNTOLD: ("less map with defaults", CYCLE[0]), TUNED: ("less map, tuned", CYCLE[1])}
 
 
@@ -47,19 +49,26 @@ def _clicks() -> tuple[Row, ...]:
 
 
 def _stars() -> tuple[Row, ...]:
-    rows = [Row(f"{n} ratings a user", "stars", f"{n} ratings") for n in (5, 10, 20, 40, 80)]
-    learned = [
-        Row(f"{n} ratings, precisions learned", "stars", f"{n} ratings", "bayes, precisions learned")
-        for n in (5, 20, 80)
-    ]
+    numbers = (5, 10, 20, 40, 80)
+    rows = [Row(f"{n} ratings a user", "stars", f"{n} ratings") for n in numbers]
+    few = [Row(f"{n} ratings, 5 factors", "stars", f"{n} ratings", "bayes, 5 factors", (FEW, TUNED)) for n in numbers]
     new = [Row(f"new user, {n} rating{'s' * (n > 1)}", "new users", f"stars, {n}") for n in (1, 3, 10)]
-    return (*rows, *learned, *new)
+    return (*rows, *few, *new)
 
 
 def _gaussian() -> tuple[Row, ...]:
-    names = {"bayes, defaults": "bayes", "bayes, structured": "structured", "mcmc": "Monte Carlo"}
+    names = {
+        "bayes, defaults": "bayes",
+        "bayes, precisions learned": "precisions learned",
+        "bayes, tuned": "bayes tuned",
+        "mcmc": "Monte Carlo",
+    }
     every = [(case, model, words) for case in ("few ratings", "many ratings") for model, words in names.items()]
-    return tuple(Row(f"{case}, {words}", "gaussian", case, model) for case, model, words in every)
+    both = (UNTOLD, TUNED)
+    return tuple(
+        Row(f"{case}, {words}", "gaussian", case, model, (TUNED,) if "tuned" in model else both)
+        for case, model, words in every
+    )
 
 
 def chosen(store: Store) -> list[Panel]:
@@ -90,7 +99,7 @@ def draw(store: Store, path: Path) -> Path:
         for place, row in enumerate(rows):
             marks = _marks(store, row, panel.metric)
             for number, (name, one) in enumerate(marks):
-                color = CYCLE[7] if name == PLAIN else REFERENCES[name][1]
+                color = REFERENCES[TUNED if name == TUNED else UNTOLD][1]
                 away = 0.0 if len(marks) == 1 else (number - 0.5) * 0.36
                 half = 0.0 if np.isnan(one.half) else one.half
                 axis.errorbar(one.mean, place + away, xerr=half, fmt="o", color=color, markersize=4, capsize=2.5)
@@ -100,6 +109,7 @@ def draw(store: Store, path: Path) -> Path:
         axis.set_title(f"{panel.title}: {panel.words}", fontsize=9)
         axis.set_xlabel("bayes less map; to the right bayes is better", fontsize=8)
         axis.tick_params(axis="x", labelsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(6))
         if panel.metric in LESS_IS_BETTER:
             axis.invert_xaxis()
     handles = [axes.flat[0].errorbar([], [], fmt="o", color=color, label=words) for words, color in REFERENCES.values()]
