@@ -108,7 +108,7 @@ def kind_of_clicks(dataset: Dataset, threads: int = 1) -> Kind:
         fits.fit,
         of_clicks,
         lambda found: -sum(found.values()),
-        {**clicks.MODELS, **clicks.FAMILIES},
+        clicks.MODELS,
         grid,
     )
 
