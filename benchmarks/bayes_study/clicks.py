@@ -45,12 +45,12 @@ Setting = tuple[float, float, float]
 """a, and the shrinkages of users and items; b is a / 100."""
 GRIDS: dict[int, dict[str, tuple[Setting, ...]]] = {
     1: {
-        "map": tuple(product((100.0,), (5.0, 10.0, 20.0), (0.5, 1.0))),
-        "bayes": tuple(product((1000.0,), (5.0, 10.0, 20.0), (1.0,))),
+        "map": tuple(product((100.0,), (5.0, 10.0, 20.0), (0.25, 0.5))),
+        "bayes": tuple(product((1000.0,), (5.0, 10.0, 20.0), (0.25, 0.5))),
     },
     10: {
-        "map": tuple(product((100.0,), (2.5, 5.0, 10.0), (0.5, 1.0))),
-        "bayes": tuple(product((100.0,), (1.25, 2.5, 5.0), (1.0,))),
+        "map": tuple(product((100.0,), (2.5, 5.0), (0.5, 1.0))),
+        "bayes": tuple(product((100.0,), (1.25, 2.5), (0.5, 1.0))),
     },
 }
 """By training items a user. Points depend on ratios to a alone; a posterior's spread depends on a, which is the one
