@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from pyro_cvae.data.splits import Split
 PART = "new users"
 NUMBERS = (1, 3, 10)
 NEW, TUNING = 0.2, 0.1
+CLICKS: tuple[clicks.Setting, ...] = tuple(product((100.0,), (2.5, 5.0, 10.0), (0.5, 1.0)))
+"""Settings of ``map`` to choose from, for clicks; of stars they are those of that part."""
 Metrics = dict[str, float]
 Measure = Callable[[Fit, Interactions, Interactions], Metrics]
 """From a fit, the lists that are folded in and the test pairs to metrics."""
@@ -101,7 +104,7 @@ def of_stars(fit: Fit, lists: Interactions, test: Interactions) -> Metrics:
 def kind_of_clicks(dataset: Dataset, threads: int = 1) -> Kind:
     """Clicks, as the part of clicks fits them."""
     fits = clicks.Clicks(dataset, threads)
-    grid = [clicks.settings_of(*setting) for setting in clicks.GRIDS[1]["map"]]
+    grid = [clicks.settings_of(*setting) for setting in CLICKS]
     return Kind(
         "clicks",
         dataset,
