@@ -134,6 +134,6 @@ def run(store: Store, dataset: Dataset, splits: int, threads: int = 1, numbers: 
         split = reported_split(dataset, n, seed)
         fits.train(split)
         for name, settings in models.items():
-            store.measured(keys[name], lambda s=settings, split=split: fits.measure(split, s))
+            store.measured(keys[name], partial(fits.measure, split, settings))
         for name in chosen:
-            store.measured(keys[name], lambda n=n, seed=seed, name=name: fits.tuned(n, seed, name))
+            store.measured(keys[name], partial(fits.tuned, n, seed, name))

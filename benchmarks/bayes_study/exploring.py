@@ -6,6 +6,7 @@ as that command has it. Each split is a number of worlds of their own.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -40,4 +41,4 @@ def run(store: Store, splits: int, settings: tuple[Any, ...] = SETTINGS, **chang
         for place, number in enumerate(numbers):
             for policy, model in POLICIES.items():
                 regret = float(last[place, policy])
-                store.measured(Key(PART, case_of(*setting), number, model), lambda r=regret: {"regret": r})
+                store.measured(Key(PART, case_of(*setting), number, model), partial(dict, regret=regret))

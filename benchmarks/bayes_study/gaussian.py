@@ -137,9 +137,9 @@ def run(store: Store, splits: int, threads: int = 1, sizes: Mapping[str, int] | 
         fits = Gaussian(simulated_gaussian(seed, exposure=exposure, **(sizes or {})), seed, threads, **changes)
         fits.fit(fits.split, "coordinate", {"mode": "map", "epochs": 0, "sweeps": 1})  # the networks
         for name, (method, settings) in models.items():
-            store.measured(keys[name], lambda m=method, s=settings, f=fits: _timed(f, m, s))
+            store.measured(keys[name], partial(_timed, fits, method, settings))
         for name in CHOSEN:
-            store.measured(keys[name], lambda f=fits, name=name: f.tuned(name))
+            store.measured(keys[name], partial(fits.tuned, name))
 
 
 def _timed(fits: Gaussian, method: str, settings: Mapping[str, Any]) -> dict[str, float]:

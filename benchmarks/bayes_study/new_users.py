@@ -8,9 +8,9 @@ that do best on them at this ``n``. The reported fit has these users back.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -32,6 +32,8 @@ NEW, TUNING = 0.2, 0.1
 CLICKS: tuple[clicks.Setting, ...] = tuple(product((100.0,), (2.5, 5.0, 10.0), (0.5, 1.0)))
 """Settings of ``map`` to choose from, for clicks; of stars they are those of that part."""
 Metrics = dict[str, float]
+Part = tuple[Interactions, Interactions]
+"""Lists and test pairs."""
 Measure = Callable[[Fit, Interactions, Interactions], Metrics]
 """From a fit, the lists that are folded in and the test pairs to metrics."""
 
@@ -69,7 +71,7 @@ def known_only(pairs: Interactions, away: np.ndarray) -> Split:
     )
 
 
-def lists_and_test(pairs: Interactions, users: np.ndarray, n: int, seed: int) -> tuple[Interactions, Interactions]:
+def lists_and_test(pairs: Interactions, users: np.ndarray, n: int, seed: int) -> Part:
     """``n`` seeded pairs of each user of a mark, bool (n_users,), who has more, and the others of the same users."""
     shuffle = np.random.default_rng([seed, n]).random(len(pairs))
     order = np.lexsort((shuffle, pairs.users))
@@ -130,38 +132,30 @@ def run(store: Store, kind: Kind, splits: int, numbers: Sequence[int] = NUMBERS)
         parts = {n: lists_and_test(pairs, new, n, seed) for n in numbers}
         split = known_only(pairs, new)
         for name, settings in kind.models.items():
-            once = Once(lambda s=settings, split=split: kind.fit(split, s))
+            fit = cache(partial(kind.fit, split, settings))
             for n in numbers:
                 key = Key(PART, f"{kind.name}, {n}", seed, name)
-                store.measured(
-                    key, lambda o=once, n=n, p=parts: {**kind.measure(o.made(), *p[n]), "seconds": o.seconds}
-                )
-        tuned = Once(lambda new=new, tuning=tuning, seed=seed: _choose(kind, new, tuning, seed, numbers))
+                store.measured(key, partial(_measured, kind, fit, parts[n]))
+        choose = cache(partial(_choose, kind, (new, tuning), seed, tuple(numbers)))
         for n in numbers:
             key = Key(PART, f"{kind.name}, {n}", seed, stars.TUNED)
-            store.measured(key, lambda t=tuned, n=n, p=parts, s=split: _tuned(kind, t, n, s, p))
+            store.measured(key, partial(_tuned, kind, choose, n, (split, parts[n])))
 
 
-class Once:
-    """Work that is done when it is first asked for, and its seconds."""
+def _measured(kind: Kind, fit: Callable[[], Fit], part: Part) -> Metrics:
+    return kind.measure(fit(), *part)
 
-    def __init__(self, work: Callable[[], Any]) -> None:
-        self._work, self._made, self.seconds = work, [], 0.0
 
-    def made(self) -> Any:
-        """What the work gives."""
-        if not self._made:
-            began = time.process_time()
-            self._made.append(self._work())
-            self.seconds = time.process_time() - began
-        return self._made[0]
+def _tuned(kind: Kind, choose: Callable[[], dict[int, Any]], n: int, of: tuple[Split, Part]) -> dict[str, Any]:
+    settings, (split, part) = choose()[n], of
+    return {**kind.measure(kind.fit(split, {"mode": "map", **settings}), *part), "settings": settings}
 
 
 def _choose(
-    kind: Kind, new: np.ndarray, tuning: np.ndarray, seed: int, numbers: Sequence[int]
+    kind: Kind, away: tuple[np.ndarray, np.ndarray], seed: int, numbers: Sequence[int]
 ) -> dict[int, dict[str, Any]]:
-    """The settings of ``map`` at each number of items."""
-    pairs = kind.dataset.interactions
+    """The settings of ``map`` at each number of items; ``away`` are new users and those to tune on."""
+    pairs, (new, tuning) = kind.dataset.interactions, away
     split = known_only(pairs, new | tuning)
     parts = {n: lists_and_test(pairs, tuning, n, seed) for n in numbers}
     losses: dict[int, list[float]] = {n: [] for n in numbers}
@@ -170,10 +164,3 @@ def _choose(
         for n in numbers:
             losses[n].append(kind.loss(kind.measure(fit, *parts[n])))
     return {n: dict(kind.grid[int(np.argmin(losses[n]))]) for n in numbers}
-
-
-def _tuned(kind: Kind, chosen: Once, n: int, split: Split, parts: Mapping[int, Any]) -> dict[str, Any]:
-    settings = chosen.made()[n]
-    once = Once(lambda: kind.fit(split, {"mode": "map", **settings}))
-    found = kind.measure(once.made(), *parts[n])
-    return {**found, "settings": settings, "seconds": chosen.seconds + once.seconds}

@@ -8,6 +8,7 @@ test, so that users with ``n`` ratings or fewer train and are not tested.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -97,6 +98,6 @@ def run(store: Store, dataset: Dataset, splits: int, threads: int = 1, numbers: 
         split = per_user(dataset, n, seed)
         fits.train(split)
         for name, settings in models.items():
-            store.measured(keys[name], lambda s=settings, split=split: fits.measure(split, s))
+            store.measured(keys[name], partial(fits.measure, split, settings))
         if TUNED in keys:
-            store.measured(keys[TUNED], lambda split=split, seed=seed: fits.tuned(split, seed))
+            store.measured(keys[TUNED], partial(fits.tuned, split, seed))
