@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import norm, ttest_rel
 
 from benchmarks import when_bayes
-from benchmarks.bayes_study import exploring, figure, gaussian, new_users, stars, summary
+from benchmarks.bayes_study import clicks, exploring, figure, gaussian, new_users, stars, summary
 from benchmarks.bayes_study.store import FILE, Key, Store
 from benchmarks.study.paired import paired_interval
 from inference.evaluation.ratings import rating_metrics
-from pyro_cvae.data.simulated import simulated_gaussian, simulated_stars
+from pyro_cvae.data.simulated import simulated, simulated_gaussian, simulated_stars
 from pyro_cvae.data.splits import per_user
 from pyro_cvae.errors import InputError
 
@@ -168,6 +168,27 @@ def test_settings_of_stars_see_training_ratings_alone(rated, fits, monkeypatch):
     for part in seen:
         assert set(part.train.keys.tolist()) | set(part.test.keys.tolist()) == train
         assert not set(part.train.keys.tolist()) & set(part.test.keys.tolist())
+
+
+def test_settings_of_clicks_are_chosen_by_split_but_once_at_one_item(store, monkeypatch):
+    """At P = 1 those of the first split serve all, and those of P = 10 are never mixed up with them."""
+    asked, used = [], {}
+
+    def choose(self, n, seed, name):
+        asked.append((n, seed, name))
+        return {"user_shrinkage": 100.0 * n + seed}, 1.0
+
+    def measure(self, split, settings):
+        if "user_shrinkage" in settings:
+            used.setdefault(split.train.user_counts.max(), []).append(settings["user_shrinkage"])
+        return {"recall@50": 0.1, "seconds": 0.5}
+
+    for name, instead in (("choose", choose), ("measure", measure), ("train", lambda self, split: None)):
+        monkeypatch.setattr(clicks.Clicks, name, instead)
+    clicks.run(store, simulated(n_users=20, n_items=40, n_words=30, n_factors=3), 2)
+    assert [one[:2] for one in asked] == [(1, 0)] * 2 + [(10, 0)] * 2 + [(10, 1)] * 2
+    assert used == {1: [100.0] * 4, 10: [1000.0] * 2 + [1001.0] * 2}
+    assert store.rows[Key("clicks", "P = 1", 1, "map, tuned")]["seconds"] == 1.5
 
 
 def test_new_users_are_apart(rated):

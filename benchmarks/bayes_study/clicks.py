@@ -72,7 +72,6 @@ class Clicks:
 
     def __init__(self, dataset: Dataset, threads: int = 1, **changes: Any) -> None:
         self.dataset, self.pretrained, self.trained = dataset, Pretrained(), False
-        self.once: dict[str, tuple[dict[str, Any], float]] = {}
         self.shared: dict[str, Any] = {**SHARED, "threads": threads, **changes}
 
     def fit(self, split: Split, settings: Mapping[str, Any]) -> Fit:
@@ -101,16 +100,18 @@ class Clicks:
         found = evaluate(posterior.score_block, split, cutoffs=CUTOFFS, ndcg_cutoffs=())
         return {**found.means(), "seconds": seconds}
 
-    def tuned(self, n: int, seed: int, name: str) -> dict[str, Any]:
+    def tuned(self, n: int, seed: int, name: str, first: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """A model of ``CHOSEN`` with chosen settings; the seconds are those of choosing and of the fit.
 
-        At one item a user the users to choose on are the same in every split and in no mean, so that the settings of
-        the first split that is asked for are those of all.
+        ``first`` is the row of the first split. At one item a user the users to choose on are the same in every split
+        and in no mean, so that its settings are taken, and its seconds told.
         """
-        if n != 1 or name not in self.once:
-            self.once[name] = self.choose(n, seed, name)
-        settings, seconds = self.once[name]
-        found = self.measure(reported_split(self.dataset, n, seed), {**CHOSEN[name], **settings})
+        split = reported_split(self.dataset, n, seed)
+        if n == 1 and first:
+            told = {key: first[key] for key in ("settings", "seconds")}
+            return {**self.measure(split, {**CHOSEN[name], **told["settings"]}), **told}
+        settings, seconds = self.choose(n, seed, name)
+        found = self.measure(split, {**CHOSEN[name], **settings})
         return {**found, "settings": settings, "seconds": seconds + found["seconds"]}
 
     def choose(self, n: int, seed: int, name: str) -> tuple[dict[str, Any], float]:
@@ -136,4 +137,5 @@ def run(store: Store, dataset: Dataset, splits: int, threads: int = 1, numbers: 
         for name, settings in models.items():
             store.measured(keys[name], partial(fits.measure, split, settings))
         for name in chosen:
-            store.measured(keys[name], partial(fits.tuned, n, seed, name))
+            first = store.rows.get(Key(PART, case_of(n), 0, name))
+            store.measured(keys[name], partial(fits.tuned, n, seed, name, first))
