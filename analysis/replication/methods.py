@@ -42,19 +42,26 @@ class Method:
     beside: tuple[str, ...] = ()
 
 
-BOTH = ("paper", "best")
+BOTH = ("paper", "paper-alive", "best")
 """The CVAE, from which the differences of figures 4 and 5 are taken."""
+DRAWN: dict[str, dict[str, Any]] = {
+    "paper": {"content_likelihood": "pseudo-bernoulli", "content_likelihood_args": {"subsample": 1500}},
+    "cdl-paper": {"content_likelihood_args": {"lambda_x": 1000.0, "subsample": 1500}},
+}
+"""Words that a step looks at, drawn at random: an unbiased estimate of the same objective at a fifth of the time."""
 
 
 def _pair(family: str, papers: str, ours: str) -> tuple[Method, Method]:
+    changes = DRAWN.get(papers, {})
     return (
-        Method(papers, f"{family}, the paper's settings", papers, family=family, beside=BOTH),
+        Method(papers, f"{family}, the paper's settings", papers, changes, family, beside=BOTH),
         Method(ours, f"{family}, validated", ours, family=family, line="--", beside=BOTH),
     )
 
 
 COMPARED: tuple[Method, ...] = (
     *_pair("CVAE", "paper", "best"),
+    Method("paper-alive", "CVAE, the paper's networks, alive", "paper-alive", family="CVAE", line="-.", beside=BOTH),
     *_pair("CDL", "cdl-paper", "cdl"),
     *_pair("CTR", "ctr-paper", "ctr"),
     *_pair("DeepMusic", "deepmusic-paper", "deepmusic"),
@@ -68,8 +75,8 @@ COMPARED: tuple[Method, ...] = (
 
 LAMBDA_R = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 JOINT, HELD, CONTENT = "joint training", "networks held", "content alone, as many epochs"
-EPOCHS, PRETRAIN_EPOCHS, LEARNING_RATE = 20, 8, 0.003
-"""Of the preset ``paper``, stated so that the controls can count on them."""
+EPOCHS, PRETRAIN_EPOCHS, LEARNING_RATE = 10, 24, 0.001
+"""Of figure 6, in which the epochs of the content have this step too."""
 TRAINED: dict[str, dict[str, Any]] = {
     JOINT: {"pretrain_epochs": PRETRAIN_EPOCHS, "epochs": EPOCHS, "learning_rate": LEARNING_RATE},
     HELD: {"pretrain_epochs": PRETRAIN_EPOCHS, "epochs": EPOCHS, "learning_rate": 0.0},
@@ -80,14 +87,14 @@ SHORT = {JOINT: "joint", HELD: "held", CONTENT: "content"}
 
 
 def lambda_r_method(training: str, lambda_r: float) -> Method:
-    """The CVAE in the paper's configuration with one lambda_r, trained jointly or as a control."""
+    """The paper's networks with a content that lives and one lambda_r, trained jointly or as a control."""
     name = f"{SHORT[training]}-lambda-r-{lambda_r:g}"
     changes = {"lambda_r": lambda_r, **TRAINED[training]}
     line = {JOINT: "-", HELD: "--", CONTENT: ":"}[training]
     controls = tuple(f"{SHORT[control]}-lambda-r-{lambda_r:g}" for control in (HELD, CONTENT))
     beside = controls if training == JOINT else ()
     label = f"{SHORT[training]}, lambda_r {lambda_r:g}"
-    return Method(name, label, "paper", changes, training, line, lambda_r, beside)
+    return Method(name, label, "paper-alive", changes, training, line, lambda_r, beside)
 
 
 OVER_LAMBDA_R = tuple(lambda_r_method(training, lambda_r) for lambda_r in LAMBDA_R for training in TRAINED)
@@ -98,11 +105,10 @@ WIDE = (500, 1000)
 
 
 def factors_method(factors: int) -> Method:
-    """The CVAE in the paper's configuration with some number of factors."""
-    family = "CVAE, the paper's settings"
-    return Method(
-        f"k-{factors}", f"CVAE, K = {factors}", "paper", {"factors": factors}, family, "-", factors, ("k-50",)
-    )
+    """The paper's networks with a content that lives and some number of factors, the layer next to them as wide."""
+    family = "CVAE, the paper's networks, alive"
+    changes = {"factors": factors, "hidden": (200, max(100, factors))}
+    return Method(f"k-{factors}", f"CVAE, K = {factors}", "paper-alive", changes, family, "-", factors, ("k-50",))
 
 
 def wide_method(factors: int) -> Method:
@@ -116,13 +122,13 @@ def wide_method(factors: int) -> Method:
 
 OVER_FACTORS = (
     *map(factors_method, FACTORS),
-    Method("k-50-untied", "CVAE, K = 50, weights untied", "paper", {"factors": 50, "tied": False}, beside=("k-50",)),
+    Method("k-50-untied", "CVAE, K = 50, weights untied", "paper-alive", {"tied": False}, beside=("k-50",)),
     *map(wide_method, WIDE),
 )
 """Figure 7; the fit with untied weights is not drawn, and is for a sentence of section 3.3."""
 
-LISTED = ("paper", "cdl-paper")
-"""Whose ten best items table 1 has: the CVAE and CDL."""
+LISTED = ("best", "cdl")
+"""Whose ten best items table 1 has: the CVAE and CDL, each with validated settings."""
 
 METHODS: dict[Part, tuple[Method, ...]] = {
     "fig4": COMPARED,
