@@ -304,8 +304,9 @@ class FactorModel(PyroModule):
 
     @property
     def pseudo(self) -> bool:
-        """Whether the content's likelihood has no normaliser; never without content."""
-        return False
+        """Whether the content's likelihood has no normaliser; never where the story draws no content."""
+        own: Any = self.item_prior
+        return bool(own.generates and own.content.pseudo)
 
     def tensors_of_its_type(self) -> Any:
         """Parameters and buffers, for their type and device."""

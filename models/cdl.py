@@ -127,8 +127,3 @@ class CDL(FactorModel):
             m = self.item_prior(batch)
             v = self.factors_of_items(m, batch, above)
             self.ratings_of(u, v, batch)
-
-    @property
-    def pseudo(self) -> bool:
-        """Whether the content's likelihood has no normaliser."""
-        return self.item_prior.content.pseudo

@@ -254,11 +254,6 @@ class CTR(FactorModel):
             v = self.factors_of_items(topics, batch, above)
             self.ratings_of(u, v, batch)
 
-    @property
-    def pseudo(self) -> bool:
-        """Whether the content's likelihood has no normaliser."""
-        return self.item_prior.content.pseudo
-
 
 def best_proportions(counts: Tensor, pull: Pull | None, lambda_r: float = 1.0) -> Tensor:
     """The theta of the simplex that maximises sum_k g_k log theta_k - p/2 |theta - y|^2, row by row.

@@ -140,8 +140,3 @@ class CVAE(FactorModel):
             z = self.item_prior(batch)
             v = self.factors_of_items(z, batch, above)
             self.ratings_of(u, v, batch)
-
-    @property
-    def pseudo(self) -> bool:
-        """Whether the content's likelihood has no normaliser."""
-        return self.item_prior.content.pseudo
