@@ -33,6 +33,9 @@ from models.networks.base import log_normal
 from models.networks.making import make_networks
 from models.observations import Batch
 
+USUAL = {"tokens": "convolutional"}
+"""Networks that are taken where none are named: two convolutions of sequences, as in the paper."""
+
 
 class Regression(ItemPrior):
     """m_j = W f(x_j) + b, f the encoder's means; W and b are 0 before they are trained, and so is m.
@@ -59,7 +62,8 @@ class Regression(ItemPrior):
     @classmethod
     def made(cls, n_items: int, form: Any, likelihood: Any, options: Any) -> Regression:
         """The encoder of a pair of networks as the options say, at a random start."""
-        return cls(options.factors, *make_networks(form, likelihood, options), likelihood, options.lambda_w or 1.0)
+        networks = make_networks(form, likelihood, options, USUAL)
+        return cls(options.factors, *networks, likelihood, options.lambda_w or 1.0)
 
     def weights(self) -> None:
         """The site theta, as a factor."""

@@ -16,17 +16,21 @@ if TYPE_CHECKING:
     from models.rows import Form, Forms
 
 AUTO = "auto"
+NOTHING_ELSE: Mapping[str, str] = {}
 
 
-def make_networks(form: Forms, likelihood: ContentLikelihood, options: Any) -> tuple[Encoder, Decoder]:
+def make_networks(
+    form: Forms, likelihood: ContentLikelihood, options: Any, usual: Mapping[str, str] = NOTHING_ELSE
+) -> tuple[Encoder, Decoder]:
     """Encoder and decoder for content of this form at a random start; of several contents a product.
 
     ``options`` are the model's: ``network`` names a pair, or its class, or is "auto"; ``network_args`` are the
-    arguments of that class. Raises InputError where it cannot read the content.
+    arguments of that class. ``usual`` names what "auto" stands for, by kind, where that is not the package's default.
+    Raises InputError where it cannot read the content.
     """
     name, arguments = options.network, dict(getattr(options, "network_args", {}))
     if not isinstance(form, dict):
-        return _made(form, name, arguments, likelihood.param_names, options)
+        return _made(form, _named(name, form, usual), arguments, likelihood.param_names, options)
     read = [one for one in form.values() if name == AUTO or one.kind in reads(name)]
     if not read:
         raise _unreadable(name, " and ".join(dict.fromkeys(one.kind for one in form.values())))
@@ -34,7 +38,8 @@ def make_networks(form: Forms, likelihood: ContentLikelihood, options: Any) -> t
     decoders: dict[str, Decoder] = {}
     for content, part in likelihood.each():
         own: tuple[str, dict[str, Any]] = (name, arguments) if form[content] in read else (AUTO, {})
-        experts[content], decoders[content] = _made(form[content], *own, part.param_names, options)
+        pair = _named(own[0], form[content], usual)
+        experts[content], decoders[content] = _made(form[content], pair, own[1], part.param_names, options)
     return ProductEncoder(experts, options.factors, options.radius), ProductDecoder(decoders)
 
 
@@ -51,15 +56,19 @@ def reads(name: str) -> tuple[str, ...]:
 def _made(
     form: Form, name: str, arguments: Mapping[str, Any], heads: tuple[str, ...], options: Any
 ) -> tuple[Encoder, Decoder]:
-    chosen = name
-    if name == AUTO:
-        chosen = [own for own, facts in NETWORKS.items() if form.kind in facts.reads][-1]
-    if form.kind not in reads(chosen):
-        raise _unreadable(chosen, form.kind)
-    pair: NetworkPair = made("network", chosen, arguments)
+    if form.kind not in reads(name):
+        raise _unreadable(name, form.kind)
+    pair: NetworkPair = made("network", name, arguments)
     encoder, decoder = pair.make(form, heads, options)
     encoder.pair = pair
     return encoder, decoder
+
+
+def _named(name: str, form: Form, usual: Mapping[str, str]) -> str:
+    """What "auto" stands for, for content of this form; any other name stays."""
+    if name != AUTO:
+        return name
+    return usual.get(form.kind) or [own for own, facts in NETWORKS.items() if form.kind in facts.reads][-1]
 
 
 def _unreadable(name: str, kinds: str) -> InputError:

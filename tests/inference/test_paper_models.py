@@ -22,9 +22,9 @@ from models.cdl import CDL
 from models.contents.multinomial import Multinomial
 from models.corruption import corrupt
 from models.ctr import CTR, TopicDecoder, Topics, TopicWords, best_proportions
-from models.deepmusic import DeepMusic
+from models.deepmusic import DeepMusic, Regression
 from models.item_prior import Pull
-from models.rows import DenseRows, SparseRows, TokenRows
+from models.rows import DenseRows, Form, SparseRows, TokenRows
 from models.testing import check_model
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user
@@ -261,6 +261,17 @@ def test_deepmusic_begins_as_the_factorisation_of_ratings_alone(dataset, split):
     assert held[-1]["log_p_v"] > held[0]["log_p_v"]
     objective = [row["map_objective"] - row["weights"] for row in music.history[6:]]
     assert objective == sorted(objective)
+
+
+def test_deepmusic_reads_sequences_by_convolutions_unless_told_otherwise(dataset):
+    options = Options.of("coordinate", model="deepmusic", **SMALL, content_likelihood="tokens").model
+    likelihood = content_likelihood_of(options)
+    prior = Regression.made(5, Form("tokens", (9,)), likelihood, options)
+    assert type(prior.encoder).__name__ == "ConvolutionalTokenEncoder"
+    other = Regression.made(5, Form("tokens", (9,)), likelihood, replace(options, network="recurrent"))
+    assert type(other.encoder).__name__ == "RecurrentEncoder"
+    words = TokenRows.from_lists([[1, 2, 3], [], [8]], 9)
+    assert not bool(prior.encode(words)[0].any())
 
 
 # --- fits ------------------------------------------------------------------------------------------------------------
