@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from analysis.replication.contents import label_of
@@ -16,7 +17,7 @@ from analysis.replication.memory import peak_mib, reset_peak
 from analysis.replication.methods import methods_of
 from analysis.replication.store import Store
 from inference.average import ScoreBlock, list_scores
-from inference.evaluation.rankings import Evaluation, evaluate
+from inference.evaluation.rankings import recalls
 from inference.evaluation.rivals import rival, settings_of
 from inference.fitting import fit_with
 from inference.pretrained import Pretrained
@@ -72,7 +73,7 @@ def _row(job: Job, dataset: Dataset, store: Store, pretrained: Pretrained, threa
         "cpu_seconds": round(cpu_seconds, 2),
         "seconds_measuring": round(time.perf_counter() - began - seconds, 2),
         "peak_mib": round(peak_mib(), 1),
-        "n_users": {name: found.n_users_evaluated for name, found in measured.items()},
+        "n_users": {name: len(found) for name, found in measured.items()},
         "precision": float(precision(measured["corrected"]).mean()),
         **{name: _recalls(found) for name, found in measured.items()},
         **about,
@@ -100,28 +101,26 @@ def _scores(
     return list_scores(fitted.posterior, split.train), {"last": numbers}
 
 
-def _measured(scores: ScoreBlock, split: Split, protocol: Protocol) -> Evaluation:
-    return evaluate(scores, split, cutoffs=(TOP, *CUTOFFS), protocol=protocol, ndcg_cutoffs=(), block_size=BLOCK)
+def _measured(scores: ScoreBlock, split: Split, protocol: Protocol) -> pd.DataFrame:
+    return recalls(scores, split, cutoffs=(TOP, *CUTOFFS), protocol=protocol, block_size=BLOCK)
 
 
-def _recalls(found: Evaluation) -> dict[str, float]:
-    means = found.means()
-    return {str(cutoff): means[f"recall@{cutoff}"] for cutoff in CUTOFFS}
+def _recalls(found: pd.DataFrame) -> dict[str, float]:
+    return {str(cutoff): float(found[f"recall@{cutoff}"].mean()) for cutoff in CUTOFFS}
 
 
-def precision(found: Evaluation) -> np.ndarray:
+def precision(table: pd.DataFrame) -> np.ndarray:
     """Share of the first ten items of each user that are test items, (n_users,)."""
-    table = found.per_user
     return (table[f"recall@{TOP}"] * table["n_relevant"] / TOP).to_numpy()
 
 
-def best_lists(scores: ScoreBlock, split: Split, found: Evaluation) -> dict[str, np.ndarray]:
+def best_lists(scores: ScoreBlock, split: Split, found: pd.DataFrame) -> dict[str, np.ndarray]:
     """The ten best items of every user with test items, training items left out.
 
     ``users`` (n,) and ``items`` (n, 10) are rows; ``precision`` (n,) and ``n_test`` (n,) are of each user.
     """
     known = pairs_matrix(split.train.select(split.train.observed))
-    rows = found.per_user["user"].to_numpy(copy=True)
+    rows = found["user"].to_numpy(copy=True)
     best = []
     for start in range(0, len(rows), BLOCK):
         block = rows[start : start + BLOCK]
@@ -129,5 +128,5 @@ def best_lists(scores: ScoreBlock, split: Split, found: Evaluation) -> dict[str,
         user, item = known[block].nonzero()
         value[torch.from_numpy(user.astype(np.int64)), torch.from_numpy(item.astype(np.int64))] = -torch.inf
         best.append(value.topk(min(TOP, value.shape[1])).indices.numpy())
-    n_test = found.per_user["n_relevant"].to_numpy()
+    n_test = found["n_relevant"].to_numpy()
     return {"users": rows, "items": np.concatenate(best), "precision": precision(found), "n_test": n_test}

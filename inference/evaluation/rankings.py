@@ -193,6 +193,32 @@ def evaluate(
     return Evaluation(protocol, per_user, groups, tuple(name for name in columns if name != "n_relevant"))
 
 
+def recalls(
+    score_block: ScoreBlock,
+    split: Split,
+    *,
+    cutoffs: Sequence[int] = CUTOFFS,
+    protocol: Protocol = "corrected",
+    block_size: int = 256,
+) -> pd.DataFrame:
+    """recall@M of every user who has relevant items: what :func:`evaluate` says of them, without groups of items.
+
+    These take three rankings more of every user. Columns "user", "n_relevant" and "recall@M", a row a user.
+    """
+    need_test(split)
+    parts = [split.train] if split.validation is None else [split.train, split.validation]
+    chosen = [part.select(part.positive if protocol == "paper" else part.observed) for part in parts]
+    known, test = pairs_matrix(*chosen), pairs_matrix(split.test.select(split.test.positive))
+    ranking = Ranking(known, test, np.ones(split.train.n_items, bool), None)
+    rows = _users_with(ranking.relevant(protocol), None, "no user has any item to rank")
+    found = []
+    for block in _blocks(rows, split.train.n_items, block_size):
+        positions = ranking.positions(score_block(block), block, max(cutoffs), protocol)
+        columns = {"user": block, "n_relevant": positions.n_relevant.numpy()}
+        found.append(pd.DataFrame(columns | {f"recall@{m}": recall_at(positions, m).numpy() for m in cutoffs}))
+    return pd.concat(found, ignore_index=True)
+
+
 def recall_on_validation(score_block: ScoreBlock, split: Split, cutoff: int = 300, block_size: int = 256) -> float:
     """Mean recall@cutoff over users with validation pairs, training items taken out: what early stopping looks at.
 

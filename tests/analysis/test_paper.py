@@ -29,7 +29,7 @@ from analysis.replication.working import jobs_asked, question
 from analysis.replication.writing import sheets, verdicts_page
 from inference import presets
 from inference.average import list_scores
-from inference.evaluation.rankings import evaluate
+from inference.evaluation.rankings import evaluate, recalls
 from inference.fitting import fit_with
 from inference.keywords import options_of
 from inference.layouts import _aligned
@@ -409,7 +409,7 @@ def test_lists_hold_the_best_items_and_say_what_is_in_the_library(dataset):
     def block(users):
         return scores[torch.as_tensor(users)]
 
-    found = evaluate(block, split, cutoffs=(10,), ndcg_cutoffs=())
+    found = recalls(block, split, cutoffs=(10,))
     lists = best_lists(block, split, found)
     test = {(u, i) for u, i in zip(split.test.users.tolist(), split.test.items.tolist(), strict=True)}
     for row, user in enumerate(lists["users"].tolist()):

@@ -12,10 +12,11 @@ import scipy.sparse
 import torch
 
 from inference.evaluate import main
-from inference.evaluation.rankings import evaluate, recall_on_validation
+from inference.evaluation.rankings import evaluate, recall_on_validation, recalls
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import Split, item_groups, per_user, with_validation
 from pyro_cvae.errors import InputError
 from pyro_cvae.metrics import metrics_of, rank_positions
@@ -270,3 +271,15 @@ def test_help_imports_nothing_heavy():
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "pyro_cvae.protocol" in imported
     assert not {"torch", "pandas", "scipy", "sklearn", "rich"} & imported
+
+
+@pytest.mark.parametrize("protocol", ["corrected", "paper"])
+def test_recalls_alone_are_those_of_the_whole_evaluation(protocol):
+    data = simulated(0, n_users=30, n_items=40, n_words=20, clicks_per_user=12.0)
+    split = per_user(data, 5, 0)
+    scores = torch.randn(30, 40, generator=torch.Generator().manual_seed(0)).round(decimals=1)  # with ties
+    score_block = lambda rows: scores[torch.as_tensor(rows)]  # noqa: E731
+    whole = evaluate(score_block, split, cutoffs=(3, 10), protocol=protocol, ndcg_cutoffs=())
+    alone = recalls(score_block, split, cutoffs=(3, 10), protocol=protocol, block_size=7)
+    for name in ("user", "n_relevant", "recall@3", "recall@10"):
+        assert np.array_equal(alone[name], whole.per_user[name])
