@@ -23,10 +23,10 @@ COLORS = {
     **{"SVD as prior of v": CYCLE[3], "TF-IDF cosine": CYCLE[7], "SVD cosine": CYCLE[4]},
     **{"ALS": "#e08a00", "popularity": RIVAL},
     **dict(zip(TRAINED, CYCLE, strict=False)),
-    **dict(zip(("CVAE, the paper's settings", "CVAE, validated"), CYCLE, strict=False)),
+    **dict(zip(("CVAE, the paper's networks, alive", "CVAE, validated"), CYCLE, strict=False)),
 }
 """A colour a family."""
-MARKERS = {"-": "o", "--": "s", ":": "^"}
+MARKERS = {"-": "o", "--": "s", "-.": "D", ":": "^"}
 
 
 def draw(part: Part, table: pd.DataFrame, folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from analysis.paper import main
 from analysis.replication import fits, methods, running, study
 from analysis.replication.claims import CLAIMS, ROLES, Claim, Contrast, less
 from analysis.replication.contents import load_study, side_by_side
+from analysis.replication.figures import COLORS, MARKERS
 from analysis.replication.fits import best_lists, rows_of
 from analysis.replication.jobs import Job, grouped, jobs_of
 from analysis.replication.methods import COMPARED, METHODS, OVER_FACTORS, OVER_LAMBDA_R, Method, check_methods
@@ -539,3 +540,8 @@ def test_a_killed_command_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     after = Store(tmp_path / "out").rows
     assert len(after) == 3 and all(after[key] == row for key, row in before.items())
+
+
+def test_every_method_has_a_colour_and_a_marker():
+    for method in (*COMPARED, *OVER_LAMBDA_R, *OVER_FACTORS):
+        assert method.line in MARKERS and (method.family in COLORS or method.name == "k-50-untied")
