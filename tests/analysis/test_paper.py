@@ -438,7 +438,8 @@ def test_the_command_draws_prints_and_goes_on(tmp_path, tiny, capsys, monkeypatc
     assert run_command(main) == 0
     said = capsys.readouterr()
     assert "fits 12/12" in said.err  # lambda_r = 1 at P = 1 is the fit of figure 4
-    assert max(map(len, said.out.splitlines())) <= 80
+    lines = [line for line in said.out.splitlines() if str(out) not in line]  # a folder's path is as long as it is
+    assert max(map(len, lines)) <= 80
     drawn = ["fig4-corrected.png", "fig4-paper.png", "fig6-simulated-corrected.png", "fig6-simulated-paper.png"]
     wanted = [
         *drawn,
