@@ -53,6 +53,8 @@ STUDIES: dict[str, list[str]] = {
     "titles": ["benchmarks.titles"],
     "digits": ["benchmarks.digits"],
     "stars": ["benchmarks.stars"],
+    "when-bayes": ["benchmarks.when_bayes"],
+    "paper": ["analysis.paper", "all", "--jobs", "2"],
 }
 """Modules and flags by name: what the pages say of Bayes and MAP, draws, folding in, exploring and kinds of data."""
 
