@@ -138,8 +138,9 @@ def fit_with(
 
 def _checked(dataset: Dataset, split: Split, options: Options) -> Options:
     """The options for these data; InputError or MachineError where they cannot be fitted so."""
-    has_content = model_class(options.model.model).has_content
-    options = options.for_model(has_content).for_contents(dataset.contents)
+    cls = model_class(options.model.model)
+    has_content = cls.has_content
+    options = options.for_model(has_content, cls.is_staged()).for_contents(dataset.contents)
     _check_device(options.fit.device)
     if options.fit.patience and (split.validation is None or not len(split.validation)):
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")

@@ -62,8 +62,8 @@ def stored_options(run: Run) -> Options:
 def for_data(run: Run, options: Options, dataset: Dataset) -> Options:
     """The options for the contents of the data; InputError where a likelihood or network is not for them."""
     with run.reading(), about_file(run.path / "config.json"):
-        has_content = model_class(options.model.model).has_content
-        return options.for_model(has_content).for_contents(dataset.contents)
+        cls = model_class(options.model.model)
+        return options.for_model(cls.has_content, cls.is_staged()).for_contents(dataset.contents)
 
 
 def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[str, Tensor]) -> FactorModel:

@@ -110,6 +110,11 @@ class FactorModel(PyroModule):
             return cls.reads_by.phases
         return ItemPrior.phases if cls.has_content else NoContent.phases
 
+    @classmethod
+    def is_staged(cls) -> bool:
+        """Whether the contents are looked at after the ratings."""
+        return cls.phases()[0] == "ratings"
+
     def forward(self, batch: Batch) -> None:
         """The generative story over a minibatch of items and all users: each model's own."""
         raise NotImplementedError(f"{type(self).__name__} states no story: define forward")

@@ -79,8 +79,7 @@ class Coordinate(NetworkFit[State]):
     @property
     def n_steps(self) -> int:
         """Sweeps before the contents where these are learned of factors, epochs of the networks, sweeps at the end."""
-        staged = model_class(self.options.model.model).phases()[0] == "ratings"
-        return super().n_steps + self._method.sweeps * (2 if staged else 1)
+        return super().n_steps + self._method.sweeps * (1 + model_class(self.options.model.model).is_staged())
 
     @property
     def _method(self) -> CoordinateOptions:

@@ -101,10 +101,15 @@ class Options:
         check(not self.model.content, "content", self.model.content, contents)
         object.__setattr__(self, "fit", replace(self.fit, pretrain_epochs=0, kl_warmup=None, learning_rate=0.0))
 
-    def for_model(self, has_content: bool) -> Options:
-        """The same once it is known whether the model, a class of one's own, reads contents."""
-        if self.model.has_content is not None or has_content:
+    def for_model(self, has_content: bool, staged: bool = False) -> Options:
+        """The same once it is known whether the model, a class of one's own, reads contents, and when.
+
+        One that is ``staged`` looks at them after the ratings: nothing is pre-trained.
+        """
+        if self.model.has_content is not None or (has_content and not staged):
             return self
+        if staged:
+            return replace(self, fit=replace(self.fit, pretrain_epochs=0, kl_warmup=None))
         changed = replace(self)
         changed._without_content()
         return changed

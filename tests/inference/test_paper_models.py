@@ -274,6 +274,15 @@ def test_deepmusic_reads_sequences_by_convolutions_unless_told_otherwise(dataset
     assert not bool(prior.encode(words)[0].any())
 
 
+def test_a_class_derived_from_deepmusic_is_the_same_fit(dataset, split):
+    """By its path options know nothing of its stages before it is imported."""
+    own = fitted(dataset, split, "tests.models.own_models.Music")
+    assert [row["phase"] for row in own.history] == ["ratings"] * 3 + ["content"] * 3 + ["sweep"] * 3
+    assert torch.equal(own.posterior.v_loc, fitted(dataset, split, "deepmusic").posterior.v_loc)
+    with pytest.raises(InputError, match="fitted in stages"):
+        fitted(dataset, split, "tests.models.own_models.Music", "svi")
+
+
 # --- fits ------------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import torch
 
 from models.cvae import CVAE
+from models.deepmusic import DeepMusic
 from models.pmf import PMF
 from models.priors import NormalPrior
 
@@ -117,3 +118,7 @@ class LaplaceGroups(GroupedPMF):
         like = PMF.prior_of_users(self).loc
         with pyro.plate("groups", len(self.groups)):
             return {"mu": pyro.sample("mu", dist.Laplace(torch.zeros_like(like), 1.0).to_event(1))}
+
+
+class Music(DeepMusic):
+    """DeepMusic under a name of its own, of which options know nothing."""
