@@ -162,9 +162,7 @@ def evaluate(
     (n_chosen,) restricts to some user rows. Raises ``InputError`` where nobody has a relevant item.
     """
     need_test(split)
-    parts = [split.train] if split.validation is None else [split.train, split.validation]
-    chosen = [part.select(part.positive if protocol == "paper" else part.observed) for part in parts]
-    known, test = pairs_matrix(*chosen), pairs_matrix(split.test.select(split.test.positive))
+    known, test = _known_and_test(split, protocol)
     among = candidates or CandidateSet(np.ones(split.train.n_items, bool))
     whole, group_of = Ranking(known, test, among.items, among.pairs), item_groups(split.train)
     alone = [Ranking(known, test, among.items & (group_of == group), among.pairs) for group in range(len(GROUPS))]
@@ -206,9 +204,7 @@ def recalls(
     These take three rankings more of every user. Columns "user", "n_relevant" and "recall@M", a row a user.
     """
     need_test(split)
-    parts = [split.train] if split.validation is None else [split.train, split.validation]
-    chosen = [part.select(part.positive if protocol == "paper" else part.observed) for part in parts]
-    known, test = pairs_matrix(*chosen), pairs_matrix(split.test.select(split.test.positive))
+    known, test = _known_and_test(split, protocol)
     ranking = Ranking(known, test, np.ones(split.train.n_items, bool), None)
     rows = _users_with(ranking.relevant(protocol), None, "no user has any item to rank")
     found = []
@@ -234,6 +230,13 @@ def recall_on_validation(score_block: ScoreBlock, split: Split, cutoff: int = 30
         positions = rank_positions(score_block(block), known[block], validation[block], cutoff)
         total += float(recall_at(positions, cutoff).sum())
     return total / len(rows)
+
+
+def _known_and_test(split: Split, protocol: Protocol) -> tuple[Any, Any]:
+    """Pairs that are known from training and validation, and test pairs, sparse (n_users, n_items)."""
+    parts = [split.train] if split.validation is None else [split.train, split.validation]
+    chosen = [part.select(part.positive if protocol == "paper" else part.observed) for part in parts]
+    return pairs_matrix(*chosen), pairs_matrix(split.test.select(split.test.positive))
 
 
 def _users_with(matrix: Any, users: np.ndarray | None, problem: str) -> np.ndarray:
