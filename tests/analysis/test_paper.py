@@ -380,7 +380,7 @@ def test_a_folder_without_counts_has_titles_and_tags(tmp_path):
 @pytest.mark.realdata
 def test_citeulike_a_is_titles_and_tags(data_folder):
     dataset, told = load_study(str(data_folder / "citeulike-a"))
-    assert "titles and tags in one bag" in told and dataset.others == {}
+    assert "titles" in told and "tags on 5 items" in told and "one bag" in told and dataset.others == {}
     assert dataset.n_features == 8000 + 7386 and dataset.titles is not None
 
 
