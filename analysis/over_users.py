@@ -82,9 +82,16 @@ def counted_pairs(fit: Fit) -> Interactions:
     train = fit.split.train
     counted = train.observed if predicts_ratings(fit) else train.positive
     if fit.dataset.interactions.complete and train.confidences is not None:
-        counted = train.observed & ~(confidences(fit, train) <= fit.options.model.b)
+        counted = train.observed & ~(confidences(fit, train) <= weight_of_zeros(fit))
     chosen = train.select(counted)
     return dataclasses.replace(chosen, ratings=np.ones(len(chosen)))
+
+
+def weight_of_zeros(fit: Fit) -> float:
+    """The precision b of a cell that is not stored: given, or found by the fit."""
+    if fit.model is None or not fit.model.ratings.weighs_zeros:
+        return fit.options.model.b
+    return fit.model.ratings.background
 
 
 def cell_groups(fit: Fit, users: np.ndarray, items: np.ndarray) -> list[tuple[str, str, np.ndarray]]:

@@ -156,6 +156,13 @@ def _report(fitted: Fit, seconds: float) -> None:
     if content := metrics.get("content"):
         table.add_row("content: active units", f"{content['active_units']:.0f} of {options.model.factors}")
         table.add_row("content: KL an item, I(x; z), nats", f"{content['kl']:.2f}, {content['mutual_information']:.2f}")
+    if trials := metrics.get("tuning"):
+        found = trials[-1]
+        how = f"b {found['b']:g}, shrinkages {found['user_shrinkage']:.3g} and {found['item_shrinkage']:.3g}"
+        table.add_row(f"found by {len(trials)} short fits", how)
+        if any(row["cold_scale"] != 1 for row in trials):
+            scales = _scales(trials)
+            table.add_row("factors of contents of unrated items", ", ".join(f"{c:.2f} {kind}" for kind, c in scales))
     for key, value in metrics.get("convergence", {}).items():
         worst = f"{value['rhat']:.3f}, {value['ess_bulk']:,.0f}, {value['ess_tail']:,.0f}"
         table.add_row(f"{key}: largest R-hat, least bulk and tail ESS", worst)
@@ -182,6 +189,12 @@ def _report(fitted: Fit, seconds: float) -> None:
     emit([table], {"fit": _numbers(fitted, seconds)}, options.run.format, notes)
 
 
+def _scales(trials: list[dict[str, Any]]) -> list[tuple[str, float]]:
+    """C of unchosen items, that of the best trial, and of new ones."""
+    best = max((row for row in trials if row["cold"] == "unchosen"), key=lambda row: row["worth"])
+    return [("unchosen", best["cold_scale"]), *(("new", row["cold_scale"]) for row in trials if row["cold"] == "new")]
+
+
 def _numbers(fitted: Fit, seconds: float) -> pd.DataFrame:
     """The same for a program: one row, the terms of the last epoch and all metrics by name."""
     import pandas as pd
@@ -198,4 +211,5 @@ def _numbers(fitted: Fit, seconds: float) -> pd.DataFrame:
         "seconds": seconds,
     }
     terms = {name: value for name, value in last.items() if name not in ("epoch", "phase", "seconds")}
-    return pd.DataFrame([about | terms | pd.json_normalize(fitted.metrics).iloc[0].to_dict()])
+    metrics = {name: value for name, value in fitted.metrics.items() if name != "tuning"}
+    return pd.DataFrame([about | terms | pd.json_normalize(metrics).iloc[0].to_dict()])

@@ -49,12 +49,14 @@ class Fit:
     def encode(self, content: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of v of items that were not in the fit, from their content.
 
-        Such an item is N(mu(x), sigma(x)^2 + 1/lambda_v). ``content`` are word counts, sparse (n_new, n_features), or a
-        content of the kind that the fit is of (Content, Vectors, Images, Tokens); where it is of several, a dictionary
-        of these by name, a part left out being one that none of them has. Result (n_new, n_factors) each.
+        Such an item is N(c mu(x), c^2 sigma(x)^2 + 1/lambda_v), with c = 1 unless the fit has found another.
+        ``content`` are word counts, sparse (n_new, n_features), or a content of the kind that the fit is of (Content,
+        Vectors, Images, Tokens); where it is of several, a dictionary of these by name, a part left out being one that
+        none of them has. Result (n_new, n_factors) each.
         """
         loc, scale = self.encode_content(content)
         loc = self.around_new_items(loc)[:, : loc.shape[1]]
+        scale = self.model.scale_of_new_items * scale
         return loc, (scale.square() + 1 / self.posterior.lambda_v).sqrt()
 
     def encode_content(self, content: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -74,7 +76,7 @@ class Fit:
         Raises InputError where the model does not say.
         """
         if type(self.model).has_standard_priors():
-            return self.posterior.around(m)
+            return self.posterior.around(self.model.scale_of_new_items * m)
         with torch.no_grad():
             return self.model.of_items(self.model.prior_of_new_items(m, self.above).loc)
 

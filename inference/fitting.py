@@ -179,6 +179,8 @@ def _metrics(posterior: Posterior, model: FactorModel, dataset: Dataset, split: 
     if model.item_prior.latent:
         metrics["content"] = content_diagnostics(posterior.z_loc, posterior.z_scale)
     metrics["precisions"] = model.precisions()
+    if model.trials:
+        metrics["tuning"] = model.trials
     if isinstance(posterior, Draws):
         metrics["convergence"] = convergence(posterior)
         if signs := doubts(metrics["convergence"], posterior.n_chains):

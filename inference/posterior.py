@@ -38,6 +38,7 @@ class Posterior:
 
     Where the model reads no content (``has_content`` false) z is 0, known for certain, and is not stored. ``above`` are
     the model's sites above u and v: ``name_loc`` and, unless points, ``name_scale``, each of the site's own shape.
+    ``content_scale`` (n_items,) is c_j where v_j lies around c_j z_j; ``None``: 1 for all.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Posterior:
     v_pad: Tensor | None = None
     has_content: bool = True
     above: dict[str, Tensor] = field(default_factory=dict)
+    content_scale: Tensor | None = None
 
     @property
     def u_loc(self) -> Tensor:
@@ -95,14 +97,18 @@ class Posterior:
     def mean(self, name: str) -> Tensor:
         """Posterior mean of "u", "v", "z" or "v_dagger" = v - z, a row each."""
         if name == "v_dagger":
-            return self.v.loc - self.around(self.z.loc)
+            return self.v.loc - self.around(self._scaled(self.z.loc))
         if name not in SIDES:
             raise InputError(f"no latent variable is called {name!r}", "ask for u, v, z or v_dagger")
         return getattr(self, name).loc
 
     def around(self, z: Tensor) -> Tensor:
-        """Prior mean of v given z (n_rows, n_factors), as wide as v."""
+        """Prior mean of v given c z (n_rows, n_factors), as wide as v."""
         return z if self.v_pad is None else torch.cat([z, self.v_pad.expand(len(z), 2)], -1)
+
+    def _scaled(self, z: Tensor) -> Tensor:
+        """C z of the items' z, (..., n_items, n_factors)."""
+        return z if self.content_scale is None else self.content_scale[:, None] * z
 
     def biases(self) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Mean and standard deviation of "user" (n_users,) and "item" (n_items,) biases; empty without them.
@@ -132,7 +138,10 @@ class Posterior:
         """
         asked = {"u": users, "v": items, "z": items}
         chosen = {name: torch.as_tensor(rows) for name, rows in asked.items() if rows is not None}
-        return replace(self, **{name: getattr(self, name).select(rows) for name, rows in chosen.items()})
+        found: dict[str, Any] = {name: getattr(self, name).select(rows) for name, rows in chosen.items()}
+        if items is not None and self.content_scale is not None:
+            found["content_scale"] = self.content_scale[chosen["v"]]
+        return replace(self, **found)
 
     def sample(self, n: int, seed: int) -> dict[str, Tensor]:
         """``n`` joint draws of "u", "v", "z" and "v_dagger" = v - z, each (n, n_rows, n_factors).
@@ -142,7 +151,7 @@ class Posterior:
         """
         check_draws(n, 5 * (len(self.u) + len(self.v)) * self.u.loc.shape[1], "draws of so many rows")
         drawn = next(self.draws(n, seed, n))
-        around = drawn["z"]
+        around = self._scaled(drawn["z"])
         if self.v_pad is not None:
             around = torch.cat([around, self.v_pad.expand(*around.shape[:2], 2)], -1)
         return drawn | {"v_dagger": drawn["v"] - around}
@@ -169,7 +178,7 @@ class Posterior:
         if self.v.spread is not None:
             found["v"] = found["v"] + self.v.along(found["z"] - self.z.loc)
         elif self._is_sum:
-            found["v"] = found["v"] + self._as_wide_as_v(found["z"] - self.z.loc)
+            found["v"] = found["v"] + self._as_wide_as_v(self._scaled(found["z"] - self.z.loc))
         return found
 
     @property
@@ -180,7 +189,8 @@ class Posterior:
         """Variance of v_dagger = v - z, (n_items, n_factors), where v is their sum: the non-centred mean field."""
         if not self._is_sum or self.v.variance is None or self.z.variance is None:
             return None
-        return (self.v.variance - self._as_wide_as_v(self.z.variance)).clamp(min=0)
+        of_z = self._scaled(self._scaled(self.z.variance))
+        return (self.v.variance - self._as_wide_as_v(of_z)).clamp(min=0)
 
     def _as_wide_as_v(self, z: Tensor) -> Tensor:
         return F.pad(z, (0, self.v.loc.shape[1] - self.n_factors))
@@ -225,7 +235,8 @@ class Posterior:
         for side in SIDES if self.has_content else SIDES[:2]:
             rows = getattr(self, side)
             found |= {f"{side}_{moment}": getattr(rows, moment) for moment in MOMENTS}
-        found |= {"v_pad": self.v_pad, "lambda_v": torch.tensor(self.lambda_v, dtype=torch.float64)}
+        found |= {"v_pad": self.v_pad, "content_scale": self.content_scale}
+        found |= {"lambda_v": torch.tensor(self.lambda_v, dtype=torch.float64)}
         found |= {f"{ABOVE}{name}": tensor for name, tensor in self.above.items()}
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
@@ -242,7 +253,8 @@ class Posterior:
         if kind == "structured":
             assert z.variance is not None
             v = replace(v, spread=F.pad(z.variance, (0, v.loc.shape[1] - z.loc.shape[1])), slope=lambda_v)
-        return cls(kind, u, v, z, lambda_v, parametrization, v_pad, has_content, above_in(tensors))
+        scale = tensors.get("content_scale")
+        return cls(kind, u, v, z, lambda_v, parametrization, v_pad, has_content, above_in(tensors), scale)
 
     def detached(self) -> Posterior:
         """A copy in main memory that no gradient follows, as it would be read from a file."""

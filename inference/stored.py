@@ -91,11 +91,15 @@ def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[
     if lost := sorted(older - networks.keys()):
         note = f"{run.path} was written without {', '.join(lost)}, which keep what their constructor gives them"
         logging.getLogger("pyro_cvae").warning(note)
-    with about_file(run.path / "posterior.safetensors"):
+    path = run.path / "posterior.safetensors"
+    with about_file(path):
         fill(model, networks, older)
         for name, tensor in kept(model).items():
             if tensor.is_floating_point() and name not in buffers(model) and not bool(tensor.isfinite().all()):
                 raise InputError(f"the model's {name} has a number that is not finite", REMEDY)
+    if (scale := model.content_scale) is not None:
+        wanted = {"content_scale": Array((dataset.n_items + 1,), low=0)}
+        check_arrays({"content_scale": _array(scale, "content_scale", path)}, wanted, path)
     model.plain = True
     return model
 
@@ -148,6 +152,8 @@ def expected_tensors(
     found |= above
     if biases:
         found["v_pad"] = Array((2,), real)
+    if "content_scale" in there:
+        found["content_scale"] = Array((dataset.n_items,), real, low=0)
     for side in "uv" if options.kind != "point" else "":
         covariance = there.get(f"{side}_covariance")
         if covariance is not None and covariance.dim() and (options.kind != "mean-field"):

@@ -14,6 +14,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def _asked(words: Sequence[str]) -> tuple[TuneOptions, Options]:
     )
     if tune.method != method:
         raise InputError(f"{method!r} is read as the method, but {tune.method!r} is it", "give the method first")
-    return tune, Options(data, model, fit, own, RunOptions())
+    return tune, Options(data, model, replace(fit, tune=0), own, RunOptions())
 
 
 def _places(tune: TuneOptions, data: DataOptions) -> tuple[Path, Path]:

@@ -2,6 +2,9 @@ r"""The family of models: factors of users and items around their priors, rating
 
     u_i ~ N(m_i, 1 / lambda_u),    v_j ~ N(m_j, 1 / lambda_v),    R_ij ~ p(R | s_ij),    s_ij = u_i.v_j
 
+An item without a training rating may lie at c m_j: its content then counts c times as much
+(:mod:`inference.algorithms.choosing` says how c is found). c is 1 unless it was asked for.
+
 A member says where the factors of an item lie before anybody has chosen it, m_j: an :class:`ItemPrior`. Those of a
 user lie at 0, unless a subclass says otherwise. The story itself, the Pyro program, is each member's ``forward``. The
 algorithms read the priors from :meth:`FactorModel.prior_of_users` and :meth:`FactorModel.prior_of_items`, and every
@@ -20,6 +23,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,7 +68,8 @@ class FactorModel(PyroModule):
 
     Parameters: ``item_prior`` says m_j; ``lambda_u``, ``lambda_v`` are precisions; ``parametrization`` is "centred"
     (v is drawn) or "non-centred" (v_dagger = v - m is drawn); with ``lambda_b`` there are biases, and ``mean`` is the
-    global mean m. ``to_find`` names precisions that are not given.
+    global mean m. ``to_find`` names precisions that are not given, ``trials``
+    are rows that tell how they were found.
 
     A subclass states the story in ``forward``, and what of it differs in ``prior_of_users``, ``prior_of_items`` and
     ``above``. ``has_content`` says that it reads the items' contents, ``reads_by`` by which item prior (``None``: a
@@ -74,6 +79,7 @@ class FactorModel(PyroModule):
     the package's algorithms call it, these sites are as sparse as the data. Parameters are the modules' own in both.
     """
 
+    content_scale: Tensor | None
     has_content: ClassVar[bool] = False
     reads_by: ClassVar[type[ItemPrior] | None] = None
     as_is: ClassVar[bool] = False
@@ -102,6 +108,8 @@ class FactorModel(PyroModule):
         self.lambda_u, self.lambda_v = lambda_u, lambda_v
         self.parametrization = "centred"
         self.to_find: tuple[str, ...] = ()
+        self.trials: list[dict[str, Any]] = []
+        self.register_buffer("content_scale", None)
 
     @classmethod
     def phases(cls) -> tuple[str, ...]:
@@ -187,10 +195,18 @@ class FactorModel(PyroModule):
         raise InputError(problem, "define prior_of_new_users(ids, above), or fit again with these users")
 
     def prior_of_items(self, m: Tensor, above: Above = NOTHING, items: Tensor | None = None) -> NormalPrior:
-        """Prior of v given m (n_items, n_factors): N(m, 1 / lambda_v), the bias around the global mean.
+        """Prior of v given m (n_items, n_factors): N(c m, 1 / lambda_v), the bias around the global mean.
 
-        ``items`` (n_items,) are the rows of m in the catalogue; ``None``: all of it, in order.
+        ``items`` (n_items,) are the rows of m in the catalogue; ``None``: all of it, in order. c is 1 unless there is a
+        ``content_scale``.
         """
+        if self.content_scale is None:
+            return self._around(m)
+        slope = self.content_scale[:-1].to(m)
+        slope = slope if items is None else slope[items]
+        return replace(self._around(slope[:, None] * m), slope=slope)
+
+    def _around(self, m: Tensor) -> NormalPrior:
         if self.mean is None:
             return NormalPrior(m, self.lambda_v)
         return NormalPrior(torch.cat([m, (self.mean / self.kappa_v).expand(len(m), 1).to(m)], -1), self.lambda_v)
@@ -201,9 +217,24 @@ class FactorModel(PyroModule):
         InputError where a subclass has a prior of v of its own and does not say which a new item has.
         """
         if type(self).prior_of_items is FactorModel.prior_of_items:
-            return self.prior_of_items(m, above)
+            return self._around(self.scale_of_new_items * m)
         problem = f"{type(self).__name__} does not say which prior an item has that is not in the data"
         raise InputError(problem, "define prior_of_new_items(m, above), or fit again with these items")
+
+    @property
+    def scale_of_new_items(self) -> float:
+        """C of items that are not in the data."""
+        return 1.0 if self.content_scale is None else float(self.content_scale[-1])
+
+    def scale_contents(self, unrated: Tensor, scale: float, of_new_items: float) -> None:
+        """Let the contents of the items ``unrated``, bool (n_items,), count ``scale`` times as much in their prior.
+
+        ``of_new_items`` is the same of items that are not in the data. 1 is the model as it is written above.
+        """
+        self.content_scale = None
+        if scale != 1 or of_new_items != 1:
+            one = self._zeros(1) + 1.0
+            self.content_scale = torch.cat([torch.where(unrated, scale * one, one), of_new_items * one])
 
     @classmethod
     def has_standard_priors(cls) -> bool:

@@ -12,3 +12,5 @@ StartKind = Literal["whitened", "svd"]
 """How networks start from the data; see :mod:`models.networks.mlp_pair`."""
 Unrated = Literal["masked", "zeros"]
 """Items without a training rating: no column, or one of zeros."""
+Cold = Literal["auto", "unchosen", "new"]
+"""Items without a training rating: there and not chosen, or such that nobody could have chosen; or as the split has."""

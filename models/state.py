@@ -60,10 +60,11 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], lacking: frozenset[st
 def _adopt(module: nn.Module, name: str, tensor: Tensor) -> None:
     """A buffer that the constructor registers as ``None``, and that the fit has set."""
     path, _, leaf = name.rpartition(".")
-    owner = {_named(f"{place}.").removesuffix("."): part for place, part in module.named_modules()}.get(path)
-    if owner is None or leaf not in owner._buffers:
-        raise InputError(f"holds a tensor {name}, which the model has not", REMEDY)
-    owner._buffers[leaf] = tensor.clone()
+    for place, part in module.named_modules():
+        if _named(f"{place}.").removesuffix(".") == path and leaf in part._buffers:
+            part._buffers[leaf] = tensor.clone()
+            return
+    raise InputError(f"holds a tensor {name}, which the model has not", REMEDY)
 
 
 def _numbers(tensor: Tensor) -> str:

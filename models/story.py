@@ -135,8 +135,11 @@ class _Story:
                 self.refuse(f"has a prior of {site} whose precision is not the model's {own}")
         step = torch.randn_like(m)
         moved = model.prior_of_items(m + step, self.above, self.batch.items).loc
+        step = step if items.slope is None else items.slope[:, None] * step
         if not _close(moved, items.loc + torch.nn.functional.pad(step, (0, model.width - model.n_factors))):
-            self.refuse("has a mean of v that does not move one to one with m, which q(v|z) and the closed form need")
+            self.refuse(
+                "has a mean of v that does not move one to one with m, or as its slope says: closed forms need it"
+            )
         if model.item_prior.latent:
             z = self.trace.nodes[model.item_prior.site]["fn"]
             nothing = torch.zeros_like(m)

@@ -20,6 +20,7 @@ METRICS = {
     "convergence": dict[str, dict[str, float]],
     "groups": dict[str, dict[str, float]],
     "protocol": str,
+    "tuning": list[dict[str, float | str]],
 }
 """Types of the entries of metrics.json; all others are numbers, texts, or objects of such."""
 _OTHERS = float | str | bool | None | list[float] | dict[str, Any]

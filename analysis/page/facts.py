@@ -76,7 +76,7 @@ def _ratings_fact(fit: Fit) -> str:
     model, ratings = fit.options.model, fit.model.ratings
     said = f"{model.rating_likelihood} likelihood"
     if model.rating_likelihood == "confidence-normal":
-        said += f", a {model.a:g}, b {model.b:g}"
+        said += f", a {model.a:g}, b {ratings.background:g}"
     if ratings.explicit and (tau := ratings.noise_precision) is not None:
         said += f", noise of standard deviation {tau**-0.5:.3f}"
     return said + (f", biases of precision {fit.model.lambda_b:g}" if model.biases == "on" else ", no biases")

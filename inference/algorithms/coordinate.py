@@ -99,7 +99,7 @@ class Coordinate(NetworkFit[State]):
         columns = self.observations.columns
         site = model.ratings.site(columns)
         self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
-        self.user_order = torch.argsort(columns.users, stable=True)
+        self.user_order, self.background = torch.argsort(columns.users, stable=True), model.ratings.background
         guide = self.content_guide(model)
         optimizer = adam(model, self.options.fit.pretrain_learning_rate)
         return State(model, guide, optimizer, 0, joint=False)
@@ -166,7 +166,7 @@ class Coordinate(NetworkFit[State]):
         precision, around = prior.precision, prior.loc
         if items.spread is None:
             away = (items.loc[batch.items, :n] - around[:, :n]).square().sum(-1) * batch.columns.observed
-            return 0.5 * precision * (away + var.sum(-1))
+            return 0.5 * precision * (away + prior.of_content(var).sum(-1))
         assert state.shift is not None
         slope = precision * items.given(batch.items)
         pull = around - (slope @ around[..., None]).squeeze(-1)
@@ -208,7 +208,7 @@ class Coordinate(NetworkFit[State]):
         kl_u = float(u.kl(of_users.precision, of_users.rows(model.n_users)).sum())
         kl_v = float(v.kl(of_items.precision, of_items.loc).sum())
         if v.spread is None:
-            kl_v += 0.5 * of_items.precision * float(z_scale.double().square().sum())
+            kl_v += 0.5 * of_items.precision * float(of_items.of_content(z_scale.double().square()).sum())
         parts = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u.is_point else {"kl_u": kl_u, "kl_v": kl_v}
         if state.above is not None:
             evidence = evidence_above(model, state.above, u.is_point)
@@ -221,7 +221,7 @@ class Coordinate(NetworkFit[State]):
         """The ratings' Gaussian site as it is now, and the cells of users and of items with its values."""
         columns = self.observations.columns
         site = state.model.ratings.site(columns, state.second)
-        if not state.model.ratings.learns:
+        if not state.model.ratings.learns and state.model.ratings.background == self.background:
             return site, self.user_cells, self.item_cells
         weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
         users = self.user_cells.with_values(weights[self.user_order], targets[self.user_order])
@@ -261,9 +261,10 @@ class Coordinate(NetworkFit[State]):
         assert state.users is not None and state.items is not None
         above = self._above(state)
         square_u = state.users.expected_square(model.prior_of_users(above).rows(model.n_users))
-        square_v = state.items.expected_square(model.prior_of_items(z_loc, above).loc) * observed
+        prior = model.prior_of_items(z_loc, above)
+        square_v = state.items.expected_square(prior.loc) * observed
         if state.items.spread is None:
-            square_v = square_v + z_var.sum(-1)
+            square_v = square_v + prior.of_content(z_var).sum(-1)
         model.lambda_u = self._best_precision(model, state.prior, "lambda_u", square_u, model.n_users)
         model.lambda_v = self._best_precision(model, state.prior, "lambda_v", square_v, int(observed.sum()))
 
@@ -338,6 +339,7 @@ class Coordinate(NetworkFit[State]):
             more["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
         rows = model.in_scores("u", state.users), model.in_scores("v", state.items)
         z = Gaussians(z_loc, z_scale.square())
+        more["content_scale"] = prior.slope
         posterior = Posterior(self.options.kind, *rows, z, prior.precision, **more)
         return self.scale.posterior(posterior.detached())
 

@@ -67,9 +67,9 @@ class NamedELBO(ELBO):
             v = replace(v, loc=v.loc - v.along(sites[model.item_prior.site]["value"] - mu))
             kl_v = v.kl(precision, around)
         elif model.item_site == "v":
-            kl_v = v.kl(precision, around) + 0.5 * precision * var.sum(-1)
+            kl_v = v.kl(precision, around) + 0.5 * precision * items.of_content(var).sum(-1)
         else:
-            kl_v, of_z = v.kl(precision), pad(var, wider)
+            kl_v, of_z = v.kl(precision), pad(items.of_content(var), wider)
             v = Gaussians(v.loc + around, of_z if v.variance is None else v.variance + of_z)
         kl_u, kl_v = u.kl(users.precision, users.loc).sum(), kl_v.sum() * scale
         prior = {"log_p_u": -kl_u, "log_p_v": -kl_v} if u.is_point else {"kl_u": kl_u, "kl_v": kl_v}

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.algorithms.base import Inference, Snapshot
+from inference.algorithms.choosing import choose
 from inference.algorithms.elbo import NamedELBO
 from inference.algorithms.guides import ContentGuide, Guides
 from inference.algorithms.precisions import start_precisions
@@ -82,6 +83,7 @@ class NetworkFit(Inference[State]):
         """Networks started from the data, layer by layer; nothing is known of ratings yet."""
         model = self._model()
         self.check(model)
+        self.check_found(model)
         check_story(model, self.observations)
         state = self.pretraining(model)
         if state.model.item_prior.trained:
@@ -111,7 +113,12 @@ class NetworkFit(Inference[State]):
             model.mean.fill_(model.ratings.initial_mean(self.observations.columns))
         if found is None:
             z_loc = encode(model, self.observations)[0]
-            start_precisions(model, self.observations.columns, z_loc, self.options, self.options.fit.seed)
+            columns, c = self.observations.columns, self.options.model.cold_scale
+            start_precisions(model, columns, z_loc, self.options, self.options.fit.seed)
+            if c is not None:
+                model.scale_contents(~columns.observed, c, c)
+            if self.options.fit.tune:
+                model.trials = choose(model, columns, z_loc, self.options)
         else:
             move(found, model)
         if self.options.fit.mode == "map":
@@ -119,6 +126,16 @@ class NetworkFit(Inference[State]):
 
     def check(self, model: FactorModel) -> None:
         """InputError, before any work, where the algorithm takes no such ratings."""
+
+    def check_found(self, model: FactorModel) -> None:
+        """InputError where --tune finds nothing of these ratings, or --cold-scale is none of the model."""
+        ratings, scale = model.ratings, self.options.model.cold_scale
+        if self.options.fit.tune and not (ratings.conjugate and ratings.exact and not ratings.learns):
+            problem = f"--tune is of ratings in closed form, which {type(ratings).__name__} has not"
+            raise InputError(problem, "leave it out, or use inference.tune")
+        if scale not in (None, 1.0) and type(model).prior_of_items is not FactorModel.prior_of_items:
+            problem = f"{type(model).__name__} has a prior of v of its own, in which --cold-scale is not"
+            raise InputError(problem, "leave it out")
 
     @staticmethod
     def refuse_stages(model: FactorModel) -> None:
@@ -264,7 +281,8 @@ class NetworkFit(Inference[State]):
         tensors = {f"parameter.{name}": tensor for name, tensor in kept(_both(state)).items()}
         for index, moments in state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
-        return tensors, {"epoch": state.epoch, "joint": state.joint, "precisions": state.model.precisions()}
+        meta = {"epoch": state.epoch, "joint": state.joint, "precisions": state.model.precisions()}
+        return tensors, meta | {"trials": state.model.trials}
 
     def restore(self, snapshot: Snapshot) -> State:
         """The state of a snapshot."""
@@ -272,6 +290,7 @@ class NetworkFit(Inference[State]):
         state = self.pretraining(self._model())
         given = {name: tensor.clone() for name, tensor in kept(state.model.ratings).items()}
         state.epoch, start = meta["epoch"], "parameter."
+        state.model.trials = list(meta.get("trials", []))
         if meta["joint"]:
             state = self.joint(state, meta["precisions"])
         both = _both(state)

@@ -87,27 +87,25 @@ def start_precisions(model: FactorModel, columns: RatingColumns, z_loc: Tensor, 
 
     Shapes: ``z_loc`` (n_items, n_factors), the content means when the ratings are first seen.
     """
-    o, facts = options.model, options.model.rating_facts
-    free = model.to_find
-    default = facts.default_shrinkages(options.fit.mode, o.factors, model.item_prior.knows_content)
-    shrinkage = [o.user_shrinkage or default[0], o.item_shrinkage or default[1]]
-    penalty = facts.lambda_b
+    shrinkage, penalty = list(default_shrinkages(model, options)), options.model.rating_facts.lambda_b
     if model.ratings.standardised:
-        penalty = _start_stars(model, columns, z_loc, free, shrinkage, options, seed)
-    elif not free:
+        penalty = _start_stars(model, columns, z_loc, shrinkage, options, seed)
+    elif not model.to_find:
         return
-    _set(model, columns, z_loc, free, shrinkage, penalty)
+    set_relative(model, columns, z_loc, shrinkage, penalty)
 
 
-def _set(
-    model: FactorModel,
-    columns: RatingColumns,
-    z_loc: Tensor,
-    free: Sequence[str],
-    shrinkage: Sequence[float],
-    penalty: float,
+def default_shrinkages(model: FactorModel, options: Options) -> tuple[float, float]:
+    """Shrinkages of users and of items as they are given, or the likelihood's own."""
+    o = options.model
+    default = o.rating_facts.default_shrinkages(options.fit.mode, o.factors, model.item_prior.knows_content)
+    return o.user_shrinkage or default[0], o.item_shrinkage or default[1]
+
+
+def set_relative(
+    model: FactorModel, columns: RatingColumns, z_loc: Tensor, shrinkage: Sequence[float], penalty: float
 ) -> None:
-    """Precisions from shrinkages and from ``penalty``, that of the biases in units of the noise's."""
+    """Precisions that are to be found, from shrinkages and ``penalty``, that of the biases in units of the noise's."""
     knows_content = model.item_prior.knows_content
     length = content_length(z_loc) if knows_content else 1.0  # without contents any length is the same model
     noise, square = model.ratings.units(columns)
@@ -115,7 +113,7 @@ def _set(
         noise *= stated_confidence(columns) / model.ratings.default_confidence
     found = {"lambda_u": model.lambda_u, "lambda_v": model.lambda_v, "lambda_b": model.lambda_b}
     relative = (shrinkage[0] * noise * length**2, shrinkage[1] * noise * square / length**2, penalty * noise)
-    found |= {name: value for name, value in zip(found, relative, strict=True) if name in free}
+    found |= {name: value for name, value in zip(found, relative, strict=True) if name in model.to_find}
     model.set_precisions(**found)
 
 
@@ -123,7 +121,6 @@ def _start_stars(
     model: FactorModel,
     columns: RatingColumns,
     z_loc: Tensor,
-    free: Sequence[str],
     shrinkage: list[float],
     options: Options,
     seed: int,
@@ -138,7 +135,7 @@ def _start_stars(
     penalty, alone = (8.0, columns.ratings.double().square()) if model.mean is None else choose_penalty(columns, fold)
     weight = columns.confidences.double()
     model.ratings.start_noise(float(weight.sum() / (weight @ alone)))
-    if "lambda_u" not in free or options.model.user_shrinkage:
+    if "lambda_u" not in model.to_find or options.model.user_shrinkage:
         return penalty
     seen = there & _some_users(columns, there, rng)
     folds = range(FOLDS if int(seen.sum()) < ENOUGH else 1)
@@ -151,7 +148,7 @@ def _start_stars(
         kept, mean = model.precisions(), None if model.mean is None else model.mean.clone()
         found = torch.zeros_like(alone)
         for held in folds:
-            _set(model, columns, z_loc, free, (times * given, shrinkage[1]), penalty)
+            set_relative(model, columns, z_loc, (times * given, shrinkage[1]), penalty)
             found += squared_errors(model, columns, z_loc, seen & (fold != held), seen & (fold == held), family)
             move(kept, model)
             if model.mean is not None and mean is not None:
@@ -190,24 +187,34 @@ def squared_errors(
     model: FactorModel, columns: RatingColumns, z_loc: Tensor, seen: Tensor, aside: Tensor, family: str
 ) -> Tensor:
     """Squared errors of the cells ``aside`` after sweeps over those ``seen``, 0 elsewhere, (n_stored,) each."""
-    known = rated(columns, seen)
+    users, items, _ = short_fit(model, rated(columns, seen), z_loc, family, SWEEPS)
+    u, v = model.of_users(users)[columns.users[aside]], model.of_items(items)[columns.items[aside]]
+    found = torch.zeros(len(seen), dtype=torch.float64, device=seen.device)
+    found[aside] = (columns.ratings[aside] - (u * v).sum(-1)).double().square()
+    return found
+
+
+def short_fit(
+    model: FactorModel, known: RatingColumns, z_loc: Tensor, family: str, sweeps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Means of u and v after some sweeps over these columns, and which items have one; the global mean moves.
+
+    Shapes: (n_users, width), (n_items, width), bool (n_items,).
+    """
     site = model.ratings.site(known)
     item_cells, user_cells = Cells.of_items(known, site), Cells.of_users(known, site)
     above = start_above(model)
     prior = model.prior_of_items(z_loc, above)
     items = start_of_items(model, prior)
     users = items
-    for _ in range(SWEEPS):
+    for _ in range(sweeps):
         users = update_users(model, site, user_cells, items, item_cells.observed, family, above).rows
         items = update_items(model, site, item_cells, users, user_cells.observed, prior, None, family).rows
         if model.mean is not None:
             model.mean.fill_(model.kappa_v * float(items.loc[item_cells.observed, -1].double().mean()))
             prior = model.prior_of_items(z_loc, above)
             items.loc[~item_cells.observed] = prior.loc[~item_cells.observed]
-    u, v = model.of_users(users.loc)[columns.users[aside]], model.of_items(items.loc)[columns.items[aside]]
-    found = torch.zeros(len(seen), dtype=torch.float64, device=seen.device)
-    found[aside] = (columns.ratings[aside] - (u * v).sum(-1)).double().square()
-    return found
+    return users.loc, items.loc, item_cells.observed
 
 
 def choose_penalty(columns: RatingColumns, fold: Tensor) -> tuple[float, Tensor]:

@@ -155,9 +155,10 @@ class SVI(NetworkFit[NetworkState]):
         else:
             items = self._unrated_at_their_optimum(model, rows_of(state.guide, model.item_site), prior)
             if model.item_site == "v_dagger":
-                of_z = torch.nn.functional.pad(z_scale.square(), (0, model.width - model.n_factors))
+                of_z = torch.nn.functional.pad(prior.of_content(z_scale.square()), (0, model.width - model.n_factors))
                 items = Gaussians(items.loc + prior.loc, None if items.variance is None else items.variance + of_z)
         common: dict[str, Any] = {"above": flat_above(above), "has_content": model.has_content}
+        common["content_scale"] = prior.slope
         if model.mean is not None:
             common["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
         rows = model.in_scores("u", users), model.in_scores("v", items), z

@@ -31,6 +31,8 @@ class FitOptions:
         word_dropout: Share of the encoder's input words dropped at random while training, and of the tokens that a
             recurrent decoder is told; by default none of the first and half of the second.
         part_dropout: Share of the parts of a product hidden from the encoder at random while training.
+        tune: Short fits of a part of the training pairs by which b, the shrinkages and --cold-scale are found once
+            contents are known, from those given; 0 takes these as they are.
         validate_every: Epochs between looks at the validation recall, where there is a validation part.
         patience: Looks without a better validation recall after which the fit stops; 0 never stops early.
         seed: Of everything random in the fit.
@@ -51,6 +53,7 @@ class FitOptions:
     kl_warmup: int | None = None
     word_dropout: float | None = None
     part_dropout: float = 0.0
+    tune: int = 0
     validate_every: int = 5
     patience: int = 0
     seed: int = 0
@@ -61,7 +64,7 @@ class FitOptions:
     def __post_init__(self) -> None:
         check_words(self)
         check(self.mode == "bayes" or self.guide == "mean-field", "guide", self.guide, "left out with --mode map")
-        for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed"):
+        for name in ("pretrain_epochs", "epochs", "batch_size", "kl_warmup", "patience", "threads", "seed", "tune"):
             check((getattr(self, name) or 0) >= 0, name, getattr(self, name), "0 or more")
         check(self.validate_every >= 1, "validate_every", self.validate_every, "at least 1")
         rate = self.pretrain_learning_rate

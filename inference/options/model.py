@@ -9,7 +9,7 @@ from typing import Any
 from inference.kinds import Biases
 from inference.options.checking import check, check_words, choice
 from models.catalogue import MODELS, RATINGS, RatingFacts
-from models.kinds import Activation, EncoderInput, Parametrization, Unrated
+from models.kinds import Activation, Cold, EncoderInput, Parametrization, Unrated
 from pyro_cvae.trust import is_path
 
 
@@ -51,6 +51,10 @@ class ModelOptions:
         lambda_w: Precision of the prior of the networks' weights and biases.
         a: Precision (confidence) of a stored rating that states none.
         b: Precision of all other cells.
+        cold: What items without a training rating are: there and not chosen (unchosen), or such that nobody could have
+            chosen (new); auto is new with --split items, else unchosen. Only --tune asks.
+        cold_scale: Factor of an item's content in its prior while it has no training rating; by default 1, or with
+            --tune what ranks pairs that are kept aside best.
         unrated: Items without a training rating have no column (masked) or a column of zeros (zeros, the paper's).
         parametrization: Draw v around z (centred, the paper's) or v_dagger around 0 (non-centred).
     """
@@ -80,6 +84,8 @@ class ModelOptions:
     lambda_w: float = 0.01
     a: float = 100.0
     b: float = 1.0
+    cold: Cold = "auto"
+    cold_scale: float | None = None
     unrated: Unrated = "masked"
     parametrization: Parametrization = "centred"
 
@@ -102,6 +108,8 @@ class ModelOptions:
         for name in ("lambda_r", "lambda_w", "a"):
             check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
+        scale = self.cold_scale
+        check(scale is None or 0 <= scale < math.inf, "cold_scale", scale, "a finite number, 0 or more")
 
     @property
     def has_content(self) -> bool | None:

@@ -46,6 +46,7 @@ class Options:
             check(isinstance(self.method, CoordinateOptions), "model", staged, "fitted by inference.coordinate")
             rate = 0.003 if self.fit.learning_rate is None else self.fit.learning_rate
             object.__setattr__(self, "fit", replace(self.fit, pretrain_epochs=0, kl_warmup=None, learning_rate=rate))
+        self._check_found()
         centred = self.model.parametrization == "centred"
         if self.fit.learning_rate is None:
             rate = 0.0 if self.model.rating_facts.explicit else 0.003
@@ -72,6 +73,22 @@ class Options:
             check(self.fit.guide == "mean-field", "guide", self.fit.guide, f"left out {where}, which needs none")
             check(centred, "parametrization", self.model.parametrization, f"centred {where}: the density is the same")
             check(self.fit.patience == 0, "patience", self.fit.patience, f"left out {where}: chains run to their end")
+
+    def _check_found(self) -> None:
+        """Raise InputError where --tune or --cold-scale does not go with ratings, guide or algorithm."""
+        own, scale = self.model.rating_facts, self.model.cold_scale
+        if self.model.cold == "auto":
+            by_items = self.data.split == "items" and not (self.data.train_file or self.data.test_file)
+            object.__setattr__(self, "model", replace(self.model, cold="new" if by_items else "unchosen"))
+        able = ", ".join(n for n, facts in RATINGS.items() if facts.conjugate and facts.exact and not facts.explicit)
+        closed = own.conjugate and own.exact and not own.explicit
+        check(
+            closed or not self.fit.tune, "tune", self.fit.tune, f"0 unless the ratings are {able}; use inference.tune"
+        )
+        draws, structured = isinstance(self.method, MCMCOptions), self.fit.guide == "structured"
+        check(not (draws and self.fit.tune), "tune", self.fit.tune, "0 in inference.mcmc; others find settings")
+        where = "in inference.mcmc" if draws else "with --guide structured"
+        check(not (draws or structured) or scale in (None, 1.0), "cold_scale", scale, f"1 {where}")
 
     def _check_ratings(self) -> None:
         """Raise InputError where the rating likelihood does not go with the algorithm, the guide or the biases."""

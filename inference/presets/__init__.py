@@ -14,7 +14,7 @@ from typing import TypeVar
 from pyro_cvae.errors import InputError
 
 FOLDER = Path(__file__).parent
-OF_RATINGS = ("a", "b", "lambda_u", "lambda_v", "user_shrinkage", "item_shrinkage")
+OF_RATINGS = ("a", "b", "lambda_u", "lambda_v", "user_shrinkage", "item_shrinkage", "tune")
 """Options that a preset states for one rating likelihood: the one that it names, or else the default."""
 Entry = TypeVar("Entry")
 

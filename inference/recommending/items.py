@@ -77,7 +77,7 @@ def add_items(
     whole = dataset.content.given is None and not several
     return updated(
         fit,
-        posterior=_with_items(fit.posterior, loc, scale, base.around_new_items(loc)),
+        posterior=_with_items(fit.posterior, loc, scale, base.around_new_items(loc), fit.model.scale_of_new_items),
         dataset=Dataset(
             dataset.name,
             replace(dataset.interactions, n_items=n_items),
@@ -141,12 +141,12 @@ def _joined_titles(dataset: Dataset, titles: Sequence[str | None] | np.ndarray |
     return np.concatenate([old, np.array([None] * n_new if titles is None else list(titles), object)])
 
 
-def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor, around: Tensor) -> Posterior:
-    """The posterior with items added after its own, v ~ N(around, scale^2 + 1/lambda_v), biases at their prior."""
+def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor, around: Tensor, c: float) -> Posterior:
+    """The posterior with items added after its own, v ~ N(around, c^2 scale^2 + 1/lambda_v), biases at their prior."""
     own = torch.full_like(around[0], 1 / posterior.lambda_v)
     if posterior.v_pad is not None:
         own[-2] = 0.0  # what meets the users' biases is given
-    of_z, v = torch.nn.functional.pad(scale.square(), (0, len(own) - loc.shape[1])), Gaussians(around)
+    of_z, v = torch.nn.functional.pad((c * scale).square(), (0, len(own) - loc.shape[1])), Gaussians(around)
     if posterior.v.variance is not None:
         v = Gaussians(around, of_z + own)
     elif posterior.v.spread is not None:  # z is the parent, which adds its spread itself
@@ -154,5 +154,9 @@ def _with_items(posterior: Posterior, loc: Tensor, scale: Tensor, around: Tensor
         v = Gaussians(around, covariance=torch.diag(own)[None], block=block, spread=of_z)
     elif posterior.v.covariance is not None:
         v = Gaussians(around, covariance=torch.diag_embed(of_z + own))
-    z = Gaussians(loc, scale.square())
-    return replace(posterior, v=posterior.v.joined(v), z=posterior.z.joined(z))
+    z, scales = Gaussians(loc, scale.square()), posterior.content_scale
+    if scales is None and c != 1:
+        scales = torch.ones_like(posterior.v.loc[:, 0])
+    if scales is not None:
+        scales = torch.cat([scales, scales.new_full((len(loc),), c)])
+    return replace(posterior, v=posterior.v.joined(v), z=posterior.z.joined(z), content_scale=scales)

@@ -57,6 +57,7 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
     :meth:`learn` is given after a closed-form sweep, "noise" or "bound", if anything. ``subsample`` > 0 is the
     number of users whose zeros are looked at in a training step, 0 takes all. What is learned is an ``nn.Parameter``,
     another tensor that is not made from the constructor's arguments alone a buffer (``register_buffer``).
+    ``weighs_zeros`` says that the confidence of all zeros may be another one than was given (:meth:`weigh_zeros`).
     ``weight_unit`` is the weight of a pair that stands for ``default_confidence``; ``None``: weights are confidences.
     """
 
@@ -65,6 +66,7 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
     explicit: ClassVar[bool] = False
     standardised: ClassVar[bool] = False
     learns: ClassVar[str] = ""
+    weighs_zeros: ClassVar[bool] = False
     zeros: bool = True
     subsample: int = 0
     weight_unit: float | None = None
@@ -82,6 +84,10 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
     def default_confidence(self) -> float:
         """Confidence of a stored cell that states none."""
         return 1.0
+
+    def weigh_zeros(self, b: float) -> None:
+        """Another confidence of the cells that are not stored, in place; a fit may find it."""
+        raise NotImplementedError(f"{type(self).__name__} has no other weight of zeros")
 
     def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> TorchDistribution:
         """The distribution of the columns, batch shape (n_items,), event shape (n_users,).

@@ -36,13 +36,25 @@ class ConfidenceNormal(RatingLikelihood):
     """
 
     conjugate: ClassVar[bool] = True
+    weighs_zeros: ClassVar[bool] = True
+    found_b: Tensor | None
 
     def __init__(self, a: float = 1.0, b: float = 0.01) -> None:
         super().__init__()
         if not (0 < a < math.inf and 0 <= b < math.inf):
             raise InputError(f"the confidences a = {a:g}, b = {b:g} are no precisions", "use a > 0 and b >= 0")
-        self.a, self.b = float(a), float(b)
+        self.a, self._given_b = float(a), float(b)
         self.zeros = b > 0
+        self.register_buffer("found_b", None)
+
+    @property
+    def b(self) -> float:
+        """Precision of the cells that are not stored: given, or found by :meth:`weigh_zeros`."""
+        return self._given_b if self.found_b is None else float(self.found_b)
+
+    def weigh_zeros(self, b: float) -> None:
+        """Another precision of the background."""
+        self.found_b = None if b == self._given_b else torch.tensor(b, dtype=torch.float64)
 
     def cell(self, score: Tensor, confidence: Tensor) -> Distribution:
         """A Normal of precision C_ij."""

@@ -49,6 +49,8 @@ KINDS = {
     "likelihood's own": {"mode": "map", "content_likelihood": "negative-binomial"},
     "patience": {"mode": "map", "validation": 0.3, "patience": 3, "validate_every": 1, "epochs": 40},
     "coordinate-map": {"method": "coordinate", "mode": "map", "sweeps": 2},
+    "coordinate-tuned": {"method": "coordinate", "mode": "map", "sweeps": 2, "tune": 3},
+    "svi-tuned": {"mode": "bayes", "tune": 3},
     "coordinate-full": {"method": "coordinate", "mode": "bayes", "sweeps": 2, "learn_precisions": True},
     "coordinate-diagonal": {"method": "coordinate", "mode": "bayes", "sweeps": 2, "diagonal": True},
     "svi-ctr": {"mode": "bayes", "model": "ctr"},

@@ -1,0 +1,315 @@
+r"""Settings of clicks that are found within the fit: ``--tune N``.
+
+Once contents are known, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
+sweeps. What is looked for is what ranks the hidden pairs best: the precision b of zeros and the shrinkages of users and
+items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time. A step is taken
+where the mean over users is better by more than its standard error.
+
+A pair of rank r, among all items that the user has not chosen yet, is worth
+
+    w(r) = log(M / r) / log(M / L) between 0 and 1,    L = 20 and M = 500, for few items n less: M <= n/2, L <= M/10,
+
+the mean recall over lists of L to M items whose length is uniform on the log scale.
+
+**Items without ratings.** Their v is c z and not z where that ranks hidden pairs better. Without it their scores are
+too small to be compared with those of rated items, whose v has grown towards their users. There are two kinds. An
+*unchosen* item was there and nobody took it: hidden pairs make such items. A *new* one could not have been chosen:
+hiding all pairs of some items makes those, as many as a fit has without ratings. ``--cold`` says of which kind the
+items without ratings are; items that are added to a fit are new.
+
+Sources: block coordinate ascent by :mod:`inference.algorithms.half_steps`; the recall over many lengths at once is an
+area under the recall curve, as in Cremonesi, Koren and Turrin, RecSys 2010, on a log scale.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.algorithms.precisions import default_shrinkages, set_relative, short_fit
+from inference.algorithms.standard_scale import rated
+from inference.options import Options
+from models.base import FactorModel
+from models.observations import RatingColumns
+
+HIDDEN = 0.2
+"""Share of each user's training pairs that is hidden."""
+FEWEST = 50
+"""Hidden pairs below which nothing is chosen."""
+MOST_USERS = 1000
+"""Users, drawn at random, whose hidden pairs are ranked."""
+SWEEPS = 3
+STEPS = (4.0, 2.0)
+SCALES = tuple(2.0 ** (k / 4) for k in range(-4, 13))
+"""Values of c that are tried, 1/2 to 8."""
+SHORT, LONG = 20, 500
+"""Lengths of lists between which recalls are averaged, where there are many items."""
+LEAST_NEW, MOST_NEW = 0.05, 0.3
+"""Shares of the rated items that are hidden whole, to make new items."""
+USERS_AT_ONCE = 128
+
+log = logging.getLogger("pyro_cvae")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a trial is of: the precision of zeros, and the shrinkages."""
+
+    b: float
+    user_shrinkage: float
+    item_shrinkage: float
+
+    def times(self, name: str, factor: float) -> Settings:
+        """The same with one of them ``factor`` times as large."""
+        return replace(self, **{name: factor * getattr(self, name)})
+
+
+@dataclass(frozen=True, eq=False)
+class Worth:
+    """What the hidden pairs are worth, the mean of each user, at every one of the ``scales``, (n_users, n_scales)."""
+
+    of_users: Tensor
+    scales: tuple[float, ...]
+
+    @property
+    def best(self) -> int:
+        """The scale that is best, as an index; 1 unless another is better by more than a standard error."""
+        best = int(self.of_users.mean(0).argmax())
+        if 1.0 not in self.scales:
+            return best
+        one = self.scales.index(1.0)
+        return best if _better(self.of_users[:, best], self.of_users[:, one]) else one
+
+    @property
+    def scale(self) -> float:
+        """C where it is best."""
+        return self.scales[self.best]
+
+    @property
+    def value(self) -> float:
+        """The mean over users there."""
+        return float(self.of_users[:, self.best].mean())
+
+    def better_than(self, other: Worth) -> bool:
+        """Whether it is, by more than a standard error of the difference."""
+        return _better(self.of_users[:, self.best], other.of_users[:, other.best])
+
+
+def _better(one: Tensor, other: Tensor) -> bool:
+    away = one - other
+    return float(away.mean()) > float(away.std()) / len(away) ** 0.5
+
+
+@torch.no_grad()
+def choose(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: Options) -> list[dict[str, Any]]:
+    """Set b, lambda_u, lambda_v and c of a model, and return what was tried, a row a trial; see the module's docstring.
+
+    Shapes: ``z_loc`` (n_items, n_factors), the content means. Nothing is chosen, and a line in the log says so, where
+    fewer than :data:`FEWEST` pairs can be hidden: of users with one training pair none can.
+    """
+    rng = np.random.default_rng(options.fit.seed)
+    hidden = hidden_pairs(columns, rng)
+    if (n := int(hidden.sum())) < FEWEST:
+        log.warning("--tune chooses nothing: %d training pairs can be hidden, but %d are needed", n, FEWEST)
+        return []
+    trials = _Trials(model, columns, z_loc, options)
+    at, scale = _best(trials, trials.hiding(hidden, rng), options.fit.tune)
+    if scales_contents(model, options):
+        new = trials.at(at, trials.hiding(hidden_items(columns, hidden, rng), rng), "new").scale
+        model.scale_contents(~columns.observed, new if options.model.cold == "new" else scale, new)
+    trials.set(at)
+    return trials.rows
+
+
+def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, float]:
+    """The best settings of ``most`` trials, and c there."""
+    at = trials.start
+    found = trials.at(at, held_out)
+    for step in STEPS:
+        for name in trials.moving:
+            for factor in (step, 1 / step):
+                moved = False
+                while len(trials.rows) < most:
+                    ahead = at.times(name, factor)
+                    worth = trials.at(ahead, held_out)
+                    if not worth.better_than(found):
+                        break
+                    at, found, moved = ahead, worth, True
+                if moved:
+                    break
+    return at, found.scale
+
+
+def scales_contents(model: FactorModel, options: Options) -> bool:
+    """Whether items without ratings may have a c of their own, which the fit is to find.
+
+    They have none where they are fitted to zeros, where q(v|z) takes v to move one to one with z, where contents say
+    nothing before ratings are seen, and where a subclass has a prior of v of its own.
+    """
+    if options.model.cold_scale is not None or options.kind in ("structured", "draws"):
+        return False
+    own = type(model).prior_of_items is FactorModel.prior_of_items
+    return own and model.item_prior.knows_content and options.model.unrated == "masked"
+
+
+def hidden_pairs(columns: RatingColumns, rng: np.random.Generator) -> np.ndarray:
+    """A fifth of the positive cells of each user, rounded at random; one or more stay. Bool (n_stored,)."""
+    users = columns.users.cpu().numpy()
+    able = np.flatnonzero(((columns.ratings > 0) & (columns.confidences > 0)).cpu().numpy())
+    counts = np.bincount(users[able], minlength=columns.n_users)
+    wanted = np.minimum(np.floor(HIDDEN * counts + rng.random(len(counts))), counts - 1)
+    order = able[np.lexsort((rng.random(len(able)), users[able]))]
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    hidden = np.zeros(len(users), bool)
+    hidden[order[rank < wanted[users[order]]]] = True
+    return hidden
+
+
+def hidden_items(columns: RatingColumns, hidden: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The same pairs and all of some rated items, as many as the share of items without ratings. Bool (n_stored,)."""
+    counts = columns.indptr.diff().cpu().numpy()
+    share = min(max(float((counts == 0).mean()), LEAST_NEW), MOST_NEW)
+    held = (rng.random(len(counts)) < share) & (counts > 0)
+    return hidden | held[columns.items.cpu().numpy()]
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldOut:
+    """Training cells without hidden ones, and the hidden ones of the users that are looked at.
+
+    Shapes: ``looked`` (n_looked,) users; ``users``, places among these, and ``items`` of hidden pairs (n_pairs,), by
+    user; ``seen_users``, ``seen_items`` likewise of what these users have left.
+    """
+
+    known: RatingColumns
+    looked: Tensor
+    users: Tensor
+    items: Tensor
+    seen_users: Tensor
+    seen_items: Tensor
+
+
+class _Trials:
+    """Short fits of what is left of the training pairs; ``rows`` tells what each was worth."""
+
+    def __init__(self, model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: Options) -> None:
+        self.model, self.columns, self.z_loc, self.options = model, columns, z_loc, options
+        self.rows: list[dict[str, Any]] = []
+        self.scales = SCALES if scales_contents(model, options) else (options.model.cold_scale or 1.0,)
+        self.start = Settings(model.ratings.background, *default_shrinkages(model, options))
+        free = {"user_shrinkage": "lambda_u", "item_shrinkage": "lambda_v"}
+        self.moving = ["b"] if model.ratings.weighs_zeros and model.ratings.background > 0 else []
+        self.moving += [name for name, precision in free.items() if precision in model.to_find]
+
+    def hiding(self, hidden: np.ndarray, rng: np.random.Generator) -> _HeldOut:
+        """What is left without these cells, bool (n_stored,), and at most :data:`MOST_USERS` users to look at."""
+        columns, left = self.columns, torch.as_tensor(~hidden, device=self.columns.users.device)
+        known = rated(columns, left)
+        if self.options.model.unrated == "zeros":
+            known = replace(known, observed=columns.observed)
+        positive = (columns.ratings > 0) & (columns.confidences > 0)
+        gone, kept = (torch.bincount(columns.users[one], minlength=columns.n_users) for one in (~left & positive, left))
+        able = ((gone > 0) & (kept > 0)).nonzero().squeeze(-1).cpu().numpy()
+        looked = torch.as_tensor(np.sort(rng.permutation(able)[:MOST_USERS]), device=left.device)
+        place = torch.full((columns.n_users,), -1, device=left.device)
+        place[looked] = torch.arange(len(looked), device=left.device)
+        pairs = []
+        for chosen in (~left & positive, left):
+            cells = (chosen & (place[columns.users] >= 0)).nonzero().squeeze(-1)
+            cells = cells[place[columns.users[cells]].argsort(stable=True)]
+            pairs += [place[columns.users[cells]], columns.items[cells]]
+        return _HeldOut(known, looked, *pairs)
+
+    def set(self, settings: Settings) -> None:
+        """Let the model have these."""
+        if self.model.ratings.weighs_zeros:
+            self.model.ratings.weigh_zeros(settings.b)
+        shrinkage = (settings.user_shrinkage, settings.item_shrinkage)
+        set_relative(self.model, self.columns, self.z_loc, shrinkage, self.options.model.rating_facts.lambda_b)
+
+    def at(self, settings: Settings, held_out: _HeldOut, kind: str = "unchosen") -> Worth:
+        """Fit what is left with these settings, and rank what is hidden."""
+        self.set(settings)
+        model, mean = self.model, None if self.model.mean is None else self.model.mean.clone()
+        family = "point" if self.options.fit.mode == "map" else "diagonal"
+        users, items, observed = short_fit(model, held_out.known, self.z_loc, family, SWEEPS)
+        worth = Worth(_worth(model, users, items, ~observed, held_out, self.scales), self.scales)
+        if model.mean is not None and mean is not None:
+            model.mean.copy_(mean)
+        told = {"cold": kind, **vars(settings), "cold_scale": worth.scale, "worth": worth.value}
+        self.rows.append(told)
+        return worth
+
+
+def _worth(
+    model: FactorModel,
+    users: Tensor,
+    items: Tensor,
+    unrated: Tensor,
+    held_out: _HeldOut,
+    tried: tuple[float, ...],
+) -> Tensor:
+    """What hidden pairs are worth at every scale, the mean of each user, (n_looked, n_scales)."""
+    n = model.n_factors
+    scales = torch.tensor(tried, dtype=items.dtype, device=items.device)
+    long = max(2, min(LONG, len(items) // 2))
+    short = max(1, min(SHORT, long // 10))
+    own = torch.where(unrated)[0]
+    contents = items[own, :n]
+    place = torch.cumsum(unrated.long(), 0) - 1
+    sums = torch.zeros(len(held_out.looked), len(tried), dtype=torch.float64, device=items.device)
+    counts = torch.bincount(held_out.users, minlength=len(sums))
+    bounds, seen_bounds = (_bounds(one, len(sums)) for one in (held_out.users, held_out.seen_users))
+    for start in range(0, len(sums), USERS_AT_ONCE):
+        stop = min(start + USERS_AT_ONCE, len(sums))
+        pairs, seen = slice(bounds[start], bounds[stop]), slice(seen_bounds[start], seen_bounds[stop])
+        at, of = held_out.users[pairs] - start, held_out.items[pairs]
+        rows = users[held_out.looked[start:stop]]
+        scores = model.of_users(rows) @ model.of_items(items).mT
+        of_content = rows[:, :n] @ contents.mT
+        alone = _biases(model, rows, items[own[:1]])
+        hides = unrated[of]
+        target = scores[at, of][:, None].expand(-1, len(scales)).clone()
+        own_content = of_content[at[hides], place[of[hides]]][:, None]
+        target[hides] = own_content * scales + alone[at[hides], None]
+        among_unrated = (target - alone[at, None]) / scales
+        among_unrated[hides] = own_content.expand(-1, len(scales))  # to the last bit: an item is not above itself
+        scores[held_out.seen_users[seen] - start, held_out.seen_items[seen]] = -torch.inf
+        scores[:, unrated] = -torch.inf
+        above = _above(scores, at, target)
+        above += _above(of_content, at, among_unrated)
+        rank = 1.0 + above.double()
+        worth = ((long / rank).log() / np.log(long / short)).clamp(0, 1)
+        sums[start:stop].index_add_(0, at, worth)
+    return sums / counts[:, None]
+
+
+def _biases(model: FactorModel, users: Tensor, unrated: Tensor) -> Tensor:
+    """What scores of unrated items have besides contents, the same for all of them, (n_users,)."""
+    if model.mean is None or not len(unrated):
+        return users.new_zeros(len(users))
+    n = model.n_factors
+    return (model.of_users(users)[:, n:] @ model.of_items(unrated)[:, n:].mT).squeeze(-1)
+
+
+def _above(scores: Tensor, at: Tensor, target: Tensor) -> Tensor:
+    """How many scores of row ``at`` (n_pairs,) are above the targets (n_pairs, n_scales), of the same shape."""
+    if not scores.shape[1]:
+        return torch.zeros_like(target, dtype=torch.int64)
+    counts = torch.bincount(at, minlength=len(scores))
+    place = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[at]
+    asked = target.new_zeros(len(scores), int(counts.max()), target.shape[1])
+    asked[at, place] = target
+    below = torch.searchsorted(scores.sort(1).values, asked.flatten(1), right=True).view(asked.shape)
+    return scores.shape[1] - below[at, place]
+
+
+def _bounds(users: Tensor, n_users: int) -> list[int]:
+    """Where the pairs of each user begin, and the end of all; the pairs are in order of their users."""
+    counts = torch.bincount(users, minlength=n_users)
+    return [0, *counts.cumsum(0).tolist()]

@@ -1,0 +1,311 @@
+"""Settings that a fit finds for itself, against brute force; and c, by how much contents count of unrated items."""
+
+import numpy as np
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+from torch.distributions import Normal
+from torch.nn.functional import pad
+
+import inference
+from inference.algorithms import choosing
+from inference.algorithms.choosing import Settings, Worth, _Trials, _worth, hidden_items, hidden_pairs
+from inference.algorithms.elbo import NamedELBO, constant, total
+from inference.algorithms.guides import make_guide
+from inference.algorithms.precisions import short_fit
+from inference.options import Options
+from inference.recommending.items import add_items
+from models.base import FactorModel
+from models.build import make_model
+from models.contents.multinomial import Multinomial
+from models.observations import RatingColumns
+from models.story import check_story
+from pyro_cvae.data.simulated import simulated
+from pyro_cvae.data.splits import per_user
+from pyro_cvae.errors import InputError
+from pyro_cvae.runs.disk import files_in
+from pyro_cvae.runs.manifest import write_manifest
+from pyro_cvae.runs.tensors import read_tensors, write_tensors
+from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, toy_model, toy_observations
+
+SMALL = {"factors": 4, "hidden": (8,), "pretrain_epochs": 4, "epochs": 1, "sweeps": 3, "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def catalogue():
+    dataset = simulated(n_users=120, n_items=240, n_words=60, seed=3)
+    split = per_user(dataset, 6, 0)
+    assert 20 < (split.train.item_counts == 0).sum() < 120
+    return dataset, split
+
+
+def columns_of(split):
+    return RatingColumns.from_interactions(split.train, 100.0, dtype=torch.float64)
+
+
+def trials_of(split, **more):
+    options = Options.of("coordinate", mode="map", tune=5, **SMALL, **more)
+    columns = columns_of(split)
+    torch.manual_seed(0)
+    z = torch.randn(len(columns), 4, dtype=torch.float64)
+    model = make_model(columns.n_users, len(columns), 10, Multinomial(), options.model).double()
+    return _Trials(model, columns, z, options)
+
+
+def test_a_fifth_of_each_users_pairs_is_hidden_and_one_stays(catalogue):
+    columns = columns_of(catalogue[1])
+    hidden = hidden_pairs(columns, np.random.default_rng(0))
+    users, counts = columns.users.numpy(), np.bincount(columns.users, minlength=columns.n_users)
+    left = np.bincount(users[~hidden], minlength=columns.n_users)
+    assert (left[counts > 0] >= 1).all() and (np.bincount(users[hidden], minlength=len(counts)) <= 2).all()
+    assert hidden.mean() == pytest.approx(0.2, abs=0.03)
+    whole = hidden_items(columns, hidden, np.random.default_rng(1))
+    gone = np.bincount(columns.items[~torch.as_tensor(whole)], minlength=len(columns)) == 0
+    before = np.bincount(columns.items, minlength=len(columns)) > 0
+    assert (whole >= hidden).all() and 0.02 < (gone & before).sum() / before.sum() < 0.6
+
+
+@pytest.mark.parametrize("biases", ["off", "on"])
+def test_worth_is_that_of_dense_rankings(catalogue, biases):
+    """Every hidden pair of every user at every c: ranks counted one by one over a dense matrix of scores."""
+    trials = trials_of(catalogue[1], biases=biases)
+    rng = np.random.default_rng(0)
+    held_out = trials.hiding(hidden_items(trials.columns, hidden_pairs(trials.columns, rng), rng), rng)
+    model = trials.model
+    with torch.no_grad():
+        users, items, observed = short_fit(model, held_out.known, trials.z_loc, "point", 2)
+    scales = (0.5, 1.0, 3.0)
+    found = _worth(model, users, items, ~observed, held_out, scales)
+    assert bool((~observed).any()) and len(found) > 60
+    long, short = min(500, len(items) // 2), max(1, min(20, min(500, len(items) // 2) // 10))
+    wanted = torch.zeros_like(found)
+    for column, c in enumerate(scales):
+        rows = items.clone()
+        rows[~observed, :4] *= c
+        scores = model.of_users(users) @ model.of_items(rows).mT
+        for place, user in enumerate(held_out.looked.tolist()):
+            open_to = torch.ones(len(items), dtype=torch.bool)
+            open_to[held_out.seen_items[held_out.seen_users == place]] = False
+            pairs = held_out.items[held_out.users == place].tolist()
+            ranks = [1 + int((scores[user][open_to] > scores[user, item] + 1e-12).sum()) for item in pairs]
+            worth = [min(max(np.log(long / rank) / np.log(long / short), 0.0), 1.0) for rank in ranks]
+            wanted[place, column] = np.mean(worth)
+    assert torch.allclose(found, wanted, atol=1e-12)
+
+
+def test_a_scale_is_taken_where_it_is_surely_better():
+    users = torch.zeros(100, 2, dtype=torch.float64)
+    users[:, 1] = 0.01 + 0.5 * torch.tensor([1.0, -1.0]).repeat(50)
+    assert Worth(users, (1.0, 2.0)).scale == 1.0
+    users[:, 1] = 0.1 + 0.5 * torch.tensor([1.0, -1.0]).repeat(50)
+    assert Worth(users, (1.0, 2.0)).scale == 2.0 and Worth(users, (1.0, 2.0)).value == pytest.approx(0.1)
+
+
+def test_steps_climb_to_where_hidden_pairs_rank_best(catalogue, monkeypatch):
+    """On a known hill the search ends at its top, and no trial but these counts."""
+    trials = trials_of(catalogue[1])
+    top = Settings(trials.start.b * 16, trials.start.user_shrinkage / 4, trials.start.item_shrinkage * 2)
+
+    def at(self, settings, held_out, kind="unchosen"):
+        self.rows.append({})
+        away = sum(abs(np.log2(getattr(settings, name) / getattr(top, name))) for name in vars(top))
+        return Worth(torch.full((10, 1), -away, dtype=torch.float64), (1.0,))
+
+    monkeypatch.setattr(_Trials, "at", at)
+    best, scale = choosing._best(trials, None, 100)
+    assert vars(best) == pytest.approx(vars(top)) and scale == 1.0
+    trials.rows.clear()
+    choosing._best(trials, None, 4)
+    assert len(trials.rows) == 4
+
+
+def test_a_fit_finds_settings_and_says_what_it_tried(catalogue, tmp_path):
+    dataset, split = catalogue
+    fits = [
+        inference.fit(dataset, split, method="coordinate", mode="map", tune=7, out=out, **SMALL)
+        for out in (tmp_path / "run", None)
+    ]
+    trials = fits[0].metrics["tuning"]
+    assert len(trials) == 8 and [row["cold"] for row in trials] == ["unchosen"] * 7 + ["new"]
+    assert trials == fits[1].metrics["tuning"]
+    assert torch.equal(fits[0].posterior.v_loc, fits[1].posterior.v_loc)
+    best = trials[-1]
+    assert best["worth"] >= 0 and max(row["worth"] for row in trials[:-1]) >= trials[0]["worth"]
+    model = fits[0].model
+    assert model.ratings.background == best["b"] and model.ratings.site(columns_of(split)).zero_precision == best["b"]
+    assert model.scale_of_new_items == best["cold_scale"]
+    again = inference.load(tmp_path / "run")
+    assert again.model.ratings.background == best["b"] and again.model.lambda_u == model.lambda_u
+    assert again.metrics["tuning"] == trials
+    assert torch.equal(again.posterior.mean("v_dagger"), fits[0].posterior.mean("v_dagger"))
+
+
+def test_nothing_is_chosen_where_no_user_has_two_pairs(catalogue, caplog):
+    dataset, _ = catalogue
+    fit = inference.fit(dataset, per_user(dataset, 1, 0), method="coordinate", mode="map", tune=7, **SMALL)
+    plain = inference.fit(dataset, per_user(dataset, 1, 0), method="coordinate", mode="map", **SMALL)
+    assert "tuning" not in fit.metrics and "0 training pairs can be hidden, but 50 are needed" in caplog.text
+    assert torch.equal(fit.posterior.v_loc, plain.posterior.v_loc)
+
+
+# --- c ----------------------------------------------------------------------------------------------------------------
+
+
+def scaled(**changes):
+    """The toy model whose unrated items lie at 1.7 z, those that are not in the data at 2.5 z."""
+    observations = toy_observations()
+    observed = observations.columns.observed.clone()
+    observed[[1, 4]] = False
+    stored = observed[observations.columns.items]
+    columns = observations.columns
+    counts = torch.bincount(columns.items[stored], minlength=len(columns))
+    columns = RatingColumns(
+        torch.cat([counts.new_zeros(1), counts.cumsum(0)]), columns.users[stored], columns.ratings[stored],
+        columns.confidences[stored], observed, columns.n_users,
+    )  # fmt: skip
+    model = toy_model(**changes)
+    model.scale_contents(~observed, 1.7, 2.5)
+    return model, type(observations)(observations.content, observations.inputs, columns)
+
+
+@pytest.mark.parametrize("parametrization", ["centred", "non-centred"])
+def test_the_story_has_unrated_items_around_c_z(parametrization):
+    model, observations = scaled(parametrization=parametrization)
+    check_story(model, observations)
+    z = torch.randn(N_ITEMS, N_FACTORS, dtype=torch.float64)
+    c = torch.tensor([1.0 if one else 1.7 for one in observations.columns.observed], dtype=torch.float64)[:, None]
+    assert torch.equal(model.prior_of_items(z).loc[:, :N_FACTORS], c * z)
+    some = torch.tensor([0, 4])
+    assert torch.equal(model.prior_of_items(z[some], items=some).loc[:, :N_FACTORS], (c * z)[some])
+    assert torch.equal(model.prior_of_new_items(z).loc[:, :N_FACTORS], 2.5 * z)
+    model.scale_contents(~observations.columns.observed, 1.0, 1.0)
+    assert model.content_scale is None
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    ("parametrization", "kind"),
+    [("centred", "point"), ("centred", "mean-field"), ("non-centred", "point"), ("non-centred", "mean-field")],
+)
+def test_named_parts_add_up_to_pyros_elbo_with_c(parametrization, kind, failure_rate):
+    torch.manual_seed(0)
+    model, observations = scaled(parametrization=parametrization)
+    start = torch.randn(N_USERS, N_FACTORS).double(), torch.randn(N_ITEMS, N_FACTORS).double()
+    guide = make_guide(model, kind, observations, *start, scale=0.3)
+    batch = observations.batch(torch.arange(N_ITEMS))
+
+    def named():
+        return total({name: float(value) for name, value in NamedELBO().terms(model, guide, batch).items()})
+
+    with torch.no_grad():
+        draws = [torch.tensor([draw() for _ in range(n)], dtype=torch.float64) for draw, n in (
+            (lambda: named() + constant(model, observations), 200),
+            (lambda: -Trace_ELBO().loss(model, guide, batch), 600),
+        )]  # fmt: skip
+    (ours, our_error), (theirs, their_error) = ((float(d.mean()), float(d.std() / len(d) ** 0.5)) for d in draws)
+    bound = -Normal(0.0, 1.0).icdf(torch.tensor(failure_rate / 2 / 4))
+    assert abs(ours - theirs) < bound * np.hypot(our_error, their_error)
+
+
+@pytest.mark.parametrize("biases", ["off", "on"])
+@pytest.mark.parametrize("mode", ["map", "bayes"])
+def test_unrated_items_are_at_c_z_and_new_ones_too(catalogue, tmp_path, mode, biases):
+    dataset, split = catalogue
+    how = {"method": "coordinate", "mode": mode, "biases": biases, **SMALL}
+    fit = inference.fit(dataset, split, cold_scale=1.5, out=tmp_path / "run", **how)
+    unrated = torch.as_tensor(split.train.item_counts == 0)
+    assert bool(unrated.any())
+    z, v = fit.posterior.z_loc[unrated], fit.posterior.v_loc[unrated]
+    assert torch.allclose(v[:, :4], 1.5 * z, atol=1e-6)
+    assert torch.allclose(fit.posterior.mean("v_dagger")[unrated], torch.zeros_like(v), atol=1e-6)
+    again = inference.load(tmp_path / "run")
+    loc, scale = again.encode(dataset.content.counts[:3])
+    m, sd = again.encode_content(dataset.content.counts[:3])
+    assert torch.allclose(loc, 1.5 * m) and torch.allclose(scale**2, 2.25 * sd**2 + 1 / fit.posterior.lambda_v)
+    added = add_items(again, ["p", "q"], counts=dataset.content.counts[:2]).posterior
+    assert torch.allclose(added.v_loc[-2:, :4], 1.5 * added.z_loc[-2:])
+    assert added.content_scale.tolist() == pytest.approx([*np.where(unrated, 1.5, 1.0), 1.5, 1.5])
+    assert float(added.mean("v_dagger")[-2:].abs().max()) < 1e-6
+    drawn = again.draw_sites(500)
+    away = drawn["v"][:, unrated][..., :4].mean(0) - 1.5 * z
+    sd = float((again.posterior.v.variances()[unrated, :4]).max()) ** 0.5 if mode == "bayes" else 0.0
+    assert float(away.abs().max()) <= 6 * sd / 500**0.5 + 1e-5
+
+
+def test_rated_items_are_as_without_c(catalogue):
+    """Points of rated items and users do not depend on where unrated ones lie."""
+    dataset, split = catalogue
+    how = {"method": "coordinate", "mode": "map", **SMALL, "epochs": 0}
+    with_c, without = (inference.fit(dataset, split, cold_scale=c, **how).posterior for c in (2.0, None))
+    rated = torch.as_tensor(split.train.item_counts > 0)
+    assert torch.equal(with_c.u_loc, without.u_loc) and torch.equal(with_c.v_loc[rated], without.v_loc[rated])
+    assert not torch.equal(with_c.v_loc, without.v_loc)
+
+
+def test_svi_has_unrated_items_at_c_z(catalogue):
+    dataset, split = catalogue
+    unrated = torch.as_tensor(split.train.item_counts == 0)
+    for parametrization in ("centred", "non-centred"):
+        how = {"mode": "bayes", "cold_scale": 1.5, "parametrization": parametrization, **SMALL}
+        how.pop("sweeps")
+        q = inference.fit(dataset, split, **how).posterior
+        assert torch.allclose(q.v_loc[unrated], 1.5 * q.z_loc[unrated], atol=1e-5)
+        own = q.own_variance()
+        if own is not None:
+            whole = q.v.variance - pad(2.25 * q.z.variance, (0, 0))
+            assert torch.allclose(own[unrated], whole[unrated], atol=1e-6)
+
+
+def test_the_objectives_gradient_is_zero_at_a_map_fit_with_c(catalogue):
+    """Autograd of the Pyro program in u and v, in float64, at the fixed point of sweeps over held contents."""
+    dataset, split = catalogue
+    how = SMALL | {"epochs": 0, "sweeps": 2000, "dtype": "float64", "cold_scale": 1.6, "quiet": True}
+    fit = inference.fit(dataset, split, method="coordinate", mode="map", lambda_u=20.0, lambda_v=5.0, **how)
+    story = fit.pyro_model()
+    sites = {"u": fit.posterior.u_loc, "v": fit.posterior.v_loc, "z": fit.posterior.z_loc}
+    sites = {name: value.clone().requires_grad_(name != "z") for name, value in sites.items()}
+    log_joint = poutine.trace(poutine.condition(story, data=sites)).get_trace().log_prob_sum()
+    for gradient in torch.autograd.grad(log_joint, [sites["u"], sites["v"]]):
+        assert float(gradient.abs().max()) < 1e-4
+
+
+class OwnPrior(FactorModel):
+    """Has a prior of v of its own."""
+
+    def prior_of_items(self, m, above=None, items=None):
+        return super().prior_of_items(m, items=items)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "says"),
+    [
+        ("coordinate", {"tune": 3, "rating_likelihood": "bernoulli-bound"}, "tune is 3, but it must be 0 unless"),
+        ("coordinate", {"tune": 3, "rating_likelihood": "normal"}, "tune is 3, but it must be 0 unless"),
+        ("mcmc", {"tune": 3, "mode": "bayes"}, "0 in inference.mcmc"),
+        ("coordinate", {"cold_scale": 2.0, "mode": "bayes", "guide": "structured"}, "1 with --guide structured"),
+        ("coordinate", {"cold_scale": -1.0}, "a finite number, 0 or more"),
+        ("coordinate", {"tune": -1}, "0 or more"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(method, options, says):
+    with pytest.raises(InputError, match=says):
+        Options.of(method, **options)
+
+
+def test_unrated_items_are_new_where_items_are_held_out():
+    assert Options.of("coordinate", split="items").model.cold == "new"
+    assert Options.of("coordinate").model.cold == "unchosen"
+    assert Options.of("coordinate", split="items", cold="unchosen").model.cold == "unchosen"
+    assert Options.of("coordinate", split="items", train_file="x.csv").model.cold == "unchosen"
+
+
+@pytest.mark.parametrize("scale", [torch.ones(3), torch.full((241,), -1.0), torch.full((241,), torch.nan)])
+def test_a_scale_that_makes_no_sense_in_a_run_is_refused(catalogue, tmp_path, scale):
+    dataset, split = catalogue
+    fit = inference.fit(dataset, split, method="coordinate", mode="map", cold_scale=2.0, out=tmp_path / "run", **SMALL)
+    path = tmp_path / "run" / "posterior.safetensors"
+    write_tensors(path, read_tensors(path, "") | {"network.content_scale": scale})
+    write_manifest(tmp_path / "run", [file for file in files_in(tmp_path / "run") if file.name != "manifest.json"])
+    with pytest.raises(InputError, match=r"posterior\.safetensors: content_scale has"):
+        inference.load(fit.path)
