@@ -47,7 +47,7 @@ Setting = tuple[float, ...]
 def options(mode: str, a: float, lambda_u: float, lambda_v: float, **changes: Any) -> Options:
     """The fit of a mode at settings for a = 1 and contents of length 1."""
     precisions = {"lambda_u": a * lambda_u * RADIUS**2, "lambda_v": a * lambda_v / RADIUS**2}
-    sizes = {"factors": 50, "hidden": (50,), "radius": RADIUS, "epochs": 0, "sweeps": 6}
+    sizes = {"factors": 50, "hidden": (50,), "radius": RADIUS, "epochs": 0, "sweeps": 6, "tune": 0}
     asked = {**sizes, **precisions, "a": a, "b": a * BACKGROUND, **MODES[mode], **changes}
     return options_of("coordinate", "best", asked)
 

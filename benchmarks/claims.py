@@ -23,8 +23,8 @@ PAPER = [
     *("--unrated", "masked"),
 ]
 """K = 50, 200-100 sigmoid, tied, Bernoulli, a = 1, b = 0.01 as in the paper; its start and its input are ours."""
-WIDE = ["--preset", "best", "--factors", "1000", "--hidden", "1000"]
-NARROW = ["--preset", "best", "--factors", "50", "--hidden", "50"]
+WIDE = ["--preset", "best", "--factors", "1000", "--hidden", "1000", "--tune", "0"]
+NARROW = ["--preset", "best", "--factors", "50", "--hidden", "50", "--tune", "0"]
 GRADIENTS = ["--epochs", "30", "--learning-rate", "0", "--factor-learning-rate", "0.1"]
 """u and v by gradients with the networks held, as ``coordinate`` holds them: what the two algorithms agree on."""
 FITS: dict[str, list[str]] = {

@@ -40,7 +40,7 @@ LAMBDA_V = 1.0
 KL_WEIGHTS = (0.1, 0.02)
 SEQUENCE_KL_WEIGHTS = (0.1,)
 """Of models with sequences, which take ten minutes to train on one thread."""
-SIZES: dict[str, Any] = {"factors": 200, "hidden": (200,), "mode": "map"}
+SIZES: dict[str, Any] = {"factors": 200, "hidden": (200,), "mode": "map", "tune": 0}
 WORDS = {"titles": "pseudo-multinomial", "titles.subsample": 1500}
 SEQUENCES = {"title-tokens": "tokens"}
 TAGS = {"tags": "bernoulli", "tags.subsample": 1500}

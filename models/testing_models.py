@@ -106,6 +106,7 @@ class _ModelKit:
         """All checks, from the ones that others rely on."""
         self.observations = self.observed()
         self.story()
+        self.scaled()
         self.priors()
         self.encoded()
         self.minibatches()
@@ -128,6 +129,18 @@ class _ModelKit:
         self.above = {name: value.detach() for name, value in self.model.above().items()}
         if wrong := sorted(set(self.above) & set(KNOWN_SITES)):
             self.fail(f"a site above u and v is called {wrong[0]}", "give it another name")
+
+    def scaled(self) -> None:
+        """The program is what the methods state where contents of some items count otherwise, too."""
+        if self.cls.prior_of_items is not FactorModel.prior_of_items:
+            return
+        self.model.scale_contents(torch.arange(self.model.n_items) % 3 == 0, 1.5, 2.0)
+        try:
+            check_story(self.model, self.observations)
+        except InputError as error:
+            raise AssertionError(f"with a content_scale: {error.problem}; {error.remedy}") from error
+        finally:
+            self.model.content_scale = None
 
     def priors(self) -> None:
         """Priors of u and v as data."""

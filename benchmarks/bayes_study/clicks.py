@@ -29,7 +29,7 @@ from pyro_cvae.data.splits import Split, with_validation
 PART = "clicks"
 NUMBERS = (1, 10)
 SHARED: dict[str, Any] = {"factors": 50, "hidden": (50,), "radius": 9.0, "epochs": 0, "sweeps": 6}
-DEFAULTS: dict[str, Any] = {"a": 100.0, "b": 1.0, "user_shrinkage": 0.0, "item_shrinkage": 0.0}
+DEFAULTS: dict[str, Any] = {"a": 100.0, "b": 1.0, "user_shrinkage": 0.0, "item_shrinkage": 0.0, "tune": 0}
 """In place of the preset's; 0 takes the package's."""
 MODELS: dict[str, dict[str, Any]] = {
     "map, defaults": {"mode": "map"},
