@@ -190,9 +190,8 @@ def _report(fitted: Fit, seconds: float) -> None:
 
 
 def _scales(trials: list[dict[str, Any]]) -> list[tuple[str, float]]:
-    """C of unchosen items, that of the best trial, and of new ones."""
-    best = max((row for row in trials if row["cold"] == "unchosen"), key=lambda row: row["worth"])
-    return [("unchosen", best["cold_scale"]), *(("new", row["cold_scale"]) for row in trials if row["cold"] == "new")]
+    """C of unchosen items, that of the trial that was taken, and of new ones, each with its kind."""
+    return [(row["cold"], row["cold_scale"]) for row in trials if row["taken"] == "yes"]
 
 
 def _numbers(fitted: Fit, seconds: float) -> pd.DataFrame:

@@ -119,6 +119,8 @@ def choose(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: O
         return []
     trials = _Trials(model, columns, z_loc, options)
     at, scale = _best(trials, trials.hiding(hidden, rng), options.fit.tune)
+    for row in trials.rows:
+        row["taken"] = "yes" if all(row[name] == value for name, value in vars(at).items()) else "no"
     if scales_contents(model, options):
         new = trials.at(at, trials.hiding(hidden_items(columns, hidden, rng), rng), "new").scale
         model.scale_contents(~columns.observed, new if options.model.cold == "new" else scale, new)
@@ -241,7 +243,7 @@ class _Trials:
         worth = Worth(_worth(model, users, items, ~observed, held_out, self.scales), self.scales)
         if model.mean is not None and mean is not None:
             model.mean.copy_(mean)
-        told = {"cold": kind, **vars(settings), "cold_scale": worth.scale, "worth": worth.value}
+        told = {"cold": kind, "taken": "yes", **vars(settings), "cold_scale": worth.scale, "worth": worth.value}
         self.rows.append(told)
         return worth
 

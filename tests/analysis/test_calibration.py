@@ -115,7 +115,7 @@ def test_probabilities_on_citeulike_t_come_true(data_folder):
     """
     folder = data_folder / "citeulike-t"
     sizes = {"factors": 50, "hidden": (50,), "radius": 9.0, "epochs": 0}
-    precisions = {"lambda_u": 40_000.0, "lambda_v": 1.2, "a": 100.0, "b": 0.7}
+    precisions = {"lambda_u": 40_000.0, "lambda_v": 1.2, "a": 100.0, "b": 0.7, "tune": 0}
     fit = inference.fit(
         load_dataset(folder),
         method="coordinate",

@@ -130,6 +130,7 @@ def test_a_fit_finds_settings_and_says_what_it_tried(catalogue, tmp_path):
     assert len(trials) == 8 and [row["cold"] for row in trials] == ["unchosen"] * 7 + ["new"]
     assert trials == fits[1].metrics["tuning"]
     assert torch.equal(fits[0].posterior.v_loc, fits[1].posterior.v_loc)
+    assert [row["taken"] for row in trials].count("yes") == 2
     best = trials[-1]
     assert best["worth"] >= 0 and max(row["worth"] for row in trials[:-1]) >= trials[0]["worth"]
     model = fits[0].model

@@ -550,11 +550,11 @@ def test_learned_precisions_are_in_history_and_posterior():
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize(("per_user", "at_50", "at_300"), [(10, 0.3030, 0.5875), (1, 0.1541, 0.3336)])
+@pytest.mark.parametrize(("per_user", "at_50", "at_300"), [(10, 0.3110, 0.5884), (1, 0.1541, 0.3336)])
 def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, per_user, at_50, at_300):
-    """And has the figures of README: precisions that are relative to the contents are those that once were absolute.
+    """And has the figures of README, with settings that it finds on hidden training pairs.
 
-    The authors' splits of citeulike-t; at one item a user without the tenth on whom settings were chosen.
+    Cold items rank as well as by a TF-IDF cosine. The authors' splits of citeulike-t; at one item a user without the tenth on whom settings were chosen.
     """
     folder = data_folder / "citeulike-t"
     dataset, train = load_dataset(folder), str(folder / f"cf-train-{per_user}-users.dat")
@@ -566,8 +566,11 @@ def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, pe
     assert fit.metrics["recall@50"] == pytest.approx(at_50, abs=0.002)
     assert fit.metrics["recall@300"] == pytest.approx(at_300, abs=0.002)
     for name, rival in RIVALS.items():
-        for metric, value in evaluate(rival(dataset, fit.split), fit.split).means().items():
+        measured = evaluate(rival(dataset, fit.split), fit.split)
+        for metric, value in measured.means().items():
             assert fit.metrics[metric] > value, (name, metric)
+        if per_user == 10 and name == "tfidf":
+            assert fit.metrics["groups"]["cold"]["recall@300"] > measured.to_metrics()["groups"]["cold"]["recall@300"]
 
 
 @pytest.mark.realdata
@@ -575,7 +578,7 @@ def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, pe
 def test_gradients_and_closed_form_rank_alike_on_citeulike_t(data_folder, mode):
     """The same model and family with the same networks held, ten items a user: recall within 0.01 at every M."""
     dataset, train = load_dataset(data_folder / "citeulike-t"), str(data_folder / "citeulike-t/cf-train-10-users.dat")
-    common = {"preset": "best", "mode": mode, "factors": 50, "hidden": (50,), "pretrain_epochs": 3, "train_file": train}
+    common = {"preset": "best", "mode": mode, "factors": 50, "hidden": (50,), "pretrain_epochs": 3, "train_file": train, "tune": 0}
     closed = inference.fit(dataset, method="coordinate", diagonal=mode == "bayes", **common)
     steps = {"epochs": 20, "learning_rate": 0.0, "factor_learning_rate": 0.1}
     gradients = inference.fit(dataset, method="svi", **common, **steps)
