@@ -554,7 +554,8 @@ def test_learned_precisions_are_in_history_and_posterior():
 def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, per_user, at_50, at_300):
     """And has the figures of README, with settings that it finds on hidden training pairs.
 
-    Cold items rank as well as by a TF-IDF cosine. The authors' splits of citeulike-t; at one item a user without the tenth on whom settings were chosen.
+    Cold items rank better than by a TF-IDF cosine. The authors' splits of citeulike-t; at one item a user without the
+    tenth on whom settings were chosen.
     """
     folder = data_folder / "citeulike-t"
     dataset, train = load_dataset(folder), str(folder / f"cf-train-{per_user}-users.dat")
@@ -578,7 +579,8 @@ def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, pe
 def test_gradients_and_closed_form_rank_alike_on_citeulike_t(data_folder, mode):
     """The same model and family with the same networks held, ten items a user: recall within 0.01 at every M."""
     dataset, train = load_dataset(data_folder / "citeulike-t"), str(data_folder / "citeulike-t/cf-train-10-users.dat")
-    common = {"preset": "best", "mode": mode, "factors": 50, "hidden": (50,), "pretrain_epochs": 3, "train_file": train, "tune": 0}
+    common = {"preset": "best", "mode": mode, "factors": 50, "hidden": (50,), "pretrain_epochs": 3, "tune": 0}
+    common["train_file"] = train
     closed = inference.fit(dataset, method="coordinate", diagonal=mode == "bayes", **common)
     steps = {"epochs": 20, "learning_rate": 0.0, "factor_learning_rate": 0.1}
     gradients = inference.fit(dataset, method="svi", **common, **steps)
