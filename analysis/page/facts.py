@@ -62,13 +62,23 @@ def fit_facts(fit: Fit, run: Run) -> dict[str, str]:
         "Factors": f"{fitted['factors']}",
         "Content": f"{fitted['content']} likelihood, scaling {fitted['scaling']}, {layers}",
         "Ratings": _ratings_fact(fit),
-        "Precisions": ", ".join(f"{name} {value:g}" for name, value in precisions.items()),
+        "Precisions": ", ".join(f"{name} {value:g}" for name, value in precisions.items()) + _scale_fact(fit),
         "Objective": f"{objective} {fitted['value']:,.0f} nats{marked}",
         "Epochs, seconds": f"{fitted['epochs']}, {fitted['seconds']:,.1f}",
         "Seed": f"{fitted['seed']}",
         "Versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
         "Commit": str(run.config.get("commit") or "unknown"),
     }
+
+
+def _scale_fact(fit: Fit) -> str:
+    """By how much contents count of items without a training rating, where that is not as they are."""
+    scale = fit.model.content_scale
+    if scale is None:
+        return ""
+    unrated = scale[:-1][scale[:-1] != 1]
+    of_unrated = float(unrated[0]) if len(unrated) else 1.0
+    return f"; contents of unrated items count {of_unrated:.3g} times, of new ones {float(scale[-1]):.3g} times"
 
 
 def _ratings_fact(fit: Fit) -> str:

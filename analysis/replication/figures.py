@@ -26,6 +26,8 @@ COLORS = {
     **dict(zip(("CVAE, the paper's networks, alive", "CVAE, validated"), CYCLE, strict=False)),
 }
 """A colour a family."""
+LEGEND = 2.8
+"""Inches that a legend takes beside the panels."""
 MARKERS = {"-": "o", "--": "s", "-.": "D", ":": "^"}
 
 
@@ -48,7 +50,7 @@ def draw(part: Part, table: pd.DataFrame, folder: Path) -> list[Path]:
 def _over_cutoffs(part: Part, rows: pd.DataFrame, told: str, path: Path) -> Path:
     """recall@M over M, a panel a data set, the methods in the order of the last panel's right end."""
     names = rows["data"].unique()
-    drawn, axes = figure(len(names), 1, width=4.6, height=4.2)
+    drawn, axes = figure(len(names), 1, width=3.6 + LEGEND / len(names), height=4.2)
     methods = [method for method in METHODS[part] if method.name in set(rows["method"])]
     for panel, data in zip(axes[0], names, strict=True):
         own = rows[rows["data"] == data]
@@ -58,7 +60,7 @@ def _over_cutoffs(part: Part, rows: pd.DataFrame, told: str, path: Path) -> Path
                            **_style(method))  # fmt: skip
         panel.set_title(f"{data}, P = {own['per_user'].iloc[0]}", fontsize=10)
         panel.set_xlabel("M")
-        panel.set_xticks(sorted(own["cutoff"].unique()))
+        _mark(panel, sorted(own["cutoff"].unique()))
         panel.set_ylim(bottom=0)
     axes[0, 0].set_ylabel("recall@M")
     return _finished(drawn, axes[0, -1], rows, told, path)
@@ -88,7 +90,7 @@ def _over_settings(part: Part, rows: pd.DataFrame, told: str, path: Path) -> Pat
 
 
 def _mark(panel: Any, places: list[float]) -> None:
-    """Ticks at the settings that were fitted."""
+    """Ticks at the places that there are."""
     panel.set_xticks(places, [f"{place:g}" for place in places], fontsize=8)
     panel.minorticks_off()
 

@@ -9,6 +9,7 @@ from torch.distributions import Normal
 from torch.nn.functional import pad
 
 import inference
+from analysis.page.facts import fit_facts
 from inference.algorithms import choosing
 from inference.algorithms.choosing import Settings, Worth, _Trials, _worth, hidden_items, hidden_pairs
 from inference.algorithms.elbo import NamedELBO, constant, total
@@ -24,6 +25,7 @@ from models.story import check_story
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user
 from pyro_cvae.errors import InputError
+from pyro_cvae.runs import open_run
 from pyro_cvae.runs.disk import files_in
 from pyro_cvae.runs.manifest import write_manifest
 from pyro_cvae.runs.tensors import read_tensors, write_tensors
@@ -310,3 +312,12 @@ def test_a_scale_that_makes_no_sense_in_a_run_is_refused(catalogue, tmp_path, sc
     write_manifest(tmp_path / "run", [file for file in files_in(tmp_path / "run") if file.name != "manifest.json"])
     with pytest.raises(InputError, match=r"posterior\.safetensors: content_scale has"):
         inference.load(fit.path)
+
+
+def test_a_report_says_how_contents_count(catalogue, tmp_path):
+    dataset, split = catalogue
+    for c, said in ((1.5, "contents of unrated items count 1.5 times, of new ones 1.5 times"), (None, "lambda_v")):
+        out = tmp_path / f"run-{c}"
+        inference.fit(dataset, split, method="coordinate", mode="map", cold_scale=c, out=out, **SMALL)
+        facts = fit_facts(inference.load(out), open_run(out))
+        assert said in facts["Precisions"] and ("count" in facts["Precisions"]) == (c is not None)
