@@ -29,7 +29,8 @@ GRADIENTS = ["--epochs", "30", "--learning-rate", "0", "--factor-learning-rate",
 """u and v by gradients with the networks held, as ``coordinate`` holds them: what the two algorithms agree on."""
 FITS: dict[str, list[str]] = {
     "best-10-map": ["coordinate", "--mode", "map", "--preset", "best"],
-    "best-10-bayes": ["coordinate", "--mode", "bayes", "--preset", "best"],
+    "given-10-map": ["coordinate", "--mode", "map", "--preset", "best", "--tune", "0"],
+    "best-10-bayes": ["coordinate", "--mode", "bayes", "--preset", "best", "--tune", "0"],
     "best-1-map": ["coordinate", "--mode", "map", "--preset", "best", *SPARSE],
     "best-1-bayes": ["coordinate", "--mode", "bayes", "--preset", "best", *SPARSE],
     "wide-10-map": ["coordinate", "--mode", "map", *WIDE],
@@ -52,6 +53,7 @@ STUDIES: dict[str, list[str]] = {
     "combinations": ["benchmarks.combinations"],
     "titles": ["benchmarks.titles"],
     "digits": ["benchmarks.digits"],
+    "cold": ["benchmarks.cold"],
     "stars": ["benchmarks.stars"],
     "when-bayes": ["benchmarks.when_bayes"],
     "paper": ["analysis.paper", "all", "--jobs", "2"],

@@ -3,7 +3,8 @@ r"""Settings of clicks that are found within the fit: ``--tune N``.
 Once contents are known, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
 sweeps. What is looked for is what ranks the hidden pairs best: the precision b of zeros and the shrinkages of users and
 items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time. A step is taken
-where the mean over users is better by more than its standard error.
+where the mean over users is better by more than its standard error. The short fits are of points in ``bayes`` too: what
+ranks best does so by its means, and covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
 
@@ -238,8 +239,7 @@ class _Trials:
         """Fit what is left with these settings, and rank what is hidden."""
         self.set(settings)
         model, mean = self.model, None if self.model.mean is None else self.model.mean.clone()
-        family = "point" if self.options.fit.mode == "map" else "diagonal"
-        users, items, observed = short_fit(model, held_out.known, self.z_loc, family, SWEEPS)
+        users, items, observed = short_fit(model, held_out.known, self.z_loc, "point", SWEEPS)
         worth = Worth(_worth(model, users, items, ~observed, held_out, self.scales), self.scales)
         if model.mean is not None and mean is not None:
             model.mean.copy_(mean)
