@@ -245,6 +245,8 @@ class _Trials:
             model.mean.copy_(mean)
         told = {"cold": kind, "taken": "yes", **vars(settings), "cold_scale": worth.scale, "worth": worth.value}
         self.rows.append(told)
+        which = f"b {settings.b:g}, shrinkages {settings.user_shrinkage:.3g} and {settings.item_shrinkage:.3g}"
+        log.info("short fit %d, %s: worth %.4f, c %.2f", len(self.rows), which, worth.value, worth.scale)
         return worth
 
 
