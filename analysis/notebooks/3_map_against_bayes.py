@@ -47,8 +47,8 @@ SPLITS = {p: {"train_file": str(f)} if f.exists() else {"train_per_user": p} for
 """
 ## Does it rank better?
 
-Three fits a split, with `--preset best`: the networks are trained on the texts alone and then held, the same in all
-three, so that nothing but the treatment of u and v differs. All have the settings that were chosen for `map`.
+Three fits a split, with `--preset best --tune 0`: the networks are trained on the texts alone and then held, the same
+in all three, so that nothing but the treatment of u and v differs. All have the settings that were chosen for `map`.
 """
 
 # %%
@@ -63,7 +63,7 @@ comparisons = {}
 for p, split in SPLITS.items():
     runs = {name: f"{folder.name}/{name}-{p}" for name in MODES}
     for name, mode in MODES.items():
-        inference.fit(dataset, method="coordinate", preset="best", out=runs[name], **mode, **SIZE, **split)
+        inference.fit(dataset, method="coordinate", preset="best", tune=0, out=runs[name], **mode, **SIZE, **split)
     comparisons[p] = compare(CompareOptions(tuple(runs.values()), out=f"{folder.name}/compared"))
     display(comparisons[p].differences.query("metric in ['recall@50', 'recall@300']").round(4))
 

@@ -116,7 +116,7 @@ def choose(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: O
     rng = np.random.default_rng(options.fit.seed)
     hidden = hidden_pairs(columns, rng)
     if (n := int(hidden.sum())) < FEWEST:
-        log.warning("--tune chooses nothing: %d training pairs can be hidden, but %d are needed", n, FEWEST)
+        log.info("--tune chooses nothing: %d training pairs can be hidden, but %d are needed", n, FEWEST)
         return []
     trials = _Trials(model, columns, z_loc, options)
     at, scale = _best(trials, trials.hiding(hidden, rng), options.fit.tune)

@@ -146,7 +146,8 @@ def test_a_fit_finds_settings_and_says_what_it_tried(catalogue, tmp_path):
 
 def test_nothing_is_chosen_where_no_user_has_two_pairs(catalogue, caplog):
     dataset, _ = catalogue
-    fit = inference.fit(dataset, per_user(dataset, 1, 0), method="coordinate", mode="map", tune=7, **SMALL)
+    with caplog.at_level("INFO", "pyro_cvae"):
+        fit = inference.fit(dataset, per_user(dataset, 1, 0), method="coordinate", mode="map", tune=7, **SMALL)
     plain = inference.fit(dataset, per_user(dataset, 1, 0), method="coordinate", mode="map", **SMALL)
     assert "tuning" not in fit.metrics and "0 training pairs can be hidden, but 50 are needed" in caplog.text
     assert torch.equal(fit.posterior.v_loc, plain.posterior.v_loc)
