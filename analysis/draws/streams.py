@@ -105,7 +105,8 @@ def _prior_means(
     Of a model with priors of its own ``z`` is one draw, and the sites above u and v are drawn here.
     """
     if model.has_standard_priors():
-        return model.prior_of_users().loc, model.prior_of_items(z).loc
+        rows = torch.as_tensor(items).repeat(len(z) // max(1, len(items)))
+        return model.prior_of_users().loc, model.prior_of_items(z, items=rows).loc
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         with own_parameters():

@@ -8,7 +8,13 @@ from pyro.infer import Trace_ELBO
 from torch.distributions import Normal
 from torch.nn.functional import pad
 
+import analysis.compare
+import analysis.diagnostics
+import analysis.posterior
+import analysis.report
 import inference
+import inference.evaluate
+from analysis.draws.streams import prior_blocks
 from analysis.page.facts import fit_facts
 from inference.algorithms import choosing
 from inference.algorithms.choosing import Settings, Worth, _Trials, _worth, hidden_items, hidden_pairs
@@ -17,6 +23,7 @@ from inference.algorithms.guides import make_guide
 from inference.algorithms.precisions import short_fit
 from inference.options import Options
 from inference.recommending.items import add_items
+from inference.recommending.lists import recommend
 from models.base import FactorModel
 from models.build import make_model
 from models.contents.multinomial import Multinomial
@@ -322,3 +329,36 @@ def test_a_report_says_how_contents_count(catalogue, tmp_path):
         inference.fit(dataset, split, method="coordinate", mode="map", cold_scale=c, out=out, **SMALL)
         facts = fit_facts(inference.load(out), open_run(out))
         assert said in facts["Precisions"] and ("count" in facts["Precisions"]) == (c is not None)
+
+
+@pytest.mark.parametrize("mode", ["map", "bayes"])
+def test_every_command_takes_a_run_with_c(catalogue, tmp_path, mode, capsys):
+    dataset, split = catalogue
+    out, other = tmp_path / "run", tmp_path / "other"
+    for run, c in ((out, 1.5), (other, None)):
+        inference.fit(dataset, split, method="coordinate", mode=mode, cold_scale=c, out=run, **SMALL)
+    for command, arguments in (
+        (analysis.diagnostics.main, [str(out), "--draws", "100"]),
+        (analysis.report.main, [str(out), "--out", str(tmp_path / "report.html")]),
+        (analysis.compare.main, [str(out), str(other), "--out", str(tmp_path / "compared")]),
+        (inference.evaluate.main, [str(out)]),
+    ):
+        command(arguments)
+    assert len(recommend(inference.load(out), dataset.user_ids[:1], 5)) == 5
+    if mode == "bayes":
+        analysis.posterior.main([str(out), "--draws", "100", "--out", str(tmp_path / "posterior.nc")])
+    assert capsys.readouterr().out
+
+
+def test_draws_of_the_prior_are_around_c_z(catalogue):
+    """Of unrated items v - 1.5 z, of rated ones v - z: both of precision lambda_v, within five standard errors."""
+    dataset, split = catalogue
+    fit = inference.fit(dataset, split, method="coordinate", mode="map", cold_scale=1.5, lambda_v=4.0, **SMALL)
+    items = np.arange(0, dataset.n_items, 3)
+    c = np.where(split.train.item_counts == 0, 1.5, 1.0)[items]
+    away = [
+        (drawn["v"][..., :4] - torch.as_tensor(c)[:, None] * drawn["z"])
+        for _, _, drawn in prior_blocks(fit, np.arange(5), items, 200, 0)
+    ]
+    spread = torch.cat(away).square().mean((0, 2))
+    assert float((spread - 0.25).abs().max()) < 5 * 0.25 * (2 / (200 * 4)) ** 0.5
