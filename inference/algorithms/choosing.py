@@ -48,6 +48,8 @@ SWEEPS = 3
 STEPS = (4.0, 2.0)
 SCALES = tuple(2.0 ** (k / 4) for k in range(-4, 13))
 """Values of c that are tried, 1/2 to 8."""
+LEAST = 1e-6
+"""A given c below it ranks unrated items as this one does."""
 SHORT, LONG = 20, 500
 """Lengths of lists between which recalls are averaged, where there are many items."""
 LEAST_NEW, MOST_NEW = 0.05, 0.3
@@ -203,7 +205,8 @@ class _Trials:
     def __init__(self, model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: Options) -> None:
         self.model, self.columns, self.z_loc, self.options = model, columns, z_loc, options
         self.rows: list[dict[str, Any]] = []
-        self.scales = SCALES if scales_contents(model, options) else (options.model.cold_scale or 1.0,)
+        given = options.model.cold_scale
+        self.scales = SCALES if scales_contents(model, options) else (1.0 if given is None else max(given, LEAST),)
         self.start = Settings(model.ratings.background, *default_shrinkages(model, options))
         free = {"user_shrinkage": "lambda_u", "item_shrinkage": "lambda_v"}
         self.moving = ["b"] if model.ratings.weighs_zeros and model.ratings.background > 0 else []

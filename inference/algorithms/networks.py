@@ -115,10 +115,10 @@ class NetworkFit(Inference[State]):
             z_loc = encode(model, self.observations)[0]
             columns, c = self.observations.columns, self.options.model.cold_scale
             start_precisions(model, columns, z_loc, self.options, self.options.fit.seed)
-            if c is not None:
-                model.scale_contents(~columns.observed, c, c)
             if self.options.fit.tune:
                 model.trials = choose(model, columns, z_loc, self.options)
+            if c is not None:
+                model.scale_contents(~columns.observed, c, c)
         else:
             move(found, model)
         if self.options.fit.mode == "map":

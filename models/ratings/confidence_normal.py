@@ -52,6 +52,11 @@ class ConfidenceNormal(RatingLikelihood):
         """Precision of the cells that are not stored: given, or found by :meth:`weigh_zeros`."""
         return self._given_b if self.found_b is None else float(self.found_b)
 
+    @b.setter
+    def b(self, value: float) -> None:
+        """The precision as it is given, for a subclass that sets it."""
+        self._given_b = float(value)
+
     def weigh_zeros(self, b: float) -> None:
         """Another precision of the background."""
         self.found_b = None if b == self._given_b else torch.tensor(b, dtype=torch.float64)

@@ -28,6 +28,7 @@ from models.base import FactorModel
 from models.build import make_model
 from models.contents.multinomial import Multinomial
 from models.observations import RatingColumns
+from models.ratings.confidence_normal import ConfidenceNormal
 from models.story import check_story
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user
@@ -362,3 +363,27 @@ def test_draws_of_the_prior_are_around_c_z(catalogue):
     ]
     spread = torch.cat(away).square().mean((0, 2))
     assert float((spread - 0.25).abs().max()) < 5 * 0.25 * (2 / (200 * 4)) ** 0.5
+
+
+@pytest.mark.parametrize("c", [0.0, 3.0])
+def test_a_given_c_counts_once_in_the_trials(catalogue, monkeypatch, c):
+    """Short fits are without c: it is applied to every item that is unrated there, as to those that are in the fit."""
+    dataset, split = catalogue
+    seen = []
+    short = choosing.short_fit
+    monkeypatch.setattr(choosing, "short_fit", lambda model, *a: seen.append(model.content_scale) or short(model, *a))
+    fit = inference.fit(dataset, split, method="coordinate", mode="map", cold_scale=c, tune=2, **SMALL)
+    assert len(seen) == 2 and seen == [None, None]
+    assert fit.model.scale_of_new_items == c and {row["cold_scale"] for row in fit.metrics["tuning"]} == {max(c, 1e-6)}
+
+
+def test_a_likelihood_of_ones_own_may_set_b():
+    class Own(ConfidenceNormal):
+        def __init__(self, b=0.5):
+            super().__init__(1.0, 0.1)
+            self.b = b
+
+    own = Own(0.25)
+    assert own.b == own.background == 0.25
+    own.weigh_zeros(2.0)
+    assert own.b == 2.0
