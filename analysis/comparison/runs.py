@@ -12,7 +12,7 @@ import pandas as pd
 
 from inference.fitting import Fit
 from inference.stored import stored_options
-from models.build import rating_likelihood
+from models.build import contents_of, rating_likelihood
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
 from pyro_cvae.runs import Run, open_run
@@ -29,6 +29,13 @@ def predicts_ratings(run: Run) -> bool:
     """True for a run of explicit ratings, which are predicted as numbers."""
     with run.reading():
         return rating_likelihood(stored_options(run).model).explicit
+
+
+def contents_read(fit: Fit) -> list[str]:
+    """Names of the contents that the model of a fit reads."""
+    if not fit.model.has_content:
+        return []
+    return list(contents_of(fit.dataset, fit.model.content, fit.options.model.content)[0])
 
 
 def open_runs(paths: Sequence[str | os.PathLike[str]], trust: Trust = ()) -> list[Run]:

@@ -16,6 +16,7 @@ from analysis.comparison.options import CompareOptions
 from analysis.comparison.result import Comparison
 from analysis.comparison.runs import (
     comparability,
+    contents_read,
     facts,
     history_of,
     open_runs,
@@ -30,7 +31,7 @@ from inference.evaluation.comparison import predictor
 from inference.evaluation.rankings import evaluate
 from inference.evaluation.rating_rivals import RATING_RIVALS
 from inference.evaluation.ratings import evaluate_ratings
-from inference.evaluation.rivals import RIVALS, settings_of
+from inference.evaluation.rivals import OF_CONTENTS, RIVALS, rival, settings_of
 from inference.fitting import Fit, load
 from inference.recommending.asked import posterior_of
 from inference.threads import torch_threads
@@ -90,7 +91,8 @@ class _Gathered:
     """What is known so far, model after model.
 
     Shapes: ``lists`` (n_users, top) of each model, the rows being ``users``, whose known pairs are ``known``, a CSR
-    matrix (n_users, n_items). ``dataset`` and ``split`` are the same for all runs.
+    matrix (n_users, n_items). ``dataset`` and ``split`` are the same for all runs;
+    ``contents`` are those that any of them reads.
     """
 
     options: CompareOptions
@@ -104,6 +106,7 @@ class _Gathered:
     notes: list[str] = field(default_factory=list)
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     known: Any = None
+    contents: list[str] = field(default_factory=list)
     dataset: Any = None
     split: Any = None
 
@@ -111,6 +114,7 @@ class _Gathered:
         """Open a run, look at all there is of it, and close it: one run at a time is in memory."""
         fit = load(run)
         self.dataset, self.split = fit.dataset, fit.split
+        self.contents += [one for one in contents_read(fit) if one not in self.contents]
         self.runs.append({"model": name, **facts(fit, run)})
         self.histories[name] = history_of(fit)
         with about_file(run.path):
@@ -131,9 +135,11 @@ class _Gathered:
             if self.explicit:
                 self.evaluations[name] = evaluate_ratings(RATING_RIVALS[name](self.dataset, self.split), self.split)
                 return
-            score_block = RIVALS[name](self.dataset, self.split)
+            score_block = rival(name, self.contents)(self.dataset, self.split)
             self._rank(name, score_block)
             self._list(name, score_block)
+            if name in OF_CONTENTS and len(self.contents) > 1:
+                self.notes.append(f"{name}: of {', '.join(self.contents)}, side by side.")
             if settings_of(score_block) != "fixed":
                 self.notes.append(f"{name}: {settings_of(score_block)}.")
         except PyroCvaeError as error:

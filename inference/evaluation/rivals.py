@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,24 +143,16 @@ def als(dataset: Dataset, split: Split) -> TunedScores:
     return TunedScores(_of_factors(u, v, split), str(chosen))
 
 
-def svd_50(dataset: Dataset, split: Split) -> ScoreBlock:
-    """:func:`svd` with 50 dimensions."""
-    return svd(dataset, split, 50)
-
-
-def svd_200(dataset: Dataset, split: Split) -> ScoreBlock:
-    """:func:`svd` with 200 dimensions."""
-    return svd(dataset, split, 200)
-
-
 RIVALS: dict[str, Rival] = {
     "popularity": popularity,
     "tfidf": tfidf,
-    "svd-50": svd_50,
-    "svd-200": svd_200,
+    "svd-50": partial(svd, n_dimensions=50),
+    "svd-200": partial(svd, n_dimensions=200),
     "svd-300-prior": svd_prior,
     "als": als,
 }
+OF_CONTENTS = ("tfidf", "svd-50", "svd-200", "svd-300-prior")
+"""Rivals that compare contents."""
 
 
 def settings_of(score_block: ScoreBlock) -> str:
@@ -167,11 +160,23 @@ def settings_of(score_block: ScoreBlock) -> str:
     return score_block.settings if isinstance(score_block, TunedScores) else "fixed"
 
 
-def rival(name: str) -> Rival:
-    """The factory of this name; raises InputError for one that there is not."""
+def rival(name: str, contents: Sequence[str] = ()) -> Rival:
+    """The factory of this name; raises InputError for one that there is not.
+
+    One of :data:`OF_CONTENTS` compares these ``contents``: those of words where there are some, as words and numbers
+    have no cosine in common. Without names it is the text, as in :func:`tfidf`.
+    """
     if name not in RIVALS:
         raise InputError(f"no rival is called {name!r}", "choose from " + ", ".join(RIVALS))
-    return RIVALS[name]
+    if name not in OF_CONTENTS or not contents:
+        return RIVALS[name]
+
+    def of_contents(dataset: Dataset, split: Split) -> ScoreBlock:
+        words = [one for one in contents if isinstance(pick(dataset.contents, one), Content | Tokens)]
+        compared: Any = partial(RIVALS[name], contents=words or contents)
+        return compared(dataset, split)
+
+    return of_contents
 
 
 def _unit_rows(dataset: Dataset, contents: Sequence[str]) -> Any:

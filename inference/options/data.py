@@ -20,13 +20,14 @@ class DataOptions:
             a file.
         items: A table of items and their texts, where ``data`` is a table of interactions; a model that reads no
             content needs none.
-        contents: Further contents of the items, each NAME[=[KIND:]PATH], with KIND words, tokens, images or vectors.
-            Without a path it is one that the data have: a column of the items' table, titles, title-tokens, tags.
+        contents: Further contents of the items, each NAME[=[KIND:]PATH], with KIND words, tokens, images, vectors or
+            links. Without a path it is one that the data have: a column of the items' table, titles, title-tokens,
+            tags, citations.
         ratings: What the column ``rating`` of a table says (clicks: a pair above 0 is a 1; stars: the rating; auto:
             stars for the rating likelihood normal, else clicks).
         min_rating: Least rating of a pair that is a choice, of clicks; by default any above 0.
         columns: What the columns of tables are called, each NAME=COLUMN, with NAME user, item, rating, weight, time,
-            text or title.
+            text, title or to.
         separator: Of text tables (a character, or comma, semicolon, tab, pipe, space); by default told by the header.
         encoding: Of text tables, for instance latin-1; by default UTF-8, or what a byte order mark says.
         tokenizer: What turns texts of tables into words (words, unicode-words, bigrams, or the path of a function);

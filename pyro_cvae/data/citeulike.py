@@ -1,10 +1,11 @@
-"""CiteULike folders: ``users.dat``, ``mult.dat``, ``vocabulary.dat`` and, if there, ``titles.txt`` and tags.
+"""CiteULike folders: ``users.dat``, ``mult.dat``, ``vocabulary.dat`` and, if there, titles, tags and citations.
 
 Formats (Wang, Chen and Li, IJCAI 2013): row u of ``users.dat`` is ``n i1 ... in``, the items of user u; row j of
 ``mult.dat`` is ``n w1:c1 ... wn:cn``, word w occurs c times in item j; row w of ``vocabulary.dat`` is word w, to be
 split on newlines only and not stripped, since some words are or hold Unicode blanks. Row t of ``tags.dat`` is tag t;
 row j of ``item-tag.dat`` (citeulike-a) is ``n t1 ... tn``, the tags of item j, and row t of ``tag-item.dat``
-(citeulike-t) the other way round, the items of tag t. Numbers count from 0.
+(citeulike-t) the other way round, the items of tag t. Row j of ``citations.dat`` is ``n i1 ... in``, the items that
+item j cites or is cited by. Numbers count from 0.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pyro_cvae.data import files
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
-from pyro_cvae.errors import InputError
+from pyro_cvae.data.links import content_of_links
+from pyro_cvae.errors import InputError, about_file
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,14 @@ def read_tags(folder: files.PathLike, n_items: int, least: int = 5) -> Content:
     rare = int((content.empty & given).sum())
     log.info("tags on %d items or more: %d of %d; %d items have other tags only", least, len(kept), len(names), rare)
     return content
+
+
+def read_citations(folder: files.PathLike, n_items: int) -> Content:
+    """The items that an item cites or is cited by, as :func:`pyro_cvae.data.links.content_of_links` has them."""
+    path = files.need_folder(folder) / "citations.dat"
+    starts, cited = read_lists(path, n_items, n_items, ("item", "item"))
+    with about_file(path):
+        return content_of_links(np.repeat(np.arange(n_items), np.diff(starts)), cited, range(n_items), n_items)
 
 
 def read_lists(

@@ -34,6 +34,7 @@ from pyro_cvae.data.contents import (
 )
 from pyro_cvae.data.dataset import Dataset, typed_ids
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.data.links import content_of_links, links_like
 from pyro_cvae.data.npz import read_npz
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.data.sources import Source
@@ -133,8 +134,8 @@ def read_content(
     """The content that a file or folder has of the items of ``dataset``; see :func:`with_contents`.
 
     A folder holds pictures (PNG, JPEG) named by item id; a ``.npy`` array has its rows in the order of the items; an
-    ``.npz`` file has ``ids`` and ``values``; a table (CSV, Parquet) has a column ``item`` and ``text``, or numbers.
-    Texts are counted by the vocabulary of ``like``, if there is one.
+    ``.npz`` file has ``ids`` and ``values``; a table (CSV, Parquet) has a column ``item`` and ``text``, or numbers, or,
+    of links, ``to``. Texts are counted, and links known, by the vocabulary of ``like``, if there is one.
     """
     assert source.path is not None
     path = Path(source.path)
@@ -149,7 +150,7 @@ def read_content(
         values, ids = (files.read_npy(path, _AS_ARRAY), None) if ending == ".npy" else _read_npz(path)
         kind, expected = source.kind or ("vectors" if values.ndim == 2 else "images"), ("vectors", "images")
     else:
-        kind, expected = source.kind or "words", (*get_args(TextKind), "vectors")
+        kind, expected = source.kind or "words", (*get_args(TextKind), "vectors", "links")
     if kind not in expected:
         raise InputError(f"cannot be read as {kind}", f"it can hold {' or '.join(expected)}", path=path)
     if path.is_dir():
@@ -157,6 +158,8 @@ def read_content(
     if ending in (".npy", ".npz"):
         return _of_array(items, kind, values, ids)
     table = frames.read_table(path, reading)
+    if kind == "links":
+        return _links_of_table(items, table, like)
     return _numbers_of_table(items, table) if kind == "vectors" else _texts_of_table(items, table, kind, like)
 
 
@@ -180,8 +183,13 @@ class _Items:
     def __init__(self, dataset: Dataset, path: Path, unknown: Unknown) -> None:
         self.dataset, self.path, self.unknown, self.n_items = dataset, path, unknown, dataset.n_items
 
-    def rows(self, ids: Sequence[Any], places: Sequence[InputError | Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the known ids, int64, and which these are, bool (n_ids,); ``places`` say how to name one."""
+    def rows(
+        self, ids: Sequence[Any], places: Sequence[InputError | Any], once: bool = True
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the known ids, int64, and which these are, bool (n_ids,); ``places`` say how to name one.
+
+        InputError for an id that is there again, unless each need not be there ``once``.
+        """
         rows = self.dataset.item_rows(ids, unknown="prior")
         known = rows >= 0
         if not known.all() and self.unknown == "error":
@@ -193,7 +201,7 @@ class _Items:
             raise InputError("holds no item of the data set", "check that both use the same ids", path=self.path)
         order = np.argsort(rows, kind="stable")
         again = order[1:][(np.diff(rows[order]) == 0) & (rows[order][1:] >= 0)]
-        if len(again):
+        if once and len(again):
             at = int(again.min())
             raise self._error(f"item {ids[at]!r} is there more than once", "give each item one", places[at])
         return rows[known], known
@@ -250,6 +258,24 @@ def _texts_of_table(items: _Items, table: Table, kind: str, like: AnyContent | N
         texts[row] = text
     with about_file(items.path):
         return of_texts(kind, texts, like, table.reading.tokenizer)
+
+
+def _links_of_table(items: _Items, table: Table, like: AnyContent | None) -> Content:
+    """Links of a table, each from an item to another or to something that is none; see :mod:`pyro_cvae.data.links`."""
+    columns = {"item": frames.ITEMS["item"], "to": ("to", "target", "cited")}
+    table = with_ids(table.pick(columns, ("item", "to")), "item", "to")
+    rows, known = items.rows(_item_ids(table), _places(table), once=False)
+    (ends,) = ids_of("to", table)
+    ends = [end for end, keep in zip(ends, known, strict=True) if keep]
+    nodes = items.dataset.item_rows(ends, unknown="prior")
+    names = [str(name) for name in items.dataset.item_ids]
+    with about_file(items.path):
+        if isinstance(like, Content):
+            return links_like(like, rows, list(map(str, ends)), items.n_items)
+        outside = {str(end): 0 for end, node in zip(ends, nodes, strict=True) if node < 0}
+        number = {end: items.n_items + place for place, end in enumerate(outside)}
+        nodes = np.array([node if node >= 0 else number[str(end)] for end, node in zip(ends, nodes, strict=True)])
+        return content_of_links(rows, nodes, [*names, *outside], items.n_items)
 
 
 def _numbers_of_table(items: _Items, table: Table) -> Vectors:

@@ -11,7 +11,7 @@ from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Html
 from pyro_cvae.trust import is_path
 
-COLUMNS = ("user", "item", "rating", "weight", "time", "text", "title")
+COLUMNS = ("user", "item", "rating", "weight", "time", "text", "title", "to")
 """The columns that are read, by our names."""
 TOKENIZERS = ("words", "unicode-words", "bigrams")
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}

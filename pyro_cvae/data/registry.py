@@ -16,7 +16,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from pyro_cvae.data.atomic import load_atomic
-from pyro_cvae.data.citeulike import load_citeulike, read_tags
+from pyro_cvae.data.citeulike import load_citeulike, read_citations, read_tags
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.files import PathLike, read_bytes
 from pyro_cvae.data.frames import load_tables
@@ -67,17 +67,25 @@ REMOTE: dict[str, tuple[RemoteFile, ...]] = {
     ),
 }
 
-TAGS: dict[str, tuple[RemoteFile, ...]] = {
-    "citeulike-t": (
-        RemoteFile("tags.dat", _T + "tags.dat", "903eb3fcb0118a9caa1d36ccd27579ebceacd237"),
-        RemoteFile("tag-item.dat", _T + "tag-item.dat", "017f7e39c6d48a231a9a71c2e55c91624e6ec624"),
-    ),
-    "citeulike-a": (
-        RemoteFile("tags.dat", _A + "tags.dat", "231dccc10c3b5ecb421e028528072b652c67aa04"),
-        RemoteFile("item-tag.dat", _A + "item-tag.dat", "f9e559356b1a84ba3c709a7cb4bc87fea2dad459"),
-    ),
+FURTHER: dict[str, dict[str, tuple[RemoteFile, ...]]] = {
+    "tags": {
+        "citeulike-t": (
+            RemoteFile("tags.dat", _T + "tags.dat", "903eb3fcb0118a9caa1d36ccd27579ebceacd237"),
+            RemoteFile("tag-item.dat", _T + "tag-item.dat", "017f7e39c6d48a231a9a71c2e55c91624e6ec624"),
+        ),
+        "citeulike-a": (
+            RemoteFile("tags.dat", _A + "tags.dat", "231dccc10c3b5ecb421e028528072b652c67aa04"),
+            RemoteFile("item-tag.dat", _A + "item-tag.dat", "f9e559356b1a84ba3c709a7cb4bc87fea2dad459"),
+        ),
+    },
+    "citations": {
+        "citeulike-t": (RemoteFile("citations.dat", _T + "citations.dat", "276a5210e567f281c0f934a5c6ce87373fdc9979"),),
+        "citeulike-a": (RemoteFile("citations.dat", _A + "citations.dat", "5e8d91150d1bc1f8ce424a2ebe224a4fd1242e53"),),
+    },
 }
-"""Files that only the content ``tags`` needs."""
+"""Files that a further content alone needs, by its name and that of the data."""
+OWN = {"tags": read_tags, "citations": read_citations}
+"""Further contents of CiteULike's folders."""
 
 SIMULATED: dict[str, Callable[..., Dataset]] = {
     "simulated": simulated,
@@ -101,7 +109,8 @@ def load_dataset(
         items: The table of items, where that is a table of interactions.
         contents: Further contents of the items, each ``NAME[=[KIND:]PATH]``
             (:class:`~pyro_cvae.data.sources.Source`). Without a path it is what the data have themselves: a column of
-            the table of items, ``titles`` and ``title-tokens`` where there are titles, ``tags`` of CiteULike.
+            the table of items, ``titles`` and ``title-tokens`` where there are titles, ``tags`` and
+            ``citations`` of CiteULike.
         ratings: ``clicks``: every pair of a table or ``.inter`` file is a 1 whose rating, if it has one, is above 0;
             ``stars``: its column ``rating`` is R_ij.
             Saved data and simulations have the ratings that they have; they, too, must not be all 1 for ``stars``.
@@ -143,7 +152,7 @@ def _load(
     if name in SIMULATED:
         return SIMULATED[name]()
     if name in REMOTE:
-        return _load_citeulike(fetch(name, tags=_asks_tags(contents)), contents)
+        return _load_citeulike(fetch(name, _asked(contents)), contents)
     path = Path(name)
     if path.is_dir():
         return _load_folder(path, contents, ratings, reading)
@@ -168,19 +177,16 @@ def _load_folder(path: Path, contents: tuple[Source, ...], ratings: Ratings, rea
 
 def _load_citeulike(folder: Path, contents: tuple[Source, ...]) -> Dataset:
     dataset = load_citeulike(folder)
-    if not _asks_tags(contents):
-        return dataset
-    return replace(dataset, others={"tags": read_tags(folder, dataset.n_items)})
+    return replace(dataset, others={name: OWN[name](folder, dataset.n_items) for name in _asked(contents)})
 
 
-def _asks_tags(contents: tuple[Source, ...]) -> bool:
-    """Whether the tags of CiteULike are asked for; InputError for another kind than words."""
-    for source in contents:
-        if source.name == "tags" and source.path is None:
-            if source.kind == "tokens":
-                raise InputError("--contents tags=tokens:, but tags have no order", "write tags")
-            return True
-    return False
+def _asked(contents: tuple[Source, ...]) -> list[str]:
+    """Which of CiteULike's further contents are asked for; InputError for another kind than words."""
+    asked = [source for source in contents if source.name in OWN and source.path is None]
+    for source in asked:
+        if source.kind == "tokens":
+            raise InputError(f"--contents {source.name}=tokens:, but {source.name} have no order", "leave tokens: out")
+    return [source.name for source in asked]
 
 
 def cache_folder() -> Path:
@@ -195,17 +201,17 @@ def git_blob_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def fetch(name: str, *, tags: bool = False) -> Path:
+def fetch(name: str, further: Iterable[str] = ()) -> Path:
     """The folder in the cache that holds the files of ``name``, downloading those that are not there.
 
-    The files of the tags are among them only where ``tags`` asks for them.
+    The files of :data:`FURTHER` contents are among them where these are named.
 
     Every file is checked against its git blob sha1, cached ones too, and moved into place only when it is right.
     ``PYRO_CVAE_MIRROR`` replaces https://raw.githubusercontent.com as the start of the addresses. Raises InputError
     for wrong bytes, MachineError where there is no network or the cache cannot be written.
     """
     folder = cache_folder() / name
-    for remote in REMOTE[name] + (TAGS[name] if tags else ()):
+    for remote in (*REMOTE[name], *(file for content in further for file in FURTHER[content][name])):
         path = folder / remote.name
         if path.exists():
             if git_blob_sha1(read_bytes(path)) != remote.sha1:

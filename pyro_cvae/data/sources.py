@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from pyro_cvae.errors import InputError
-from pyro_cvae.kinds import ContentKind, TextKind
+from pyro_cvae.kinds import SourceKind, TextKind
 
 _NAME = re.compile("[A-Za-z][A-Za-z0-9_-]*").fullmatch
 _KIND = re.compile("([A-Za-z][A-Za-z0-9_-]+):(.*)", re.DOTALL).fullmatch  # a single letter is a drive
@@ -20,12 +20,12 @@ class Source:
 
     Parameters:
         name: What it is called.
-        kind: Its kind, or ``None``: told from the path.
+        kind: How it is read, or ``None``: told from the path.
         path: Its file or folder, or ``None``: the data set itself has it (a column of a table, titles, tags).
     """
 
     name: str
-    kind: ContentKind | None = None
+    kind: SourceKind | None = None
     path: str | None = None
 
     @classmethod
@@ -36,10 +36,10 @@ class Source:
         found = _KIND(rest)
         kind: Any  # checked below
         kind, path = found.groups() if found else (None, rest)
-        if kind is not None and kind not in get_args(ContentKind):
+        if kind is not None and kind not in get_args(SourceKind):
             raise InputError(
                 f"--contents {text}: there is no kind {kind!r}",
-                f"use one of {', '.join(get_args(ContentKind))}, which a path with a colon needs in front",
+                f"use one of {', '.join(get_args(SourceKind))}, which a path with a colon needs in front",
             )
         if given and not path and kind is None:
             raise InputError(f"--contents {text}: the path is missing", f"write {name}=PATH, or {name} alone")

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,9 @@ from analysis.comparison.shrinkage import ignores_content, item_sd
 from analysis.comparison.stability import agreement, drawn_lists, some_users, top_lists
 from analysis.comparison.tables import tables
 from inference.evaluation.rankings import Evaluation, evaluate
-from inference.evaluation.rivals import popularity
+from inference.evaluation.rivals import popularity, tfidf
+from models.contents.product import Product
+from pyro_cvae.data.content import Content
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user, with_validation
@@ -71,6 +74,23 @@ def options(folder, *names, **changes):
 @pytest.fixture(scope="module")
 def comparison(folder):
     return compare(options(folder, *KINDS, rivals=True))
+
+
+def test_rivals_have_all_the_contents_that_the_runs_read(tmp_path):
+    whole = dataset()
+    columns = [whole.content.counts[:, part] for part in (slice(0, 30), slice(30, None))]
+    text, more = (Content(part) for part in columns)
+    both = replace(whole, content=text, others={"more": more}, truth=None)
+    for name, likelihood in {"of-both": Product(text="multinomial", more="multinomial"), "text": "multinomial"}.items():
+        inference.fit(both, **OPTIONS | KINDS["map"] | {"content_likelihood": likelihood}, out=tmp_path / name)
+    of_text, of_both, together = (
+        compare(options(tmp_path, *names), rivals=["tfidf"]) for names in (["text"], ["of-both"], ["text", "of-both"])
+    )
+    assert "tfidf: of text, more, side by side." in of_both.notes and not any("tfidf" in n for n in of_text.notes)
+    found = [one.evaluations["tfidf"].means() for one in (of_text, of_both, together)]
+    split = per_user(both, OPTIONS["train_per_user"], 0)
+    expected = evaluate(tfidf(both, split, ["text", "more"]), split, cutoffs=(5, 20)).means()
+    assert found[1] == found[2] == expected and found[0] != expected
 
 
 # --- metrics over users ----------------------------------------------------------------------------------------------

@@ -210,6 +210,24 @@ def test_a_missing_package_says_how_to_get_it(data, monkeypatch):
         RIVALS["als"](*data)
 
 
+@pytest.mark.parametrize("name", ["tfidf", "svd-50", "svd-200", "svd-300-prior"])
+def test_a_rival_by_name_compares_the_contents_that_it_is_told(data, name):
+    """As one bag of both does, while vectors, which have no cosine with words, are left out."""
+    dataset, split = data
+    text = dataset.content
+    left, right = (Content(text.counts[:, part]) for part in (slice(0, 12), slice(12, None)))
+    vectors = Vectors(np.random.default_rng(0).normal(size=(15, 4)).astype(np.float32), np.ones(15, bool))
+    apart = dataclasses.replace(dataset, content=left, others={"right": right, "v": vectors})
+    everybody = np.arange(20)
+    both = rival(name, ["text", "right", "v"])(apart, split)(everybody)
+    torch.testing.assert_close(both, rival(name)(dataset, split)(everybody), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(both, rival(name)(apart, split)(everybody), atol=1e-2)
+    alone = rival(name, ["v"])(apart, split)(everybody)
+    assert alone.std() > 0 and not torch.allclose(both, alone, atol=1e-2)
+    with pytest.raises(InputError, match="no content called 'tags'"):
+        rival(name, ["tags"])(apart, split)
+
+
 def test_items_without_contents_and_unknown_names_are_refused(data):
     dataset, split = data
     empty = Content(scipy.sparse.csr_matrix((15, 30)))

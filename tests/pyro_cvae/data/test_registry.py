@@ -65,7 +65,7 @@ def test_files_of_the_tags_are_downloaded_only_when_asked_for(served, tmp_path, 
     for name, content in {"tags.dat": b"war\nlove\n", "tag-item.dat": b"2 0 2\n1 2\n"}.items():
         (served.source / name).write_bytes(content)
         remotes.append(RemoteFile(name, f"{served.source.relative_to(served.folder)}/{name}", git_blob_sha1(content)))
-    monkeypatch.setitem(registry.TAGS, "citeulike-t", tuple(remotes))
+    monkeypatch.setitem(registry.FURTHER["tags"], "citeulike-t", tuple(remotes))
     assert not load_dataset("citeulike-t").others
     assert not any("tag" in path.rsplit("/", 1)[1] for path in served.requests)
     with pytest.raises(InputError, match="no tag is on 5 items or more"):
@@ -73,9 +73,10 @@ def test_files_of_the_tags_are_downloaded_only_when_asked_for(served, tmp_path, 
     assert sum("tag" in path.rsplit("/", 1)[1] for path in served.requests) == 2
 
 
-def test_the_published_tags_have_names_of_their_own():
-    assert registry.TAGS.keys() == registry.REMOTE.keys()
-    for name, remotes in registry.TAGS.items():
+@pytest.mark.parametrize("content", registry.FURTHER)
+def test_files_of_further_contents_have_names_of_their_own(content):
+    assert registry.FURTHER[content].keys() == registry.REMOTE.keys()
+    for name, remotes in registry.FURTHER[content].items():
         assert not {r.name for r in remotes} & {r.name for r in registry.REMOTE[name]}
         assert all(len(r.sha1) == 40 and r.source.endswith(f"/{r.name}") for r in remotes)
 
