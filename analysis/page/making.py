@@ -25,10 +25,12 @@ from analysis.page.tables import (
     history_table,
     recall_table,
     reliability_table,
+    slope_table,
     spread_table,
     stability_lines,
 )
 from analysis.reliability import Reliability, reliability
+from analysis.soundness.slopes import slopes
 from inference.evaluation.rivals import RIVALS as ALL
 from inference.fitting import Fit
 from inference.liveness import judge
@@ -57,6 +59,7 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
             "content": judge(fit),
             "is_point": fit.posterior.is_point,
             "lists": lists,
+            "slopes": slopes(fit) if not fit.model.ratings.explicit and fit.split.test.positive.any() else None,
             "reliable": reliable,
             "unreliable": unreliable,
         }
@@ -95,6 +98,7 @@ def render(comparison: Comparison, about: dict[str, dict[str, Any]], shared: dic
         recall=recall_table(comparison),
         differences=difference_table(comparison, names),
         groups=group_table(comparison, headline),
+        slopes=slope_table(about),
         spread=spread_table(comparison),
         stability=stability_lines(comparison, names),
         histories=[history_table(comparison, shared["n_train"], by_user, by) for by in ("n_train", "n_test")],

@@ -106,6 +106,23 @@ def group_table(comparison: Comparison, headline: str) -> dict[str, Any]:
     return {"head": groups, "counts": counts, "rows": rows}
 
 
+def slope_table(about: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """What a place in the list is worth by group of items, and the slope on the score; ``None`` where none is known."""
+    tables = {name: one["slopes"] for name, one in about.items() if one["slopes"] is not None}
+    if not tables:
+        return None
+    groups = list(next(iter(tables.values())).index)
+    rows = []
+    for name, table in tables.items():
+        hits = [f"{table.loc[group, 'hit']:.1%} of {table.loc[group, 'listed']:.0%}" for group in groups]
+        ends = [f"{table.loc[group, 'slope']:.3g} ± {table.loc[group, 'standard_error']:.1g}" for group in groups]
+        rows += [{"name": name, "what": "listed", "cells": hits}, {"name": name, "what": "slope", "cells": ends}]
+        if (table["scale"] != 1).any():
+            factors = [f"{table.loc[group, 'scale']:.2f}" for group in groups]
+            rows.append({"name": name, "what": "content times", "cells": factors})
+    return {"head": groups, "rows": rows}
+
+
 def spread_table(comparison: Comparison) -> dict[str, Any] | None:
     """The posterior spread by the number of ratings, ``None`` where no run has any."""
     if not len(comparison.shrinkage):

@@ -18,6 +18,7 @@ from analysis.soundness.content import content_units
 from analysis.soundness.objective import objective_name, traces
 from analysis.soundness.pareto import good_k, need_density, pareto_k, plot_pareto_k
 from analysis.soundness.predictive import predictive_checks
+from analysis.soundness.slopes import TOP, slopes
 from analysis.soundness.text_checks import word_counts
 from inference.fitting import Fit
 from inference.liveness import judge
@@ -35,6 +36,7 @@ class Diagnosis:
     Parameters:
         summary: One row a finding: ``what``, ``value`` (text), ``note``.
         pareto_k: The table of :func:`pareto_k`, or ``None`` where there is no q.
+        slopes: The table of :func:`slopes`, or ``None`` of explicit ratings and where nothing is held out.
         checks: Predictive checks by source of the draws, "posterior" and "prior".
         figures: Matplotlib figures by name, as the files of the command are called.
     """
@@ -42,6 +44,7 @@ class Diagnosis:
     summary: pd.DataFrame
     pareto_k: pd.DataFrame | None
     checks: dict[str, list[Check]]
+    slopes: pd.DataFrame | None = None
     figures: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,6 +72,11 @@ def diagnose(
     if fit.model.item_prior.latent:
         _, figures["content"] = content_units(fit)
     rows += _content_rows(fit, seed)
+    by_group = None
+    if not fit.model.ratings.explicit and fit.split.test.positive.any():
+        on_part("scores of hot, warm and cold items")
+        by_group = slopes(fit)
+        rows += _slope_rows(by_group)
     table = None
     try:
         need_density(fit)
@@ -93,7 +101,8 @@ def diagnose(
         ]
     if fit.model.has_content and word_counts(fit) is None:
         rows.append(("texts", "-", "this content is no table of word counts, and only those have predictive checks"))
-    return Diagnosis(pd.DataFrame(rows, columns=["what", "value", "note"]), table, checks, figures)
+    summary = pd.DataFrame(rows, columns=["what", "value", "note"])
+    return Diagnosis(summary, table, checks, by_group, figures)
 
 
 def _objective_rows(fit: Fit) -> list[Finding]:
@@ -137,6 +146,19 @@ def _content_rows(fit: Fit, seed: int) -> list[Finding]:
     ]
 
 
+def _slope_rows(table: pd.DataFrame) -> list[Finding]:
+    """What a score and a place in the list are worth, by group of items."""
+    rows = []
+    for name, row in table.iterrows():
+        scaled = f", whose content counts {row['scale']:.2f} times" if row["scale"] != 1 else ""
+        note = f"held-out ratings on score, through 0, {row['n_pairs']:,.0f} test pairs{scaled}"
+        rows.append((f"{name} items: slope", f"{row['slope']:.3g} ± {row['standard_error']:.1g}", note))
+        if row["listed"]:
+            note = f"are held out, of the {row['listed']:.0%} of the top {TOP} that {name} items have"
+            rows.append((f"{name} items: listed", f"{row['hit']:.1%}", note))
+    return rows
+
+
 def _pareto_rows(fit: Fit, table: pd.DataFrame, limit: float) -> list[Finding]:
     """How many users have a k below the limit, and how far q(u) is from its target."""
     good = (table["k"] < limit).mean()
@@ -149,7 +171,7 @@ def _pareto_rows(fit: Fit, table: pd.DataFrame, limit: float) -> list[Finding]:
 
 
 def write(diagnosis: Diagnosis, out: str | Path) -> Path:
-    """Figures as PNG, summary, Pareto k and checks as CSV, into a folder that appears whole."""
+    """Figures as PNG, summary, Pareto k, slopes and checks as CSV, into a folder that appears whole."""
     out = Path(out)
     temporary = out.with_name(f".{out.name}.new")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -160,6 +182,8 @@ def write(diagnosis: Diagnosis, out: str | Path) -> Path:
         diagnosis.summary.to_csv(temporary / "summary.csv", index=False)
         if diagnosis.pareto_k is not None:
             diagnosis.pareto_k.to_csv(temporary / "pareto-k.csv", index=False)
+        if diagnosis.slopes is not None:
+            diagnosis.slopes.to_csv(temporary / "slopes.csv")
         rows = [
             (source, check.name, check.observed.mean(), check.replicated.mean(), check.replicated.std(), check.p)
             for source, checks in diagnosis.checks.items()

@@ -378,7 +378,7 @@ def test_the_command_leaves_figures_and_tables(run, tmp_path, capsys):
     assert "Pareto k below 0.57" in capsys.readouterr().out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["diagnostics"]
     names = {"traces", "content", "pareto-k", "posterior-checks", "prior-checks"}
-    tables = {"summary.csv", "pareto-k.csv", "checks.csv"}
+    tables = {"summary.csv", "pareto-k.csv", "checks.csv", "slopes.csv"}
     assert {path.name for path in out.iterdir()} == {f"{name}.png" for name in names} | tables
     for name in names:
         assert imread(out / f"{name}.png").std() > 0.01
