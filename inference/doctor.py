@@ -34,6 +34,7 @@ OPTIONAL = {
     "implicit": "the rival als; pip install -e '.[als]'",
     "polars": "polars tables as input; pip install polars",
     "graphviz": "drawing the model; pip install -e '.[draw]'",
+    "sentence_transformers": "sentence vectors of texts; pip install -e '.[embed]'",
 }
 """Packages that may be absent, what each is for and how to have it."""
 

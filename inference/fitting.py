@@ -166,6 +166,7 @@ def _config(
         weight_unit=weight_unit(dataset, split),
         buffers=True,
         product_radius=True,
+        free_experts=True,
     )
 
 

@@ -13,8 +13,8 @@ from inference.options import Options
 from pyro_cvae.data.dataset import Dataset
 
 PRETRAINING = (
-    *("model", "model_args", "scaling", "factors", "content_likelihood", "content_likelihood_args", "content"),
-    *("network", "network_args", "hidden"),
+    *("model", "model_args", "scaling", "factors", "content_likelihood", "content_likelihood_args"),
+    *("content", "balance", "network", "network_args", "hidden"),
     *("activation", "radius", "tied", "encoder_input", "lambda_r", "lambda_w", "pretrain_epochs", "batch_size"),
     *("pretrain_learning_rate", "kl_weight", "kl_warmup", "word_dropout", "part_dropout", "start", "seed"),
     *("device", "dtype", "rating_likelihood", "rating_likelihood_args", "biases"),

@@ -41,6 +41,7 @@ _CONFIG = {
     "scalings": dict[str, dict[str, Any]],
     "weight_unit": Positive | None,
     "product_radius": bool,
+    "free_experts": bool,
     "buffers": bool,
 }
 
@@ -81,9 +82,7 @@ def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[
         except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
             raise InputError(f"its model cannot be made ({str(error).splitlines()[0]})", REMEDY) from error
     model.ratings.weight_unit = run.config.get("weight_unit")  # of old runs none: their weights were confidences
-    encoder = getattr(model.item_prior, "encoder", None)
-    if isinstance(encoder, ProductEncoder) and not run.config.get("product_radius"):
-        encoder.radius = 0.0  # of old runs its experts alone had one
+    _lengths_of_old(getattr(model.item_prior, "encoder", None), run, options.model.radius)
     for name, value in run.metrics().get("precisions", {}).items():  # learned ones differ from the options
         if name in PRECISIONS:
             setattr(model, name, value)
@@ -102,6 +101,18 @@ def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[
         check_arrays({"content_scale": _array(scale, "content_scale", path)}, wanted, path)
     model.plain = True
     return model
+
+
+def _lengths_of_old(encoder: Any, run: Run, radius: float) -> None:
+    """What has a radius in old runs of products: at first the experts alone, then experts and product, now it alone."""
+    if not isinstance(encoder, ProductEncoder):
+        return
+    if not run.config.get("product_radius"):
+        encoder.radius = 0.0
+    if not run.config.get("free_experts"):
+        experts: Any = encoder.experts.values()
+        for expert in experts:
+            expert.radius = radius
 
 
 def stored_posterior(run: Run, options: Options, dataset: Dataset, tensors: Mapping[str, Tensor]) -> Posterior:

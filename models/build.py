@@ -174,7 +174,10 @@ def content_likelihood_of(options: Any) -> Likelihood | None:
     """The content's likelihood of model options, made anew; ``None`` for a model that reads no content."""
     if not model_class(options.model).has_content:
         return None
-    return content_likelihood(options.content_likelihood, options.content_likelihood_args)
+    likelihood = content_likelihood(options.content_likelihood, options.content_likelihood_args)
+    if options.balance and len(likelihood.each()) > 1:
+        likelihood.balanced = True  # type: ignore[assignment]
+    return likelihood
 
 
 def rating_likelihood(options: Any) -> ratings.RatingLikelihood:

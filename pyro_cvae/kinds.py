@@ -6,8 +6,9 @@ TextKind = Literal["words", "tokens"]
 """Contents that are made of texts."""
 ContentKind = Literal[TextKind, "images", "vectors"]
 """Contents of items: word counts, sequences of words, images, vectors."""
-SourceKind = Literal[ContentKind, "links"]
-"""How a content is read: links become words, one for each item or thing that an item is linked with."""
+SourceKind = Literal[ContentKind, "links", "embed"]
+"""How a content is read: links become words, one for each item or thing that an item is linked with; texts that are
+embedded become vectors."""
 Ratings = Literal["clicks", "stars"]
 """What a rating is: a choice, or a number of its own."""
 Splitting = Literal["per-user", "time", "items", "cells", "none"]

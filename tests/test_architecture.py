@@ -115,6 +115,8 @@ LATE_IMPORTS = {
     "inference/progress.py: rich.console": LAZY,
     "inference/progress.py: rich.markup": LAZY,
     "inference/progress.py: rich.progress": LAZY,
+    "pyro_cvae/data/embedding.py: sentence_transformers": OPTIONAL,
+    "pyro_cvae/data/embedding.py: transformers.utils.logging": OPTIONAL,
     "pyro_cvae/limits.py: resource": OPTIONAL,
     "pyro_cvae/runs/disk.py: fcntl": OPTIONAL,
 }

@@ -22,6 +22,7 @@ from inference.pretrained import PRETRAINING
 MEASURED = 1
 """Counts up when rows of results come to hold something else; rows of another number are not used."""
 _NOT_THE_FIT = {"threads", "validate_every", "patience", *RunOptions.__dataclass_fields__}
+_OF_SEVERAL_CONTENTS = {"balance"}
 _OF_DATA = set(DataOptions.__dataclass_fields__) - {"scaling"}
 
 
@@ -69,12 +70,21 @@ def _known(preset: str, changes: str) -> dict[str, Any]:
 
 
 def identity(method: Method) -> dict[str, Any]:
-    """What a fit of a method depends on, beside data and split."""
+    """What a fit of a method depends on, beside data and split.
+
+    Options at their defaults are left out, so that a later option, at its default, makes no other fit of it; nor is one
+    of several contents, which the study has not.
+    """
     if not method.preset:
         rival(method.name)
         return {"rival": method.name}
     known = _known(method.preset, json.dumps(method.changes, sort_keys=True))
-    return {name: value for name, value in known.items() if name not in _NOT_THE_FIT | _OF_DATA}
+    usual = Options.of("coordinate").to_dict()
+    return {
+        name: value
+        for name, value in known.items()
+        if name not in _NOT_THE_FIT | _OF_DATA | _OF_SEVERAL_CONTENTS and value != usual[name]
+    }
 
 
 def jobs_of(options: PaperOptions, part: Part, fingerprints: dict[str, str]) -> list[Job]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -35,8 +36,11 @@ def add_data(parser: ArgumentParser, name: str) -> None:
     parser.add_argument("--data", default=default, help=f"{name} (default: under $PYRO_CVAE_DATA, or the cache)")
 
 
-def data_folder(data: str) -> Path:
-    """The folder that ``--data`` names: of a published data set that of the cache, downloaded if need be."""
+def data_folder(data: str, further: Iterable[str] = ()) -> Path:
+    """The folder that ``--data`` names: of a published data set that of the cache, downloaded if need be.
+
+    ``further`` names contents whose files are wanted too.
+    """
     from pyro_cvae.data.registry import REMOTE, fetch
 
-    return fetch(data) if data in REMOTE and not Path(data).exists() else Path(data)
+    return fetch(data, further) if data in REMOTE and not Path(data).exists() else Path(data)

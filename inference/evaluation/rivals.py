@@ -173,8 +173,8 @@ def rival(name: str, contents: Sequence[str] = ()) -> Rival:
 
     def of_contents(dataset: Dataset, split: Split) -> ScoreBlock:
         words = [one for one in contents if isinstance(pick(dataset.contents, one), Content | Tokens)]
-        compared: Any = partial(RIVALS[name], contents=words or contents)
-        return compared(dataset, split)
+        of_these: Any = RIVALS[name]
+        return of_these(dataset, split, contents=words or contents)
 
     return of_contents
 

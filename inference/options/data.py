@@ -20,9 +20,9 @@ class DataOptions:
             a file.
         items: A table of items and their texts, where ``data`` is a table of interactions; a model that reads no
             content needs none.
-        contents: Further contents of the items, each NAME[=[KIND:]PATH], with KIND words, tokens, images, vectors or
-            links. Without a path it is one that the data have: a column of the items' table, titles, title-tokens,
-            tags, citations.
+        contents: Further contents of the items, each NAME[=[KIND:]PATH], with KIND words, tokens, images, vectors,
+            links, or embed (PATH is then a model of sentences on the disk). Without a path it is one that the data
+            have: a column of the items' table, titles, title-tokens, tags, citations.
         ratings: What the column ``rating`` of a table says (clicks: a pair above 0 is a 1; stars: the rating; auto:
             stars for the rating likelihood normal, else clicks).
         min_rating: Least rating of a pair that is a choice, of clicks; by default any above 0.

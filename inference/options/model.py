@@ -27,6 +27,8 @@ class ModelOptions:
             negative-binomial, normal, tokens, product (of several contents), the path of a class, or auto: what suits
             the kind of each content, and of several their product.
         content_likelihood_args: Arguments of that class.
+        balance: Weigh the contents of a product so that each pulls z equally hard at the start; the objective is then
+            no bound.
         content: Which of the items' contents it is of; by default their text, or the only one.
         network: Encoder and decoder: mlp (of words, vectors, images), convolutional (of images, tokens), recurrent (of
             tokens), the path of a class, or auto, which takes what suits each content.
@@ -64,6 +66,7 @@ class ModelOptions:
     factors: int = 50
     content_likelihood: str = "multinomial"
     content_likelihood_args: dict[str, Any] = field(default_factory=dict)
+    balance: bool = False
     content: str = ""
     network: str = "auto"
     network_args: dict[str, Any] = field(default_factory=dict)

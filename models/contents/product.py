@@ -11,7 +11,7 @@ from torch.distributions import Distribution, constraints
 
 from models.contents.base import ContentDistribution, ContentLikelihood, Params
 from models.contents.making import content_likelihood
-from models.networks.base import Decoder
+from models.networks.base import Decoder, Start
 from models.networks.product import ProductDecoder
 from models.rows import AnyRows, PartRows
 from pyro_cvae.errors import InputError
@@ -23,9 +23,13 @@ class Product(ContentLikelihood):
     ``parts`` are the likelihoods by the names of the contents they are of: each a name of the package's own, a class
     path or an instance; ``name.argument`` gives an argument of that part's constructor. The heads are ``name.head``. A
     part that an item lacks says nothing of it: its term is 0.
+
+    Where it is ``balanced``, the terms have factors w_m, the buffer ``weights`` (n_parts,), once :meth:`balance` has
+    found them: a tempered likelihood, whose objective is no bound. Otherwise ``weights`` is ``None``.
     """
 
     several: ClassVar[bool] = True
+    balanced: bool = False
 
     def __init__(self, **parts: Any) -> None:
         super().__init__()
@@ -50,6 +54,8 @@ class Product(ContentLikelihood):
             if isinstance(made[name], Product):
                 raise InputError(f"the part {name} of the product is a product itself", "name its parts one by one")
         self.parts = nn.ModuleDict(made)
+        self.weights: Tensor | None
+        self.register_buffer("weights", None)
 
     @property
     def param_names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -63,8 +69,8 @@ class Product(ContentLikelihood):
 
     @property
     def pseudo(self) -> bool:  # type: ignore[override]
-        """True if any part has no normaliser."""
-        return any(part.pseudo for _, part in self.each())
+        """True if any part has no normaliser, or the parts are weighted."""
+        return self.balanced or any(part.pseudo for _, part in self.each())
 
     @property
     def unbiased(self) -> bool:  # type: ignore[override]
@@ -82,7 +88,7 @@ class Product(ContentLikelihood):
     def log_prob(self, obs: PartRows, params: Params) -> Tensor:
         """Log p(x_j | z_j) in nats, (n_items,); parameters as :meth:`ProductDecoder.given` gives them."""
         found = {name: part.log_prob(obs.parts[name], of_part(params, name)) for name, part in self.each()}
-        return added(found, obs)
+        return added(weighted(found, self.weights), obs)
 
     def check(self, obs: PartRows) -> None:
         """Every part must be in its support."""
@@ -105,7 +111,43 @@ class Product(ContentLikelihood):
             name: part.conditional(decoder.part(name), z[content.items(name)], content.parts[name], sampled)
             for name, part in self.each()
         }
-        return JointContent(parts, content)
+        return JointContent(parts, content, self.weights)
+
+    def balance(self, encoder: Any, decoder: ProductDecoder, start: Start) -> None:
+        """Weigh the parts so that each pulls z as hard as the hardest of them at the networks' start.
+
+        g_m is the root mean square length of d log p(x_jm | z_j) / d z_j at z_j the encoder's mean, over the items that
+        have the part, of a sample; w_m = max(g) / g_m. A long text does not drown a few tags, nor pixels a title.
+        Cf. Chen et al., GradNorm, ICML 2018. Parts that pull at nothing keep 1.
+        """
+        chosen = start.some(BALANCED_BY)
+        content, inputs = start.content.select(chosen), start.inputs.select(chosen)
+        pulls = torch.zeros(len(self.parts), dtype=torch.float64)
+        for place, (name, part) in enumerate(self.each()):
+            items = content.items(name)
+            if not len(items):
+                continue
+            with torch.enable_grad():
+                z = encoder(inputs)[0].detach()[items].requires_grad_()
+                rows = content.parts[name]
+                total = part.conditional(decoder.part(name), z, rows, False).log_prob(rows).sum()
+                (slope,) = torch.autograd.grad(total, z)
+            pulls[place] = slope.double().square().sum(1).mean().sqrt()
+        able = pulls > 0
+        if able.any():
+            found = torch.where(able, pulls.max() / pulls.clamp(min=1e-30), torch.ones_like(pulls))
+            self.weights = found.to(z)
+
+
+BALANCED_BY = 512
+"""Items by which parts are weighed."""
+
+
+def weighted(terms: dict[str, Tensor], weights: Tensor | None) -> dict[str, Tensor]:
+    """Terms of the parts, each times its factor, if there are any."""
+    if weights is None:
+        return terms
+    return {name: weight * term for (name, term), weight in zip(terms.items(), weights, strict=True)}
 
 
 def of_part(params: Params, name: str) -> Params:
@@ -129,15 +171,16 @@ class JointContent(TorchDistribution):
     support = constraints.real_vector
     has_rsample = False
 
-    def __init__(self, parts: dict[str, TorchDistribution], like: PartRows) -> None:
-        self.parts, self.like = parts, like
+    def __init__(self, parts: dict[str, TorchDistribution], like: PartRows, weights: Tensor | None = None) -> None:
+        self.parts, self.like, self.weights = parts, like, weights
         super().__init__(torch.Size([len(like)]), torch.Size(like.shape[1:]), validate_args=False)
 
     expand = ContentDistribution.expand
 
     def log_prob(self, value: PartRows) -> Tensor:
         """Log p(x_j | z_j) in nats, (n_items,); an item must have the same parts as in ``like``."""
-        return added({name: part.log_prob(value.parts[name]) for name, part in self.parts.items()}, value)
+        terms = {name: part.log_prob(value.parts[name]) for name, part in self.parts.items()}
+        return added(weighted(terms, self.weights), value)
 
     def sample(self, sample_shape: tuple[int, ...] = ()) -> AnyRows:
         """A draw of the parts that are there."""

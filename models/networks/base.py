@@ -25,6 +25,7 @@ class Start:
 
     ``content`` and ``inputs`` are the rows of all items as the ``likelihood`` and the encoder read them. ``how`` is
     "whitened" or "svd" (:mod:`models.networks.mlp_pair`); ``sample`` items are looked at where not all are needed.
+    ``directions`` (n_directions, n_features) are those in which the content varies, where they are known.
     """
 
     content: Any
@@ -32,6 +33,7 @@ class Start:
     likelihood: ContentLikelihood
     how: str = "whitened"
     sample: int = 4096
+    directions: Any = None
 
     def some(self, most: int | None = None) -> Tensor:
         """Rows of ``most`` items, by default ``sample``, drawn at random, ascending."""
@@ -54,11 +56,13 @@ class Start:
 class Encoder(nn.Module, ABC):
     """The amortised posterior q(z_j | x_j) = N(mu(x_j), diag(sigma(x_j)^2)) (paper, section 2.1).
 
-    ``reads`` are the kinds of content that it can read; ``pair`` is the pair that made it.
+    ``reads`` are the kinds of content that it can read; ``pair`` is the pair that made it. ``directions`` of the
+    content, as a :class:`Start` may name them, is how many it can start from; 0 says that it finds its own.
     """
 
     reads: ClassVar[tuple[str, ...]]
     pair: NetworkPair | None = None
+    directions: int = 0
 
     @abstractmethod
     def forward(self, content: Any) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from models.catalogue import NETWORKS
@@ -34,13 +35,25 @@ def make_networks(
     read = [one for one in form.values() if name == AUTO or one.kind in reads(name)]
     if not read:
         raise _unreadable(name, " and ".join(dict.fromkeys(one.kind for one in form.values())))
+    free = _Free(options)
     experts: dict[str, Encoder] = {}
     decoders: dict[str, Decoder] = {}
     for content, part in likelihood.each():
         own: tuple[str, dict[str, Any]] = (name, arguments) if form[content] in read else (AUTO, {})
         pair = _named(own[0], form[content], usual)
-        experts[content], decoders[content] = _made(form[content], pair, own[1], part.param_names, options)
+        experts[content], decoders[content] = _made(form[content], pair, own[1], part.param_names, free)
     return ProductEncoder(experts, options.factors, options.radius), ProductDecoder(decoders)
+
+
+@dataclass(frozen=True)
+class _Free:
+    """The options of an expert, whose means are of any length: that of their product is given."""
+
+    options: Any
+    radius: float = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.options, name)
 
 
 def pair_class(name: str) -> type[NetworkPair]:

@@ -54,7 +54,10 @@ def start_mlp(encoder: MLPEncoder, decoder: MLPDecoder, start: Start) -> None:
     as_is, likelihood, inputs = start.how == "svd", start.likelihood, start.inputs
     rows = start.some()
     sampled = inputs.select(rows)
-    singular, right, asked = _directions(encoder, inputs, sampled, as_is)
+    if start.directions is None:
+        singular, right, asked = _directions(encoder, inputs, sampled, as_is)
+    else:
+        singular, right, asked = _given(encoder, start.directions)
     table, n_components = encoder.weights[0], len(singular)
     outward = table * 0.0
     outward[:, :n_components] = table[:, :n_components] * torch.as_tensor(singular.copy()).to(table)
@@ -93,6 +96,14 @@ def _directions(
         singular, right = singular[:n_components], right[:n_components]
     table[:, :n_components] = torch.as_tensor(right.T.copy()).to(table)
     return singular, right, asked
+
+
+def _given(encoder: MLPEncoder, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """The same of directions that are known, (n_components, n_features)."""
+    table = encoder.weights[0]
+    table[:] = 0.0
+    table[:, : len(right)] = torch.as_tensor(right.T.copy()).to(table)
+    return np.ones(len(right)), right, min(len(right), encoder.loc.out_features)
 
 
 def _start_encoder(encoder: MLPEncoder, sampled: NumberRows, as_is: bool, n_components: int, asked: int) -> None:

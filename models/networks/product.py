@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.networks.base import Decoder, Encoder, Start, of_length
+from models.networks.joint_start import start_together
 from models.rows import AnyRows, PartRows
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ class ProductEncoder(Encoder):
     Precision 1 + sum_m sigma_m^-2, mean (sum_m mu_m sigma_m^-2) / precision: the prior itself where nothing is there.
     Source: Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, NeurIPS 2018.
 
-    With a ``radius`` above 0 the mean is given this length, as every expert's is. Otherwise an expert with many factors
-    can only be as little certain of each as the KL asks by having no weight, and the mean of the product shrinks to 0
-    where that of a single content stays as long as it is.
+    With a ``radius`` above 0 the mean is given this length, the experts' are free. Without one, an expert with many
+    factors can only be as little certain of each as the KL asks by having no weight, and the mean of the product
+    shrinks to 0.
     """
 
     def __init__(self, experts: Mapping[str, Encoder], n_factors: int, radius: float = 0.0) -> None:
@@ -56,22 +57,38 @@ class ProductEncoder(Encoder):
 
     @torch.no_grad()
     def start(self, decoder: Any, start: Start) -> None:
-        """Start every expert, and its decoder, from its own content, then :meth:`align` them."""
+        """Start the experts and their decoders from their contents, in axes that they share.
+
+        With "svd", those that can start from given directions start from the contents side by side
+        (:func:`models.networks.joint_start.start_together`); the others from their own, to be turned (:meth:`align`).
+        """
+        together: dict[str, Any] = {}
+        if start.how == "svd":
+            together = {name: expert for name, expert in self.experts.items() if expert.directions}
+        if len(together) > 1:
+            start_together(together, {name: decoder.part(name) for name in together}, start)
         for name, expert in self.experts.items():
             own: Any = expert
-            own.start(decoder.part(name), start.part(name))
-        self.align(start.inputs)
+            if len(together) < 2 or name not in together:
+                own.start(decoder.part(name), start.part(name))
+        self.align(start.inputs, tuple(together) if len(together) > 1 else ())
+        product: Any = start.likelihood
+        if product.balanced:
+            product.balance(self, decoder, start)
 
     @torch.no_grad()
-    def align(self, inputs: PartRows, block: int = 4096) -> None:
+    def align(self, inputs: PartRows, aligned: tuple[str, ...] = (), block: int = 4096) -> None:
         """Turn the means of each expert to those of the experts before it, over the items that have both.
+
+        Those of the experts ``aligned`` come first, and are not turned.
 
         What an expert says of a content it says in axes of its own. The rotation is the orthogonal Procrustes solution
         (Schoenemann, Psychometrika 1966); without an item that has both there is none. An expert that cannot be turned
         keeps its axes.
         """
         total, there = None, None
-        for name, expert in self.experts.items():
+        for name in [*aligned, *(name for name in self.experts if name not in aligned)]:
+            expert = self.experts[name]
             own: Any = expert
             nothing = next(own.parameters()).new_zeros(0, self.n_factors)
             part, items = inputs.parts[name], inputs.items(name)
@@ -82,7 +99,7 @@ class ProductEncoder(Encoder):
                 total, there = loc, inputs.present[name]
                 continue
             both = there & inputs.present[name]
-            if bool(both.any()):
+            if bool(both.any()) and name not in aligned:
                 left, _, right = torch.linalg.svd(total[both].mT @ loc[both])
                 turn = left @ right
                 if own.turn(turn):

@@ -47,7 +47,7 @@ def content_of_links(rows: np.ndarray, nodes: np.ndarray, names: Sequence[Any], 
     given = np.zeros(n_items, bool)
     given[linked] = True
     log.info("links: %d of %d items have any, to %d nodes", len(linked), n_items, len(kept))
-    return Content(counts[:, kept], tuple(str(names[node]) for node in kept), None, None if given.all() else given)
+    return Content(counts[:, kept], tuple(str(names[int(node)]) for node in kept), None, None if given.all() else given)
 
 
 def links_like(like: Content, rows: np.ndarray, ends: Sequence[str], n_items: int) -> Content:

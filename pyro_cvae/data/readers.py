@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 from PIL import Image
 
-from pyro_cvae.data import files, frames
+from pyro_cvae.data import embedding, files, frames
 from pyro_cvae.data.cells import ids_of, numbers_of, plain_number, texts_of, with_ids
 from pyro_cvae.data.chosen import pick
 from pyro_cvae.data.content import Content
@@ -135,9 +135,12 @@ def read_content(
 
     A folder holds pictures (PNG, JPEG) named by item id; a ``.npy`` array has its rows in the order of the items; an
     ``.npz`` file has ``ids`` and ``values``; a table (CSV, Parquet) has a column ``item`` and ``text``, or numbers, or,
-    of links, ``to``. Texts are counted, and links known, by the vocabulary of ``like``, if there is one.
+    of links, ``to``. Texts are counted, and links known, by the vocabulary of ``like``, if there is one. A network
+    embeds the items' own titles or words (:mod:`pyro_cvae.data.embedding`).
     """
     assert source.path is not None
+    if source.kind == "embed":
+        return embedding.embedded(dataset, source.path)
     path = Path(source.path)
     items = _Items(dataset, path, unknown)
     ending = path.suffix.lower()

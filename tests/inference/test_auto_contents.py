@@ -96,7 +96,7 @@ def test_from_python_arguments_go_over_those_of_the_preset(dataset):
 
 
 def test_an_old_run_of_a_product_encodes_as_it_did(dataset, tmp_path):
-    """Before, the experts alone had the radius, and the configuration of a run says nothing of the product's."""
+    """At first the experts alone had the radius, then the product too: old configurations say nothing of it."""
     parts = {"text": "multinomial", "tags": "multinomial"}
     small = {"factors": 3, "hidden": (8,), "pretrain_epochs": 1, "epochs": 1, "sweeps": 1, "threads": 1, "radius": 2.0}
     inference.fit(
@@ -104,7 +104,11 @@ def test_an_old_run_of_a_product_encodes_as_it_did(dataset, tmp_path):
         out=tmp_path / "run", **small,
     )  # fmt: skip
     run = open_run(tmp_path / "run")
-    assert inference.load(run).model.encoder.radius == 2.0
+    new = inference.load(run).model.encoder
+    assert new.radius == 2.0 and all(expert.radius == 0.0 for expert in new.experts.values())
+    del run.config["free_experts"]
+    second = inference.load(run).model.encoder
+    assert second.radius == 2.0 and all(expert.radius == 2.0 for expert in second.experts.values())
     del run.config["product_radius"]
     old = inference.load(run).model.encoder
     assert old.radius == 0.0 and all(expert.radius == 2.0 for expert in old.experts.values())

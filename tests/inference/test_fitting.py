@@ -27,8 +27,8 @@ OTHERS: dict[str, Any] = {
     "lambda_w": 0.1, "pretrain_epochs": 3, "batch_size": 50, "pretrain_learning_rate": 0.02, "kl_weight": 0.5,
     "kl_warmup": 1, "word_dropout": 0.1, "start": "svd", "seed": 1, "device": "cuda", "dtype": "float64",
     "rating_likelihood": "normal", "rating_likelihood_args": {"learned": False}, "biases": "on",
-    "content": "tags", "network": "mlp", "part_dropout": 0.2, "model": "my.Model", "model_args": {"rate": 1.0},
-    "network_args": {"rate": 1.0},
+    "content": "tags", "balance": True, "network": "mlp", "part_dropout": 0.2, "model": "my.Model",
+    "model_args": {"rate": 1.0}, "network_args": {"rate": 1.0},
 }  # fmt: skip
 """Another value of every option on which pre-training depends."""
 AFTERWARDS: dict[str, dict[str, Any]] = {

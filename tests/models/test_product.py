@@ -15,7 +15,7 @@ from models.contents.bernoulli import Bernoulli
 from models.contents.making import described
 from models.contents.normal import Normal
 from models.contents.product import Product
-from models.networks.base import Encoder
+from models.networks.base import Encoder, Start
 from models.networks.product import ProductEncoder
 from models.observations import Batch
 from models.rows import DenseRows, PartRows, SparseRows
@@ -251,3 +251,118 @@ def test_each_item_is_told_by_what_it_has(dataset, mode, tmp_path):
 def test_contents_that_do_not_fit_are_refused(dataset, options, words):
     with pytest.raises(InputError, match=words):
         inference.fit(dataset, **SMALL, **options)
+
+
+# --- the start in axes of all contents -------------------------------------------------------------------------------
+
+
+def bags(n_items=300, n_topics=4, lengths=(40, 6), seed=0):
+    """Words and tags of the same topics, an item of one topic; every seventh item has no tags."""
+    rng = np.random.default_rng(seed)
+    topic = rng.integers(n_topics, size=n_items)
+    counts = {}
+    for name, length, width in zip(("words", "tags"), lengths, (60, 24), strict=True):
+        chances = rng.dirichlet(np.full(width, 0.1), n_topics)
+        counts[name] = np.stack([rng.multinomial(length, chances[t]) for t in topic]).astype(float)
+    present = {"words": np.ones(n_items, bool), "tags": np.arange(n_items) % 7 != 0}
+    rows = {name: SparseRows.from_dense(torch.tensor(counts[name][there])) for name, there in present.items()}
+    return counts, PartRows(rows, {name: torch.tensor(there) for name, there in present.items()}), topic
+
+
+def started(rows, likelihood, how="svd", factors=4, **own):
+    """A model of these rows whose networks are as they start."""
+    options = ToyOptions(tied=False, **own)
+    options.factors, options.hidden, options.activation = factors, (factors,), "tanh"
+    torch.manual_seed(0)
+    model = make_model(5, len(rows), rows.form, likelihood, options).double()
+    torch.manual_seed(1)
+    model.item_prior.start(Start(rows, rows, likelihood, how))
+    return model
+
+
+def test_the_svd_start_of_a_product_is_that_of_its_contents_side_by_side():
+    counts, rows, _ = bags()
+    model = started(rows, Product(words="multinomial", tags="multinomial"))
+    with torch.no_grad():
+        experts = model.item_prior.encoder.experts
+        total = experts["words"](rows.parts["words"])[0].clone()
+        total[rows.present["tags"]] += experts["tags"](rows.parts["tags"])[0]
+    blocks = []
+    for name, there in rows.present.items():
+        block = counts[name] * there.numpy()[:, None]
+        blocks.append(block / np.sqrt((block[there.numpy()] ** 2).sum(1).mean()))
+    left, singular, _ = np.linalg.svd(np.hstack(blocks), full_matrices=False)
+    expected = (left * singular)[:, :4]
+    found = total.numpy() - total.numpy().mean(0)
+    expected = expected - expected.mean(0)
+    turn = np.linalg.lstsq(found, expected, rcond=None)
+    explained = 1 - turn[1].sum() / (expected**2).sum()
+    assert explained > 0.98, "up to the activation's bend and rounding of the randomised SVD"
+    singular_values = np.linalg.svd(turn[0], compute_uv=False)
+    assert singular_values.max() / singular_values.min() < 1.3, "one scale for all axes and both contents"
+
+
+def test_items_with_other_contents_of_one_topic_lie_together():
+    """An item that has tags alone beside those that have words alone, with no training at all."""
+    _, rows, topic = bags()
+    model = started(rows, Product(words="multinomial", tags="multinomial"), radius=3.0)
+    only = {name: torch.zeros(len(rows), dtype=torch.bool) for name in rows.present}
+    with torch.no_grad():
+        alone = []
+        for name in rows.present:
+            kept = only | {name: rows.present[name]}
+            alone.append(model.item_prior.encoder(rows.only(kept))[0].numpy())
+    both = rows.present["tags"].numpy()
+    words, tags = (one[both] / np.linalg.norm(one[both], axis=1, keepdims=True) for one in alone)
+    nearest = (tags @ words.T - np.eye(len(words)) * 9).argmax(1)
+    assert (topic[both][nearest] == topic[both]).mean() > 0.9
+
+
+def test_with_a_radius_the_product_has_this_length_and_its_experts_have_their_own():
+    _, rows, _ = bags()
+    model = started(rows, Product(words="multinomial", tags="multinomial"), radius=3.0)
+    with torch.no_grad():
+        loc, _ = model.item_prior.encoder(rows)
+        alone = model.item_prior.encoder.experts["tags"](rows.parts["tags"])[0].norm(dim=1)
+    torch.testing.assert_close(loc.norm(dim=1), torch.full((len(rows),), 3.0, dtype=torch.float64))
+    assert alone.std() / alone.mean() > 0.05
+
+
+def test_balanced_parts_pull_as_hard_as_the_hardest():
+    """By brute force: the gradient of the weighted log density of each part at the means, item by item."""
+    _, rows, _ = bags(lengths=(400, 3))
+    product = Product(words="multinomial", tags="multinomial")
+    product.balanced = True
+    model = started(rows, product)
+    plain = started(rows, Product(words="multinomial", tags="multinomial"))
+    pulls = {}
+    for name, one in (("balanced", model), ("plain", plain)):
+        z = one.item_prior.encoder(rows)[0].detach()
+        for place, part in enumerate(("words", "tags")):
+            squares = []
+            kept = {other: rows.present[other] & (other == part) for other in rows.present}
+            for item in rows.items(part)[:200].tolist():
+                own = rows.select(torch.tensor([item])).only({o: k[[item]] for o, k in kept.items()})
+                at = z[[item]].clone().requires_grad_()
+                density = one.item_prior.content.conditional(one.item_prior.decoder, at, own, False).log_prob(own)
+                squares.append(torch.autograd.grad(density.sum(), at)[0].square().sum())
+            pulls[name, place] = torch.stack(squares).mean().sqrt().item()
+    assert pulls["plain", 0] > 3 * pulls["plain", 1], "a long text drowns three tags"
+    assert pulls["balanced", 0] == pytest.approx(pulls["balanced", 1], rel=0.1)
+    assert pulls["balanced", 0] == pytest.approx(pulls["plain", 0], rel=0.1)
+
+
+def test_a_balanced_product_is_told_apart_and_survives_its_run_folder(tmp_path):
+    data = vectors_and_tags()
+    options = {"method": "coordinate", "mode": "map", "factors": 3, "hidden": (6,), "pretrain_epochs": 2, "epochs": 0}
+    of_both = options | {"content_likelihood": Product(**PARTS), "train_per_user": 3}
+    fit = inference.fit(data, **of_both, balance=True, out=tmp_path / "run")
+    weights = fit.model.content.weights
+    assert weights.shape == (2,) and weights.min() > 0 and weights.max() / weights.min() > 1.2
+    assert fit.model.pseudo and not inference.fit(data, **of_both).model.pseudo
+    again = inference.load(tmp_path / "run")
+    assert torch.equal(again.model.content.weights, weights) and again.model.pseudo
+    assert inference.fit(data, **of_both).model.content.weights is None
+    alone = options | {"content": "tags", "content_likelihood": "bernoulli", "train_per_user": 3}
+    one, other = (inference.fit(data, **alone, balance=given).posterior for given in (True, False))
+    assert torch.equal(one.z_loc, other.z_loc) and torch.equal(one.u_loc, other.u_loc)
