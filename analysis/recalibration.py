@@ -17,7 +17,10 @@ from sklearn.model_selection import GroupKFold
 from analysis.over_users import standard_error
 from pyro_cvae.errors import InputError
 
-INPUTS = ("score", "log score", "rank", "popularity", "sd")
+INPUTS = ("score", "log score", "rank", "popularity", "sd", "cold")
+_COLUMN = {"log score": "score", "cold": "popularity"}
+FEWEST = 10
+"""Listed items of each outcome, with and without training ratings, from which on these have intercepts of their own."""
 CANDIDATES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("logistic", ("score",)),
     ("logistic", ("log score",)),
@@ -38,7 +41,8 @@ class Recalibration:
     f the logistic function, or where there are ``knots`` the piecewise linear one through (x, P) at them (isotonic
     regression of the same sum). Parameters: ``inputs`` names of ``INPUTS`` in the order of
     ``centre``, ``scale`` and ``coefficients``; "log score" and "sd" are logarithms, "rank" that of the place in the
-    list from 1, "popularity" log(1 + training ratings of the item). Source: Platt 1999; Zadrozny and Elkan, KDD 2002.
+    list from 1, "popularity" log(1 + training ratings of the item), "cold" 1 where it has none. Source: Platt
+    1999; Zadrozny and Elkan, KDD 2002.
     """
 
     inputs: tuple[str, ...]
@@ -68,16 +72,16 @@ class Recalibration:
 
     def __call__(self, score: Any, rank: Any = None, popularity: Any = None, sd: Any = None) -> np.ndarray:
         """Probabilities in the shape of the inputs, which broadcast; InputError where one that is needed is missing."""
-        given = {"score": score, "log score": score, "rank": rank, "popularity": popularity, "sd": sd}
+        given = {"score": score, "rank": rank, "popularity": popularity, "sd": sd}
         total = np.asarray(self.intercept)
         for name, centre, scale, coefficient in zip(
             self.inputs, self.centre, self.scale, self.coefficients, strict=True
         ):
-            if given[name] is None:
+            if (values := given[column := _COLUMN.get(name, name)]) is None:
                 raise InputError(
-                    f"this recalibration needs the {name} of every item", "give it, or recalibrate without"
+                    f"this recalibration needs the {column} of every item", "give it, or recalibrate without"
                 )
-            total = total + coefficient * (_transformed(name, given[name]) - centre) / scale
+            total = total + coefficient * (_transformed(name, values) - centre) / scale
         if self.knots:
             x, p = np.array(self.knots).T
             return np.interp(total, x, p)
@@ -102,6 +106,8 @@ def _transformed(name: str, values: Any) -> np.ndarray:
     values = np.asarray(values, np.float64)
     if name == "popularity":
         return np.log1p(values)
+    if name == "cold":
+        return (values == 0).astype(np.float64)
     return values if name == "score" else np.log(np.maximum(values, 1e-3))
 
 
@@ -118,7 +124,7 @@ def fit_recalibration(
             f"{'every' if y.min() else 'no'} listed item of the reserved users is a held-out positive",
             "give a larger --reserve or --top",
         )
-    x = np.stack([_transformed(name, columns[name.removeprefix("log ")][rows]) for name in inputs], 1)
+    x = np.stack([_transformed(name, columns[_COLUMN.get(name, name)][rows]) for name in inputs], 1)
     centre, scale = x.mean(0), np.maximum(x.std(0), 1e-9)
     model = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit((x - centre) / scale, y)
     coefficients, intercept = model.coef_[0], float(model.intercept_[0])
@@ -133,8 +139,21 @@ def fit_recalibration(
 
 def predict(recalibration: Recalibration, columns: dict[str, np.ndarray], rows: Any = slice(None)) -> np.ndarray:
     """The probabilities of the pairs that ``columns`` hold, (n_pairs,)."""
-    names = {name.removeprefix("log ") for name in recalibration.inputs} | {"score"}
+    names = {_COLUMN.get(name, name) for name in recalibration.inputs} | {"score"}
     return recalibration(**{name: columns[name][rows] for name in names})
+
+
+def candidates_for(columns: dict[str, np.ndarray]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """:data:`CANDIDATES`, with an intercept of their own for items without training ratings where enough are listed.
+
+    What a score of theirs is worth is another matter than it is of items that have been chosen before. Enough are
+    :data:`FEWEST` of either kind that are held-out positives, and as many that are none.
+    """
+    cold, y = columns["popularity"] == 0, columns["y"] > 0
+    least = min(int((group & outcome).sum()) for group in (cold, ~cold) for outcome in (y, ~y))
+    if least < FEWEST:
+        return CANDIDATES
+    return tuple((method, (inputs[0], "cold", *inputs[1:])) for method, inputs in CANDIDATES)
 
 
 def choose_recalibration(

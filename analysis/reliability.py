@@ -25,6 +25,7 @@ from analysis.plots import CYCLE, figure
 from analysis.recalibration import (
     Recalibration,
     calibration_error,
+    candidates_for,
     choose_recalibration,
     equal_mass_bins,
     fit_recalibration,
@@ -197,7 +198,7 @@ def reliability(
         raise InputError(problem, "see the coverage of held-out ratings, by analysis.calibration or inference.evaluate")
     reserved, reported = reserved_users(fit, reserve, seed)
     learn = top_lists(fit, reserved, top).flat(np.ones(len(reserved), bool))
-    recalibration, candidates = choose_recalibration(learn)
+    recalibration, candidates = choose_recalibration(learn, candidates_for(learn))
     chosen = recalibration.method, recalibration.inputs
     popularity, _ = choose_recalibration(learn, (("logistic", ("popularity",)), ("isotonic", ("popularity",))))
 

@@ -62,7 +62,7 @@ class Fits:
     def scores(self, name: str, kind: str, split: Split) -> tuple[ScoreBlock, str]:
         """Scores of a fit or a rival, and what the fit has found."""
         if name not in FITS:
-            return rival(name)(self.dataset, split), ""
+            return rival(name, [*self.dataset.contents])(self.dataset, split), ""
         cold = {"cold": "new"} if kind == "items" else {}
         options = options_of("coordinate", "best", self.shared | cold | FITS[name])
         fit = fit_with(self.dataset, split, options, pretrained=self.pretrained)
@@ -75,12 +75,16 @@ def main(arguments: list[str] | None = None, **changes: Any) -> list[dict[str, A
     """Fit and evaluate, print a table for each split, and return its rows."""
     parser = command("cold", __doc__)
     add_data(parser, "citeulike-t")
+    parser.add_argument("--contents", nargs="*", default=[], help="further contents, as tags, which rivals read too")
     parser.add_argument("--splits", nargs="+", choices=[*SPLITS], default=[*SPLITS], help="which of them")
     parser.add_argument("--models", nargs="+", choices=[*FITS, *RIVALS], default=[*FITS, *RIVALS], help="which of them")
     add_threads(parser)
     options = parser.parse_args(arguments)
     compute_with(options.threads)
-    dataset = load_dataset(data_folder(options.data)) if "dataset" not in changes else changes.pop("dataset")
+    if "dataset" in changes:
+        dataset = changes.pop("dataset")
+    else:
+        dataset = load_dataset(data_folder(options.data, options.contents), contents=options.contents)
     fits, rows = Fits(dataset, options.threads, **changes), list[dict[str, Any]]()
     for kind in options.splits:
         split, own = SPLITS[kind](dataset), list[dict[str, Any]]()

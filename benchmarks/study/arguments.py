@@ -41,6 +41,7 @@ def data_folder(data: str, further: Iterable[str] = ()) -> Path:
 
     ``further`` names contents whose files are wanted too.
     """
-    from pyro_cvae.data.registry import REMOTE, fetch
+    from pyro_cvae.data.registry import FURTHER, REMOTE, fetch
 
+    further = [name for name in further if name in FURTHER]
     return fetch(data, further) if data in REMOTE and not Path(data).exists() else Path(data)

@@ -15,6 +15,7 @@ from analysis.recalibration import (
     CANDIDATES,
     Recalibration,
     calibration_error,
+    candidates_for,
     choose_recalibration,
     equal_mass_bins,
     fit_recalibration,
@@ -193,3 +194,23 @@ def test_the_raw_probability_is_a_mean_over_the_posterior():
         found = raw_probability(np.array([mean]), np.array([sd]), a, b)[0]
         assert found == pytest.approx(exact, rel=1e-9)
         assert found > raw_probability(np.array([mean]), None, a, b)[0]
+
+
+def test_items_without_ratings_have_an_intercept_of_their_own_where_enough_are_listed():
+    """Cold items hit more often than their scores say; without the intercept they are said to hit less by far."""
+    columns = listed(lambda x: expit(4 * x["score"] - 3 + 1.5 * (x["popularity"] == 0)))
+    cold = columns["popularity"] == 0
+    assert 50 < cold.sum() < len(cold) / 2
+    candidates = candidates_for(columns)
+    assert [inputs for _, inputs in candidates] == [(first, "cold", *rest) for _, (first, *rest) in CANDIDATES]
+    found, _ = choose_recalibration(columns, candidates)
+    assert found.inputs == ("score", "cold") and found.coefficients[1] > 0
+    told, without = (predict(one, columns)[cold].mean() for one in (found, fit_recalibration(*CANDIDATES[0], columns)))
+    assert told == pytest.approx(columns["y"][cold].mean(), abs=1e-6) and told > without + 0.05
+    assert Recalibration.from_json(found.to_json()) == found
+    assert found(0.5, popularity=[0, 1, 9]).round(12).tolist()[1:] == [found(0.5, popularity=4).round(12)] * 2
+    with pytest.raises(InputError, match="needs the popularity"):
+        found(0.5)
+    for few in (columns | {"popularity": np.where(cold, 1, columns["popularity"])},
+                columns | {"y": np.where(cold, 0.0, columns["y"])}):  # fmt: skip
+        assert candidates_for(few) == CANDIDATES
