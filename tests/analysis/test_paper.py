@@ -18,7 +18,7 @@ from analysis.replication.claims import CLAIMS, ROLES, Claim, Contrast, less
 from analysis.replication.contents import load_study, side_by_side
 from analysis.replication.figures import COLORS, MARKERS
 from analysis.replication.fits import best_lists, rows_of
-from analysis.replication.jobs import Job, grouped, jobs_of
+from analysis.replication.jobs import Job, _known, grouped, identity, jobs_of
 from analysis.replication.methods import COMPARED, METHODS, OVER_FACTORS, OVER_LAMBDA_R, Method, check_methods
 from analysis.replication.options import PARTS, PaperOptions
 from analysis.replication.qualitative import as_markdown, choose_users, examples
@@ -34,6 +34,7 @@ from inference.evaluation.rankings import evaluate, recalls
 from inference.fitting import fit_with
 from inference.keywords import options_of
 from inference.layouts import _aligned
+from inference.options import Options
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user
@@ -546,3 +547,20 @@ def test_a_killed_command_goes_on(tmp_path):
 def test_every_method_has_a_colour_and_a_marker():
     for method in (*COMPARED, *OVER_LAMBDA_R, *OVER_FACTORS):
         assert method.line in MARKERS and (method.family in COLORS or method.name == "k-50-untied")
+
+
+def test_a_fit_is_told_by_the_options_that_are_not_at_their_defaults(monkeypatch):
+    """A later option, at its default, makes no other fit of it; nor do threads and seeds of the data."""
+    usual = Options.of("coordinate").to_dict()
+    best = next(method for method in COMPARED if method.preset == "best")
+    known = identity(best)
+    assert known["factors"] == 500 and "balance" not in known and "threads" not in known
+    assert all(value != usual[name] for name, value in known.items())
+    original = Options.to_dict
+    monkeypatch.setattr(Options, "to_dict", lambda self: original(self) | {"later": 1})
+    _known.cache_clear()
+    assert identity(best) == known
+    monkeypatch.undo()
+    _known.cache_clear()
+    changed = replace(best, changes=best.changes | {"radius": 2.0})
+    assert identity(changed) == known | {"radius": 2.0} and identity(changed) != known
