@@ -16,13 +16,15 @@ def recovery(posterior: Posterior, split: Split, truth: dict[str, np.ndarray]) -
     ``correlation`` of true and posterior-mean scores; where ratings were drawn from the model (``truth`` has its
     precisions a, b) and the posterior has uncertainty, the shares of true scores within the central 50 % and 90 %
     intervals, ``coverage@50`` and ``coverage@90``. Clicks are no draws of the model: no interval is right for them.
-    Shape: ``truth["scores"]`` (n_users, n_items), small.
+    Where ratings cover all cells nothing can be said. Shape: ``truth["scores"]`` (n_users, n_items), small.
     """
     scores = truth["scores"]
     seen = split.train.select(split.train.observed)
     unseen = np.ones(scores.shape, dtype=bool)
     unseen[seen.users, seen.items] = False
     users, items = unseen.nonzero()
+    if len(users) < 2:
+        return {}
     true = torch.as_tensor(scores[users, items])
     if posterior.is_point or "a" not in truth:
         mean, sd = posterior.mean_score(users, items), None
