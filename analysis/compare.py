@@ -21,6 +21,7 @@ from inference.commands import parse
 from inference.printing import emit
 from pyro_cvae.errors import run_command
 from pyro_cvae.runs import check_runs
+from pyro_cvae.whole import whole_folder
 
 if TYPE_CHECKING:
     from analysis.comparison.figures import draw_differences, draw_recall
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ),
     )
     check_runs(options.runs)
-    from analysis.comparison.folder import new_folder, write
+    from analysis.comparison.folder import write
     from analysis.comparison.side_by_side import compare
     from analysis.comparison.tables import tables
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             comparison = compare(options, on_step)
     else:
         own = [*(f"{name}.csv" for name in (*FRAMES, "errors")), FIGURE]
-        with new_folder(options.out, options.overwrite, own) as folder:
+        with whole_folder(options.out, options.overwrite, own) as folder:
             with progress() as on_step:
                 comparison = compare(options, on_step)
             write(comparison, folder)

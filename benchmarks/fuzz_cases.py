@@ -33,6 +33,7 @@ ON_RUNS: tuple[tuple[str, ...], ...] = (
     ("inference.recommend", "run", "--user", "u2", "--new-items", "new.csv"),
     ("inference.evaluate", "run", "old"),
     ("inference.evaluate", "run", "--per-user", "users.csv"),
+    ("inference.export", "run", "--out", "factors"),
     ("analysis.compare", "run", "old", "--resamples", "20", "--out", "compared"),
     ("analysis.report", "run", "--draws", "20", "--out", "page.html"),
     ("analysis.posterior", "run", "--draws", "20", "--out", "draws.nc"),

@@ -29,7 +29,7 @@ from inference.keywords import options_of
 from inference.kinds import Method, Mode
 from inference.liveness import doubt
 from inference.loading import load
-from inference.options import CoordinateOptions, Options
+from inference.options import CoordinateOptions, DataOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.pretrained import PRETRAINING, Pretrained
 from models.base import FactorModel
@@ -45,11 +45,13 @@ from models.ratings import RatingLikelihood
 from models.state import kept
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
+from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.readers import with_contents
 from pyro_cvae.data.registry import check_stars
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.errors import InputError, MachineError
+from pyro_cvae.kinds import Ratings
 from pyro_cvae.runs import RunWriter, run_config
 
 __all__ = ["ALGORITHMS", "PRETRAINING", "Fit", "Pretrained", "fit", "fit_with", "load"]
@@ -58,7 +60,7 @@ ALGORITHMS: dict[Method, type[NetworkFit[Any]]] = {"svi": SVI, "coordinate": Coo
 
 
 def fit(
-    dataset: Dataset,
+    dataset: Dataset | Any,
     split: Split | str | None = None,
     *,
     method: Method = "svi",
@@ -68,25 +70,53 @@ def fit(
     on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
     **options: Any,
 ) -> Fit:
-    """Fit a model, by default the CVAE, to a data set.
+    """Fit a model, by default the CVAE, to a data set or to tables.
 
-    Parameters: ``split`` a Split, or how one is made (``"time"``, ``"none"``; by default per user, with
+    Parameters: ``dataset`` a data set, or a table of interactions as :func:`pyro_cvae.data.frames.from_frames` takes it
+    (a pandas or polars frame, an Arrow table, a mapping of column name to values), with ``items=`` the table of items;
+    the options of the data (``columns``, ``ratings``, ``min_rating``, ``tokenizer``, ``contents``) say how they are
+    read. ``split`` a Split, or how one is made (``"time"``, ``"none"``; by default per user, with
     ``train_per_user=10``), ``method`` "svi" (gradients), "coordinate" (closed form) or "mcmc" (draws, of small data),
     ``mode`` "map" or "bayes", ``preset`` settings of the package (``--preset``), ``out`` a run folder to be written,
     ``on_step`` called after each epoch, ``options`` any flag of the command line, with underscores; they win over the
-    preset. Further ``contents`` that the data set has not yet are read; ``data`` and ``items``, which say where it is
-    from, are kept for the record. A likelihood, of content or ratings, may be a class or an instance too. Raises
-    InputError.
+    preset. Further ``contents`` that the data set has not yet are read; ``data``, and of a data set ``items``, which
+    say where it is from, are kept for the record. A likelihood, of content or ratings, may be a class or an instance
+    too. Raises InputError.
     """
     if isinstance(split, str):
-        options["split"] = split
+        options["split"], split = split, None
+    if split is not None and not isinstance(split, Split):
+        raise InputError(f"split is no split but a {type(split).__name__}", "a table of items is given as items=TABLE")
+    is_table = not isinstance(dataset, Dataset)
+    items = options.pop("items", None) if is_table or _is_table(options.get("items")) else None
     chosen = options_of(method, preset, {"mode": mode, "out": out} | options)
+    if is_table:
+        dataset = _of_tables(dataset, items, chosen.data)
+    elif items is not None:
+        raise InputError("items is a table, but a data set has its items already", "leave items out")
     if options.get("ratings") == "stars":
         check_stars(dataset)
     if sources := [one for one in parse_all(chosen.data.contents) if one.name not in dataset.contents]:
         dataset = with_contents(dataset, tuple(sources), reading=chosen.data.reading)
-    made = split if isinstance(split, Split) else make_split(dataset, chosen.data)
-    return fit_with(dataset, made, chosen, on_step)
+    return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step)
+
+
+def _is_table(value: Any) -> bool:
+    """Whether ``items`` is no path for the record, but to be read."""
+    return value is not None and not isinstance(value, str | os.PathLike)
+
+
+def _of_tables(interactions: Any, items: Any, options: DataOptions) -> Dataset:
+    """The data set of the tables that stand in the place of one, read as the options say; InputError for no tables."""
+    for name, given in (("dataset", interactions), ("items", items)):
+        if isinstance(given, str | os.PathLike):
+            reader = "pyro_cvae.data.registry.load_dataset reads files"
+            raise InputError(f"{name} is {os.fspath(given)!r}, a name or path, not a table", f"{reader} and names")
+    if interactions is None:
+        raise InputError("there is nothing to fit: dataset is None", "give a data set, or a table of interactions")
+    ratings: Ratings = "stars" if options.ratings == "stars" else "clicks"
+    contents = parse_all(options.contents)
+    return from_frames(interactions, items, ratings=ratings, contents=contents, reading=options.reading)
 
 
 def fit_with(

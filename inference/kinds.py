@@ -22,3 +22,5 @@ Ranking = Literal["mean", "thompson", "ucb"]
 """What a list is ordered by: the mean score, a draw of it, or the mean and some standard deviations."""
 Format = Literal["table", "csv", "json"]
 """How an answer is printed."""
+Export = Literal["parquet", "npz", "faiss"]
+"""Files that the factors of a fit are written as."""

@@ -22,7 +22,7 @@ SMALL: dict[str, Any] = {
     "factors": 2, "hidden": (4,), "pretrain_epochs": 1, "epochs": 1, "train_per_user": 3, "threads": 1,
 }  # fmt: skip
 MODULES = ("inference.recommend", "inference.evaluate", "analysis.compare", "analysis.report", "analysis.posterior",
-           "analysis.diagnostics", "analysis.calibration")  # fmt: skip
+           "analysis.diagnostics", "analysis.calibration", "inference.export")  # fmt: skip
 
 
 def catalogue(n_users: int = 14, n_items: int = 18) -> Dataset:
@@ -57,6 +57,7 @@ def arguments(module: str, run: Path, out: Path) -> list[str]:
     found = {
         "inference.recommend": ["--user", "u1", "--top", "2"],
         "inference.evaluate": [],
+        "inference.export": ["--out", "factors"],
         "analysis.compare": ["--out", "compared", "--resamples", "20", "--users", "4", "--draws", "2"],
         "analysis.report": ["--out", "page.html", "--users", "1", "--draws", "20"],
         "analysis.posterior": ["--out", "draws.nc", "--draws", "5", "--n-users", "2", "--n-items", "2"],

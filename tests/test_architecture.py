@@ -85,7 +85,7 @@ def test_nothing_heavy_is_imported_early(module: str) -> None:
 
 
 def test_the_commands_are_there() -> None:
-    assert len(COMMANDS) == 15 and {f"inference.{door}" for door in ALGORITHMS} < set(COMMANDS)
+    assert len(COMMANDS) == 16 and {f"inference.{door}" for door in ALGORITHMS} < set(COMMANDS)
 
 
 @pytest.mark.parametrize("door", ALGORITHMS)
@@ -111,6 +111,7 @@ KINDS_ASKED = {
 LAZY, OPTIONAL = "a face that commands import at their start", "not everywhere there"
 LATE_IMPORTS = {
     "inference/evaluation/als.py: implicit.cpu.als": OPTIONAL,
+    "inference/exporting/folder.py: faiss": OPTIONAL,
     "inference/printing.py: inference.layouts": LAZY,
     "inference/progress.py: rich.console": LAZY,
     "inference/progress.py: rich.markup": LAZY,

@@ -1,4 +1,4 @@
-"""The users that are asked for: their posterior, and what they are known to have chosen."""
+"""The users that are asked for: their posterior, what they are known to have chosen, and who is known at all."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from inference.average import average_user, without_pairs
 from inference.draws import Draws
 from inference.fitting import Fit
 from inference.posterior import Posterior
-from inference.recommending.updated import fitted_part
+from inference.recommending.updated import fitted_part, folded_in
 from models.gaussians import Gaussians
 from pyro_cvae.data.interactions import pairs_matrix
+from pyro_cvae.data.splits import GROUPS, item_groups
 
 
 def posterior_of(fit: Fit, rows: np.ndarray) -> Posterior:
@@ -38,6 +39,20 @@ def posterior_of(fit: Fit, rows: np.ndarray) -> Posterior:
 def lacks_pairs(fit: Fit, rows: np.ndarray) -> np.ndarray:
     """True where a row of a user is -1, a stranger, or the user has no training pair, bool (n_rows,)."""
     return (rows < 0) | without_pairs(fit.split.train)[rows]
+
+
+def origins_of(fit: Fit, rows: np.ndarray) -> np.ndarray:
+    """Where the lists of some users (rows, -1 a stranger) are from: "fit", "folded in" or "average", (n_rows,)."""
+    origin = np.where(folded_in(fit)[rows], "folded in", "fit")
+    return np.where(lacks_pairs(fit, rows), "average", origin).astype(object)
+
+
+def groups_of(fit: Fit) -> np.ndarray:
+    """Hot, warm or cold of each item by its training ratings, or new of one added since, (n_items,)."""
+    groups = np.full(fit.dataset.n_items, len(GROUPS))
+    trained = item_groups(fitted_part(fit).split.train)
+    groups[: len(trained)] = trained
+    return np.array([*GROUPS, "new"], dtype=object)[groups]
 
 
 def known_pairs(fit: Fit, rows: np.ndarray, keep_test: bool = False) -> sp.csr_matrix:

@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.fitting import Fit
 from inference.posterior import Posterior
 from inference.predicted import predicted, score_moments
-from inference.recommending.asked import known_pairs, lacks_pairs, posterior_of
+from inference.recommending.asked import groups_of, known_pairs, origins_of, posterior_of
 from inference.recommending.options import PAIR_DRAWS, ListOptions
 from inference.recommending.ranking import (
     Candidates,
@@ -22,9 +22,7 @@ from inference.recommending.ranking import (
     credible_interval,
     top_probabilities,
 )
-from inference.recommending.updated import fitted_part, folded_in
 from pyro_cvae.data.dataset import Dataset, spells_integer
-from pyro_cvae.data.splits import GROUPS, item_groups
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import UnknownId
 
@@ -83,9 +81,7 @@ def recommend(
     if options.top_probability is not None:
         chances = top_probabilities(posterior, place, items, options.top_probability, among, options.draws, seed)
         columns[f"p_top_{options.top_probability}"] = chances
-    origin = np.where(folded_in(fit)[rows], "folded in", "fit")
-    origin = np.where(lacks_pairs(fit, rows), "average", origin)
-    return _table(fit, ids, items, columns, torch.isfinite(values), "user", origin)
+    return _table(fit, ids, items, columns, torch.isfinite(values), "user", origins_of(fit, rows))
 
 
 def _uncertainty(fit: Fit, posterior: Posterior, items: Tensor, interval: float | None) -> dict[str, Tensor | None]:
@@ -181,9 +177,6 @@ def _table(
     """Rows of lists; ``items``, ``kept`` and each of the columns (n_ids, n_listed), a column ``None`` is missing."""
     n, length = items.shape
     chosen = items.numpy().ravel()
-    groups = np.full(fit.dataset.n_items, len(GROUPS))
-    trained = item_groups(fitted_part(fit).split.train)
-    groups[: len(trained)] = trained
     titles = None if fit.dataset.titles is None else fit.dataset.titles[chosen]
     shown = {
         key: np.repeat(ids, length),
@@ -192,9 +185,9 @@ def _table(
         "title": titles,
     }
     shown |= {name: np.nan if column is None else column.numpy().ravel() for name, column in columns.items()}
-    shown["group"] = np.array([*GROUPS, "new"], dtype=object)[groups[chosen]]
+    shown["group"] = groups_of(fit)[chosen]
     if origin is not None:
-        shown["origin"] = np.repeat(origin.astype(object), length)
+        shown["origin"] = np.repeat(origin, length)
     return pd.DataFrame(shown)[kept.numpy().ravel()].reset_index(drop=True)
 
 

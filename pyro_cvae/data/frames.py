@@ -48,6 +48,7 @@ def from_frames(
     n_words: int = 8000,
     unknown: Unknown = "error",
     ratings: Ratings = "clicks",
+    contents: Sequence[Source] = (),
     reading: Reading | None = None,
 ) -> Dataset:
     """A data set from two tables: pandas or polars frames, Arrow tables, or mappings of column name to values.
@@ -62,6 +63,7 @@ def from_frames(
         n_words: Size of the vocabulary (:class:`~pyro_cvae.data.content.TextVectorizer`).
         unknown: What to do with pairs whose item is not in ``items``: ``"error"``, or ``"drop"`` and count in the log.
         ratings: ``"clicks"``: every pair is a 1 whose rating, if there, is above 0; ``"stars"``: the rating is R_ij.
+        contents: Those without a path that are columns of ``items`` become further contents.
         reading: Names of columns, tokenizer and the like.
 
     Users are in the order of their ids, items in that of their table. Repeated pairs are merged, the last row kept, and
@@ -72,7 +74,7 @@ def from_frames(
     consent([reading.tokenizer])  # the caller's own word
     pairs = _as_table(interactions, "interactions", reading)
     things = None if items is None else _as_table(items, "items", reading)
-    return build(pairs, things, name, ratings, n_words=n_words, unknown=unknown)
+    return build(pairs, things, name, ratings, contents, n_words=n_words, unknown=unknown)
 
 
 def load_tables(

@@ -18,7 +18,6 @@ from analysis.compare import CompareOptions, compare, main, shrinkage
 from analysis.comparison import shrinkage as spread
 from analysis.comparison import stability
 from analysis.comparison.figures import draw
-from analysis.comparison.folder import new_folder
 from analysis.comparison.intervals import bootstrap, intervals
 from analysis.comparison.result import FIGURE, FRAMES
 from analysis.comparison.runs import comparability
@@ -33,6 +32,7 @@ from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user, with_validation
 from pyro_cvae.errors import InputError
+from pyro_cvae.whole import whole_folder
 
 ROOT = Path(__file__).parents[2]
 FILES = {*(f"{name}.csv" for name in FRAMES), FIGURE}
@@ -403,7 +403,7 @@ def test_a_failure_leaves_what_was_there(folder, tmp_path, call):
     assert code == 2 and "another split" in err and len(err.splitlines()) == 1
     assert {entry.name: entry.read_bytes() for entry in out.iterdir()} == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["compared"]
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "new", False, ()):
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "new", False, ()):
         raise ZeroDivisionError
     assert [entry.name for entry in tmp_path.iterdir()] == ["compared"]
 
