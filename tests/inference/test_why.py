@@ -100,7 +100,7 @@ def by_hand(fit, row, item):
         of_f[:, :n] = kappas[1] * covariance[:, :n, n]
     mine = train.users == row
     explicit = model.ratings.explicit
-    a, b = (float(model.ratings.tau), 0.0) if explicit else (model.ratings.a, model.ratings.b)
+    a, b = (float(model.ratings.tau.detach()), 0.0) if explicit else (model.ratings.a, model.ratings.b)
     c = np.full(len(v), b)
     rated = np.bincount(train.items, minlength=len(v)) > 0
     c[~rated & (fit.options.model.unrated != "zeros")] = 0.0
@@ -160,11 +160,11 @@ def test_scores_are_the_sums_of_shares_and_of_parts_by_hand(fits, kind):
         assert fit.model.has_content or mine["content"].isna().all()
 
 
-def test_the_rest_goes_as_sweeps_converge(fits):
+def test_the_rest_goes_as_sweeps_converge():
     dataset = clicks()
-    few, many = (inference.fit(dataset, all_pairs(dataset), **CLICKS | {"sweeps": n}) for n in (0, 200))
+    few, many = (inference.fit(dataset, all_pairs(dataset), **CLICKS | {"sweeps": n}) for n in (1, 200))
     rests = [why(fit, "user-0004", fit.dataset.item_ids, 1).scores["rest"].abs().max() for fit in (few, many)]
-    assert rests[0] > 1e-5 and rests[1] < 1e-9
+    assert rests[0] > 1e-3 and rests[1] < 0.01 * rests[0]
 
 
 def test_a_bound_has_shares_too():
