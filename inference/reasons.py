@@ -18,7 +18,7 @@ PARTS = {
     "prior": "the prior of users",
     "user_bias": "the user's bias",
     "item_bias": "the item's bias",
-    "rest": "rest: the user is of an earlier sweep",
+    "rest": "rest: the fit has not converged",
 }
 """What else scores are made of, as it is told."""
 

@@ -65,7 +65,7 @@ def main() -> None:
     if options.likes:
         for one in tables.values():
             one["user"] = NEW_USER
-    notes = _notes(table, options.why)
+    notes = _notes(table, options.why > 0)
     if options.out:
         _write(tables, options.out, options.csv_safe, notes)
     else:

@@ -31,7 +31,7 @@ class Why:
     user's items), unchosen, prior, user_bias, item_bias and rest. ``reasons`` has a row for each share told: user,
     item, reason (1 for the largest share), because (the id of an item that the user has chosen), title, share, percent
     (of the size of the score), content, mixed and ratings, whose sum is the share, and words. Where the model reads no
-    content, or has priors of its own, the split is missing.
+    content, or has a prior of v of its own, the split is missing.
     """
 
     scores: pd.DataFrame
@@ -115,7 +115,7 @@ def _reasons(fit: Fit, ids: dict[str, np.ndarray], items: np.ndarray, scores: np
     told = told[np.argsort(told[:, 0], kind="stable")]
     pair, chosen, share = told[:, 0].astype(np.int64), told[:, 1].astype(np.int64), told[:, 2]
     size = np.abs(scores[pair])
-    knows = fit.posterior.has_content and type(fit.model).has_standard_priors()
+    knows = fit.posterior.has_content and fit.model.has_items_around_content()
     titles = fit.dataset.titles
     columns = {
         "reason": places(pair) + 1,

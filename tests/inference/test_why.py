@@ -16,8 +16,6 @@ from inference.recommend import main
 from inference.recommending import add_items, fold_in, recommend, why
 from inference.recommending.reasons import PARTS, places
 from inference.recommending.words import common_words
-from models.base import FactorModel
-from models.priors import NormalPrior
 from pyro_cvae.data.simulated import simulated, simulated_stars
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
@@ -176,18 +174,38 @@ def test_a_bound_has_shares_too():
     assert scores["rest"].abs().max() < 0.02 < scores["chosen"].abs().min()
 
 
-def test_the_mean_of_the_prior_has_a_share():
-    class Somewhere(FactorModel):
-        def prior_of_users(self, above=None):
-            loc = torch.linspace(-1, 1, self.n_users * self.width, dtype=torch.float64)
-            return NormalPrior(loc.view(self.n_users, self.width), self.lambda_u)
+@pytest.mark.parametrize("options", [{"mode": "map"}, {"guide": "structured"}])
+def test_the_mean_of_a_prior_of_groups_has_a_share(options):
+    dataset = clicks()
+    ids = np.array([f"{'de' if row % 3 else 'fr'}-{row}" for row in range(N_USERS)], object)
+    dataset = replace(dataset, user_ids=ids)
+    fit = inference.fit(dataset, all_pairs(dataset), **CLICKS | options, model="tests.models.own_models.GroupedCVAE")
+    lists = recommend(fit, ids[[4, 5, 6]], 8)
+    found = why(fit, lists["user"], lists["item"])
+    model, v, train = fit.model, fit.posterior.v, fit.split.train
+    second = v.loc[:, :, None] * v.loc[:, None] + v.covariances()
+    precisions, rows = train.precisions(model.ratings.a, model.ratings.weight_unit), dataset.item_rows(lists["item"])
+    for user, mine in found.scores.groupby("user"):
+        row = dataset.user_rows([user])[0]
+        c = np.where(np.bincount(train.items, minlength=N_ITEMS) > 0, model.ratings.b, 0.0)
+        c[train.items[train.users == row]] = precisions[train.users == row]
+        inverse = torch.linalg.inv(
+            model.lambda_u * torch.eye(N_FACTORS) + (torch.tensor(c)[:, None, None] * second).sum(0)
+        )
+        prior = model.lambda_u * model.prior_of_users(fit.above).loc[row]
+        np.testing.assert_allclose(mine["prior"], v.loc[rows[mine.index]] @ inverse @ prior, atol=1e-9)
+    assert found.scores["prior"].abs().min() > 1e-6
+    np.testing.assert_allclose(found.scores[list(PARTS)].sum(axis=1), lists["score"], atol=1e-9)
+    assert found.reasons["content"].notna().all()
 
-    fit = fit_of("map")
-    fit.model.__class__ = type("Other", (type(fit.model),), {"prior_of_users": Somewhere.prior_of_users})
-    found = why(fit, "user-0004", fit.dataset.item_ids[:5])
-    assert found.scores["prior"].abs().min() > 1e-4
-    np.testing.assert_allclose(found.scores[list(PARTS)].sum(axis=1), found.scores["score"], atol=1e-9)
-    assert found.reasons["content"].isna().all()  # a model of priors of its own says nothing of c z
+
+def test_what_is_split_and_what_is_not(fits):
+    fit = fits("full")
+    reasons = why(fit, "user-0004", fit.dataset.item_ids[-N_COLD:]).reasons
+    assert (reasons["ratings"].abs() < 1e-12).all() and (reasons["content"].abs() > 1e-6).all()
+    dataset = clicks()
+    own = inference.fit(dataset, all_pairs(dataset), **CLICKS, model="tests.models.own_models.ShiftedItems")
+    assert why(own, "user-0004", ["item-0001"]).reasons["content"].isna().all()  # v lies around something else than c z
 
 
 def test_without_an_item_the_score_moves_against_its_share(fits):
