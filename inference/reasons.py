@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 LEAST = 0.5
 """Percent of the score below which a part of it is not told."""
+LARGE = 0.1
+"""Size of a rest in that of its score from which on it is told of."""
 SPLIT = ("content", "mixed", "ratings")
 PARTS = {
     "unchosen": "what the user did not choose",
@@ -49,6 +51,15 @@ def told_reasons(lists: pd.DataFrame, scores: pd.DataFrame, reasons: pd.DataFram
         if sheet.rows:
             sheet.add_rule()
     return list(sheets.values())
+
+
+def large_rests(scores: pd.DataFrame) -> list[str]:
+    """How many scores shares do not explain, in a line: those whose rest is more than a tenth of their size."""
+    n = int((scores["rest"].abs() > LARGE * scores["score"].abs()).sum())
+    if not n:
+        return []
+    told = f"the rest of {n} of {len(scores)} scores is more than {LARGE:.0%} of them"
+    return [f"{told}: the fit has not converged, and shares explain them badly; fit with more --sweeps or --epochs"]
 
 
 def _rows(score: dict[str, Any], reasons: list[dict[str, Any]]) -> Iterator[tuple[float, str, dict[str, Any]]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from inference.commands import parse
 from inference.kinds import Format
 from inference.printing import emit, sheet_of, show, write_frame
-from inference.reasons import told_reasons
+from inference.reasons import large_rests, told_reasons
 from inference.recommending.options import PAIR_DRAWS, RecommendOptions
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, about_file, run_command
@@ -65,7 +65,7 @@ def main() -> None:
     if options.likes:
         for one in tables.values():
             one["user"] = NEW_USER
-    notes = _notes(table, options.why > 0)
+    notes = [*_notes(table, options.why > 0), *(large_rests(tables["scores"]) if options.why else ())]
     if options.out:
         _write(tables, options.out, options.csv_safe, notes)
     else:

@@ -12,6 +12,7 @@ import torch
 
 import inference
 from inference.draws import Draws
+from inference.reasons import large_rests
 from inference.recommend import main
 from inference.recommending import add_items, fold_in, recommend, why
 from inference.recommending.reasons import PARTS, places
@@ -391,6 +392,15 @@ def test_json_csv_and_files_have_them_as_fields(run, call, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lists.csv", "lists.reasons.csv", "lists.scores.csv"]
     assert pd.read_csv(tmp_path / "lists.reasons.csv")["because"].tolist() == reasons["because"].tolist()
     assert "4 rows: " in said and "lists.reasons.csv" in said
+
+
+def test_large_rests_are_told(call, tmp_path):
+    scores = pd.DataFrame({"score": [1.0, -2.0, 3.0], "rest": [0.2, 0.1, -0.4]})
+    assert large_rests(scores)[0].startswith("the rest of 2 of 3 scores is more than 10% of them: the fit has not")
+    assert large_rests(scores[1:2]) == []
+    inference.fit(clicks(), factors=3, hidden=(6,), epochs=1, pretrain_epochs=1, mode="map", out=tmp_path / "run")
+    code, said, _ = call(tmp_path / "run", "--user", "user-0004", "--top", 2, "--why", 1)
+    assert code == 0 and "(rest: the fit has not converged)" in said and "the rest of 2 of 2 scores" in said
 
 
 def test_a_new_user_has_reasons(run, call):
