@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
 from inference.kinds import Format
 from inference.printing import emit, sheet_of, show, write_frame
+from inference.reasons import large_rests, told_reasons
 from inference.recommending.options import PAIR_DRAWS, RecommendOptions
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, about_file, run_command
@@ -39,6 +41,7 @@ EXAMPLES = (
         "python -m inference.recommend RUN --user user-0001 --interval 0.9 --top-probability 10",
         "how sure the list is",
     ),
+    ("python -m inference.recommend RUN --user user-0001 --why 3", "which items of the user's own each one is due to"),
     (
         "python -m inference.recommend RUN --user 42 --new-items items.csv --new-contents pictures=FOLDER",
         "items that were not in the fit, by their pictures",
@@ -58,15 +61,15 @@ def main() -> None:
     check_runs([options.run])
     fit = _opened(options)
     table = _answer(fit, options)
+    tables = {"recommendations": table} | (_why(fit, table, options.why) if options.why else {})
     if options.likes:
-        table["user"] = NEW_USER
-    notes = _notes(table)
+        for one in tables.values():
+            one["user"] = NEW_USER
+    notes = [*_notes(table, options.why > 0), *(large_rests(tables["scores"]) if options.why else ())]
     if options.out:
-        write_frame(table, options.out, options.csv_safe)
-        for line in (f"{len(table)} rows: {options.out}", *notes):
-            show(line)
+        _write(tables, options.out, options.csv_safe, notes)
     else:
-        _print(table, fit, options.format, notes, options.csv_safe)
+        _print(tables, fit, options.format, notes, options.csv_safe)
 
 
 def _answer(fit: Fit, options: RecommendOptions) -> pd.DataFrame:
@@ -165,15 +168,37 @@ def _typed(ids: Iterable[str], known: np.ndarray) -> list[Any]:
     return [int(one) if known.dtype.kind == "i" and spells_integer(one) else one for one in ids]
 
 
-def _notes(table: pd.DataFrame) -> list[str]:
+def _why(fit: Fit, table: pd.DataFrame, most: int) -> dict[str, pd.DataFrame]:
+    """What the scores of the lists are sums of, and the reasons, for users whose choices are known."""
+    from inference.recommending import why
+
+    known = table[table["origin"] != "average"]
+    found = why(fit, known["user"].tolist(), known["item"].tolist(), most)
+    return {"scores": found.scores, "reasons": found.reasons}
+
+
+def _notes(table: pd.DataFrame, reasons: bool = False) -> list[str]:
     """Who got the average user's list, in a line."""
     if "origin" not in table or not (average := table.loc[table["origin"] == "average", "user"].nunique()):
         return []
     told = f"{average} of {table['user'].nunique()} users without a training pair get the average user's list"
-    return [f"{told} (origin: average)"]
+    return [f"{told} (origin: average)" + (", for which there are no reasons" if reasons else "")]
 
 
-def _print(table: pd.DataFrame, fit: Fit, format: Format, notes: list[str], csv_safe: bool) -> None:
+def _write(tables: dict[str, pd.DataFrame], out: str, csv_safe: bool, notes: list[str]) -> None:
+    """Each table as a file, the first as it is called, the others beside it, as in ``lists.reasons.csv``."""
+    path = Path(out)
+    for place, (name, table) in enumerate(tables.items()):
+        own = path.with_suffix(f".{name}{path.suffix}") if place else out
+        write_frame(table, own, csv_safe)
+        show(f"{len(table)} rows: {own}")
+    for line in notes:
+        show(line)
+
+
+def _print(tables: dict[str, pd.DataFrame], fit: Fit, format: Format, notes: list[str], csv_safe: bool) -> None:
+    """The lists, and behind them the reasons if there are any, for people or as CSV or JSON."""
+    table = tables["recommendations"]
     key = table.columns[0]
     if "title" in table and fit.dataset.titles is None:
         table = table.drop(columns="title")
@@ -181,7 +206,8 @@ def _print(table: pd.DataFrame, fit: Fit, format: Format, notes: list[str], csv_
     everybody_known = "origin" in table and (table["origin"] == "fit").all()
     printed = table.drop(columns="origin") if everybody_known else table
     sheet = sheet_of(printed, f"{fit.dataset.name}, {fit.options.fit.mode}", ["title"], ends)
-    emit([sheet], {"recommendations": table}, format, notes, csv_safe)
+    more = told_reasons(table, tables["scores"], tables["reasons"]) if "reasons" in tables else []
+    emit([sheet, *more], tables, format, notes, csv_safe)
 
 
 if __name__ == "__main__":

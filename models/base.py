@@ -216,7 +216,7 @@ class FactorModel(PyroModule):
 
         InputError where a subclass has a prior of v of its own and does not say which a new item has.
         """
-        if type(self).prior_of_items is FactorModel.prior_of_items:
+        if self.has_items_around_content():
             return self._around(self.scale_of_new_items * m)
         problem = f"{type(self).__name__} does not say which prior an item has that is not in the data"
         raise InputError(problem, "define prior_of_new_items(m, above), or fit again with these items")
@@ -241,6 +241,11 @@ class FactorModel(PyroModule):
         """Whether u and v have the priors of this class, so that ratings in another unit are the same model."""
         names = ("prior_of_users", "prior_of_items", "above")
         return all(getattr(cls, name) is getattr(FactorModel, name) for name in names)
+
+    @classmethod
+    def has_items_around_content(cls) -> bool:
+        """Whether v has the prior of this class, around c m, so that v - c m is what ratings have added."""
+        return cls.prior_of_items is FactorModel.prior_of_items
 
     # --- sites -------------------------------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def update_users(
 
     The ``prior`` of u is the model's given the sites ``above`` where it is not told.
     """
-    rows, offset = _design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)
+    rows, offset = design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)
     zero = site.zero_precision
     prior = model.prior_of_users(above) if prior is None else prior
     zeros = Background(by_row=zero) if isinstance(zero, Tensor) else Background(zero)
@@ -54,7 +54,7 @@ def update_items(
 
     Shapes: ``observed`` (n_users,); ``spread`` (n_items, n_factors).
     """
-    rows, offset = _design(users, model.kappa_v, model.kappa_u) if model.mean is not None else (users, None)
+    rows, offset = design(users, model.kappa_v, model.kappa_u) if model.mean is not None else (users, None)
     zero = site.zero_precision
     zeros = Background(by_other=zero) if isinstance(zero, Tensor) else Background(zero)
     background = replace(zeros, shift=site.zero_shift, offset=offset)
@@ -76,10 +76,11 @@ def start_of_items(model: FactorModel, prior: NormalPrior) -> Gaussians:
     return Gaussians(loc)
 
 
-def _design(rows: Gaussians, constant: float, kappa: float) -> tuple[Gaussians, Offset]:
+def design(rows: Gaussians, constant: float, kappa: float) -> tuple[Gaussians, Offset]:
     """What the other side's rows are multiplied by, and what these rows add to scores by themselves.
 
     Rows (w, bias / kappa) become (w, ``constant``), which the other side's (w', bias' / constant) meets, and an offset.
+    ``rows`` are of a model with biases; ``constant`` is its kappa of the other side, ``kappa`` that of this one.
     """
     mean = kappa * rows.loc[:, -1]
     design = rows.mapped(partial(_with_last, value=constant), partial(_with_last, value=0.0))

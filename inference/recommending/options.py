@@ -87,6 +87,9 @@ class RecommendOptions:
         keep_seen: Rank the items that a user is known to have chosen, too.
         keep_test: Rank those of them that were held out for the test, as evaluation does.
         unknown: What to do with an unknown id (error, drop, or prior for users, who get the average user's list).
+        why: For each listed item as many reasons: the items of the user's own that add most to its score, with the
+            share of the score that each adds, what of it is due to the contents, and words that both have; 0 for none;
+            see docs/why.md.
         out: A CSV or Parquet file instead of a table.
         format: How the answer is printed.
         trust: Class paths outside of the package that the run may import; see docs/security.md.
@@ -117,6 +120,7 @@ class RecommendOptions:
     keep_seen: bool = False
     keep_test: bool = False
     unknown: UnknownId = "error"
+    why: int = 0
     out: str | None = None
     format: Format = "table"
     trust: tuple[str, ...] = ()
@@ -124,11 +128,13 @@ class RecommendOptions:
 
     def __post_init__(self) -> None:
         check_words(self)
-        check_least(self, {"top": 1, "draws": 0})
+        check_least(self, {"top": 1, "draws": 0, "why": 0})
         check_file("out", self.out, ".csv", ".parquet")
         people = self.user or self.users_from or self.history or self.likes
         if self.similar and (people or self.above):
             raise InputError("--similar is about items, --user about users", "ask for one of them")
+        if self.why and (self.similar or self.above):
+            raise InputError("--why gives the reasons of lists", "leave out --similar and --above")
         if self.likes and (self.user or self.users_from or self.history):
             raise InputError("--likes is about one new user alone", "ask for the others in a call of their own")
         if self.new_contents and not self.new_items:

@@ -13,7 +13,6 @@ the latest choices alone is a user who has chosen nothing else. The fit itself s
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,20 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from inference.algorithms.half_steps import Cells
-from inference.algorithms.sides import scores_of, update_users
 from inference.fitting import Fit
-from inference.recommending.updated import UpdatedFit, extended, fitted_part, folded_in, refuse_draws, updated
+from inference.recommending.conditional import conditional_of_users, prior_of
+from inference.recommending.updated import UpdatedFit, extended, folded_in, refuse_draws, updated
 from models.gaussians import Gaussians
-from models.observations import RatingColumns
-from models.priors import NormalPrior
 from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Unknown
 
 log = logging.getLogger("pyro_cvae")
-SWEEPS_OF_A_BOUND = 20
 
 
 def fold_in(
@@ -81,63 +76,10 @@ def fold_in(
         ratings=None if ratings is None else np.asarray(ratings, np.float64)[kept],
         confidences=None if confidences is None else np.asarray(confidences, np.float64)[kept],
     )
-    rows = _user_rows(fit, pairs, _prior_of(fit, asked))
+    rows = conditional_of_users(fit, pairs, prior_of(fit, asked)).rows
     known = dataset.user_rows(asked, unknown="prior")
     at = np.where(known >= 0, known, dataset.n_users + np.cumsum(known < 0) - 1)  # where each one goes
     return _with_users(fit, asked, at, pairs, rows)
-
-
-def _prior_of(fit: Fit, asked: list[Any]) -> NormalPrior:
-    """The prior of u of these users by id: the model's own where it knows them, or what it says of new ones."""
-    model, base = fit.model, fitted_part(fit)
-    prior = model.prior_of_users(above := base.above)
-    if prior.loc.dim() == 1:
-        return prior
-    known = torch.from_numpy(base.dataset.user_rows(asked, unknown="prior"))
-    new = [one for one, row in zip(asked, known.tolist(), strict=True) if row < 0]
-    loc = prior.loc[known.clamp(min=0)]
-    if new:
-        loc[known < 0] = model.prior_of_new_users(new, above).loc.expand(len(new), -1)
-    return NormalPrior(loc, prior.precision)
-
-
-def _user_rows(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Gaussians:
-    """The best q(u_i) of users with these pairs given q(V), each as if alone.
-
-    The background b is on the items that have a column in the fit; a listed item that has none gets, for that user, its
-    one cell.
-    """
-    posterior, base = fit.posterior, fitted_part(fit)
-    observed = np.zeros(fit.dataset.n_items, bool)
-    rated = np.bincount(base.split.train.items, minlength=base.dataset.n_items) > 0
-    observed[: base.dataset.n_items] = rated | (base.options.model.unrated == "zeros")
-    model, dtype, seen = fit.model, posterior.v.loc.dtype, torch.as_tensor(observed)
-    unit, confidence = model.ratings.weight_unit, model.ratings.default_confidence
-    columns = RatingColumns.from_interactions(pairs, confidence, "masked", dtype, unit)
-    columns = replace(columns, observed=seen)
-    met = seen.index_fill(0, columns.items, True)
-    items = model.in_own("v", posterior.v).marginal(met)  # their covariances are shared, their spreads of z are not
-    family = "point" if posterior.is_point else "diagonal" if posterior.u.variance is not None else "full"
-    likelihood, bounded = model.ratings, not model.ratings.exact
-    likelihood.check(columns)
-    if bounded:  # its parameters are by user, and these are others
-        likelihood = copy.deepcopy(model.ratings)
-        likelihood.prepare(pairs.n_users)
-        likelihood.to(dtype)
-    order, second = torch.argsort(columns.users, stable=True), None
-    with torch.no_grad():
-        for _ in range(SWEEPS_OF_A_BOUND if bounded else 1):
-            site = likelihood.site(columns, second)
-            there = seen[columns.items].to(dtype)
-            weights = site.precision - site.zeros_at(columns.users) * there
-            targets = site.shift - site.zero_shift * there
-            cells = Cells.of_users(columns, site).with_values(weights[order], targets[order])
-            rows = update_users(model, site, cells, items, seen, family, prior=prior).rows
-            if bounded:
-                scores = scores_of(model, rows, items, columns)
-                likelihood.after_sweep(columns, scores)
-                second = scores.stored[1]
-    return rows
 
 
 def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions, rows: Gaussians) -> UpdatedFit:

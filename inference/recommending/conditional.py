@@ -1,0 +1,110 @@
+r"""The best q(u_i) of some users given q(V) and what each has chosen: a row of the fit's own half-step.
+
+    N(Lambda_i^-1 h_i, Lambda_i^-1),    Lambda_i = lambda_u I + sum_j C_ij E[v_j v_j'],    h_i = sum_j C_ij R_ij E[v_j]
+
+and lambda_u times the prior's mean in h_i (:mod:`inference.algorithms.half_steps`; paper, sections 2.2 and 2.3).
+Weights and targets of the cells are those of the rating likelihood's Gaussian site. Under a Gaussian bound the update
+is repeated with the bound's parameters of these users, as in the fit.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.algorithms.half_steps import Cells, HalfStep
+from inference.algorithms.sides import scores_of, update_users
+from inference.fitting import Fit
+from inference.recommending.updated import fitted_part
+from models.base import FactorModel
+from models.gaussians import Gaussians
+from models.observations import RatingColumns
+from models.priors import NormalPrior
+from models.ratings import GaussianSite
+from pyro_cvae.data.interactions import Interactions
+
+SWEEPS_OF_A_BOUND = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Conditional:
+    """What q(U) of some users given q(V) is made of.
+
+    ``rows`` are their q, in the posterior's family; ``items`` is q(V), both as wide as the model. ``site`` has the
+    precisions and shifts of the ``columns``, whose users are these; ``cells`` has the same user by user, less those of
+    zeros, and ``order`` (n_stored,) the place in the columns of each of its cells. ``observed`` (n_items,) marks the
+    items whose zeros count.
+    """
+
+    model: FactorModel
+    rows: Gaussians
+    items: Gaussians
+    columns: RatingColumns
+    site: GaussianSite
+    cells: Cells
+    order: Tensor
+    observed: Tensor
+    prior: NormalPrior
+
+    def full(self) -> HalfStep:
+        """The same update with the whole of Lambda_i^-1, (n_users, width, width), whatever family the fit is of."""
+        with torch.no_grad():
+            return update_users(self.model, self.site, self.cells, self.items, self.observed, "full", prior=self.prior)
+
+
+def prior_of(fit: Fit, asked: list[Any]) -> NormalPrior:
+    """The prior of u of these users by id: the model's own where it knows them, or what it says of new ones."""
+    model, base = fit.model, fitted_part(fit)
+    prior = model.prior_of_users(above := base.above)
+    if prior.loc.dim() == 1:
+        return prior
+    known = torch.from_numpy(base.dataset.user_rows(asked, unknown="prior"))
+    new = [one for one, row in zip(asked, known.tolist(), strict=True) if row < 0]
+    loc = prior.loc[known.clamp(min=0)]
+    if new:
+        loc[known < 0] = model.prior_of_new_users(new, above).loc.expand(len(new), -1)
+    return NormalPrior(loc, prior.precision)
+
+
+def conditional_of_users(fit: Fit, pairs: Interactions, prior: NormalPrior) -> Conditional:
+    """The best q(u_i) of users with these pairs given q(V), each as if alone.
+
+    The background b is on the items that have a column in the fit; a listed item that has none gets, for that user, its
+    one cell. Raises InputError where a rating is outside the likelihood's support.
+    """
+    posterior, base = fit.posterior, fitted_part(fit)
+    observed = np.zeros(fit.dataset.n_items, bool)
+    rated = np.bincount(base.split.train.items, minlength=base.dataset.n_items) > 0
+    observed[: base.dataset.n_items] = rated | (base.options.model.unrated == "zeros")
+    model, dtype, seen = fit.model, posterior.v.loc.dtype, torch.as_tensor(observed)
+    unit, confidence = model.ratings.weight_unit, model.ratings.default_confidence
+    columns = RatingColumns.from_interactions(pairs, confidence, "masked", dtype, unit)
+    columns = replace(columns, observed=seen)
+    met = seen.index_fill(0, columns.items, True)
+    items = model.in_own("v", posterior.v).marginal(met)  # their covariances are shared, their spreads of z are not
+    family = "point" if posterior.is_point else "diagonal" if posterior.u.variance is not None else "full"
+    likelihood, bounded = model.ratings, not model.ratings.exact
+    likelihood.check(columns)
+    if bounded:  # its parameters are by user, and these are others
+        likelihood = copy.deepcopy(model.ratings)
+        likelihood.prepare(pairs.n_users)
+        likelihood.to(dtype)
+    order, second = torch.argsort(columns.users, stable=True), None
+    with torch.no_grad():
+        for _ in range(SWEEPS_OF_A_BOUND if bounded else 1):
+            site = likelihood.site(columns, second)
+            there = seen[columns.items].to(dtype)
+            weights = site.precision - site.zeros_at(columns.users) * there
+            targets = site.shift - site.zero_shift * there
+            cells = Cells.of_users(columns, site).with_values(weights[order], targets[order])
+            rows = update_users(model, site, cells, items, seen, family, prior=prior).rows
+            if bounded:
+                scores = scores_of(model, rows, items, columns)
+                likelihood.after_sweep(columns, scores)
+                second = scores.stored[1]
+    return Conditional(model, rows, items, columns, site, cells, order, seen, prior)
