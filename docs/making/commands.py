@@ -15,7 +15,8 @@ from inference.commands.console import build_parser
 from inference.commands.options import option_table
 from inference.options import METHODS
 
-FIRST = ("svi", "coordinate", "mcmc", "recommend", "evaluate", "tune", "doctor")
+FIRST = ("inference.svi", "inference.coordinate", "inference.mcmc", "inference.recommend", "inference.evaluate")
+"""The commands that come first; all others follow by their names, those of ``inference`` before ``analysis``."""
 INDEX = "options/index.md"
 FRAMES = {f"inference.{method}": "inference.fit_command" for method in METHODS}
 
@@ -44,11 +45,10 @@ class _Asked(BaseException):
 
 def commands() -> list[Command]:
     """All commands of the packages, those of ``inference`` first."""
-    doors = [f"inference.{name}" for name in FIRST]
-    for path in sorted((ROOT / "analysis").glob("*.py")):
-        if '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8"):
-            doors.append(f"analysis.{path.stem}")
-    return [command(door) for door in doors]
+    files = [path for package in ("inference", "analysis") for path in sorted((ROOT / package).glob("*.py"))]
+    run = [path for path in files if '\nif __name__ == "__main__":' in path.read_text(encoding="utf-8")]
+    doors = [f"{path.parent.name}.{path.stem}" for path in run]
+    return [command(door) for door in sorted(doors, key=lambda one: FIRST.index(one) if one in FIRST else len(FIRST))]
 
 
 def command(module: str) -> Command:
