@@ -38,7 +38,7 @@ FITTING ?=
 MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] && echo "no test carries this mark yet"; }
 
 .DEFAULT_GOAL := help
-.PHONY: help run test machines slow statistical realdata seeds lint format claims bench clean FORCE
+.PHONY: help run test machines slow statistical realdata seeds lint format docs claims bench clean FORCE
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ format: .venv/installed-dev  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/installed-docs  ## the documentation as a site, in site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
 claims: .venv/installed-dev  ## compute again every figure that README and docs state (long)
 	$(BIN)/python -m benchmarks.claims $(ARGS)
 
@@ -84,8 +87,8 @@ bench: .venv/installed-dev  ## time and memory beside a dense model and implicit
 	$(BIN)/python -m benchmarks.sweeps
 	$(BIN)/python -m benchmarks.growth
 
-clean:  ## remove .venv and the tools' caches; run folders stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+clean:  ## remove .venv, the site and the tools' caches; run folders stay
+	rm -rf .venv site .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
@@ -110,4 +113,8 @@ endif
 
 .venv/installed-dev: .venv/installed
 	$(PIP) $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev]'
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	$(PIP) $(addprefix -c ,$(CONSTRAINTS)) -e '.[docs]'
 	@touch $@

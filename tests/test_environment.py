@@ -122,6 +122,7 @@ def test_make_alone_lists_every_target() -> None:
         "seeds",
         "lint",
         "format",
+        "docs",
         "claims",
         "bench",
         "clean",
