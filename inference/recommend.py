@@ -142,13 +142,12 @@ def _with_users(fit: Fit, options: RecommendOptions) -> Fit:
 def _with_new_user(fit: Fit, options: RecommendOptions) -> Fit:
     """The fit with the user of ``--likes`` folded in, under an id that nobody has."""
     from inference.recommending import fold_in
+    from inference.recommending.updated import unused_id
 
     if fit.model.ratings.explicit:
         raise InputError("--likes says no ratings, which this run is of", "give --history with a column rating")
-    dataset, taken = fit.dataset, fit.dataset.user_ids
-    name = int(taken.max()) + 1 if taken.dtype.kind == "i" else max([NEW_USER, *taken], key=len) + "+"
-    liked = _typed(options.likes, dataset.item_ids)
-    return fold_in(fit, [name] * len(liked), liked, unknown=_known(options))
+    liked = _typed(options.likes, fit.dataset.item_ids)
+    return fold_in(fit, [unused_id(fit.dataset.user_ids, NEW_USER)] * len(liked), liked, unknown=_known(options))
 
 
 def _known(options: RecommendOptions) -> Unknown:

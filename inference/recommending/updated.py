@@ -63,3 +63,11 @@ def extended(known: np.ndarray, new: Sequence[Any], kind: str) -> np.ndarray:
             must = "a whole number" if whole else "text"
             raise InputError(f"{kind} id {one!r} is not {must}, as the ids of the fit are", "rename it")
     return np.concatenate([known, typed_ids(list(new), f"{kind}_ids")]) if len(new) else known
+
+
+def unused_id(known: np.ndarray, name: str) -> Any:
+    """An id that is none of these, of their type: the next whole number, or a text longer than all of them.
+
+    The text begins with ``name`` where that is the longest already.
+    """
+    return int(known.max()) + 1 if known.dtype.kind == "i" else max([name, *known], key=len) + "+"
