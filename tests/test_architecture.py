@@ -85,7 +85,7 @@ def test_nothing_heavy_is_imported_early(module: str) -> None:
 
 
 def test_the_commands_are_there() -> None:
-    assert len(COMMANDS) == 16 and {f"inference.{door}" for door in ALGORITHMS} < set(COMMANDS)
+    assert len(COMMANDS) == 17 and {f"inference.{door}" for door in ALGORITHMS} < set(COMMANDS)
 
 
 @pytest.mark.parametrize("door", ALGORITHMS)

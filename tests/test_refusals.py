@@ -12,7 +12,7 @@ from inference.options import METHODS
 
 ROOT = Path(__file__).parents[1]
 DOORS = (
-    *("inference.evaluate", "inference.export", "inference.recommend"),
+    *("inference.evaluate", "inference.export", "inference.recommend", "inference.serve"),
     *("analysis.calibration", "analysis.compare", "analysis.diagnostics", "analysis.posterior", "analysis.report"),
 )
 HEAVY = ("torch", "pyro", "pandas", "scipy", "sklearn", "pyarrow", "matplotlib")

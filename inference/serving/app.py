@@ -111,12 +111,12 @@ def _add_service(app: FastAPI, warm: Warm, metrics: Metrics, has_token: bool) ->
     safe["content-security-policy"] = _policy(page)
 
     @app.get("/health")
-    def health() -> told.Health:
+    async def health() -> told.Health:
         """What is served."""
         return answers.health(warm.fit, warm.loaded)
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    def measured() -> Response:
+    async def measured() -> Response:
         """Counts and latencies, for Prometheus."""
         dataset = warm.fit.dataset
         gauges = {
@@ -135,7 +135,7 @@ def _add_service(app: FastAPI, warm: Warm, metrics: Metrics, has_token: bool) ->
         return answers.health(warm.fit, warm.loaded)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
-    def index() -> Response:
+    async def index() -> Response:
         """The page."""
         return HTMLResponse(page, headers=safe)
 
@@ -182,7 +182,7 @@ def _wording(error: dict[str, Any]) -> str:
     """One line for what is wrong with a field; nothing that was given is repeated."""
     where = [str(part) for part in error["loc"][1:]]
     inside = [part for part in where if not part.isidentifier() and not part.isdecimal()]  # of the kinds of an id
-    if inside:
+    if inside and error["type"] != "extra_forbidden":
         where, what = where[: where.index(inside[0])], "must be an id: a whole number of 64 bits, or a text"
     else:
         what = error["msg"]
