@@ -157,6 +157,7 @@ def _answer(app: FastAPI, found: socket.socket) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        ws="none",
         limit_concurrency=MOST_CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
     )
