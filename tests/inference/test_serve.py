@@ -1,5 +1,6 @@
 """The service: answers are what the recommending room gives, whatever is sent; the token, reloading, the command."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -31,7 +32,8 @@ from inference.recommending import add_items, fold_in, recommend, similar_items,
 from inference.serve import listening, main, read_token
 from inference.serving import app as app_module
 from inference.serving import check_installed, create_app
-from inference.serving.guard import MOST_BYTES, is_loopback
+from inference.serving.guard import MOST_BYTES, Guard, is_loopback
+from inference.serving.metrics import Metrics
 from inference.serving.warm import Warm, Watch
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.errors import InputError, MachineError
@@ -312,6 +314,22 @@ def test_a_large_body_is_refused_before_it_is_read(fits):
     body = json.dumps({"user": "用户-1"}).encode()
     assert asking.post("/recommend", content=body + b" " * (MOST_BYTES - len(body)), headers=said).status_code == 200
     assert asking.post("/recommend", content=iter([body[:5], body[5:]]), headers=said).status_code == 200
+
+
+def test_a_body_that_says_that_it_is_large_is_not_read_at_all():
+    sent = []
+
+    async def receive():
+        raise AssertionError("it was read")
+
+    async def send(message):
+        sent.append(message)
+
+    metrics = Metrics(["/why"])
+    scope = {"type": "http", "path": "/why", "headers": [(b"content-length", str(MOST_BYTES + 1).encode())]}
+    asyncio.run(Guard(None, metrics)(scope, receive, send))
+    assert [message.get("status") for message in sent] == [413, None]
+    assert 'path="/why",status="413"} 1' in metrics.text({})
 
 
 def test_what_the_machine_lacks_and_what_nobody_foresaw(fits, monkeypatch):
