@@ -54,6 +54,8 @@ STUDIES: dict[str, list[str]] = {
     "titles": ["benchmarks.titles"],
     "digits": ["benchmarks.digits"],
     "cold": ["benchmarks.cold"],
+    "contents": ["benchmarks.contents", "--splits", "3", "--sets", "citations", "frequent-tags"],
+    "evidence": ["benchmarks.evidence"],
     "stars": ["benchmarks.stars"],
     "when-bayes": ["benchmarks.when_bayes"],
     "paper": ["analysis.paper", "all", "--jobs", "2"],
