@@ -136,7 +136,8 @@ def test_part_of_the_counts_of_citeulike_a(folder):
 
 def test_the_hashes_of_downloads_are_those_of_the_files(folder):
     for name, remotes in registry.REMOTE.items():
-        for remote in remotes + registry.TAGS[name]:
+        further = [one for files in registry.FURTHER.values() for one in files[name]]
+        for remote in [*remotes, *further]:
             path = folder / name / remote.name
             if path.exists():  # citeulike-a's mult.dat may not be there
                 assert git_blob_sha1(path.read_bytes()) == remote.sha1, path
