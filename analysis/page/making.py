@@ -59,7 +59,7 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
             "content": judge(fit),
             "is_point": fit.posterior.is_point,
             "lists": lists,
-            "slopes": slopes(fit) if not fit.model.ratings.explicit and fit.split.test.positive.any() else None,
+            "slopes": slopes(fit),
             "reliable": reliable,
             "unreliable": unreliable,
         }

@@ -12,6 +12,7 @@ from analysis.comparison.result import Comparison
 from analysis.comparison.shrinkage import shown_spread
 from analysis.over_users import standard_error
 from analysis.reliability import Reliability
+from analysis.soundness.slopes import told_hits, told_slope
 from inference.evaluation.rankings import Evaluation
 from inference.evaluation.rating_rivals import RATING_RIVALS
 
@@ -114,8 +115,8 @@ def slope_table(about: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     groups = list(next(iter(tables.values())).index)
     rows = []
     for name, table in tables.items():
-        hits = [f"{table.loc[group, 'hit']:.1%} of {table.loc[group, 'listed']:.0%}" for group in groups]
-        ends = [f"{table.loc[group, 'slope']:.3g} ± {table.loc[group, 'standard_error']:.1g}" for group in groups]
+        hits = [told_hits(table.loc[group]) for group in groups]
+        ends = [told_slope(table.loc[group]) for group in groups]
         rows += [{"name": name, "what": "listed", "cells": hits}, {"name": name, "what": "slope", "cells": ends}]
         if (table["scale"] != 1).any():
             factors = [f"{table.loc[group, 'scale']:.2f}" for group in groups]

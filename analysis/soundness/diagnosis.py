@@ -18,7 +18,7 @@ from analysis.soundness.content import content_units
 from analysis.soundness.objective import objective_name, traces
 from analysis.soundness.pareto import good_k, need_density, pareto_k, plot_pareto_k
 from analysis.soundness.predictive import predictive_checks
-from analysis.soundness.slopes import TOP, slopes
+from analysis.soundness.slopes import TOP, slopes, told_slope
 from analysis.soundness.text_checks import word_counts
 from inference.fitting import Fit
 from inference.liveness import judge
@@ -72,11 +72,9 @@ def diagnose(
     if fit.model.item_prior.latent:
         _, figures["content"] = content_units(fit)
     rows += _content_rows(fit, seed)
-    by_group = None
-    if not fit.model.ratings.explicit and fit.split.test.positive.any():
-        on_part("scores of hot, warm and cold items")
-        by_group = slopes(fit)
-        rows += _slope_rows(by_group)
+    on_part("scores of hot, warm and cold items")
+    by_group = slopes(fit)
+    rows += [] if by_group is None else _slope_rows(by_group)
     table = None
     try:
         need_density(fit)
@@ -152,7 +150,7 @@ def _slope_rows(table: pd.DataFrame) -> list[Finding]:
     for name, row in table.iterrows():
         scaled = f", whose content counts {row['scale']:.2f} times" if row["scale"] != 1 else ""
         note = f"held-out ratings on score, through 0, {row['n_pairs']:,.0f} test pairs{scaled}"
-        rows.append((f"{name} items: slope", f"{row['slope']:.3g} ± {row['standard_error']:.1g}", note))
+        rows.append((f"{name} items: slope", told_slope(row), note))
         if row["listed"]:
             note = f"are held out, of the {row['listed']:.0%} of the top {TOP} that {name} items have"
             rows.append((f"{name} items: listed", f"{row['hit']:.1%}", note))

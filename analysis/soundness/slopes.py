@@ -37,18 +37,22 @@ USERS_AT_ONCE = 1024
 
 
 @torch.no_grad()
-def slopes(fit: Fit, top: int = TOP) -> pd.DataFrame:
-    """One row for each of hot, warm and cold items that there are.
+def slopes(fit: Fit, top: int = TOP) -> pd.DataFrame | None:
+    """One row for each of hot, warm and cold items that there are; ``None`` where there is nothing to ask.
 
     ``n_items``; ``n_pairs`` test pairs; ``slope`` with its ``standard_error`` over users; ``scale``, the mean factor c
     of contents in it, by which scores of cold items were multiplied (so that without it the slope was c times as
     large); ``listed``, the share of the group in the ``top`` items of each user; ``hit``, the share of test pairs among
-    these. Users are those with test pairs on which no setting was chosen.
+    these. Users are those with test pairs on which no setting was chosen. Explicit ratings have no lists to hit.
     """
+    if fit.model.ratings.explicit:
+        return None
     test, known = test_and_known(fit)
     users = np.unique(test.users)
     tuning = fit.split.tuning_users
     users = users if tuning is None else users[~tuning[users]]
+    if not len(users):
+        return None
     group_of = item_groups(counted_pairs(fit))
     scale = getattr(fit.posterior, "content_scale", None)
     listed = top_lists(fit, users, top)
@@ -68,6 +72,16 @@ def slopes(fit: Fit, top: int = TOP) -> pd.DataFrame:
         numbers = (int(own.sum()), int(pairs.sum()), slope, error, factor, shown.sum() / listed.there.sum(), share)
         rows.append((name, *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS)).set_index("group")
+
+
+def told_slope(row: pd.Series) -> str:
+    """A slope with its standard error; "-" where all scores of the group are 0."""
+    return "-" if np.isnan(row["slope"]) else f"{row['slope']:.3g} ± {row['standard_error']:.1g}"
+
+
+def told_hits(row: pd.Series) -> str:
+    """Which share of the listed items of a group are hits, and of how much of the lists; "-" where none is listed."""
+    return f"{row['hit']:.1%} of {row['listed']:.0%}" if row["listed"] else "-"
 
 
 def _sums(

@@ -56,13 +56,11 @@ class Start:
 class Encoder(nn.Module, ABC):
     """The amortised posterior q(z_j | x_j) = N(mu(x_j), diag(sigma(x_j)^2)) (paper, section 2.1).
 
-    ``reads`` are the kinds of content that it can read; ``pair`` is the pair that made it. ``directions`` of the
-    content, as a :class:`Start` may name them, is how many it can start from; 0 says that it finds its own.
+    ``reads`` are the kinds of content that it can read; ``pair`` is the pair that made it.
     """
 
     reads: ClassVar[tuple[str, ...]]
     pair: NetworkPair | None = None
-    directions: int = 0
 
     @abstractmethod
     def forward(self, content: Any) -> tuple[Tensor, Tensor]:
@@ -74,6 +72,11 @@ class Encoder(nn.Module, ABC):
         start.start_likelihood()
         if self.pair is not None:
             self.pair.start(self, decoder, start)
+
+    @property
+    def directions(self) -> int:
+        """How many directions of the content, as a :class:`Start` may name them, its ``pair`` starts it from."""
+        return 0 if self.pair is None else self.pair.directions(self)
 
     @torch.no_grad()
     def turn(self, rotation: Tensor) -> bool:
@@ -136,6 +139,10 @@ class NetworkPair(Remembered, ABC):
         Parameters: ``heads`` what the decoder has to make, the likelihood's ``param_names``; ``options`` the model's
         (``factors``, ``hidden``, ``activation``, ``radius``, ``tied``).
         """
+
+    def directions(self, encoder: Any) -> int:
+        """How many given directions of the content (``start.directions``) :meth:`start` takes; 0: it finds its own."""
+        return 0
 
     def start(self, encoder: Any, decoder: Any, start: Start) -> None:
         """Start both from the data, in place, so that the content does not collapse; by default they stay."""

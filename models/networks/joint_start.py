@@ -15,10 +15,12 @@ from torch import Tensor
 from models.networks.base import Decoder, Encoder, Start
 from models.networks.of_data import matrix_of
 from models.networks.spread import rank
-from models.rows import PartRows
+from models.rows import DenseRows, PartRows
 
 LOC = 0.5
 """Standard deviation at which the sum of the experts' means starts, by the mean over factors."""
+MOST_NUMBERS = 25_000_000
+"""Numbers of vectors and images that are held at once, 0.3 GB as a sparse matrix."""
 
 
 @torch.no_grad()
@@ -28,9 +30,13 @@ def start_together(experts: Mapping[str, Encoder], decoders: Mapping[str, Decode
     X = [X_1 / c_1, ..., X_M / c_M] has the contents side by side, zeros where an item lacks one, and c_m is the root
     mean square length of the rows that are there: no content counts for more because its numbers are larger. With
     X = U S V', the mean of expert m starts as X_m V_m / c_m up to a factor that all have in common, so that together
-    they give the truncated SVD U S of everything that an item has.
+    they give the truncated SVD U S of everything that an item has. Where dense contents have more than
+    :data:`MOST_NUMBERS`, the SVD is of a sample of the items.
     """
     rows: Any = start.inputs
+    dense = sum(part.form.n_features for part in rows.parts.values() if isinstance(part, DenseRows))
+    if dense * len(rows) > MOST_NUMBERS:
+        rows = rows.select(start.some(max(start.sample, MOST_NUMBERS // dense)))
     blocks = {name: _block(rows, name) for name in experts}
     width = min(expert.directions for expert in experts.values())
     asked = min(width, min(len(rows), sum(block.shape[1] for block in blocks.values())) - 1)
@@ -47,7 +53,7 @@ def start_together(experts: Mapping[str, Encoder], decoders: Mapping[str, Decode
         expert: Any = experts[name]
         expert.start(decoders[name], replace(start.part(name), directions=own))
         wanted[name] = float(np.sqrt(((block @ own.T) ** 2).sum() / max(len(rows.items(name)), 1)))
-    _weigh(experts, rows, wanted, start)
+    _weigh(experts, wanted, start)
 
 
 def _block(rows: PartRows, name: str) -> Any:
@@ -61,10 +67,9 @@ def _block(rows: PartRows, name: str) -> Any:
     return spread @ own
 
 
-def _weigh(experts: Mapping[str, Encoder], rows: PartRows, wanted: Mapping[str, float], start: Start) -> None:
+def _weigh(experts: Mapping[str, Encoder], wanted: Mapping[str, float], start: Start) -> None:
     """Scale the experts' means to root mean square lengths in the ratios ``wanted``, and their sum to :data:`LOC`."""
-    chosen = start.some()
-    sampled: Any = rows.select(chosen)
+    sampled: Any = start.inputs.select(start.some())
     total: Tensor | None = None
     for name, expert in experts.items():
         own: Any = expert

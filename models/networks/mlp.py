@@ -61,11 +61,6 @@ class MLPEncoder(Encoder):
             nn.init.xavier_uniform_(head.weight)
             nn.init.zeros_(head.bias)
 
-    @property
-    def directions(self) -> int:  # type: ignore[override]
-        """Of the content, that its first layer has room for."""
-        return self.weights[0].shape[1]
-
     def hidden(self, content: NumberRows) -> Tensor:
         """The last hidden layer, (n_items, hidden[-1])."""
         h = self.activation(content.bag(self.weights[0]) + self.biases[0])

@@ -33,6 +33,10 @@ class MLPPair(NetworkPair):
         tied_to = encoder if o.tied and form.kind == "words" else None
         return encoder, MLPDecoder(form.n_features, o.factors, o.hidden, o.activation, heads, tied_to)
 
+    def directions(self, encoder: Any) -> int:
+        """As many as the first layer has room for."""
+        return encoder.weights[0].shape[1]
+
     def start(self, encoder: Any, decoder: Any, start: Start) -> None:
         """See :func:`start_mlp`."""
         start_mlp(encoder, decoder, start)

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 MOST_WORDS = 24
 """Words by which an item without a title is embedded: its most telling ones, by tf-idf."""
+SAFE = "model.safetensors"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
+"""Endings of weights that could be unpickled where no safetensors stand beside them."""
 _DEEP = 3
 _OWN = "sentence_transformers."
 
@@ -119,5 +122,14 @@ def _check_parts(folder: Path) -> None:
     if strange := [kind for kind in kinds if not (isinstance(kind, str) and kind.startswith(_OWN))]:
         problem = f"names {strange[0]!r}, which is no part of sentence-transformers and could run any code"
         raise InputError(problem, "use a model made of the library's own parts", path=path)
-    if not any((place / "model.safetensors").exists() for place in (folder, *places)):
-        raise InputError("holds no model.safetensors", "save the model again; nothing is unpickled", path=folder)
+    held = {place: (place / SAFE).exists() for place in (folder, *places)}
+    pickled = [
+        place for place, safe in held.items() if not safe and any(one.suffix in PICKLES for one in _files(place))
+    ]
+    if pickled or not any(held.values()):
+        place = pickled[0] if pickled else folder
+        raise InputError(f"holds no {SAFE}", "save the model again; nothing is unpickled", path=place)
+
+
+def _files(place: Path) -> list[Path]:
+    return [one for one in place.iterdir() if one.is_file()] if place.is_dir() else []

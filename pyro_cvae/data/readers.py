@@ -269,7 +269,7 @@ def _links_of_table(items: _Items, table: Table, like: AnyContent | None) -> Con
     table = with_ids(table.pick(columns, ("item", "to")), "item", "to")
     rows, known = items.rows(_item_ids(table), _places(table), once=False)
     (ends,) = ids_of("to", table)
-    ends = [end for end, keep in zip(ends, known, strict=True) if keep]
+    ends = [end if table.typed else str(end) for end, keep in zip(ends, known, strict=True) if keep]
     nodes = items.dataset.item_rows(ends, unknown="prior")
     names = [str(name) for name in items.dataset.item_ids]
     with about_file(items.path):

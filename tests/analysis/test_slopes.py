@@ -9,6 +9,7 @@ import torch
 
 import inference
 from analysis.diagnostics import diagnose
+from analysis.page.tables import slope_table
 from analysis.soundness.diagnosis import write
 from analysis.soundness.slopes import slopes
 from pyro_cvae.data.simulated import simulated, simulated_stars
@@ -117,3 +118,17 @@ def test_nothing_is_said_of_stars_and_where_nothing_is_held_out():
     )
     whole = inference.fit(simulated(**SIZES), **OPTIONS, **plain, split="none")
     assert diagnose(stars, **small).slopes is None and diagnose(whole, **small).slopes is None
+
+
+def test_items_that_nobody_is_shown_and_scores_of_nothing_are_told_by_a_dash():
+    """Without content the cold items of a matrix factorisation all score 0."""
+    fit = inference.fit(
+        simulated(**SIZES, clicks_per_user=16.0), method="coordinate", mode="map", model="pmf", factors=3,
+        lambda_u=1.0, lambda_v=1.0, sweeps=2, train_per_user=3,
+    )  # fmt: skip
+    found = slopes(fit, top=10)
+    assert np.isnan(found.loc["cold", "slope"]) and np.isfinite(found.loc["hot", "slope"])
+    table = slope_table({"pmf": {"slopes": found}})
+    cells = {row["what"]: dict(zip(table["head"], row["cells"], strict=True)) for row in table["rows"]}
+    assert cells["slope"]["cold"] == "-" and "nan" not in str(table)
+    assert (cells["listed"]["cold"] == "-") == (found.loc["cold", "listed"] == 0)

@@ -128,6 +128,19 @@ def test_models_that_would_run_code_or_are_damaged(parts, words, tmp_path):
     assert words in str(found.value) and found.value.exit_code == 2
 
 
+def test_a_later_part_whose_weights_would_be_unpickled_is_refused(model, tmp_path):
+    import shutil
+
+    whole = shutil.copytree(model, tmp_path / "whole")
+    (whole / "2_Dense").mkdir()
+    (whole / "2_Dense" / "pytorch_model.bin").write_bytes(b"anything")
+    parts = json.loads((whole / "modules.json").read_text())
+    dense = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+    (whole / "modules.json").write_text(json.dumps([*parts, dense]))
+    with pytest.raises(InputError, match=r"2_Dense: holds no model\.safetensors"):
+        embed(["comet"], str(whole))
+
+
 def test_a_damaged_model_and_a_missing_library_are_one_line(model, tmp_path, monkeypatch):
     import shutil
 

@@ -63,6 +63,13 @@ def test_whole_numbers_are_found_as_numbers_and_other_names_of_the_column(tmp_pa
     assert content.counts.toarray().tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 1]]
 
 
+def test_ids_of_text_that_look_like_numbers_are_found_as_text(tmp_path):
+    named = from_frames({"user": ["eve"], "item": ["a"]}, {"item": ["a", "7", "8"], "text": ["comet", "sail", ""]})
+    content = links(named, tmp_path, "item,to\na,7\na,8\n")
+    assert content.vocabulary == ("a", "7", "8")
+    assert content.counts.toarray().tolist() == [[1, 1, 1], [1, 1, 0], [1, 0, 1]]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
