@@ -304,7 +304,7 @@ def test_the_svd_start_of_a_product_is_that_of_its_contents_side_by_side():
 
 
 def test_items_with_other_contents_of_one_topic_lie_together():
-    """An item that has tags alone beside those that have words alone, with no training; the mean of ten draws of data."""
+    """An item that has tags alone beside those that have words alone, with no training; the mean of ten draws."""
     right = [_of_one_topic(seed) for seed in range(10)]
     assert 0.9 < np.mean(right) < 1, right
 
