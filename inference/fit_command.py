@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Callable, Iterator
@@ -80,20 +81,25 @@ def fit_and_report(options: Options) -> None:
     from pyro_cvae.data.split_files import label_of, load_data
     from pyro_cvae.data.splits import make_split
 
+    is_first = int(os.environ.get("RANK", "0")) == 0  # of the workers that torchrun starts one speaks for all
     data, run = options.data, options.run
-    logging.getLogger("pyro_cvae").setLevel(logging.WARNING if run.quiet else logging.INFO)
+    level = logging.WARNING if run.quiet else logging.INFO
+    logging.getLogger("pyro_cvae").setLevel(level if is_first else logging.ERROR)
     if run.out is None:
         run = replace(run, out=f"runs/{label_of(data)}-{options.fit.mode}")
         options = replace(options, run=run)
     dataset = load_data(data)
     options = options.for_contents(dataset.contents)
     split = make_split(dataset, data)
+    from inference.algorithms.workers import leave
     from inference.fitting import fit_with  # what cannot work is refused before torch is imported
 
     began = time.monotonic()
-    with _on_step(run.quiet) as on_step:
+    with _on_step(run.quiet or not is_first) as on_step:
         fitted = fit_with(dataset, split, options, on_step)
-    _report(fitted, time.monotonic() - began)
+    if is_first:
+        _report(fitted, time.monotonic() - began)
+    leave()
 
 
 @contextmanager

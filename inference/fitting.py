@@ -18,6 +18,7 @@ from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.mcmc import MCMC
 from inference.algorithms.networks import NetworkFit
 from inference.algorithms.svi import SVI
+from inference.algorithms.workers import here, job, restarted_job
 from inference.average import list_scores
 from inference.draws import Draws
 from inference.estimates import check_fit
@@ -130,7 +131,8 @@ def fit_with(
 
     ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out.
     """
-    options = _checked(dataset, split, options)
+    workers = here()
+    options = _checked(dataset, split, options, workers.size)
     likelihood, rating = content_likelihood_of(options.model), rating_likelihood(options.model)
     observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
     unit = weight_unit(dataset, split)
@@ -142,31 +144,42 @@ def fit_with(
         return model
 
     inference = ALGORITHMS[options.method_name](make, observations, options)
+    del observations  # workers keep what is theirs
     pseudo = likelihood is not None and likelihood.pseudo
-    writer, resume = _writer(options, _config(options, dataset, split, scalings, pseudo), dataset, split)
+    config = _config(options, dataset, split, scalings, pseudo)
+    writer, resume = workers.by_first(lambda: _writer(options, config, dataset, split)) or (None, None)
+    if workers.told(resume is not None):
+        resume = workers.told_snapshot(*(resume or ({}, {})))
     keep = None
     if pretrained is not None and resume is None:
         resume, keep = pretrained.of(options, dataset)
     result = run_steps(
         inference,
         validation=_validation(split, rating),
-        checkpoint=writer.checkpoint if writer else None,
+        checkpoint=writer.checkpoint if writer else _by_another_worker if options.run.out else None,
         resume=resume,
         keep=keep,
         on_step=lambda step, row: on_step(step, inference.n_steps, row),
     )
     model = inference.finish(result.state)
     model.plain = True
-    metrics = {"best_epoch": result.best_step} | _metrics(result.posterior, model, dataset, split)
+    metrics: dict[str, Any] = {"best_epoch": result.best_step}
+    if workers.is_first:
+        metrics |= _metrics(result.posterior, model, dataset, split)
     fitted = Fit(result.posterior, dataset, split, options, result.history, metrics, model, scalings)
-    if model.item_prior.latent and (sign := doubt(fitted)):
+    if workers.is_first and model.item_prior.latent and (sign := doubt(fitted)):
         logging.getLogger("pyro_cvae").warning(sign)
-    if writer:
-        fitted.path = _written(writer, fitted)
+    path = workers.by_first(lambda: str(_written(writer, fitted)) if writer else None)
+    path = workers.told(path)
+    fitted.path = None if path is None else Path(path)
     return fitted
 
 
-def _checked(dataset: Dataset, split: Split, options: Options) -> Options:
+def _by_another_worker(tensors: dict[str, Any], meta: dict[str, Any]) -> None:
+    """The first worker writes the checkpoint."""
+
+
+def _checked(dataset: Dataset, split: Split, options: Options, n_workers: int) -> Options:
     """The options for these data; InputError or MachineError where they cannot be fitted so."""
     cls = model_class(options.model.model)
     has_content = cls.has_content
@@ -175,7 +188,7 @@ def _checked(dataset: Dataset, split: Split, options: Options) -> Options:
     if options.fit.patience and (split.validation is None or not len(split.validation)):
         raise InputError("--patience needs a validation part to look at", "give --validation, for instance 0.1")
     check_fit(dataset.n_users, dataset.n_items, dataset.contents if has_content else {}, options)
-    return _within_memory(options, dataset, split)
+    return _within_memory(options, dataset, split, n_workers)
 
 
 def _config(
@@ -231,11 +244,15 @@ def _written(writer: RunWriter, fitted: Fit) -> Path:
     return writer.finish()
 
 
-def _within_memory(options: Options, dataset: Dataset, split: Split) -> Options:
-    """The diagonal family in place of full covariances that would take more than ``max_memory`` GiB, with a warning."""
+def _within_memory(options: Options, dataset: Dataset, split: Split, n_workers: int) -> Options:
+    """The diagonal family in place of full covariances that would take more than ``max_memory`` GiB, with a warning.
+
+    It is of each worker, which has its own users and all items.
+    """
     if not isinstance(options.method, CoordinateOptions) or options.kind not in ("full", "structured"):
         return options
-    rated = sum(int((counts > 0).sum()) for counts in (split.train.user_counts, split.train.item_counts))
+    n_users, n_items = (int((counts > 0).sum()) for counts in (split.train.user_counts, split.train.item_counts))
+    rated = -(-n_users // n_workers) + n_items
     needed = rated * options.model.factors**2 * torch.empty(0, dtype=getattr(torch, options.fit.dtype)).element_size()
     if needed <= options.method.max_memory * 2**30:
         return options
@@ -254,8 +271,10 @@ def _writer(
         if run.resume:
             raise InputError("there is nothing to resume", "give the run folder with --out")
         return None, None
-    if not run.resume:
-        return RunWriter.start(run.out, config, dataset, split, overwrite=run.overwrite), None
+    found = RunWriter.begun_by(run.out, restarted_job())
+    if not run.resume and found != "resume":
+        overwrite = run.overwrite or found == "overwrite"
+        return RunWriter.start(run.out, config, dataset, split, overwrite=overwrite, job=job()), None
     writer = RunWriter.resume(run.out, config)
     snapshot = writer.latest_checkpoint()
     for note in writer.notes:

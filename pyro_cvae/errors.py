@@ -20,6 +20,8 @@ _NO_MEMORY = re.compile(
     re.IGNORECASE,
 )
 """How torch, numpy, Arrow and C++ say that memory is short, or that no memory could be as large: a class has none."""
+_LOST = re.compile(r"gloo/transport|Connection (closed|reset) by peer .*gloo|NCCL error|ncclRemoteError")
+"""How torch.distributed says that another process is gone."""
 _WANTED = re.compile(r"(?:Unable to allocate|you tried to allocate|Tried to allocate) ([\d.,]+ \w+)", re.IGNORECASE)
 
 
@@ -119,6 +121,10 @@ def as_known(error: BaseException) -> PyroCvaeError | None:
         wanted = _WANTED.search(str(error))
         what = f"out of memory (wanted {wanted[1]} more)" if wanted else "out of memory"
         return MachineError(what, "use a smaller --batch-size or fewer --factors")
+    if _LOST.search(str(error)):
+        return MachineError(
+            "another worker of the fit has ended or cannot be reached", "a fit with --out goes on with --resume"
+        )
     if isinstance(error, OSError) and error.strerror:
         remedy = {28: "free some space or choose another folder", 13: "check the permissions"}.get(error.errno or 0, "")
         return MachineError(error.strerror, remedy, path=error.filename)

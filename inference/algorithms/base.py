@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from inference.algorithms.workers import ALONE, Workers
 from inference.options import Options
 from inference.posterior import Posterior
 from inference.threads import torch_threads
@@ -45,6 +46,7 @@ class Inference(ABC, Generic[State]):
     """An algorithm over the model: ``init``, ``step`` and ``posterior``, to be run by :func:`fit`."""
 
     options: Options
+    workers: Workers = ALONE
 
     @property
     @abstractmethod
@@ -103,9 +105,10 @@ def fit(
     ``validation`` is what is looked at, "validation_recall" or "validation_rmse", and how it is measured;
     ``checkpoint`` is called with a snapshot at least ``checkpoint_seconds`` apart; ``resume`` is such a snapshot;
     ``keep`` is a step and what to call with the snapshot after it.
+    Of several workers each calls it with the like; the first one's validation, clock and snapshots count.
     Raises MachineError, naming the step, where the objective is not finite.
     """
-    options = inference.options
+    options, workers = inference.options, inference.workers
     with _seeded(options):
         if resume is None:
             state, history, best = inference.init(), [], _Best()
@@ -130,7 +133,8 @@ def fit(
             due = (step + 1) % options.fit.validate_every == 0 or last
             if validation is not None and due and inference.validates(state):
                 name, measure = validation
-                row[name] = measure(inference.posterior(state))
+                known = inference.posterior(state)
+                row[name] = workers.told(measure(known) if workers.is_first else None)
                 if options.fit.patience:
                     value = -row[name] if name.endswith("rmse") else row[name]
                     best.look(value, step + 1, inference.snapshot(state))
@@ -139,11 +143,12 @@ def fit(
             on_step(step + 1, row)
             if keep is not None and keep[0] == step + 1:
                 keep[1](*_pack(inference.snapshot(state), history, best))
-            if checkpoint is not None and not last and time.monotonic() - written >= options.run.checkpoint_seconds:
+            waited = time.monotonic() - written >= options.run.checkpoint_seconds
+            if checkpoint is not None and not last and workers.told(waited):
                 checkpoint(*_pack(inference.snapshot(state), history, best))
                 written = time.monotonic()
         if best.snapshot is not None:
-            state = inference.restore(best.snapshot)
+            state = inference.restore(workers.told_snapshot(*best.snapshot))
         return Result(state, inference.posterior(state), history, best.step or len(history))
 
 

@@ -22,27 +22,29 @@ in ``bayes``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.algorithms.above import AboveNormal, best_above, check_above, evidence_above, start_above
 from inference.algorithms.base import Snapshot, StepInfo
 from inference.algorithms.elbo import NamedELBO, total
-from inference.algorithms.half_steps import Cells, HalfStep
+from inference.algorithms.half_steps import HalfStep
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
-from inference.algorithms.sides import scores_of, start_of_items, update_items, update_users
-from inference.options import CoordinateOptions
+from inference.algorithms.per_user import PerUser
+from inference.algorithms.shards import Shard
+from inference.algorithms.sides import scores_of, start_of_items
+from inference.options import CoordinateOptions, Options
 from inference.posterior import Posterior, content_diagnostics, flat_above
 from models.base import FactorModel
 from models.build import model_class
 from models.gaussians import Gaussians
 from models.item_prior import Pull
-from models.observations import Batch
+from models.observations import Batch, Observations
 from models.priors import Above
-from models.ratings import GaussianSite
 from pyro_cvae.errors import InputError
 
 
@@ -50,11 +52,11 @@ from pyro_cvae.errors import InputError
 class State(NetworkState):
     """Networks, q(U) and q(V), the content's parts of the objective while the networks are held, and sweeps made.
 
-    ``first`` are the sweeps made before the contents were looked at, ``ratings`` the ratings' part of the objective at
-    the last one. ``shift`` (n_items, width) is the ratings' part of the items' last half-step, ``second`` (n_stored,)
-    E[s^2] of the stored cells where a bound needs it, ``prior`` the precisions around which others are learned,
-    ``above`` q of the sites above u and v, ``z`` mean and standard deviation of q(z), behind how often each parameter
-    of the encoder had changed.
+    Of several workers each has q of its own users and of all items. ``first`` are the sweeps made before the contents
+    were looked at, ``ratings`` the ratings' part of the objective at the last one. ``shift`` (n_items, width) is the
+    ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the stored cells where a bound needs
+    it, ``prior`` the precisions around which others are learned, ``above`` q of the sites above u and v, ``z`` mean and
+    standard deviation of q(z), behind how often each parameter of the encoder had changed.
     """
 
     users: Gaussians | None = None
@@ -86,20 +88,25 @@ class Coordinate(NetworkFit[State]):
         assert isinstance(self.options.method, CoordinateOptions)
         return self.options.method
 
+    def __init__(self, make: Callable[[], FactorModel], observations: Observations, options: Options) -> None:
+        super().__init__(make, observations, options)
+        self.shard: Shard | None = None
+        self.of_users = PerUser()
+
     def check(self, model: FactorModel) -> None:
-        """InputError where the ratings have no Gaussian site."""
+        """InputError where the ratings have no Gaussian site, or say nothing of several workers."""
         if not model.ratings.conjugate:
             raise model.ratings.refuse("inference.coordinate")
+        own = type(model.ratings).after_sweep
+        if self.workers.size > 1 and own.__module__.split(".")[0] != "models" and "total" not in own.__code__.co_names:
+            problem = f"{type(model.ratings).__name__}.after_sweep does not sum over workers"
+            raise InputError(problem, "let its sums over columns go through scores.total, or fit with one worker")
         if self.options.kind == "structured" and not model.item_prior.latent:
             raise InputError("--guide structured is q(v|z), and the model has no z", "leave --guide out")
 
     def pretraining(self, model: FactorModel) -> State:
-        """A guide of z alone and an optimiser of the networks; the cells of both sides."""
+        """A guide of z alone and an optimiser of the networks."""
         check_above(model)
-        columns = self.observations.columns
-        site = model.ratings.site(columns)
-        self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
-        self.user_order, self.background = torch.argsort(columns.users, stable=True), model.ratings.background
         guide = self.content_guide(model)
         optimizer = adam(model, self.options.fit.pretrain_learning_rate)
         return State(model, guide, optimizer, 0, joint=False)
@@ -114,16 +121,25 @@ class Coordinate(NetworkFit[State]):
     def joint(self, state: State, found: dict[str, float] | None = None) -> State:
         """A fresh optimiser; q(U) and q(V) are still to come."""
         self.start_ratings(state.model, found)
+        self._take_share(state.model)
         optimizer = adam(state.model, self.joint_rate)
         begun = State(state.model, state.guide, optimizer, state.epoch, joint=True)
         begun.prior = {name: getattr(state.model, name) for name in ("lambda_u", "lambda_v")}
         return begun
 
+    def _take_share(self, model: FactorModel) -> None:
+        """This worker's part of the ratings, and of what the likelihood has of every user."""
+        if self.shard is None:
+            full = self.options.kind in ("full", "structured")
+            self.shard = Shard(self.observations.columns, model.ratings, self.workers, full)
+            self.observations = replace(self.observations, columns=self.shard.columns)
+        self.of_users.take(model.ratings, self.shard)
+
     def _encoded(self, state: State) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of every z, computed once for as long as the networks stay."""
         changes = [parameter._version for parameter in state.model.item_prior.parameters()]
         if state.z is None or state.z[0] != changes:
-            state.z = changes, encode(state.model, self.observations)
+            state.z = changes, encode(state.model, self.observations, self.workers)
         return state.z[1]
 
     @torch.no_grad()
@@ -153,7 +169,7 @@ class Coordinate(NetworkFit[State]):
         model, m = state.model, self._encoded(state)[0]
         prior = model.prior_of_items(m, self._above(state))
         away = state.items.loc - prior.loc
-        return Pull(m + away[:, : model.n_factors], prior.precision, self.item_cells.observed)
+        return Pull(m + away[:, : model.n_factors], prior.precision, self.observations.columns.observed)
 
     def _coupling(self, state: State, batch: Batch, mu: Tensor, var: Tensor) -> Tensor:
         """What q(V) says of z, up to a constant: see the module's docstring, (n_items,).
@@ -183,17 +199,18 @@ class Coordinate(NetworkFit[State]):
         if self._method.learn_precisions and state.users is not None:
             self._learn_precisions(state, z_loc, z_var)
         state.users = None  # its covariances make room for the new ones
-        site, users, items = self._site(state)
-        above = self._above(state)
-        u = update_users(model, site, users, state.items, items.observed, family, above)
+        shard, above = self._shard, self._above(state)
+        sites = shard.sites(model.ratings, state.second)
+        u = shard.step_users(model, sites, state.items, family, above)
         spread = z_var if self.options.kind == "structured" else None
-        v = update_items(model, site, items, u.rows, users.observed, model.prior_of_items(z_loc, above), spread, family)
+        v = shard.step_items(model, sites, u.rows, model.prior_of_items(z_loc, above), spread, family)
         state.users, state.items, state.shift = u.rows, v.rows, v.shift
         self._center(state, z_loc)
         if state.above is not None:
-            state.above = best_above(model, above, u.rows.loc, v.rows.loc, z_loc)
+            everybody = self.workers.rows(u.rows.loc, shard.user_spans)
+            state.above = best_above(model, above, everybody, v.rows.loc, z_loc)
             above = self._above(state)
-            unrated = ~items.observed
+            unrated = ~shard.observed
             v.rows.loc[unrated] = model.prior_of_items(z_loc, above).loc[unrated]
         state.ratings = {"ratings": self._ratings(state, v)}
         return state.ratings | self._priors(state)
@@ -204,8 +221,8 @@ class Coordinate(NetworkFit[State]):
         z_loc, z_scale = self._encoded(state)
         u, v = state.users, state.items
         assert u is not None and v is not None
-        of_users, of_items = model.prior_of_users(above), model.prior_of_items(z_loc, above)
-        kl_u = float(u.kl(of_users.precision, of_users.rows(model.n_users)).sum())
+        of_users, of_items = self._shard.prior_of_users(model, above), model.prior_of_items(z_loc, above)
+        kl_u = float(self.workers.total(u.kl(of_users.precision, of_users.rows(len(u))).sum()))
         kl_v = float(v.kl(of_items.precision, of_items.loc).sum())
         if v.spread is None:
             kl_v += 0.5 * of_items.precision * float(of_items.of_content(z_scale.double().square()).sum())
@@ -217,15 +234,10 @@ class Coordinate(NetworkFit[State]):
             parts["precisions"] = self._log_prior_precisions(model, state.prior)
         return parts
 
-    def _site(self, state: State) -> tuple[GaussianSite, Cells, Cells]:
-        """The ratings' Gaussian site as it is now, and the cells of users and of items with its values."""
-        columns = self.observations.columns
-        site = state.model.ratings.site(columns, state.second)
-        if not state.model.ratings.learns and state.model.ratings.background == self.background:
-            return site, self.user_cells, self.item_cells
-        weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
-        users = self.user_cells.with_values(weights[self.user_order], targets[self.user_order])
-        return site, users, self.item_cells.with_values(weights, targets)
+    @property
+    def _shard(self) -> Shard:
+        assert self.shard is not None
+        return self.shard
 
     def _above(self, state: State) -> Above:
         """Means of the sites above u and v."""
@@ -233,7 +245,7 @@ class Coordinate(NetworkFit[State]):
 
     def _center(self, state: State, z_loc: Tensor) -> None:
         """The global mean at its best, the mean of the rated items' biases; unrated items follow it."""
-        model, items, observed = state.model, state.items, self.item_cells.observed
+        model, items, observed = state.model, state.items, self._shard.observed
         assert items is not None
         if model.mean is not None:
             model.mean.fill_(model.kappa_v * float(items.loc[observed, -1].double().mean()))
@@ -244,7 +256,7 @@ class Coordinate(NetworkFit[State]):
         model, columns = state.model, self.observations.columns
         users, items = state.users, state.items
         assert users is not None and items is not None
-        scores = scores_of(model, users, items, columns, last.form)
+        scores = scores_of(model, users, items, columns, last.form, self.workers.total)
         value = float(model.ratings.after_sweep(columns, scores))
         if not model.ratings.exact:
             state.second = scores.stored[1]
@@ -257,27 +269,26 @@ class Coordinate(NetworkFit[State]):
         ``precision_prior`` times the rows' own evidence, so that neither precision leaves
         (0, (1 + 1 / precision_prior) times that value).
         """
-        model, observed = state.model, self.item_cells.observed
+        model, shard = state.model, self._shard
         assert state.users is not None and state.items is not None
         above = self._above(state)
-        square_u = state.users.expected_square(model.prior_of_users(above).rows(model.n_users))
+        square_u = state.users.expected_square(shard.prior_of_users(model, above).rows(len(state.users)))
         prior = model.prior_of_items(z_loc, above)
-        square_v = state.items.expected_square(prior.loc) * observed
+        square_v = state.items.expected_square(prior.loc) * shard.observed
         if state.items.spread is None:
             square_v = square_v + prior.of_content(z_var).sum(-1)
-        model.lambda_u = self._best_precision(model, state.prior, "lambda_u", square_u, model.n_users)
-        model.lambda_v = self._best_precision(model, state.prior, "lambda_v", square_v, int(observed.sum()))
+        of_users, of_items = float(self.workers.total(square_u.double().sum())), float(square_v.double().sum())
+        n_rated = int(shard.observed.sum())
+        model.lambda_u = self._best_precision(state.prior["lambda_u"], of_users / (model.n_users * model.width))
+        model.lambda_v = self._best_precision(state.prior["lambda_v"], of_items / (n_rated * model.width))
 
-    def _best_precision(
-        self, model: FactorModel, prior: dict[str, float], name: str, squares: Tensor, n_rows: int
-    ) -> float:
-        given, weight = prior[name], self._method.precision_prior
-        mean_square = float(squares.double().sum()) / (n_rows * model.width)
+    def _best_precision(self, given: float, mean_square: float) -> float:
+        weight = self._method.precision_prior
         return (1 + weight) / (mean_square + weight / given)
 
     def _log_prior_precisions(self, model: FactorModel, prior: dict[str, float]) -> float:
         """Log density of both Gamma priors at the present precisions, in nats."""
-        rows = {"lambda_u": model.n_users, "lambda_v": int(self.item_cells.observed.sum())}
+        rows = {"lambda_u": model.n_users, "lambda_v": int(self._shard.observed.sum())}
         value = 0.0
         for name, n_rows in rows.items():
             worth = 0.5 * self._method.precision_prior * n_rows * model.width
@@ -314,7 +325,7 @@ class Coordinate(NetworkFit[State]):
             with torch.no_grad():
                 held = staged and phase == "content"  # factors are what the contents learn of
                 own = state.ratings | self._priors(state) if held else self.sweep(state)
-                terms = self.scale.terms(own, model, self.observations.columns) | terms
+                terms = self.scale.terms(own, model, self.n_ratings) | terms
         found = content_diagnostics(*self._encoded(state), n_draws=0) if model.item_prior.latent else {}
         found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u / self.scale.scale**2, "lambda_v": model.lambda_v}
         return state, StepInfo(phase, total(terms), terms, found)
@@ -337,22 +348,38 @@ class Coordinate(NetworkFit[State]):
             more["above"] = flat_above({name: (loc, scales[name]) for name, loc in above.items()})
         if model.mean is not None:
             more["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
-        rows = model.in_scores("u", state.users), model.in_scores("v", state.items)
+        users, items, kind = self._shard.known_users(state.users), state.items, self.options.kind
+        if users.variance is not None and items.covariance is not None:  # at the first worker users have theirs too
+            items, kind = Gaussians(items.loc, items.variances()), "mean-field"
+        rows = model.in_scores("u", users), model.in_scores("v", items)
         z = Gaussians(z_loc, z_scale.square())
         more["content_scale"] = prior.slope
-        posterior = Posterior(self.options.kind, *rows, z, prior.precision, **more)
+        posterior = Posterior(kind, *rows, z, prior.precision, **more)
         return self.scale.posterior(posterior.detached())
+
+    def finish(self, state: State) -> FactorModel:
+        """The model in the ratings' own units, with what it has of all users."""
+        self.of_users.give(state.model.ratings)
+        return super().finish(state)
+
+    def replicated(self, state: State) -> list[nn.Module]:
+        """All but what is of single users."""
+        return [state.model.item_prior, state.guide]
+
+    def own_part(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Of what the likelihood has of every user this worker's rows."""
+        return self.of_users.own(tensors, "model.ratings.")
 
     def snapshot(self, state: State) -> Snapshot:
         """Networks and optimiser, q(U) and q(V), learned precisions."""
         tensors, meta = super().snapshot(state)
-        for side in ("users", "items"):
-            rows = getattr(state, side)
+        tensors = self.of_users.whole(tensors, "parameter.model.ratings.")
+        everybody = None if state.users is None else self._shard.known_users(state.users)
+        for side, rows in (("users", everybody), ("items", state.items)):
             if rows is not None:
                 tensors |= {f"{side}.{name}": t for name, t in vars(rows).items() if isinstance(t, Tensor)}
-        for name in ("shift", "second"):
-            if (value := getattr(state, name)) is not None:
-                tensors[f"sweep.{name}"] = value
+        if state.shift is not None:
+            tensors["sweep.shift"] = state.shift
         if state.above is not None:
             tensors |= {"above.loc": state.above.loc, "above.precision": state.above.precision}
             meta["above"] = {name: list(shape) for name, shape in state.above.shapes.items()}
@@ -371,7 +398,12 @@ class Coordinate(NetworkFit[State]):
             if found:
                 slope = state.model.lambda_v if "spread" in found else 0.0
                 setattr(state, side, Gaussians(**found, slope=slope))
-        state.shift, state.second = tensors.get("sweep.shift"), tensors.get("sweep.second")
+        state.shift = tensors.get("sweep.shift")
+        if state.users is not None and state.items is not None:
+            state.users = self._shard.own_users(state.users)
+            if not state.model.ratings.exact:
+                scores = scores_of(state.model, state.users, state.items, self.observations.columns)
+                state.second = scores.stored[1]
         if "above" in meta:
             shapes = {name: torch.Size(shape) for name, shape in meta["above"].items()}
             state.above = AboveNormal(tensors["above.loc"], tensors["above.precision"], shapes)

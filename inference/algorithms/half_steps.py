@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from inference.algorithms.workers import Workers
 from inference.threads import torch_threads
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
@@ -39,12 +40,29 @@ BLOCK_BYTES = 2**22
 
 
 @dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """That other ``workers`` have further cells of the same rows, ``counts`` (n_rows,) in all."""
+
+    counts: Tensor
+    workers: Workers
+
+    def add(self, matrices: Tensor) -> Tensor:
+        """The sum of symmetric matrices (n_rows, n_factors, n_factors) over all workers."""
+        row, column = torch.tril_indices(*matrices.shape[1:], device=matrices.device)
+        half = self.workers.add(matrices[:, row, column])
+        matrices[:, row, column] = half
+        matrices[:, column, row] = half
+        return matrices
+
+
+@dataclass(frozen=True, eq=False)
 class Cells:
     """The stored cells of one side, row by row.
 
     Shapes: ``indptr`` (n_rows + 1,); ``others`` the other side's row, ``weights`` c - b, ``targets`` c r, all
     (n_stored,); ``observed`` (n_rows,), false for rows that have no cells at all, not even zeros. Of any Gaussian site
-    the weights are its precisions less those of zeros, the targets its shifts less those of zeros.
+    the weights are its precisions less those of zeros, the targets its shifts less those of zeros. With ``elsewhere``
+    these are the cells of one worker, whose half-step gives the rows that all workers' cells have.
     """
 
     indptr: Tensor
@@ -52,6 +70,7 @@ class Cells:
     weights: Tensor
     targets: Tensor
     observed: Tensor
+    elsewhere: Elsewhere | None = None
 
     @classmethod
     def of_items(cls, columns: RatingColumns, site: float | GaussianSite) -> Cells:
@@ -81,6 +100,15 @@ class Cells:
         """Stored cells of each row, (n_rows,)."""
         return self.indptr.diff()
 
+    @property
+    def counts(self) -> Tensor:
+        """Stored cells of each row in all, those elsewhere among them, (n_rows,)."""
+        return self.lengths if self.elsewhere is None else self.elsewhere.counts
+
+    def added(self, tensor: Tensor) -> Tensor:
+        """A sum over the other side's rows, with those elsewhere; it may be changed in place."""
+        return tensor if self.elsewhere is None else self.elsewhere.workers.add(tensor)
+
     def shift(self, other: Tensor) -> Tensor:
         """Sum over each row's stored cells of c r times the other side's row, (n_rows, n_factors)."""
         return F.embedding_bag(self.others, other, self.indptr[:-1], mode="sum", per_sample_weights=self.targets)
@@ -88,7 +116,7 @@ class Cells:
     @cached_property
     def _buckets(self) -> list[tuple[int, Tensor]]:
         """Rows with cells by like length: the longest length and the rows, exact up to 8, then within a quarter."""
-        lengths, order = self.lengths.sort(stable=True)
+        lengths, order = self.counts.sort(stable=True)
         longest, buckets, begin = int(lengths[-1]), list[tuple[int, Tensor]](), int((lengths == 0).sum())
         while begin < len(order):
             length = int(lengths[begin])
@@ -224,17 +252,18 @@ def half_step(
         n_factors = other.loc.shape[1]
         eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
         counted = other_observed.to(other.loc.dtype)
-        gram = background.b * other.second_moment(background.weights(counted))
+        gram = cells.added(background.b * other.second_moment(background.weights(counted)))
         given, offset = cells, background.offset
         if offset is not None:
             cells = cells.with_values(cells.weights, cells.targets - cells.weights * offset.mean[cells.others])
         shift, of_zeros = _shifts(cells, other, counted, background)
+        shift, of_zeros = cells.added(shift), None if of_zeros is None else cells.added(of_zeros)
         pull = None if prior_loc is None else precision * prior_loc
         if of_zeros is not None:
             shift = shift + of_zeros
             pull = of_zeros.expand_as(shift) if pull is None else pull + of_zeros
         right = shift if prior_loc is None else shift + precision * prior_loc
-        if family == "point" and other.is_point and by_row is None:
+        if family == "point" and other.is_point and by_row is None and cells.elsewhere is None:
             short = WOODBURY_UP_TO * n_factors
             points = _points(cells, other.loc, gram + precision * eye, pull, right, short, workers)
             rows = Gaussians(points)
@@ -246,7 +275,9 @@ def half_step(
         if prior_var is not None:
             rows = replace(rows, spread=prior_var, slope=precision)
         found = _summed(rows, cells, shift, right, precision)
-        return found if offset is None else replace(found, offset=_offsets(given, offset, counted, background))
+        if offset is not None:
+            found = replace(found, offset=float(cells.added(_offsets(given, offset, counted, background))))
+        return found
 
 
 def _shifts(cells: Cells, other: Gaussians, counted: Tensor, background: Background) -> tuple[Tensor, Tensor | None]:
@@ -269,7 +300,7 @@ def _shifts(cells: Cells, other: Gaussians, counted: Tensor, background: Backgro
     return shift, -of_zeros if linear is None else linear - of_zeros
 
 
-def _offsets(cells: Cells, offset: Offset, counted: Tensor, background: Background) -> float:
+def _offsets(cells: Cells, offset: Offset, counted: Tensor, background: Background) -> Tensor:
     """What of sum_io [c E[s^2] - 2 t E[s]] the offsets have for themselves, over observed rows, in float64."""
     by_row, shift = background.by_row, background.shift
     seen = cells.observed.double() if by_row is None else cells.observed * by_row.double()
@@ -277,7 +308,7 @@ def _offsets(cells: Cells, offset: Offset, counted: Tensor, background: Backgrou
     weights = (background.b * background.weights(counted)).double()
     zeros = seen.sum() * (weights @ second) - 2 * shift * cells.observed.sum() * (counted.double() @ mean)
     stored = cells.weights.double() * second[cells.others] - 2 * cells.targets.double() * mean[cells.others]
-    return float(zeros + stored.sum())
+    return zeros + stored.sum()
 
 
 def _summed(rows: Gaussians, cells: Cells, shift: Tensor, right: Tensor, precision: float) -> HalfStep:
@@ -354,7 +385,7 @@ def _normals(
     eye = torch.eye(size, dtype=gram.dtype, device=gram.device)
     shared = gram + precision * eye
     tril = _cholesky(shared)
-    own = cells.lengths > 0 if by_row is None else cells.observed
+    own = cells.counts > 0 if by_row is None else cells.observed
     n_own = int(own.sum())
     block = torch.where(cells.observed, n_own, n_own + 1)
     block[own] = torch.arange(n_own, device=block.device)
@@ -369,12 +400,15 @@ def _normals(
         variance = torch.where(cells.observed[:, None], shared.diagonal().reciprocal(), 1 / precision)
     other = other.marginal()
     table = None if other.covariance is None else other.covariance.flatten(1)
+    elsewhere = cells.elsewhere
 
     def solve(rows: Tensor) -> None:
         cell = cells.padded(rows)
         x = F.embedding(cell.others, other.loc)
         base = shared if by_row is None else by_row[rows, None, None] * gram + precision * eye
-        precisions = base + (x * cell.weights[..., None]).mT @ x
+        precisions = (x * cell.weights[..., None]).mT @ x
+        if elsewhere is None:
+            precisions = base + precisions
         if table is not None and cell.others.shape[1]:
             blocks = other.block[cell.others]  # type: ignore[index]
             more = F.embedding_bag(blocks, table, mode="sum", per_sample_weights=cell.weights)
@@ -382,6 +416,8 @@ def _normals(
         elif other.variance is not None:
             more = (other.variance[cell.others] * cell.weights[..., None]).sum(1)
             precisions.diagonal(dim1=-2, dim2=-1).add_(more)
+        if elsewhere is not None:
+            precisions = base + elsewhere.add(precisions)
         tril = _cholesky(precisions)
         loc[rows] = torch.cholesky_solve(right[rows, :, None], tril).squeeze(-1)
         if full:
@@ -393,7 +429,7 @@ def _normals(
     if by_row is not None:
         without = (cells.observed & (cells.lengths == 0)).nonzero().squeeze(-1)
         parts = [*parts, *(part for part in without.split(max(1, BLOCK_BYTES // (32 * size**2))) if len(part))]
-    _in_parallel(solve, parts, workers)
+    _in_parallel(solve, parts, workers if elsewhere is None else 1)  # workers add up the same rows at the same time
     if full:
         return Gaussians(loc, covariance=covariance, block=block, log_det=log_det)
     return Gaussians(loc, variance=variance)

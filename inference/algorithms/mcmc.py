@@ -120,6 +120,8 @@ class MCMC(NetworkFit[State]):
         if not (model.ratings.conjugate and model.ratings.exact and model.mean is None):
             raise model.ratings.refuse("inference.mcmc")
         self.refuse_stages(model)
+        if self.workers.size > 1:
+            raise InputError("inference.mcmc has one worker alone", "start it without torchrun")
 
     def pretraining(self, model: FactorModel) -> State:
         """A guide of z alone and an optimiser of the networks."""
@@ -293,7 +295,7 @@ class MCMC(NetworkFit[State]):
         for name in found[0]:
             label = SITES.get(name, "log_p_above")
             parts[label] = parts.get(label, 0.0) + torch.stack([chain[name] for chain in found])
-        own: Any = self.scale.terms(parts, state.model, self.observations.columns)
+        own: Any = self.scale.terms(parts, state.model, self.n_ratings)
         return dict(own)
 
     @torch.no_grad()

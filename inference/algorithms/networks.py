@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from inference.algorithms.base import Inference, Snapshot
 from inference.algorithms.choosing import choose
+from inference.algorithms.data_parallel import Shares
 from inference.algorithms.elbo import NamedELBO
 from inference.algorithms.guides import ContentGuide, Guides
 from inference.algorithms.precisions import start_precisions
 from inference.algorithms.standard_scale import StandardScale, move
+from inference.algorithms.workers import ALONE, Workers, here
 from inference.options import Options
 from models.base import FactorModel
 from models.build import rating_likelihood
@@ -59,7 +61,8 @@ class NetworkFit(Inference[State]):
     """
 
     def __init__(self, make: Callable[[], FactorModel], observations: Observations, options: Options) -> None:
-        self.make, self.options = make, options
+        self.make, self.options, self.workers = make, options, here()
+        self.shares = Shares(self.workers)
         dtype, device = getattr(torch, options.fit.dtype), options.fit.device
         rating = rating_likelihood(options.model)
         self.scale = StandardScale()
@@ -67,6 +70,7 @@ class NetworkFit(Inference[State]):
             self.scale = StandardScale.of(observations.columns, options.model.biases == "on")
             observations = replace(observations, columns=self.scale.columns(observations.columns))
         self.observations = observations.to(device, dtype)
+        self.n_ratings = int((observations.columns.confidences > 0).sum())
         self.batch_size = options.fit.batch_size or min(512, max(32, observations.n_items // 50))
 
     @property
@@ -88,6 +92,7 @@ class NetworkFit(Inference[State]):
         state = self.pretraining(model)
         if state.model.item_prior.trained:
             start_alive(state.model, self.observations, self.options.fit.start)
+        self.shares.same_start(state.model)
         return state if self.options.fit.pretrain_epochs else self.joint(state)
 
     def _probe(self) -> FactorModel:
@@ -112,17 +117,23 @@ class NetworkFit(Inference[State]):
         if model.mean is not None:
             model.mean.fill_(model.ratings.initial_mean(self.observations.columns))
         if found is None:
-            z_loc = encode(model, self.observations)[0]
-            columns, c = self.observations.columns, self.options.model.cold_scale
-            start_precisions(model, columns, z_loc, self.options, self.options.fit.seed)
-            if self.options.fit.tune:
-                model.trials = choose(model, columns, z_loc, self.options)
-            if c is not None:
-                model.scale_contents(~columns.observed, c, c)
+            z_loc = encode(model, self.observations, self.workers)[0]
+            if self.workers.is_first:
+                self._find(model, z_loc)
+            self.shares.same_model(model)
         else:
             move(found, model)
         if self.options.fit.mode == "map":
             model.ratings.hold()
+
+    def _find(self, model: FactorModel, z_loc: Tensor) -> None:
+        """Precisions that are not given, and what contents of unrated items count."""
+        columns, c = self.observations.columns, self.options.model.cold_scale
+        start_precisions(model, columns, z_loc, self.options, self.options.fit.seed)
+        if self.options.fit.tune:
+            model.trials = choose(model, columns, z_loc, self.options)
+        if c is not None:
+            model.scale_contents(~columns.observed, c, c)
 
     def check(self, model: FactorModel) -> None:
         """InputError, before any work, where the algorithm takes no such ratings."""
@@ -136,6 +147,10 @@ class NetworkFit(Inference[State]):
         if scale not in (None, 1.0) and type(model).prior_of_items is not FactorModel.prior_of_items:
             problem = f"{type(model).__name__} has a prior of v of its own, in which --cold-scale is not"
             raise InputError(problem, "leave it out")
+
+    def own_part(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What this worker has of the tensors of model and guide."""
+        return tensors
 
     @staticmethod
     def refuse_stages(model: FactorModel) -> None:
@@ -176,6 +191,10 @@ class NetworkFit(Inference[State]):
         """Whether an epoch has anything to move by gradients."""
         return state.model.item_prior.trained
 
+    def replicated(self, state: State) -> list[nn.Module]:
+        """Modules of which every worker has the whole."""
+        return [state.model, state.guide]
+
     def pull(self, state: State) -> Pull | None:
         """What is known of the ratings, for item priors that learn otherwise; ``None`` of contents alone."""
         return None
@@ -187,6 +206,7 @@ class NetworkFit(Inference[State]):
         nothing has a gradient, the parts are those at the end.
         """
         item_prior, moves, kl_weight = state.model.item_prior, self.moves(state), self.options.fit.kl_weight
+        self.shares.same_epoch(*self.replicated(state))
         sums = dict[str, float]()
         if moves:
             sums, kl_weight = self._gradient_steps(state)
@@ -205,15 +225,19 @@ class NetworkFit(Inference[State]):
         """
         model, elbo, sums = state.model, NamedELBO(), dict[str, float]()
         model.item_prior.prior_by_decay = True
-        batches = list(self.observations.partition(self.batch_size))
+        batches, n_items = list(self.observations.partition(self.batch_size)), self.observations.n_items
         for index, batch in enumerate(batches):
             elbo.kl_weight = self._anneal(state, index / len(batches))
-            terms = self.terms(elbo, state, self._drop_words(batch))
             state.optimizer.zero_grad(set_to_none=True)
-            (-elbo.objective(terms) / self.observations.n_items).backward()
+            with self.shares.of(self._drop_words(batch)) as (own, share):
+                if share:
+                    terms = self.terms(elbo, state, own)
+                    self.shares.weighted(-elbo.objective(terms) / n_items, share).backward()
+                    _add(sums, terms, len(own.items) / n_items)
+            self.shares.add_gradients(state.optimizer)
             state.optimizer.step()
-            _add(sums, terms, len(batch.items) / self.observations.n_items)
         model.item_prior.prior_by_decay = False
+        sums = self.shares.totals(sums)
         with torch.no_grad():
             _add(sums, model.item_prior.weight_terms(), 1.0)
         return sums, elbo.kl_weight
@@ -226,10 +250,12 @@ class NetworkFit(Inference[State]):
             return sums
         state.model.eval()
         for batch in self.observations.partition(self.batch_size, shuffle=False):
-            terms = NamedELBO().content_terms(state.model, state.guide, batch)
-            _add(sums, terms, len(batch.items) / self.observations.n_items)
+            with self.shares.of(batch) as (own, share):
+                if share:
+                    terms = NamedELBO().content_terms(state.model, state.guide, own)
+                    _add(sums, terms, len(own.items) / self.observations.n_items)
         state.model.train()
-        return sums
+        return self.shares.totals(sums)
 
     def in_content(self, state: State) -> bool:
         """Whether the networks are still in their epochs on the contents alone."""
@@ -295,7 +321,7 @@ class NetworkFit(Inference[State]):
             state = self.joint(state, meta["precisions"])
         both = _both(state)
         found = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-        fill(both, found)
+        fill(both, self.own_part(found))
         if not meta["joint"]:  # the ratings have not been seen: another fit, of another noise, may go on from here
             fill(state.model.ratings, given)
         saved = state.optimizer.state_dict()
@@ -338,9 +364,18 @@ def _both(state: NetworkState) -> nn.Module:
     return nn.ModuleDict({"model": state.model, "guide": state.guide})
 
 
+BLOCK = 4096
+"""Items that are encoded at once."""
+
+
 @torch.no_grad()
-def encode(model: FactorModel, observations: Observations, block: int = 4096) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of q(m_j) of all items, of a CVAE those of q(z_j | x_j), (n_items, n_factors)."""
-    rows = torch.arange(observations.n_items, device=observations.content.device)
-    parts = [model.item_prior.of_items(part, observations.inputs.select(part)) for part in rows.split(block)]
-    return torch.cat([loc for loc, _ in parts]), torch.cat([scale for _, scale in parts])
+def encode(model: FactorModel, observations: Observations, workers: Workers = ALONE) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of q(m_j) of all items, of a CVAE those of q(z_j | x_j), (n_items, n_factors).
+
+    Each of the ``workers`` encodes a share of them.
+    """
+    spans = workers.spans(torch.ones(observations.n_items))
+    own = torch.arange(observations.n_items, device=observations.content.device)[spans[workers.rank]]
+    parts = [model.item_prior.of_items(part, observations.inputs.select(part)) for part in own.split(BLOCK)]
+    loc, scale = (torch.cat([part[which] for part in parts]) for which in (0, 1))
+    return workers.rows(loc, spans), workers.rows(scale, spans)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -106,7 +107,12 @@ def _with_last(rows: Tensor, value: float) -> Tensor:
 
 
 def scores_of(
-    model: FactorModel, users: Gaussians, items: Gaussians, columns: RatingColumns, form: float = 0.0
+    model: FactorModel,
+    users: Gaussians,
+    items: Gaussians,
+    columns: RatingColumns,
+    form: float = 0.0,
+    total: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> SweepScores:
-    """What a likelihood of ratings may ask of the scores under q(U) q(V); ``form`` as in :class:`SweepScores`."""
-    return SweepScores(form, columns, lambda: (model.in_scores("u", users), model.in_scores("v", items)))
+    """What a likelihood of ratings may ask of the scores under q(U) q(V), the rest as in :class:`SweepScores`."""
+    return SweepScores(form, columns, lambda: (model.in_scores("u", users), model.in_scores("v", items)), total)

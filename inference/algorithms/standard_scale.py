@@ -92,10 +92,10 @@ class StandardScale:
                 tensors[name] = torch.cat([tensors[name][..., :-1], tensors[name][..., -1:] + shift], -1)
         return Posterior.from_tensors(posterior.kind, tensors, posterior.parametrization)
 
-    def terms(self, terms: dict[str, float], model: FactorModel, columns: RatingColumns) -> dict[str, float]:
-        """The named parts of the objective as densities in the ratings' own units, in nats."""
+    def terms(self, terms: dict[str, float], model: FactorModel, n_ratings: int) -> dict[str, float]:
+        """The named parts of the objective of so many ratings as densities in their own units, in nats."""
         log_scale = math.log(self.scale)
-        parts: dict[str, float] = {"ratings": int((columns.confidences > 0).sum()), "precisions": -2}
+        parts: dict[str, float] = {"ratings": n_ratings, "precisions": -2}
         parts["log_p_u"] = model.n_users * model.width
         return terms | {name: terms[name] - n * log_scale for name, n in parts.items() if name in terms}
 

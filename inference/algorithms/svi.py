@@ -62,7 +62,8 @@ class SVI(NetworkFit[NetworkState]):
         self.start_ratings(model, found)
         with torch.no_grad():
             above = start_above(model)
-            v_loc = start_of_items(model, model.prior_of_items(encode(model, self.observations)[0], above)).loc
+            z_loc = encode(model, self.observations, self.workers)[0]
+            v_loc = start_of_items(model, model.prior_of_items(z_loc, above)).loc
             users = model.prior_of_users(above)
             away = model.lambda_u**-0.5 * torch.randn(model.n_users, model.width).to(v_loc)
             if model.mean is not None:
@@ -113,7 +114,7 @@ class SVI(NetworkFit[NetworkState]):
         """q(V) as the guide has it."""
         if not state.joint:
             return None
-        model, m = state.model, encode(state.model, self.observations)[0]
+        model, m = state.model, encode(state.model, self.observations, self.workers)[0]
         first = self.observations.batch(torch.arange(min(2, model.n_items), device=m.device))
         above = {name: loc for name, (loc, _) in above_of(state.guide, model, first).items()}
         prior, items = model.prior_of_items(m, above), rows_of(state.guide, model.item_site).loc
@@ -133,10 +134,10 @@ class SVI(NetworkFit[NetworkState]):
         terms, kl_weight = self.epoch(state)
         if state.joint:
             terms["ratings"] += constant(state.model, self.observations)
-            terms = self.scale.terms(terms, state.model, self.observations.columns)
+            terms = self.scale.terms(terms, state.model, self.n_ratings)
         found = {"kl_weight": kl_weight}
         if state.model.item_prior.latent:
-            found = content_diagnostics(*encode(state.model, self.observations), n_draws=0) | found
+            found = content_diagnostics(*encode(state.model, self.observations, self.workers), n_draws=0) | found
         return state, StepInfo("joint" if state.joint else "content", total(terms), terms, found)
 
     @torch.no_grad()
@@ -145,7 +146,7 @@ class SVI(NetworkFit[NetworkState]):
         if not state.joint:
             state = self.joint(state)
         model, kind = state.model, self.options.kind
-        z_loc, z_scale = encode(model, self.observations)
+        z_loc, z_scale = encode(model, self.observations, self.workers)
         users, z = rows_of(state.guide, "u"), Gaussians(z_loc, z_scale.square())
         first = self.observations.batch(torch.arange(min(2, len(z_loc)), device=z_loc.device))
         above = above_of(state.guide, model, first)

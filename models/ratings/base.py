@@ -126,22 +126,24 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
 
         The value is :meth:`expected_log_prob` and :meth:`constant` of all columns, in float64, (). Of a likelihood that
         learns nothing and is exact it is the sweep's own sum of squares and the value at scores of 0, which costs
-        nothing. Override it where something else does.
+        nothing. Override it where something else does; what is summed over columns then goes through ``scores.total``,
+        for fits by several workers.
         """
         if not self.learns and self.exact:
-            return self.at_zero(columns) - 0.5 * scores.form
+            return scores.total(self.at_zero(columns)) - 0.5 * scores.form
         if self.learns == "noise":
             mean, second = scores.stored
             there = columns.confidences > 0
             square = columns.ratings.square() - 2 * columns.ratings * mean + second
-            self.learn((columns.confidences * square)[there].double().mean().to(mean))
+            weighted = (columns.confidences * square)[there].double()
+            self.learn((scores.total(weighted.sum()) / scores.total(there.sum())).to(mean))
         elif self.learns:
             _, second, count = scores.zeros
             self.learn(second / count.clamp(min=1))
         expected = self.expected_log_prob(scores.moments, columns)
         if expected is None:
             raise NotImplementedError(f"{type(self).__name__} is conjugate without expected_log_prob")
-        return expected.detach().double().sum() + self.constant(columns).sum()
+        return scores.total(expected.detach().double().sum() + self.constant(columns).sum())
 
     @torch.no_grad()
     def at_zero(self, columns: RatingColumns) -> Tensor:

@@ -131,11 +131,11 @@ class BernoulliBound(Bernoulli):
         there = (columns.confidences > 0).double()
         value = (there * (F.logsigmoid(own) - own / 2 + (columns.ratings.double() - 0.5) * score)).sum()
         if not self.zeros:
-            return value
+            return scores.total(value)
         total, second, count = scores.zeros
         self.learn(second / count.clamp(min=1))
         xi = self.log_xi.detach().double().exp()
-        return value + (count.double() * (F.logsigmoid(xi) - xi / 2)).sum() - 0.5 * total.double().sum()
+        return scores.total(value + (count.double() * (F.logsigmoid(xi) - xi / 2)).sum() - 0.5 * total.double().sum())
 
 
 def best_xi(second: Tensor) -> Tensor:

@@ -59,10 +59,19 @@ class SweepScores:
     ``form`` is E[sum over cells of c s^2 - 2 t s] with the precisions c and shifts t of the site that the sweep was
     made with. ``moments``, ``stored`` and ``zeros`` are computed when they are asked for, from ``q``, which makes q(U)
     and q(V) in rows whose products are scores.
+
+    Of a fit by several workers the columns hold the users of one of them; ``form`` is of all. ``total`` makes of a sum
+    over these columns, in float64, the one over all users.
     """
 
-    def __init__(self, form: float, columns: RatingColumns, q: Callable[[], tuple[Gaussians, Gaussians]]) -> None:
-        self.form, self._columns, self._make = form, columns, q
+    def __init__(
+        self,
+        form: float,
+        columns: RatingColumns,
+        q: Callable[[], tuple[Gaussians, Gaussians]],
+        total: Callable[[Tensor], Tensor] = lambda value: value,
+    ) -> None:
+        self.form, self.total, self._columns, self._make = form, total, columns, q
 
     @cached_property
     def _q(self) -> tuple[Gaussians, Gaussians]:

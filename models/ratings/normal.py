@@ -92,10 +92,10 @@ class Normal(ConfidenceNormal):
         """Tau, then E[log p(R | U, V)], both from the sweep's own sum of squares: no score of a cell is computed."""
         if not self.keeps(Normal, "learn", "site", "expected_log_prob", "constant", "tau"):
             return super().after_sweep(columns, scores)
-        n_cells, tau = int((columns.confidences > 0).sum()), self.tau.detach().double()
+        n_cells, tau = int(scores.total((columns.confidences > 0).sum())), self.tau.detach().double()
         stored = (self.site(columns).precision.double() * columns.ratings.double().square()).sum()
-        square = scores.form + stored
+        square = scores.form + scores.total(stored)
         self.learn(square / tau / n_cells)
         square = square * (self.tau.detach().double() / tau)
-        value = self.constant(columns).sum() + 0.5 * n_cells * self.log_tau.detach().double()
+        value = scores.total(self.constant(columns).sum()) + 0.5 * n_cells * self.log_tau.detach().double()
         return value - 0.5 * square

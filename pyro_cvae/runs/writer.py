@@ -45,6 +45,7 @@ class RunWriter:
         split: Any = None,
         *,
         overwrite: bool = False,
+        job: str = "",
     ) -> RunWriter:
         """Begin a run: make ``<out>.partial`` with the config and the data in it.
 
@@ -54,6 +55,7 @@ class RunWriter:
             dataset, split: Objects with ``save(folder)``; they go to ``data/dataset`` and ``data/split``.
             overwrite: Replace the run at ``out``, but only when the new one is complete, and begin anew where an
                 unfinished one lies.
+            job: What starts this process again if it dies; see :meth:`begun_by`.
 
         Raises:
             InputError: ``out`` or its ``.partial`` exists, or ``out`` cannot be made there.
@@ -72,7 +74,7 @@ class RunWriter:
                 ) from None
             lock(partial)
         try:
-            _begin(partial, config, {"dataset": dataset, "split": split}, overwrite)
+            _begin(partial, config, {"dataset": dataset, "split": split}, {"overwrite": overwrite, "job": job})
         except BaseException:
             remove(partial)
             unlock(partial)
@@ -111,6 +113,17 @@ class RunWriter:
         writer = cls(out, stored, overwrite=overwrite)
         writer.notes += changed_versions(stored, config)
         return writer
+
+    @staticmethod
+    def begun_by(out: str | os.PathLike[str], job: str) -> str:
+        """What a job that is started again does at ``out``: "resume", or "overwrite" what it had just begun, or ""."""
+        path = partial_of(absolute(out)) / "writer.json"
+        if not job or not path.is_file():
+            return ""
+        state = read_json(path, ANEW)
+        if not isinstance(state, dict) or state.get("job") != job:
+            return ""
+        return "overwrite" if state.get("files") is None else "resume"
 
     def dataset(self) -> Dataset:
         """The data that the run was begun with."""
@@ -215,9 +228,9 @@ class RunWriter:
         self.close()
 
 
-def _begin(partial: Path, config: Mapping[str, Any], data: Mapping[str, Any], overwrite: bool) -> None:
-    """Fill a new folder with config and data; ``writer.json`` names them last."""
-    state = {"schema": SCHEMA, "overwrite": overwrite, "files": None}
+def _begin(partial: Path, config: Mapping[str, Any], data: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Fill a new folder with config and data; ``writer.json``, which tells what it is ``about``, names them last."""
+    state = {"schema": SCHEMA, **about, "files": None}
     write_json(partial / "writer.json", state)
     (partial / "data").mkdir()
     with writing(partial / "data"):

@@ -247,9 +247,9 @@ def test_the_networks_see_v_integrated_out_of_the_structured_elbo():
     torch.testing.assert_close(grad_scale, held[1], rtol=1e-9, atol=1e-11)
 
     def reoptimised(mu, sigma):
-        cells, b = coordinate.item_cells, model.ratings.background
-        observed = coordinate.user_cells.observed
-        v = half_step(cells, state.users, observed, b, model.lambda_v, mu, sigma**2, family="full")
+        sites, b = coordinate.shard.sites(model.ratings, None), model.ratings.background
+        observed = sites.user_cells.observed
+        v = half_step(sites.item_cells, state.users, observed, b, model.lambda_v, mu, sigma**2, family="full")
         return -v.half_square(coordinate.observations.columns) - float(v.rows.kl(model.lambda_v, mu).sum())
 
     assert reoptimised(loc, scale) == pytest.approx(float(value.detach()), rel=1e-11)
@@ -390,11 +390,12 @@ def test_svi_and_coordinate_find_the_same_diagonal_elbo():
     nothing, b, model = None, TOY["b"], state.model
     z_loc, z_scale = encode(model, coordinate.observations)
     columns, items = coordinate.observations.columns, state.items
+    sites = coordinate.shard.sites(model.ratings, None)
     for _ in range(100):
-        users = half_step(coordinate.user_cells, items, columns.observed, b, model.lambda_u, family="diagonal").rows
+        users = half_step(sites.user_cells, items, columns.observed, b, model.lambda_u, family="diagonal").rows
         users = replace(users, loc=torch.zeros_like(users.loc))
         all_users = torch.ones(N_USERS, dtype=torch.bool)
-        v = half_step(coordinate.item_cells, users, all_users, b, model.lambda_v, z_loc, family="diagonal")
+        v = half_step(sites.item_cells, users, all_users, b, model.lambda_v, z_loc, family="diagonal")
         items = v.rows
         kl = float(users.kl(model.lambda_u, None).sum() + items.kl(model.lambda_v, z_loc).sum())
         kl += 0.5 * model.lambda_v * float(z_scale.square().sum())

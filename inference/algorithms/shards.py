@@ -1,0 +1,186 @@
+r"""The closed-form half-steps of workers that share users and items out.
+
+A worker has the stored cells of its own users, contiguous rows of the matrix with like numbers of cells, and updates
+these users alone; it knows q of all items. q of the items is then updated in one of two ways:
+
+- of points and diagonal Normals each worker updates items of its own from the cells of their columns, for which all
+  workers' users are sent to all, (n_users, n_factors) numbers;
+- where users have full covariances, or cells a bound of their own, no user leaves its worker. Of every item j
+
+      Lambda_j - P = sum over workers w of sum over users i of w with a stored cell of (c_ij - b) E[u_i u_i']
+
+  is added up over the workers, n_items n_factors^2 / 2 numbers, and every worker solves for all items.
+
+Alone, a worker has all cells and sends nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.algorithms.half_steps import Cells, Elsewhere, HalfStep
+from inference.algorithms.sides import update_items, update_users
+from inference.algorithms.workers import Workers
+from models.base import FactorModel
+from models.gaussians import Gaussians
+from models.observations import RatingColumns
+from models.priors import Above, NormalPrior
+from models.ratings import GaussianSite, RatingLikelihood
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """The ratings' Gaussian site of the cells of this worker's users and, where these are others, of its items."""
+
+    users: GaussianSite
+    user_cells: Cells
+    items: GaussianSite
+    item_cells: Cells
+
+
+class Shard:
+    """What one worker has of the ratings; see the module's docstring.
+
+    ``users`` and ``items`` are its rows, ``n_users`` the number of all users; ``columns`` hold its users, numbered from
+    0, and all items, of which ``observed`` are those that anybody has rated.
+    """
+
+    def __init__(self, columns: RatingColumns, ratings: RatingLikelihood, workers: Workers, full: bool) -> None:
+        """Take this worker's part of all ``columns``; ``full`` says that users have full covariances."""
+        self.workers, self.n_users = workers, columns.n_users
+        counts = columns.indptr.diff()
+        self.user_spans = workers.spans(torch.bincount(columns.users, minlength=columns.n_users))
+        self.item_spans = workers.spans(counts)
+        self.users, self.items = self.user_spans[workers.rank], self.item_spans[workers.rank]
+        alone = workers.size == 1
+        self._gathers = not alone and not full and ratings.exact
+        self.columns = columns if alone else of_users(columns, self.users)
+        self._item_columns = of_items(columns, self.items) if self._gathers else self.columns
+        self._order, self._background = torch.argsort(self.columns.users, stable=True), ratings.background
+        site = ratings.site(self.columns)
+        self._user_cells, self._item_cells = Cells.of_users(self.columns, site), Cells.of_items(self.columns, site)
+        if self._gathers:
+            self._item_cells = Cells.of_items(self._item_columns, ratings.site(self._item_columns))
+        elif not alone:
+            self._item_cells = replace(self._item_cells, elsewhere=Elsewhere(counts, workers))
+
+    @property
+    def observed(self) -> Tensor:
+        """Items that have a column, (n_items,)."""
+        return self.columns.observed
+
+    def sites(self, ratings: RatingLikelihood, second: Tensor | None) -> Sites:
+        """The Gaussian sites as they are now; ``second`` (n_stored,) as in :meth:`RatingLikelihood.site`."""
+        site = ratings.site(self.columns, second)
+        item_site = ratings.site(self._item_columns) if self._gathers else site
+        if not ratings.learns and ratings.background == self._background:
+            return Sites(site, self._user_cells, item_site, self._item_cells)
+        weights, targets = _values(site, self.columns)
+        users = self._user_cells.with_values(weights[self._order], targets[self._order])
+        if self._gathers:
+            weights, targets = _values(item_site, self._item_columns)
+        return Sites(site, users, item_site, self._item_cells.with_values(weights, targets))
+
+    def prior_of_users(self, model: FactorModel, above: Above) -> NormalPrior:
+        """The prior of this worker's users."""
+        prior = model.prior_of_users(above)
+        return prior if prior.loc.dim() == 1 else replace(prior, loc=prior.loc[self.users])
+
+    def step_users(self, model: FactorModel, sites: Sites, items: Gaussians, family: str, above: Above) -> HalfStep:
+        """Q of this worker's users given q(V)."""
+        prior = self.prior_of_users(model, above)
+        return update_users(model, sites.users, sites.user_cells, items, self.observed, family, above, prior)
+
+    def step_items(
+        self,
+        model: FactorModel,
+        sites: Sites,
+        users: Gaussians,
+        prior: NormalPrior,
+        spread: Tensor | None,
+        family: str,
+    ) -> HalfStep:
+        """Q of all items given q of the users of all workers, of which ``users`` are this one's."""
+        if not self._gathers:
+            seen = sites.user_cells.observed
+            return update_items(model, sites.items, sites.item_cells, users, seen, prior, spread, family)
+        everybody, own = self.all_users(users), self.items
+        prior = replace(prior, loc=prior.loc[own], slope=None if prior.slope is None else prior.slope[own])
+        seen = torch.ones(self.n_users, dtype=torch.bool, device=everybody.loc.device)
+        step = update_items(model, sites.items, sites.item_cells, everybody, seen, prior, None, family)
+        square, linear, offset = self.workers.total(
+            torch.tensor([step.square, step.linear, step.offset], dtype=torch.float64)
+        ).tolist()
+        rows = gathered(step.rows, self.item_spans, self.workers)
+        return HalfStep(rows, square, linear, self.workers.rows(step.shift, self.item_spans), offset)
+
+    def all_users(self, users: Gaussians) -> Gaussians:
+        """Q of the users of all workers."""
+        return gathered(users, self.user_spans, self.workers)
+
+    def known_users(self, users: Gaussians) -> Gaussians:
+        """The same at the first worker; of full covariances the others know the diagonals."""
+        if self.workers.size == 1 or users.covariance is None:
+            return self.all_users(users)
+        variance = self.workers.rows(users.variances(), self.user_spans)
+        whole = gathered(users, self.user_spans, self.workers, at_first=True)
+        return whole if self.workers.is_first else Gaussians(whole.loc, variance)
+
+    def own_users(self, users: Gaussians) -> Gaussians:
+        """The inverse of :meth:`all_users`."""
+        if self.workers.size == 1:
+            return users
+        return users.select(torch.arange(len(users), device=users.loc.device)[self.users])
+
+
+def _values(site: GaussianSite, columns: RatingColumns) -> tuple[Tensor, Tensor]:
+    """Weights and targets of the stored cells, (n_stored,) each."""
+    return site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
+
+
+def of_users(columns: RatingColumns, users: slice) -> RatingColumns:
+    """The columns of some users alone, numbered from 0; every item that anybody has rated still has one."""
+    there = (columns.users >= users.start) & (columns.users < users.stop)
+    counts = torch.bincount(columns.items[there], minlength=len(columns))
+    indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    cells = columns.users[there] - users.start, columns.ratings[there], columns.confidences[there]
+    return RatingColumns(indptr, *cells, columns.observed, users.stop - users.start)
+
+
+def of_items(columns: RatingColumns, items: slice) -> RatingColumns:
+    """The columns of some items alone."""
+    indptr = columns.indptr[items.start : items.stop + 1]
+    cells = slice(int(indptr[0]), int(indptr[-1]))
+    users, ratings, confidences = (
+        part[cells].clone() for part in (columns.users, columns.ratings, columns.confidences)
+    )
+    return RatingColumns(indptr - indptr[0], users, ratings, confidences, columns.observed[items], columns.n_users)
+
+
+def gathered(own: Gaussians, spans: list[slice], workers: Workers, at_first: bool = False) -> Gaussians:
+    """Rows of all workers from each one's ``own``; blocks of covariances stay as many as they were in all.
+
+    ``at_first`` sends covariances to the first worker alone, and what the others get has none of other workers' rows.
+    """
+    if workers.size == 1:
+        return own
+    found: dict[str, Any] = {
+        name: workers.rows(part, spans)
+        for name in ("loc", "variance", "spread")
+        if (part := getattr(own, name)) is not None
+    }
+    if own.covariance is not None and own.block is not None:
+        lengths = torch.zeros(workers.size, dtype=torch.int64)
+        lengths[workers.rank] = len(own.covariance)
+        ends = workers.add(lengths).cumsum(0).tolist()
+        tables = [slice(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+        send = workers.rows_at_first if at_first else workers.rows
+        found["covariance"] = send(own.covariance, tables)
+        found["block"] = workers.rows(own.block + tables[workers.rank].start, spans)
+        if own.log_det is not None:
+            found["log_det"] = send(own.log_det, tables)
+    return replace(own, **found)
