@@ -17,6 +17,7 @@ Alone, a worker has all cells and sends nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.priors import Above, NormalPrior
 from models.ratings import GaussianSite, RatingLikelihood
+
+SHARED = 2
+"""Covariances at the end of a table that rows share: of rows without cells but zeros, and of rows without any."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +138,16 @@ class Shard:
         """The inverse of :meth:`all_users`."""
         if self.workers.size == 1:
             return users
-        return users.select(torch.arange(len(users), device=users.loc.device)[self.users])
+        parts = {name: part[self.users] for name in ("loc", "variance") if (part := getattr(users, name)) is not None}
+        if users.covariance is not None and users.block is not None:
+            block = users.block[self.users]
+            alone = block < len(users.covariance) - SHARED
+            begin, n_alone = int(block[alone].min()) if bool(alone.any()) else 0, int(alone.sum())
+            parts["block"] = torch.where(alone, block - begin, block - len(users.covariance) + SHARED + n_alone)
+            for name in ("covariance", "log_det"):
+                if (table := getattr(users, name)) is not None:
+                    parts[name] = torch.cat([table[begin : begin + n_alone], table[-SHARED:]])
+        return Gaussians(**parts)
 
 
 def _values(site: GaussianSite, columns: RatingColumns) -> tuple[Tensor, Tensor]:
@@ -174,13 +187,15 @@ def gathered(own: Gaussians, spans: list[slice], workers: Workers, at_first: boo
         if (part := getattr(own, name)) is not None
     }
     if own.covariance is not None and own.block is not None:
+        n_alone = len(own.covariance) - SHARED
         lengths = torch.zeros(workers.size, dtype=torch.int64)
-        lengths[workers.rank] = len(own.covariance)
+        lengths[workers.rank] = n_alone
         ends = workers.add(lengths).cumsum(0).tolist()
-        tables = [slice(begin, end) for begin, end in zip([0, *ends[:-1]], ends, strict=True)]
+        tables = [slice(begin, end) for begin, end in pairwise([0, *ends])]
+        alone = torch.where(own.block < n_alone, own.block + tables[workers.rank].start, own.block - n_alone + ends[-1])
+        found["block"] = workers.rows(alone, spans)
         send = workers.rows_at_first if at_first else workers.rows
-        found["covariance"] = send(own.covariance, tables)
-        found["block"] = workers.rows(own.block + tables[workers.rank].start, spans)
-        if own.log_det is not None:
-            found["log_det"] = send(own.log_det, tables)
+        for name in ("covariance", "log_det"):
+            if (table := getattr(own, name)) is not None:
+                found[name] = send(table[:-SHARED], tables, table[-SHARED:])
     return replace(own, **found)

@@ -47,14 +47,15 @@ class Workers:
 
         A worker has none where there are fewer rows than workers.
         """
-        n_rows = len(weights)
+        n_rows, order = len(weights), torch.arange(self.size - 1)
+        if not n_rows:
+            return [slice(0, 0)] * self.size
         reached = (1 + weights.double()).cumsum(0).cpu()  # a row without cells costs something too
-        goals = reached[-1:] * torch.arange(1, self.size, dtype=torch.float64) / self.size if n_rows else reached
-        cuts = [0, *(torch.searchsorted(reached, goals) + 1).tolist(), n_rows]
-        for worker in range(1, self.size):
-            cuts[worker] = min(max(cuts[worker], cuts[worker - 1] + 1), max(n_rows - (self.size - worker), 0))
-            cuts[worker] = max(cuts[worker], cuts[worker - 1])
-        return [slice(begin, end) for begin, end in pairwise(cuts)]
+        cuts = torch.searchsorted(reached, reached[-1] * (order + 1).double() / self.size) + 1
+        cuts = (cuts - order).cummax(0).values + order if self.size > 1 else cuts
+        first, last = (order + 1).clamp(max=n_rows), (n_rows - self.size + 1 + order).clamp(min=0)
+        ends = torch.minimum(cuts, torch.maximum(first, last)).tolist()
+        return [slice(begin, end) for begin, end in pairwise([0, *ends, n_rows])]
 
     def share(self, n: int) -> slice:
         """This worker's share of ``n`` rows of equal weight; the first has one if anybody has."""
@@ -69,13 +70,13 @@ class Workers:
         """The same in place, and in the tensor's own type."""
         return tensor
 
-    def rows(self, own: Tensor, spans: list[slice]) -> Tensor:
-        """The rows of all workers, in order, from each one's ``own``."""
-        return own
+    def rows(self, own: Tensor, spans: list[slice], last: Tensor | None = None) -> Tensor:
+        """The rows of all workers, in order, from each one's ``own``, and behind them those that all know, ``last``."""
+        return own if last is None else torch.cat([own, last])
 
-    def rows_at_first(self, own: Tensor, spans: list[slice]) -> Tensor | None:
+    def rows_at_first(self, own: Tensor, spans: list[slice], last: Tensor | None = None) -> Tensor | None:
         """The same at the first worker, ``None`` at the others."""
-        return own
+        return self.rows(own, spans, last)
 
     def same(self, tensors: Iterable[Tensor]) -> None:
         """Let tensors be those of the first worker, in place."""
@@ -128,20 +129,20 @@ class Group(Workers):
         dist.all_reduce(whole)
         return whole if whole is tensor else tensor.copy_(whole)
 
-    def rows(self, own: Tensor, spans: list[slice]) -> Tensor:
+    def rows(self, own: Tensor, spans: list[slice], last: Tensor | None = None) -> Tensor:
         """Each worker's rows at their places, sent by the one that has them."""
-        whole = own.new_empty(spans[-1].stop, *own.shape[1:])
+        whole = _room(own, spans, last)
         whole[spans[self.rank]] = own
         self._send(whole, spans)
         return whole
 
-    def rows_at_first(self, own: Tensor, spans: list[slice]) -> Tensor | None:
+    def rows_at_first(self, own: Tensor, spans: list[slice], last: Tensor | None = None) -> Tensor | None:
         """Each worker's rows, one worker after the other."""
         if not self.is_first:
             if len(own):
                 dist.send(own.contiguous(), 0)
             return None
-        whole = own.new_empty(spans[-1].stop, *own.shape[1:])
+        whole = _room(own, spans, last)
         whole[spans[0]] = own
         for sender, span in enumerate(spans[1:], start=1):
             if span.start < span.stop:
@@ -204,6 +205,15 @@ class Group(Workers):
     def wait(self) -> None:
         """Have everybody say a number."""
         self.total(0.0)
+
+
+def _room(own: Tensor, spans: list[slice], last: Tensor | None) -> Tensor:
+    """A tensor for all rows, the ``last`` of them in it."""
+    n_rows = spans[-1].stop
+    whole = own.new_empty(n_rows + (0 if last is None else len(last)), *own.shape[1:])
+    if last is not None:
+        whole[n_rows:] = last
+    return whole
 
 
 def here() -> Workers:

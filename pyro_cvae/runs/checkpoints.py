@@ -37,9 +37,9 @@ def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], meta: Mapping[
         remove(new)
         try:
             new.mkdir()
-            write_tensors(new / TENSORS, tensors)
+            files = write_tensors(new / TENSORS, tensors)
             write_json(new / META, meta)
-            write_manifest(new, [new / TENSORS, new / META])
+            write_manifest(new, [*files, new / META])
             if target.exists():
                 os.rename(target, target.with_name(target.name + ".before"))
             os.rename(new, target)
@@ -68,9 +68,9 @@ def newest_checkpoint(folder: Path) -> tuple[tuple[dict[str, Tensor], dict[str, 
 def _read(checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     files = read_manifest(checkpoint, ANEW)
     verify(checkpoint, files, ANEW)
-    for name in (TENSORS, META):
-        Listed(checkpoint, files).file(name, ANEW)
-    tensors = read_tensors(checkpoint / TENSORS, ANEW)
+    listed = Listed(checkpoint, files)
+    listed.file(META, ANEW)
+    tensors = read_tensors(listed, TENSORS, ANEW)
     meta = read_json(checkpoint / META, ANEW)
     check_json(meta, {"epoch": Natural}, checkpoint / META)
     return tensors, meta

@@ -22,7 +22,7 @@ from pyro_cvae.history import checked_metrics, read_history
 from pyro_cvae.listed import Listed, check_schema, read_json, read_manifest, verify
 from pyro_cvae.runs.config import CONFIG
 from pyro_cvae.runs.folders import folder_of
-from pyro_cvae.runs.tensors import read_tensors
+from pyro_cvae.runs.tensors import has_tensors, read_tensors
 from pyro_cvae.trust import Trust, as_paths, only_trusted
 
 _AGAIN = "fit again or copy the folder again"
@@ -56,7 +56,10 @@ class Run:
 
     def tensors(self, name: str = "posterior") -> dict[str, Tensor]:
         """The tensors of ``<name>.safetensors``, on the CPU; InputError where the run has none of that name."""
-        return read_tensors(self._file(f"{name}.safetensors"), _AGAIN)
+        listed, file = Listed(self.path, self.files), f"{name}.safetensors"
+        if not has_tensors(listed, file):
+            self._file(file)
+        return read_tensors(listed, file, _AGAIN)
 
     def json(self, name: str) -> Any:
         """The content of ``<name>.json``; InputError where the run has none of that name."""

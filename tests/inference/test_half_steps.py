@@ -348,6 +348,7 @@ def test_rows_without_cells_share_two_covariances():
 def test_a_precision_that_is_not_positive_definite_says_what_to_do(family):
     side = Side("users", ragged(), 0.05)
     other = torch.full((len(side.others), 3), 1e4)  # of rank one, so that the prior alone makes it definite
-    cells = Cells(*(x.float() if x.is_floating_point() else x for x in vars(side.cells).values()))
+    parts = vars(side.cells).values()
+    cells = Cells(*(x.float() if isinstance(x, torch.Tensor) and x.is_floating_point() else x for x in parts))
     with pytest.raises(MachineError, match="--dtype float64"):
         half_step(cells, Gaussians(other), side.others.observed, 0.05, 1e-9, family=family)

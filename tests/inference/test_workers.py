@@ -72,7 +72,9 @@ def furthest(one: Path, other: Path) -> float:
     """Largest difference of two files of tensors, in units of 1 + size."""
     first, second = load_file(one), load_file(other)
     assert first.keys() == second.keys() and len(first) > 5
-    away = [((first[name] - second[name]).abs() / (1 + first[name].abs())).max() for name in first if len(first[name])]
+    away = [
+        ((first[name] - second[name]).abs() / (1 + first[name].abs())).max() for name in first if first[name].numel()
+    ]
     return float(torch.stack(away).max())
 
 
@@ -123,7 +125,7 @@ def test_workers_write_one_run_folder_and_speak_once(by_one: Path, tmp_path: Pat
     assert furthest(by_one / "posterior.safetensors", tmp_path / "run" / "posterior.safetensors") < 1e-12
     again = together(2, *FIT, "--out", str(tmp_path / "run"))
     assert again.returncode == 1 and again.stderr.count("error:") == 1 and "exists; give --overwrite" in again.stderr
-    assert "Traceback" not in again.stderr.split("torch.distributed.elastic")[0]
+    assert "inference/algorithms" not in again.stderr  # what is traced back is torchrun alone
 
 
 def test_what_one_worker_alone_can_do_is_refused_of_several(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_a_job_that_loses_a_worker_ends_and_goes_on_with_another_number(by_one: 
     out = tmp_path / "run"
     code, _, stderr = killed(out, restarts=0)
     assert code == 1 and not out.exists()
-    assert "Traceback" not in stderr.split("torch.distributed.elastic")[0]
+    assert "inference/algorithms" not in stderr and "error: another worker of the fit has ended" in stderr
     done = together(3, *FIT, "--out", str(out), "--resume")
     assert done.returncode == 0, done.stderr
     assert furthest(by_one / "posterior.safetensors", out / "posterior.safetensors") < 1e-12

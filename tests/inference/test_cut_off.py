@@ -1,0 +1,106 @@
+"""Three workers on machines of their own, as far as the network knows: namespaces of it, joined by a bridge."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inference.algorithms.heartbeat import SILENCE
+from tests.inference.test_workers import FIT, ROOT, furthest
+
+pytestmark = pytest.mark.slow
+BRIDGE, MACHINES, PORT = "pcvbr", 3, 29517
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def address(machine: int) -> str:
+    return f"10.213.77.{machine + 1}"
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[None]:
+    """Namespaces pcv0, pcv1 and pcv2, whose ends of the cables are the links pcvl0 to pcvl2."""
+    if not shutil.which("ip") or os.geteuid() != 0:
+        pytest.skip("namespaces of the network need root and the command ip")
+    steps = [("ip", "link", "add", BRIDGE, "type", "bridge"), ("ip", "link", "set", BRIDGE, "up")]
+    for n in range(MACHINES):
+        inside = ("ip", "-n", f"pcv{n}")
+        steps += [
+            ("ip", "netns", "add", f"pcv{n}"),
+            ("ip", "link", "add", f"pcvl{n}", "type", "veth", "peer", "name", "eth0", "netns", f"pcv{n}"),
+            ("ip", "link", "set", f"pcvl{n}", "master", BRIDGE, "up"),
+            (*inside, "addr", "add", f"{address(n)}/24", "dev", "eth0"),
+            (*inside, "link", "set", "eth0", "up"),
+            (*inside, "link", "set", "lo", "up"),
+        ]
+    try:
+        for step in steps:
+            done = run(*step)
+            if done.returncode:
+                pytest.skip(f"{' '.join(step)}: {done.stderr.strip()}")
+        yield
+    finally:
+        for n in range(MACHINES):
+            run("ip", "netns", "del", f"pcv{n}")
+        run("ip", "link", "del", BRIDGE)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The posterior of one worker."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    subprocess.run([sys.executable, *FIT, "--out", str(out), "--quiet"], cwd=ROOT, check=True, capture_output=True)
+    return out / "posterior.safetensors"
+
+
+def started(out: Path, nodes: str, name: str, port: int) -> list[subprocess.Popen[str]]:
+    """The three machines' torchruns, their output in files beside the run folder."""
+    jobs = []
+    for n in range(MACHINES):
+        meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{address(0)}:{port}", "--rdzv-id", name]
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes, "--nproc-per-node", "1", *meet]
+        torchrun += ["--local-addr", address(n), "--max-restarts", "3"]
+        command = ["ip", "netns", "exec", f"pcv{n}", *torchrun, *FIT, "--out", str(out), "--quiet"]
+        log = open(out.with_name(f"log{n}"), "w")  # noqa: SIM115
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0"}
+        jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, text=True))
+    return jobs
+
+
+def test_three_machines_come_to_the_numbers_of_one(machines: None, alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    codes = [job.wait(timeout=400) for job in started(out, "3", "three", PORT)]
+    assert codes == [0, 0, 0], (tmp_path / "log0").read_text()[-3000:]
+    assert furthest(alone, out / "posterior.safetensors") < 1e-12
+
+
+def test_a_machine_that_is_cut_off_is_given_up(machines: None, alone: Path, tmp_path: Path) -> None:
+    """The others say so within 30 seconds, begin again without it, and come to the same numbers."""
+    out = tmp_path / "run"
+    jobs = started(out, "2:3", "cut", PORT + 1)
+    partial, deadline = out.with_name("run.partial"), time.monotonic() + 300
+    while not list(partial.glob("checkpoint/epoch-*")) and time.monotonic() < deadline:
+        assert jobs[0].poll() is None, (tmp_path / "log0").read_text()[-3000:]
+        time.sleep(0.02)
+    run("ip", "link", "set", "pcvl2", "down")
+    began, line = time.monotonic(), f"has not answered for {SILENCE:.0f} seconds"
+    while line not in (tmp_path / "log0").read_text() and time.monotonic() - began < 60:
+        time.sleep(0.2)
+    assert time.monotonic() - began < 30 and (tmp_path / "log0").read_text().count(line) == 1
+    try:
+        codes = [job.wait(timeout=400) for job in jobs[:2]]
+    finally:
+        jobs[2].kill()
+        run("ip", "link", "set", "pcvl2", "up")
+    assert codes == [0, 0], (tmp_path / "log0").read_text()[-3000:]
+    assert furthest(alone, out / "posterior.safetensors") < 1e-12
