@@ -69,11 +69,11 @@ def started(out: Path, nodes: str, name: str, port: int) -> list[subprocess.Pope
     for n in range(MACHINES):
         meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{address(0)}:{port}", "--rdzv-id", name]
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes, "--nproc-per-node", "1", *meet]
-        torchrun += ["--local-addr", address(n), "--max-restarts", "3"]
+        torchrun += ["--local-addr", address(n), "--max-restarts", "3", "--rdzv-conf", f"is_host={int(n == 0)}"]
         command = ["ip", "netns", "exec", f"pcv{n}", *torchrun, *FIT, "--out", str(out), "--quiet"]
-        log = open(out.with_name(f"log{n}"), "w")  # noqa: SIM115
         environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0"}
-        jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, text=True))
+        with open(out.with_name(f"log{n}"), "w") as log:
+            jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, text=True))
     return jobs
 
 
