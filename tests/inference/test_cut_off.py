@@ -100,7 +100,8 @@ def test_a_machine_that_is_cut_off_is_given_up(machines: None, alone: Path, tmp_
     try:
         codes = [job.wait(timeout=400) for job in jobs[:2]]
     finally:
-        jobs[2].kill()
+        jobs[2].terminate()
+        jobs[2].wait(timeout=120)
         run("ip", "link", "set", "pcvl2", "up")
     assert codes == [0, 0], (tmp_path / "log0").read_text()[-3000:]
     assert furthest(alone, out / "posterior.safetensors") < 1e-12
