@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inference.algorithms.workers import Workers
+from inference.algorithms.summed import Elsewhere
 from inference.threads import torch_threads
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
@@ -37,22 +37,6 @@ WOODBURY_UP_TO = 1.0
 """Rows with at most this many stored cells a factor are solved in n x n by Woodbury (``benchmarks.sweeps``)."""
 BLOCK_BYTES = 2**22
 """Bytes that a block of rows may take at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Elsewhere:
-    """That other ``workers`` have further cells of the same rows, ``counts`` (n_rows,) in all."""
-
-    counts: Tensor
-    workers: Workers
-
-    def add(self, matrices: Tensor) -> Tensor:
-        """The sum of symmetric matrices (n_rows, n_factors, n_factors) over all workers."""
-        row, column = torch.tril_indices(*matrices.shape[1:], device=matrices.device)
-        half = self.workers.add(matrices[:, row, column])
-        matrices[:, row, column] = half
-        matrices[:, column, row] = half
-        return matrices
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,8 +100,8 @@ class Cells:
     @cached_property
     def _buckets(self) -> list[tuple[int, Tensor]]:
         """Rows with cells by like length: the longest length and the rows, exact up to 8, then within a quarter."""
-        lengths, order = self.counts.sort(stable=True)
-        longest, buckets, begin = int(lengths[-1]), list[tuple[int, Tensor]](), int((lengths == 0).sum())
+        lengths, order = self.lengths.sort(stable=True)
+        longest, buckets, begin = int(lengths[-1:].sum()), list[tuple[int, Tensor]](), int((lengths == 0).sum())
         while begin < len(order):
             length = int(lengths[begin])
             length = length if length <= 8 else min(longest, length + length // 4)
@@ -268,7 +252,7 @@ def half_step(
             points = _points(cells, other.loc, gram + precision * eye, pull, right, short, workers)
             rows = Gaussians(points)
         else:
-            rows = _normals(cells, other, gram, right, precision, family == "full", workers, by_row)
+            rows = _rows(cells, other, gram, right, precision, family == "full", workers, by_row)
             rows = Gaussians(rows.loc) if family == "point" else rows
         unobserved = ~cells.observed
         rows.loc[unobserved] = 0.0 if prior_loc is None else prior_loc[unobserved]
@@ -370,6 +354,57 @@ def _points(
     return found
 
 
+def _rows(
+    cells: Cells,
+    other: Gaussians,
+    gram: Tensor,
+    right: Tensor,
+    precision: float,
+    full: bool,
+    workers: int,
+    by_row: Tensor | None,
+) -> Gaussians:
+    """Normals of all rows, of which other workers may have cells too."""
+    if cells.elsewhere is None:
+        return _normals(cells, other, gram, right, precision, full, workers, by_row)
+    marginal = other.marginal()
+
+    def solve(cells: Cells, other: Gaussians, right: Tensor) -> Gaussians:
+        return _normals(cells, other, gram, right, precision, full, workers)
+
+    return cells.elsewhere.normals(cells, right, lambda rows: _sums(cells, marginal, rows), solve)
+
+
+def _sums(cells: Cells, other: Gaussians, rows: Tensor) -> Tensor:
+    """Sum over the cells of some rows of (c - b) E[w w'], (n_rows, size, size)."""
+    size = other.loc.shape[1]
+    found = other.loc.new_zeros(len(rows), size, size)
+    lengths, order = cells.lengths[rows].sort()
+    begin = int((lengths == 0).sum())
+    while begin < len(rows):
+        most = int(lengths[begin]) + int(lengths[begin]) // 4
+        room = max(1, BLOCK_BYTES // found.element_size() // (most * size + size**2))
+        end = min(int(torch.searchsorted(lengths, most, right=True)), begin + room)
+        part = order[begin:end]
+        cell = cells.padded(rows[part])
+        x = F.embedding(cell.others, other.loc)
+        found[part] = (x * cell.weights[..., None]).mT @ x + _spreads(other, cell)
+        begin = end
+    return found
+
+
+def _spreads(other: Gaussians, cell: Padded) -> Tensor:
+    """The part of these sums that is of covariances, (n_rows, size, size), or 0."""
+    if other.covariance is not None:
+        size = other.loc.shape[1]
+        blocks = other.block[cell.others]  # type: ignore[index]
+        table = other.covariance.flatten(1)
+        return F.embedding_bag(blocks, table, mode="sum", per_sample_weights=cell.weights).view(-1, size, size)
+    if other.variance is not None:
+        return torch.diag_embed((other.variance[cell.others] * cell.weights[..., None]).sum(1))
+    return other.loc.new_zeros(())
+
+
 def _normals(
     cells: Cells,
     other: Gaussians,
@@ -385,7 +420,7 @@ def _normals(
     eye = torch.eye(size, dtype=gram.dtype, device=gram.device)
     shared = gram + precision * eye
     tril = _cholesky(shared)
-    own = cells.counts > 0 if by_row is None else cells.observed
+    own = cells.lengths > 0 if by_row is None else cells.observed
     n_own = int(own.sum())
     block = torch.where(cells.observed, n_own, n_own + 1)
     block[own] = torch.arange(n_own, device=block.device)
@@ -400,15 +435,12 @@ def _normals(
         variance = torch.where(cells.observed[:, None], shared.diagonal().reciprocal(), 1 / precision)
     other = other.marginal()
     table = None if other.covariance is None else other.covariance.flatten(1)
-    elsewhere = cells.elsewhere
 
     def solve(rows: Tensor) -> None:
         cell = cells.padded(rows)
         x = F.embedding(cell.others, other.loc)
         base = shared if by_row is None else by_row[rows, None, None] * gram + precision * eye
-        precisions = (x * cell.weights[..., None]).mT @ x
-        if elsewhere is None:
-            precisions = base + precisions
+        precisions = base + (x * cell.weights[..., None]).mT @ x
         if table is not None and cell.others.shape[1]:
             blocks = other.block[cell.others]  # type: ignore[index]
             more = F.embedding_bag(blocks, table, mode="sum", per_sample_weights=cell.weights)
@@ -416,8 +448,6 @@ def _normals(
         elif other.variance is not None:
             more = (other.variance[cell.others] * cell.weights[..., None]).sum(1)
             precisions.diagonal(dim1=-2, dim2=-1).add_(more)
-        if elsewhere is not None:
-            precisions = base + elsewhere.add(precisions)
         tril = _cholesky(precisions)
         loc[rows] = torch.cholesky_solve(right[rows, :, None], tril).squeeze(-1)
         if full:
@@ -429,7 +459,7 @@ def _normals(
     if by_row is not None:
         without = (cells.observed & (cells.lengths == 0)).nonzero().squeeze(-1)
         parts = [*parts, *(part for part in without.split(max(1, BLOCK_BYTES // (32 * size**2))) if len(part))]
-    _in_parallel(solve, parts, workers if elsewhere is None else 1)  # workers add up the same rows at the same time
+    _in_parallel(solve, parts, workers)
     if full:
         return Gaussians(loc, covariance=covariance, block=block, log_det=log_det)
     return Gaussians(loc, variance=variance)

@@ -9,7 +9,8 @@ these users alone; it knows q of all items. q of the items is then updated in on
 
       Lambda_j - P = sum over workers w of sum over users i of w with a stored cell of (c_ij - b) E[u_i u_i']
 
-  is added up over the workers, n_items n_factors^2 / 2 numbers, and every worker solves for all items.
+  is added up over the workers, n_items n_factors^2 / 2 numbers; each solves for a share of the items and sends these
+  to all, as many numbers again (:mod:`inference.algorithms.summed`).
 
 Alone, a worker has all cells and sends nothing.
 """
@@ -23,8 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.algorithms.half_steps import Cells, Elsewhere, HalfStep
+from inference.algorithms.half_steps import Cells, HalfStep
 from inference.algorithms.sides import update_items, update_users
+from inference.algorithms.summed import Elsewhere
 from inference.algorithms.workers import Workers
 from models.base import FactorModel
 from models.gaussians import Gaussians

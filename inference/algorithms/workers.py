@@ -70,6 +70,14 @@ class Workers:
         """The same in place, and in the tensor's own type."""
         return tensor
 
+    def add_at(self, tensor: Tensor, worker: int) -> Tensor:
+        """The sum over all workers, in place, at one of them; what the others have is undefined."""
+        return tensor
+
+    def sent(self, tensor: Tensor, sender: int) -> Tensor:
+        """What one of the workers has, in place."""
+        return tensor
+
     def rows(self, own: Tensor, spans: list[slice], last: Tensor | None = None) -> Tensor:
         """The rows of all workers, in order, from each one's ``own``, and behind them those that all know, ``last``."""
         return own if last is None else torch.cat([own, last])
@@ -128,6 +136,18 @@ class Group(Workers):
         whole = tensor.contiguous()
         dist.all_reduce(whole)
         return whole if whole is tensor else tensor.copy_(whole)
+
+    def add_at(self, tensor: Tensor, worker: int) -> Tensor:
+        """The sum over all workers, at one of them."""
+        tensor = tensor.contiguous()
+        dist.reduce(tensor, worker)
+        return tensor
+
+    def sent(self, tensor: Tensor, sender: int) -> Tensor:
+        """What one of the workers has."""
+        tensor = tensor.contiguous()
+        dist.broadcast(tensor, sender)
+        return tensor
 
     def rows(self, own: Tensor, spans: list[slice], last: Tensor | None = None) -> Tensor:
         """Each worker's rows at their places, sent by the one that has them."""
