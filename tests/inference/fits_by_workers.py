@@ -18,6 +18,7 @@ from models.state import kept
 from pyro_cvae.data.simulated import simulated, simulated_stars
 
 SMALL: dict[str, Any] = {
+    "train_per_user": 5,
     "factors": 4,
     "hidden": [8],
     "pretrain_epochs": 2,
