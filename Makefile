@@ -34,11 +34,12 @@ EVERY_MACHINE := $(foreach machine,$(MACHINES),$(machine),TEST_THREADS=1 $(machi
 HALF_THE_CORES = -n $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) + 1) / 2 ))) --dist worksteal
 ONE_MACHINE := ATEN_CPU_CAPABILITY=default,ONEDNN_MAX_CPU_ISA=SSE41,MKL_CBWR=COMPATIBLE,TEST_THREADS=1
 FITTING ?=
+LIBRARY := import sysconfig; print(sysconfig.get_path("purelib"))
 # pytest's exit code 5 is "no test carries this mark"
 MAY_BE_EMPTY := || { code=$$?; [ $$code -eq 5 ] && echo "no test carries this mark yet"; }
 
 .DEFAULT_GOAL := help
-.PHONY: help run test machines slow statistical realdata seeds lint format docs claims bench clean FORCE
+.PHONY: help run test machines slow statistical realdata seeds lint format docs peers claims bench clean FORCE
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -78,6 +79,13 @@ format: .venv/installed-dev  ## let ruff mend what it can
 
 docs: .venv/installed-docs  ## the documentation as a site, in site/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
+
+peers: .venv/installed-dev  ## the adapters' tests, LensKit and RecTools each in an environment of its own over .venv
+	@set -e; for peer in lenskit rectools; do \
+		home=.venv/peers/$$peer; [ -x $$home/bin/python ] || $(BIN)/python -m venv $$home; \
+		$(BIN)/python -c '$(LIBRARY)' > "$$($$home/bin/python -c '$(LIBRARY)')/beside.pth"; \
+		$$home/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r tests/peers/$$peer.txt; \
+		$$home/bin/python -m pytest tests/inference/test_$$peer.py $(ARGS); done
 
 claims: .venv/installed-dev  ## compute again every figure that README and docs state (long)
 	$(BIN)/python -m benchmarks.claims $(ARGS)

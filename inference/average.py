@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 ScoreBlock = Callable[[np.ndarray], Tensor]
 """Scores of a block of users, (n_block,) rows to (n_block, n_items)."""
+ROWS_AT_ONCE = 2**16
+"""Users whose moments are in float64 at once."""
 SEED_OF_SPREAD = 20261128
 """Seed of the users whose spread the draws of an average user have."""
 
@@ -55,17 +57,25 @@ def average_user(posterior: Posterior, train: Interactions) -> Posterior:
     if isinstance(posterior, Draws):
         u = _drawn(posterior.u_draws, weights)
         return replace(posterior, u=Gaussians(u.mean(0, keepdim=True)), u_draws=u[:, None])
-    users, loc = posterior.u, posterior.u.loc.double()
-    mean = weights @ loc
-    away, theirs = loc - mean, loc[weights > 0]
-    away[:, theirs.amin(0) == theirs.amax(0)] = 0.0  # the same of everybody, as what the items' biases meet: certain
+    users, parts = posterior.u, [slice(at, at + ROWS_AT_ONCE) for at in range(0, len(posterior.u), ROWS_AT_ONCE)]
+    mean = torch.stack([weights[part] @ users.loc[part].double() for part in parts]).sum(0)
     average = Gaussians(mean.to(dtype)[None])
+    if users.is_point:
+        return replace(posterior, u=average)
+    somebody = users.loc[int(weights.argmax())]
+    differs = [((users.loc[part] != somebody) & (weights[part] > 0)[:, None]).any(0) for part in parts]
+    certain = ~torch.stack(differs).any(0)  # the same of everybody, as what the items' biases meet
+
+    def away(part: slice) -> Tensor:
+        return (users.loc[part].double() - mean).masked_fill(certain, 0.0)
+
     if users.variance is not None:
-        variance = weights @ (users.variance.double() + away.square())
-        average = replace(average, variance=variance.to(dtype)[None])
+        moments = [weights[part] @ (users.variance[part].double() + away(part).square()) for part in parts]
+        average = replace(average, variance=torch.stack(moments).sum(0).to(dtype)[None])
     elif users.covariance is not None:
         own = replace(users, loc=torch.zeros_like(users.loc)).second_moment(weights).double()
-        average = replace(average, covariance=(own + (weights * away.mT) @ away).to(dtype)[None])
+        between = torch.stack([(weights[part] * away(part).mT) @ away(part) for part in parts])
+        average = replace(average, covariance=(own + between.sum(0)).to(dtype)[None])
     return replace(posterior, u=average)
 
 

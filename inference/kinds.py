@@ -20,6 +20,8 @@ Dtype = Literal["float32", "float64"]
 """Floating-point types."""
 Ranking = Literal["mean", "thompson", "ucb"]
 """What a list is ordered by: the mean score, a draw of it, or the mean and some standard deviations."""
+Index = Literal["exact", "faiss"]
+"""How the best items of many are found: all are looked at, or those near in an index of faiss."""
 Format = Literal["table", "csv", "json"]
 """How an answer is printed."""
 Export = Literal["parquet", "npz", "faiss"]

@@ -62,7 +62,7 @@ def emit(
         print(one_line(note), file=sys.stderr)
 
 
-def csv_text(table: pd.DataFrame, safe: bool = False) -> str:
+def csv_text(table: pd.DataFrame, safe: bool = False, header: bool = True) -> str:
     """A table as CSV, numbers in full; with ``safe`` a spreadsheet takes no text in it for a formula.
 
     A text that begins as formulas do (= + - @ and blanks before them) then has an apostrophe in front. Source: OWASP,
@@ -71,7 +71,7 @@ def csv_text(table: pd.DataFrame, safe: bool = False) -> str:
     shown = _without_formulas(table) if safe else table
     returns = any(isinstance(value, str) and "\r" in value for name in shown for value in (name, *shown[name]))
     quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL  # a bare \r would end the row for a reader
-    return shown.to_csv(index=False, lineterminator="\n", quoting=quoting)
+    return shown.to_csv(index=False, header=header, lineterminator="\n", quoting=quoting)
 
 
 def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:

@@ -53,12 +53,16 @@ def told_reasons(lists: pd.DataFrame, scores: pd.DataFrame, reasons: pd.DataFram
     return list(sheets.values())
 
 
-def large_rests(scores: pd.DataFrame) -> list[str]:
-    """How many scores shares do not explain, in a line: those whose rest is more than a tenth of their size."""
-    n = int((scores["rest"].abs() > LARGE * scores["score"].abs()).sum())
+def large_rests(scores: pd.DataFrame) -> int:
+    """How many scores shares do not explain: those whose rest is more than a tenth of their size."""
+    return int((scores["rest"].abs() > LARGE * scores["score"].abs()).sum())
+
+
+def told_rests(n: int, of: int) -> list[str]:
+    """That shares do not explain ``n`` of so many scores, in a line, or no line of none."""
     if not n:
         return []
-    told = f"the rest of {n} of {len(scores)} scores is more than {LARGE:.0%} of them"
+    told = f"the rest of {n} of {of} scores is more than {LARGE:.0%} of them"
     return [f"{told}: the fit has not converged, and shares explain them badly; fit with more --sweeps or --epochs"]
 
 

@@ -9,15 +9,18 @@ items, and items added from their contents (:mod:`inference.recommending`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
 from inference.kinds import Format
 from inference.printing import emit, sheet_of, show, write_frame
-from inference.reasons import large_rests, told_reasons
+from inference.progress import Lines, progress
+from inference.reasons import large_rests, told_reasons, told_rests
 from inference.recommending.options import PAIR_DRAWS, RecommendOptions
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, about_file, run_command
@@ -29,13 +32,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from inference.fitting import Fit
+    from inference.recommending.exclusions import Exclusions
+    from inference.recommending.lists import Lists
     from pyro_cvae.data.reading import Reading
 
 NEW_USER = "new user"
 EXAMPLES = (
     ("python -m inference.recommend runs/simulated-bayes --user user-0001 --top 5", "five items for one user"),
     ("python -m inference.recommend RUN --users-from users.txt --out lists.parquet", "lists for many users"),
+    ("python -m inference.recommend RUN --everybody --out lists.parquet", "lists for all users"),
     ("python -m inference.recommend RUN --similar item-0001", "items like this one"),
+    ("python -m inference.recommend RUN --similar-users user-0001", "users like this one"),
+    (
+        "python -m inference.recommend RUN --users-from users.txt --exclude-pairs read.csv --out lists.parquet",
+        "lists without what each user has read elsewhere",
+    ),
     ("python -m inference.recommend RUN --likes item-0001 item-0007", "for a new user, from all they chose"),
     (
         "python -m inference.recommend RUN --user user-0001 --interval 0.9 --top-probability 10",
@@ -53,50 +64,85 @@ def main() -> None:
     """The command line."""
     (options,) = parse(
         "python -m inference.recommend",
-        "Rank items for users, or find similar items, with a fitted model.",
+        "Rank items for users, or find similar items or users, with a fitted model.",
         (RecommendOptions,),
         positionals=("run",),
         examples=EXAMPLES,
     )
     check_runs([options.run])
     fit = _opened(options)
-    table = _answer(fit, options)
-    tables = {"recommendations": table} | (_why(fit, table, options.why) if options.why else {})
-    if options.likes:
-        for one in tables.values():
-            one["user"] = NEW_USER
-    notes = [*_notes(table, options.why > 0), *(large_rests(tables["scores"]) if options.why else ())]
+    if options.out and options.of_lists:
+        _stream(fit, options, options.out)
+        return
+    tables = _tables(fit, _answer(fit, options), options)
+    notes = _Notes()
+    notes.count(tables)
     if options.out:
-        _write(tables, options.out, options.csv_safe, notes)
+        _write(tables["recommendations"], options.out, options.csv_safe)
     else:
-        _print(tables, fit, options.format, notes, options.csv_safe)
+        _print(tables, fit, options.format, notes.lines(options.why > 0), options.csv_safe)
 
 
 def _answer(fit: Fit, options: RecommendOptions) -> pd.DataFrame:
-    """The table that is asked for: similar items, chances of pairs, or lists."""
-    from inference.recommending import compare_items, recommend, similar_items
+    """The table that is asked for: similar items or users, chances of pairs, or lists."""
+    from inference.recommending import compare_items, recommend, similar_items, similar_users
+
+    ranked = _ranked(fit, options)
+    if options.similar:
+        asked = _typed(options.similar, fit.dataset.item_ids)
+        return similar_items(fit, asked, options.top, unknown=options.unknown, **ranked)
+    if options.similar_users:
+        asked = _typed(options.similar_users, fit.dataset.user_ids)
+        return similar_users(fit, asked, options.top, unknown=options.unknown)
+    named = _named(fit, options)
+    if options.above:
+        things = _typed(options.above, fit.dataset.item_ids)
+        pairs, draws = list(zip(things[::2], things[1::2], strict=True)), options.draws or PAIR_DRAWS
+        return compare_items(fit, named, pairs, draws=draws, seed=options.seed, unknown=options.unknown)
+    ranked |= _barred(fit, options, named)
+    return recommend(fit, named, options.top, **ranked, **asdict(options.lists))
+
+
+def _barred(fit: Fit, options: RecommendOptions, asked: Sequence[Any]) -> dict[str, Exclusions]:
+    """What the table of ``--exclude-pairs`` bars, as a keyword; of what is unknown in it is told once."""
+    if options.exclude_pairs is None:
+        return {}
+    from inference.recommending.exclusions import exclusions_of
+    from pyro_cvae.data.frames import read_id_pairs
+
+    pairs = read_id_pairs(options.exclude_pairs, _reading(fit, options))
+    users = _typed(map(str, pairs["user"]), fit.dataset.user_ids)
+    items = _typed(map(str, pairs["item"]), fit.dataset.item_ids)
+    return {"exclude_pairs": exclusions_of(fit.dataset, users, items, asked)}
+
+
+def _ranked(fit: Fit, options: RecommendOptions) -> dict[str, Any]:
+    """The items that are ranked, as keywords."""
+    from pyro_cvae.data.delimited import read_ids
+
+    candidates, exclude = (
+        None if path is None else _typed(read_ids(path, options.encoding), fit.dataset.item_ids)
+        for path in (options.candidates, options.exclude)
+    )
+    return {"candidates": candidates, "exclude": exclude or ()}
+
+
+def _named(fit: Fit, options: RecommendOptions) -> Sequence[Any]:
+    """The users that are asked for, by their ids; InputError where there is none."""
     from inference.recommending.updated import folded_in
     from pyro_cvae.data.delimited import read_ids
 
-    known_users, known_items = fit.dataset.user_ids, fit.dataset.item_ids
-    candidates, exclude = (
-        None if path is None else _typed(read_ids(path, options.encoding), known_items)
-        for path in (options.candidates, options.exclude)
-    )
-    ranked: dict[str, Any] = {"candidates": candidates, "exclude": exclude or ()}
-    if options.similar:
-        return similar_items(fit, _typed(options.similar, known_items), options.top, unknown=options.unknown, **ranked)
+    known = fit.dataset.user_ids
+    if options.everybody:
+        return known.tolist()
     listed = read_ids(options.users_from, options.encoding) if options.users_from else []
-    named = _typed([*options.user, *listed], known_users) + list(known_users[folded_in(fit)])
-    if not named:
+    if not (named := _typed([*options.user, *listed], known) + list(known[folded_in(fit)])):
         raise InputError(
-            "nobody is named", "give --user ID, --users-from FILE, --history FILE, --likes ITEM or --similar ITEM"
+            "nobody is named",
+            "give --user ID, --users-from FILE, --everybody, --history FILE, --likes ITEM, --similar ITEM "
+            "or --similar-users ID",
         )
-    if options.above:
-        things = _typed(options.above, known_items)
-        pairs, draws = list(zip(things[::2], things[1::2], strict=True)), options.draws or PAIR_DRAWS
-        return compare_items(fit, named, pairs, draws=draws, seed=options.seed, unknown=options.unknown)
-    return recommend(fit, named, options.top, **ranked, **asdict(options.lists))
+    return named
 
 
 def _opened(options: RecommendOptions) -> Fit:
@@ -167,32 +213,87 @@ def _typed(ids: Iterable[str], known: np.ndarray) -> list[Any]:
     return [int(one) if known.dtype.kind == "i" and spells_integer(one) else one for one in ids]
 
 
-def _why(fit: Fit, table: pd.DataFrame, most: int) -> dict[str, pd.DataFrame]:
-    """What the scores of the lists are sums of, and the reasons, for users whose choices are known."""
-    from inference.recommending import why
+def _tables(fit: Fit, table: pd.DataFrame, options: RecommendOptions) -> dict[str, pd.DataFrame]:
+    """The answer; with ``--why`` what scores are sums of, and the reasons, for users whose choices are known, too."""
+    tables = {"recommendations": table}
+    if options.why:
+        from inference.recommending import why
 
-    known = table[table["origin"] != "average"]
-    found = why(fit, known["user"].tolist(), known["item"].tolist(), most)
-    return {"scores": found.scores, "reasons": found.reasons}
-
-
-def _notes(table: pd.DataFrame, reasons: bool = False) -> list[str]:
-    """Who got the average user's list, in a line."""
-    if "origin" not in table or not (average := table.loc[table["origin"] == "average", "user"].nunique()):
-        return []
-    told = f"{average} of {table['user'].nunique()} users without a training pair get the average user's list"
-    return [f"{told} (origin: average)" + (", for which there are no reasons" if reasons else "")]
+        known = table[table["origin"] != "average"]
+        found = why(fit, known["user"].tolist(), known["item"].tolist(), options.why)
+        tables |= {"scores": found.scores, "reasons": found.reasons}
+    if options.likes:
+        for one in tables.values():
+            one["user"] = NEW_USER
+    return tables
 
 
-def _write(tables: dict[str, pd.DataFrame], out: str, csv_safe: bool, notes: list[str]) -> None:
-    """Each table as a file, the first as it is called, the others beside it, as in ``lists.reasons.csv``."""
-    path = Path(out)
-    for place, (name, table) in enumerate(tables.items()):
-        own = path.with_suffix(f".{name}{path.suffix}") if place else out
-        write_frame(table, own, csv_safe)
-        show(f"{len(table)} rows: {own}")
-    for line in notes:
+@dataclass
+class _Notes:
+    """What is told of lists in a line each: who got the average user's, and how much reasons leave unexplained."""
+
+    users: int = 0
+    average: int = 0
+    scores: int = 0
+    rests: int = 0
+
+    def count(self, tables: dict[str, pd.DataFrame]) -> None:
+        """Count a part of the lists."""
+        table = tables["recommendations"]
+        if "origin" in table:
+            self.users += table["user"].nunique()
+            self.average += table.loc[table["origin"] == "average", "user"].nunique()
+        if "scores" in tables:
+            self.scores += len(tables["scores"])
+            self.rests += large_rests(tables["scores"])
+
+    def lines(self, reasons: bool) -> list[str]:
+        """The lines."""
+        told = f"{self.average} of {self.users} users without a training pair get the average user's list"
+        line = f"{told} (origin: average)" + (", for which there are no reasons" if reasons else "")
+        return [line] * (self.average > 0) + told_rests(self.rests, self.scores)
+
+
+def _stream(fit: Fit, options: RecommendOptions, out: str) -> None:
+    """Write lists part by part, and reasons beside them, as in ``lists.reasons.csv``; each file appears whole."""
+    from inference.parts import parts_to
+    from inference.recommending.lists import lists_in_parts
+
+    users = None if options.everybody else _named(fit, options)
+    ranked = _ranked(fit, options) | _barred(fit, options, users or ())
+    parts = lists_in_parts(fit, users, options.top, **ranked, **asdict(options.lists))
+    names = ("", "scores", "reasons") if options.why else ("",)
+    path, notes, rows = Path(out), _Notes(), Counter[str]()
+    paths = [str(path.with_suffix(f".{name}{path.suffix}")) if name else out for name in names]
+    with ExitStack() as files, progress(lines=Lines(free=0), transient=True) as tell:
+        written = [files.enter_context(parts_to(one, options.csv_safe)) for one in paths]
+        for part in parts:
+            tables = _tables(fit, part, options)
+            notes.count(tables)
+            for write, own, table in zip(written, paths, tables.values(), strict=True):
+                write(table)
+                rows[own] += len(table)
+            tell("users", notes.users, len(parts.rows), "")
+    for own in paths:
+        show(f"{rows[own]} rows: {own}")
+    for line in [*notes.lines(options.why > 0), *_told_recall(parts, options)]:
         show(line)
+
+
+def _told_recall(lists: Lists, options: RecommendOptions) -> list[str]:
+    """How much of the exact lists an index has found, in a line."""
+    from inference.recommending.lists import RECALL_USERS
+
+    if options.index == "exact":
+        return []
+    found = f"--index {options.index} --probes {options.probes} finds {lists.recall():.1%} of the exact lists"
+    return [f"{found} (measured on {min(RECALL_USERS, len(lists.rows)):,} users)"]
+
+
+def _write(table: pd.DataFrame, out: str, csv_safe: bool) -> None:
+    """Another answer as a file."""
+    write_frame(table, out, csv_safe)
+    show(f"{len(table)} rows: {out}")
 
 
 def _print(tables: dict[str, pd.DataFrame], fit: Fit, format: Format, notes: list[str], csv_safe: bool) -> None:

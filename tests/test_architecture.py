@@ -112,6 +112,7 @@ LAZY, OPTIONAL = "a face that commands import at their start", "not everywhere t
 LATE_IMPORTS = {
     "inference/evaluation/als.py: implicit.cpu.als": OPTIONAL,
     "inference/exporting/folder.py: faiss": OPTIONAL,
+    "inference/recommending/indexed.py: faiss": OPTIONAL,
     "inference/printing.py: inference.layouts": LAZY,
     "inference/progress.py: rich.console": LAZY,
     "inference/progress.py: rich.markup": LAZY,

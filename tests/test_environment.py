@@ -123,6 +123,7 @@ def test_make_alone_lists_every_target() -> None:
         "lint",
         "format",
         "docs",
+        "peers",
         "claims",
         "bench",
         "clean",

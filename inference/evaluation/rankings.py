@@ -32,7 +32,7 @@ from pyro_cvae.metrics import (
 )
 from pyro_cvae.protocol import Protocol
 
-BLOCK_SCORES = 2**26
+BLOCK_SCORES = 2**24
 """Scores that are asked for at once."""
 
 
@@ -154,7 +154,7 @@ def evaluate(
 ) -> Evaluation:
     """Rank all candidate items of each user that has relevant ones, and average over users.
 
-    ``score_block(users (B,)) -> (B, n_items)`` is asked for at most ``block_size`` users and 2^26 scores at once.
+    ``score_block(users (B,)) -> (B, n_items)`` is asked for at most ``block_size`` users and 2^24 scores at once.
     Relevant are test pairs with a positive rating; candidates are all items, never-rated ones too, or those of
     ``candidates``, but not the pairs known from training or validation (``corrected``). A relevant pair that is no
     candidate counts for nothing. A training pair of confidence 0 is missing, hence not known. A pair that is in the

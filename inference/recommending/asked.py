@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,26 +15,31 @@ from inference.fitting import Fit
 from inference.posterior import Posterior
 from inference.recommending.updated import fitted_part, folded_in
 from models.gaussians import Gaussians
-from pyro_cvae.data.interactions import pairs_matrix
+from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.splits import GROUPS, item_groups
 
 
-def posterior_of(fit: Fit, rows: np.ndarray) -> Posterior:
+def posterior_of(fit: Fit, rows: np.ndarray, average: Callable[[], Posterior] | None = None) -> Posterior:
     """The posterior of some rows of users in that order, -1 a stranger; the average user's where there are no pairs.
 
-    The average is of the users of the fit before any update: it does not depend on who is folded in beside.
+    ``average`` gives :func:`average_of` the fit where that is there already.
     """
     lacking = lacks_pairs(fit, rows)
     posterior = fit.posterior.select(users=np.where(lacking, 0, rows))
     if not lacking.any():
         return posterior
-    base, at = fitted_part(fit), torch.from_numpy(lacking)
-    average = average_user(base.posterior, base.split.train)
-    if isinstance(posterior, Draws) and isinstance(average, Draws):
-        u = torch.where(at[:, None], average.u_draws, posterior.u_draws)
+    somebody, at = average_of(fit) if average is None else average(), torch.from_numpy(lacking)
+    if isinstance(posterior, Draws) and isinstance(somebody, Draws):
+        u = torch.where(at[:, None], somebody.u_draws, posterior.u_draws)
         return replace(posterior, u=Gaussians(u.mean(0)), u_draws=u)
     n = len(posterior.u)
-    return replace(posterior, u=posterior.u.joined(average.u).select(torch.arange(n).masked_fill(at, n)))
+    return replace(posterior, u=posterior.u.joined(somebody.u).select(torch.arange(n).masked_fill(at, n)))
+
+
+def average_of(fit: Fit) -> Posterior:
+    """The average of the users of the fit before any update: it does not depend on who is folded in beside."""
+    base = fitted_part(fit)
+    return average_user(base.posterior, base.split.train)
 
 
 def lacks_pairs(fit: Fit, rows: np.ndarray) -> np.ndarray:
@@ -62,9 +68,16 @@ def known_pairs(fit: Fit, rows: np.ndarray, keep_test: bool = False) -> sp.csr_m
     cell is a rating: then, too, what they rated above 0.
     """
     pairs, test = fit.dataset.interactions, fit.split.test
-    rated = fit.model.ratings.explicit and not pairs.complete
-    chosen = pairs.observed if rated else pairs.positive
+    place, at = pairs.of_users(rows)
+    chosen = np.ones(len(at), bool) if pairs.confidences is None else pairs.confidences[at] != 0
+    if pairs.complete or not fit.model.ratings.explicit:
+        chosen &= pairs.ratings[at] > 0
     if keep_test:
-        chosen = chosen & ~np.isin(pairs.keys, test.keys, assume_unique=True)
-    known = pairs_matrix(pairs.select(chosen))[np.maximum(rows, 0)]
-    return sp.diags_array((rows >= 0).astype(known.dtype)) @ known if (rows < 0).any() else known
+        chosen &= ~np.isin(_keys(pairs, at), _keys(test, test.of_users(rows)[1]))
+    cells = place[chosen], pairs.items[at][chosen]
+    return sp.csr_matrix((np.ones(len(cells[0]), np.float32), cells), (len(rows), pairs.n_items))
+
+
+def _keys(pairs: Interactions, at: np.ndarray) -> np.ndarray:
+    """The keys of some pairs, (n_some,)."""
+    return pairs.users[at] * pairs.n_items + pairs.items[at]

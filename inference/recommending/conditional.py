@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -102,9 +103,36 @@ def conditional_of_users(fit: Fit, pairs: Interactions, prior: NormalPrior) -> C
             weights = site.precision - site.zeros_at(columns.users) * there
             targets = site.shift - site.zero_shift * there
             cells = Cells.of_users(columns, site).with_values(weights[order], targets[order])
-            rows = update_users(model, site, cells, items, seen, family, prior=prior).rows
+            few = _of_few_items(fit, site, items, seen, cells) if family == "point" else None
+            rows = update_users(model, site, *(few or (cells, items, seen)), family, prior=prior).rows
             if bounded:
                 scores = scores_of(model, rows, items, columns)
                 likelihood.after_sweep(columns, scores)
                 second = scores.stored[1]
     return Conditional(model, rows, items, columns, site, cells, order, seen, prior)
+
+
+_SQUARES: WeakKeyDictionary[Fit, Tensor] = WeakKeyDictionary()
+
+
+def _of_few_items(
+    fit: Fit, site: GaussianSite, items: Gaussians, seen: Tensor, cells: Cells
+) -> tuple[Cells, Gaussians, Tensor] | None:
+    """Cells, items and ``seen`` of the same update with the listed items alone; ``None`` where there is no such thing.
+
+    The zeros of all items are in it by b sum_j v_j v_j' only, of which ``width`` rows stand for all: those of its root,
+    which is kept for the next users of the fit.
+    """
+    plain = items.is_point and fit.model.mean is None and not site.zero_shift
+    if not plain or isinstance(site.zero_precision, Tensor) or len(cells.others) + items.loc.shape[1] > len(items):
+        return None
+    base = fitted_part(fit)
+    root = _SQUARES.get(base)
+    if root is None:
+        of_seen = items.loc[seen].double()
+        values, axes = torch.linalg.eigh(of_seen.mT @ of_seen)
+        root = _SQUARES[base] = (axes * values.clamp(min=0).sqrt()).mT.to(items.loc)
+    listed, others = cells.others.unique(return_inverse=True)
+    few = Gaussians(torch.cat([root, items.loc[listed]]))
+    counted = torch.cat([torch.ones(len(root), dtype=torch.bool), torch.zeros(len(listed), dtype=torch.bool)])
+    return replace(cells, others=len(root) + others), few, counted

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,19 +15,27 @@ from torch import Tensor
 from inference.fitting import Fit
 from inference.posterior import Posterior
 from inference.predicted import predicted, score_moments
-from inference.recommending.asked import groups_of, known_pairs, origins_of, posterior_of
+from inference.recommending.asked import average_of, groups_of, known_pairs, origins_of, posterior_of
+from inference.recommending.exclusions import Exclusions, exclusions_in
+from inference.recommending.indexed import Indexed, recall
+from inference.recommending.neighbours import nearest
 from inference.recommending.options import PAIR_DRAWS, ListOptions
 from inference.recommending.ranking import (
     Candidates,
     above_probabilities,
     best_items,
     credible_interval,
+    seeds_of,
     top_probabilities,
 )
 from pyro_cvae.data.dataset import Dataset, spells_integer
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import UnknownId
 
+ROWS_AT_ONCE = 2**17
+"""Rows of lists that are made at once, about."""
+RECALL_USERS = 1000
+"""Users on whom the recall of an index is measured."""
 COLUMNS = ("rank", "item", "title", "score", "sd", "group")
 
 
@@ -36,6 +46,7 @@ def recommend(
     *,
     candidates: Iterable[Any] | None = None,
     exclude: Iterable[Any] = (),
+    exclude_pairs: Any = None,
     **wanted: Any,
 ) -> pd.DataFrame:
     """The ``top`` items for each user: user, rank, item, title, score, sd, group, origin, and what is asked for.
@@ -53,35 +64,132 @@ def recommend(
     - ``top_probability``, a number M: ``p_top_M``, the probability to be among the user's M best candidates, by
       ``draws`` joint draws (:func:`inference.recommending.ranking.top_probabilities`);
     - ``ranking`` "thompson" or "ucb": lists in the order of one posterior draw a user, or of score + ``kappa`` sd, in a
-      column of that name.
+      column of that name;
+    - ``index`` "faiss": lists of the items that an approximate index finds (:mod:`inference.recommending.indexed`).
 
     Candidates are the items that a user is not known to have chosen, in whatever part of the split; with ``keep_test``
-    those of the test part are candidates too, as in evaluation, with ``keep_seen`` all are. ``unknown`` users raise
+    those of the test part are candidates too, as in evaluation, with ``keep_seen`` all are. ``exclude`` are items that
+    nobody is to get, ``exclude_pairs`` a table with columns ``user`` and ``item`` of what one user is not to get
+    (:func:`inference.recommending.exclusions.exclusions_in`, whose answer is taken too). ``unknown`` users raise
     InputError ("error"), are left out ("drop") or get the average user's list ("prior"), after the known ones. Raises
     InputError for unknown item ids, and for a point estimate that is asked for uncertainty.
+    """
+    which: dict[str, Any] = {"candidates": candidates, "exclude": exclude, "exclude_pairs": exclude_pairs}
+    parts = lists_in_parts(fit, users, top, **which, at_once=None, **wanted)
+    return next(iter(parts))
+
+
+def lists_in_parts(
+    fit: Fit,
+    users: Iterable[Any] | None,
+    top: int = 10,
+    *,
+    candidates: Iterable[Any] | None = None,
+    exclude: Iterable[Any] = (),
+    exclude_pairs: Any = None,
+    at_once: int | None = ROWS_AT_ONCE,
+    **wanted: Any,
+) -> Lists:
+    """The lists of :func:`recommend` for very many users, or with ``None`` for all of the fit, part by part.
+
+    A part has about ``at_once`` rows; ``None`` takes one part. Parameters and errors are those of :func:`recommend`.
+    Each part has random numbers of its own.
     """
     options, dataset = ListOptions(**wanted), fit.dataset
     if fit.posterior.is_point and options.needs_uncertainty:
         raise InputError("a MAP fit is a point and has no uncertainty", "fit with --mode bayes")
-    asked = list(dict.fromkeys(users))
-    rows = dataset.user_rows(asked, unknown="error" if options.unknown == "error" else "prior")
-    order = [*np.flatnonzero(rows >= 0), *(np.flatnonzero(rows < 0) if options.unknown == "prior" else ())]
-    if not order:
-        return pd.DataFrame(columns=["user", *COLUMNS, "origin"])
-    rows, ids = rows[order], _as_ids([asked[at] for at in order], dataset.user_ids)
-    seen = None if options.keep_seen else known_pairs(fit, rows, options.keep_test)
-    among = Candidates(torch.as_tensor(_allowed(dataset, candidates, exclude)), seen)
-    posterior, place = posterior_of(fit, rows), np.arange(len(rows))
-    ranking, seed = options.ranking, options.seed
-    values, items = best_items(posterior, place, top, among, ranking, options.kappa, seed, options.block_size)
-    columns: dict[str, Tensor | None] = {"score": values, "sd": None}
-    if ranking != "mean":
-        columns |= {"score": posterior.mean_score(place[:, None], items), ranking: values}
-    columns |= _uncertainty(fit, posterior, items, options.interval)
-    if options.top_probability is not None:
-        chances = top_probabilities(posterior, place, items, options.top_probability, among, options.draws, seed)
-        columns[f"p_top_{options.top_probability}"] = chances
-    return _table(fit, ids, items, columns, torch.isfinite(values), "user", origins_of(fit, rows))
+    asked = [] if users is None else list(dict.fromkeys(users))
+    if users is None:
+        rows, ids = np.arange(dataset.n_users), dataset.user_ids
+    else:
+        rows = dataset.user_rows(asked, unknown="error" if options.unknown == "error" else "prior")
+        order = [*np.flatnonzero(rows >= 0), *(np.flatnonzero(rows < 0) if options.unknown == "prior" else ())]
+        rows, ids = rows[order], _as_ids([asked[at] for at in order], dataset.user_ids)
+    block = options.block_size
+    n_at_once = len(rows) if at_once is None else max(1, at_once // (top * block)) * block
+    allowed = np.zeros(0, bool) if not len(rows) else _allowed(dataset, candidates, exclude)
+    barred = exclude_pairs
+    if barred is not None and not isinstance(barred, Exclusions):
+        barred = exclusions_in(barred, dataset, asked)
+    return Lists(fit, options, top, torch.as_tensor(allowed), rows, ids, max(1, n_at_once), barred)
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """Lists of users that are made part by part, as one asks for them: frames as of :func:`recommend`, one at least.
+
+    ``rows`` and ``ids`` (n_asked,) are the users, a row of -1 a stranger; of them ``at_once`` are in a part. Lists are
+    of ``top`` of the items ``allowed``, bool (n_items,), less the pairs that are ``barred``.
+    """
+
+    fit: Fit
+    options: ListOptions
+    top: int
+    allowed: Tensor
+    rows: np.ndarray
+    ids: np.ndarray
+    at_once: int
+    barred: Exclusions | None = None
+
+    def __len__(self) -> int:
+        return max(1, -(-len(self.rows) // self.at_once))
+
+    def __iter__(self) -> Iterator[pd.DataFrame]:
+        if not len(self.rows):
+            yield pd.DataFrame(columns=["user", *COLUMNS, "origin"])
+            return
+        seeds = [self.options.seed, *seeds_of(self.options.seed, len(self) - 1)]
+        for number, seed in enumerate(seeds):
+            part = slice(number * self.at_once, (number + 1) * self.at_once)
+            yield self._of(self.rows[part], self.ids[part], seed)
+
+    def recall(self, n_users: int = RECALL_USERS) -> float:
+        """The share of exact lists that ``index`` finds, of so many users spread over all; 1 where it is exact."""
+        if self._index is None or not len(self.rows):
+            return 1.0
+        at = np.linspace(0, len(self.rows) - 1, min(n_users, len(self.rows))).astype(np.int64)
+        rows = self.rows[at]
+        posterior, among = posterior_of(self.fit, rows, lambda: self._average), self._among(rows, self.ids[at])
+        exact = best_items(posterior, np.arange(len(rows)), self.top, among)
+        return recall(exact, self._index.best(posterior, self.top, among))
+
+    @cached_property
+    def _groups(self) -> np.ndarray:
+        return groups_of(self.fit)
+
+    @cached_property
+    def _average(self) -> Posterior:
+        return average_of(self.fit)
+
+    @cached_property
+    def _index(self) -> Indexed | None:
+        faiss = self.options.index == "faiss"
+        return Indexed(self.fit.posterior, self.allowed, self.options.probes) if faiss else None
+
+    def _among(self, rows: np.ndarray, ids: np.ndarray) -> Candidates:
+        seen = None if self.options.keep_seen else known_pairs(self.fit, rows, self.options.keep_test)
+        if self.barred is not None:
+            barred = self.barred.of(rows, ids.tolist())
+            seen = barred if seen is None else seen + barred
+        return Candidates(self.allowed, seen)
+
+    def _of(self, rows: np.ndarray, ids: np.ndarray, seed: int) -> pd.DataFrame:
+        """The lists of some users."""
+        fit, options, among = self.fit, self.options, self._among(rows, ids)
+        posterior, place = posterior_of(fit, rows, lambda: self._average), np.arange(len(rows))
+        ranking, block = options.ranking, options.block_size
+        if self._index is not None:
+            values, items = self._index.best(posterior, self.top, among)
+        else:
+            values, items = best_items(posterior, place, self.top, among, ranking, options.kappa, seed, block)
+        columns: dict[str, Tensor | None] = {"score": values, "sd": None}
+        if ranking != "mean":
+            columns |= {"score": posterior.mean_score(place[:, None], items), ranking: values}
+        columns |= _uncertainty(fit, posterior, items, options.interval)
+        if options.top_probability is not None:
+            chances = top_probabilities(posterior, place, items, options.top_probability, among, options.draws, seed)
+            columns[f"p_top_{options.top_probability}"] = chances
+        return _table(fit, ids, items, columns, torch.isfinite(values), self._groups, origins_of(fit, rows))
 
 
 def _uncertainty(fit: Fit, posterior: Posterior, items: Tensor, interval: float | None) -> dict[str, Tensor | None]:
@@ -145,13 +253,11 @@ def similar_items(
     """The ``top`` items nearest by cosine of the means of v: columns to, rank, item, title, score, group."""
     dataset = fit.dataset
     rows = dataset.item_rows(dict.fromkeys(items), unknown="error" if unknown == "error" else "drop")
-    unit = torch.nn.functional.normalize(fit.posterior.v_loc[:, : fit.posterior.n_factors], dim=-1)
-    scores = unit[torch.as_tensor(rows)] @ unit.mT
-    scores[torch.arange(len(rows)), torch.as_tensor(rows)] = -torch.inf
-    scores = scores.masked_fill(torch.as_tensor(~_allowed(dataset, candidates, exclude)), -torch.inf)
-    best = scores.topk(min(top, dataset.n_items))
-    columns, kept = {"score": best.values, "sd": None}, torch.isfinite(best.values)
-    return _table(fit, dataset.item_ids[rows], best.indices, columns, kept, "to")
+    allowed = _allowed(dataset, candidates, exclude)
+    values, found = nearest(fit.posterior.v_loc[:, : fit.posterior.n_factors], rows, allowed, top)
+    return _table(
+        fit, dataset.item_ids[rows], found, {"score": values, "sd": None}, torch.isfinite(values), groups_of(fit)
+    )
 
 
 def _allowed(dataset: Dataset, candidates: Iterable[Any] | None, exclude: Iterable[Any]) -> np.ndarray:
@@ -171,21 +277,24 @@ def _table(
     items: Tensor,
     columns: dict[str, Tensor | None],
     kept: Tensor,
-    key: str,
+    groups: np.ndarray,
     origin: np.ndarray | None = None,
 ) -> pd.DataFrame:
-    """Rows of lists; ``items``, ``kept`` and each of the columns (n_ids, n_listed), a column ``None`` is missing."""
+    """Rows of lists; ``items``, ``kept`` and each of the columns (n_ids, n_listed), a column ``None`` is missing.
+
+    ``groups`` (n_items,) are those of the items, ``origin`` (n_ids,) of lists of users.
+    """
     n, length = items.shape
     chosen = items.numpy().ravel()
     titles = None if fit.dataset.titles is None else fit.dataset.titles[chosen]
     shown = {
-        key: np.repeat(ids, length),
+        "to" if origin is None else "user": np.repeat(ids, length),
         "rank": np.tile(np.arange(1, length + 1), n),
         "item": fit.dataset.item_ids[chosen],
         "title": titles,
     }
     shown |= {name: np.nan if column is None else column.numpy().ravel() for name, column in columns.items()}
-    shown["group"] = groups_of(fit)[chosen]
+    shown["group"] = groups[chosen]
     if origin is not None:
         shown["origin"] = np.repeat(origin, length)
     return pd.DataFrame(shown)[kept.numpy().ravel()].reset_index(drop=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-from inference.kinds import Format, Ranking
+from inference.kinds import Format, Index, Ranking
 from inference.options.checking import check, check_file, check_least, check_seed, check_words
 from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
@@ -29,6 +29,9 @@ class ListOptions:
         kappa: Standard deviations that ucb adds.
         draws: Posterior draws for ``top_probability``.
         seed: Of the draws.
+        index: How the best items are found (exact: all are looked at, faiss: those in some clusters of an approximate
+            index, for very many items; the share of the exact lists that it finds is measured on some users and told).
+        probes: Clusters, of 4 sqrt(number of items), that faiss searches for each user: more find more and take longer.
         block_size: Users scored at once.
     """
 
@@ -41,13 +44,17 @@ class ListOptions:
     kappa: float = 1.0
     draws: int = TOP_DRAWS
     seed: int = 0
-    block_size: int = 256
+    index: Index = "exact"
+    probes: int = 32
+    block_size: int = 1024
 
     def __post_init__(self) -> None:
         check_words(self)
         if self.interval is not None and not 0 < self.interval < 1:
             raise InputError(f"--interval is {self.interval}, but it must be between 0 and 1", "for instance 0.9")
-        check_least(self, {"top_probability": 1})
+        check_least(self, {"top_probability": 1, "probes": 1})
+        by_mean = self.index == "exact" or self.ranking == "mean"
+        check(by_mean, "ranking", self.ranking, "mean with --index faiss, which finds the largest means")
         check(0 <= self.kappa < float("inf"), "kappa", self.kappa, "a finite number, 0 or more")
 
     @property
@@ -64,10 +71,13 @@ class RecommendOptions:
         run: The run folder of a fit.
         user: Users to recommend to, by their ids.
         users_from: A file of user ids, one a line.
+        everybody: Recommend to all users of the fit, in their order; with --out the lists go to the file as they are
+            made, so that any number of users fits into memory.
         history: A table (user, item[, weight]) of users to be folded in and recommended to; their whole history, since
             what is not in it counts as not chosen; with a column rating where the run is of explicit ratings.
         likes: All items that one new user has chosen, by their ids; recommend to this user.
         similar: Items to find similar items of, instead of users.
+        similar_users: Users to find similar users of, by the cosine of their vectors, instead of lists.
         above: Items two by two; for each user the probability that the first scores above the second.
         new_items: A table (item, text[, title]) of items to be added before anything is ranked.
         new_contents: Further contents of these items, as in --contents of the fit: NAME=PATH, or NAME for a column of
@@ -82,8 +92,13 @@ class RecommendOptions:
         kappa: Standard deviations that ucb adds.
         draws: Posterior draws for the probabilities; 0 takes 200 of whole rankings, 4,000 of pairs.
         seed: Of the draws.
+        index: How the best items are found (exact: all are looked at, faiss: those in some clusters of an approximate
+            index, for very many items; the share of the exact lists that it finds is measured on some users and told).
+        probes: Clusters, of 4 sqrt(number of items), that faiss searches for each user: more find more and take longer.
         candidates: A file of item ids, one a line; only these are ranked.
         exclude: A file of item ids, one a line, that are never recommended.
+        exclude_pairs: A table (user, item) of what is not recommended to one user: read before, blocked, out of stock
+            there.
         keep_seen: Rank the items that a user is known to have chosen, too.
         keep_test: Rank those of them that were held out for the test, as evaluation does.
         unknown: What to do with an unknown id (error, drop, or prior for users, who get the average user's list).
@@ -99,9 +114,11 @@ class RecommendOptions:
     run: str
     user: tuple[str, ...] = ()
     users_from: str | None = None
+    everybody: bool = False
     history: str | None = None
     likes: tuple[str, ...] = ()
     similar: tuple[str, ...] = ()
+    similar_users: tuple[str, ...] = ()
     above: tuple[str, ...] = ()
     new_items: str | None = None
     new_contents: tuple[str, ...] = ()
@@ -115,8 +132,11 @@ class RecommendOptions:
     kappa: float = 1.0
     draws: int = 0
     seed: int = 0
+    index: Index = "exact"
+    probes: int = 32
     candidates: str | None = None
     exclude: str | None = None
+    exclude_pairs: str | None = None
     keep_seen: bool = False
     keep_test: bool = False
     unknown: UnknownId = "error"
@@ -130,12 +150,26 @@ class RecommendOptions:
         check_words(self)
         check_least(self, {"top": 1, "draws": 0, "why": 0})
         check_file("out", self.out, ".csv", ".parquet")
-        people = self.user or self.users_from or self.history or self.likes
+        people = self.user or self.users_from or self.history or self.likes or self.everybody
         if self.similar and (people or self.above):
             raise InputError("--similar is about items, --user about users", "ask for one of them")
-        if self.why and (self.similar or self.above):
-            raise InputError("--why gives the reasons of lists", "leave out --similar and --above")
-        if self.likes and (self.user or self.users_from or self.history):
+        if self.similar_users and (
+            self.similar or self.user or self.users_from or self.everybody or self.likes or self.above
+        ):
+            raise InputError(
+                "--similar-users is an answer of its own", "leave out --similar, --user, --likes and --above"
+            )
+        if self.similar_users and (self.candidates or self.exclude):
+            raise InputError("--similar-users finds users, and --candidates and --exclude are items", "leave them out")
+        no_lists = self.similar or self.similar_users or self.above
+        if self.why and no_lists:
+            raise InputError("--why gives the reasons of lists", "leave out --similar, --similar-users and --above")
+        if self.exclude_pairs and no_lists:
+            problem = "--exclude-pairs is about lists of users"
+            raise InputError(problem, "leave out --similar, --similar-users and --above")
+        if self.everybody and (self.user or self.users_from):
+            raise InputError("--everybody names all users", "leave out --user and --users-from")
+        if self.likes and (self.user or self.users_from or self.history or self.everybody):
             raise InputError("--likes is about one new user alone", "ask for the others in a call of their own")
         if self.new_contents and not self.new_items:
             raise InputError("--new-contents are of new items", "name these with --new-items FILE")
@@ -145,6 +179,11 @@ class RecommendOptions:
             raise InputError(f"--above has {len(self.above)} items, which are no pairs", "give them two by two")
         check_seed(self.seed)
         _ = self.lists  # checks them
+
+    @property
+    def of_lists(self) -> bool:
+        """Whether lists for users are asked for, not similar items or users or chances of pairs."""
+        return not (self.similar or self.similar_users or self.above)
 
     @property
     def lists(self) -> ListOptions:

@@ -6,9 +6,11 @@ number of draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from torch import Tensor
 from inference.draws import Draws
 from inference.kinds import Ranking
 from inference.progress import Lines, progress
+from inference.recommending.best import Best
+from inference.threads import torch_threads
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 FLOATS_AT_ONCE = 2**26
 SCORES_AT_ONCE = 2**23
+CELLS_AT_ONCE = 2**18
+"""Scores that are looked at for the best at once: so many stay in a core's cache."""
 FEW_USERS = 8
 
 
@@ -50,6 +56,28 @@ class Candidates:
             scores[users, torch.as_tensor(seen.indices).long()] = -torch.inf
         return scores
 
+    def parts(self, columns: Tensor, rows: Tensor, n_parts: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The items ``columns`` (n_columns,), ascending, in parts, each with the cells in it that a user has seen.
+
+        A part is every ``n_parts``-th item, so that each is like all; the cells are rows of the users ``rows`` and
+        places in the part.
+        """
+        nothing = np.zeros(0, np.int64)
+        users, places, part = nothing, nothing, nothing
+        if self.seen is not None:
+            seen = self.seen[rows.numpy()]
+            users = np.repeat(np.arange(len(rows)), np.diff(seen.indptr))
+            at = np.searchsorted(columns.numpy(), seen.indices) if len(columns) < seen.shape[1] else seen.indices
+            there = at < len(columns)
+            there[there] = columns.numpy()[at[there]] == seen.indices[there]
+            users, (places, part) = users[there], np.divmod(at[there], n_parts)
+            order = np.argsort(part, kind="stable")
+            users, places, part = users[order], places[order].astype(np.int64), part[order]
+        ends = np.searchsorted(part, np.arange(n_parts + 1))
+        for number, (start, end) in enumerate(pairwise(ends.tolist())):
+            cells = torch.from_numpy(users[start:end]), torch.from_numpy(places[start:end])
+            yield columns[number::n_parts], *cells
+
 
 def best_items(
     posterior: Posterior,
@@ -59,29 +87,86 @@ def best_items(
     ranking: Ranking = "mean",
     kappa: float = 1.0,
     seed: int = 0,
-    block_size: int = 256,
+    block_size: int = 1024,
 ) -> tuple[Tensor, Tensor]:
     """The ``top`` candidates of each user and the values that rank them, (n_users, top) each, as (values, items).
 
     The values are E[u].E[v] ("mean"), one posterior draw of u.v ("thompson", :func:`thompson_scores`) or mean +
-    ``kappa`` sd ("ucb"); -inf behind the last candidate.
+    ``kappa`` sd ("ucb"); -inf behind the last candidate. Items of the same value are in the order of the data. Blocks
+    of users are ranked side by side, each in blocks of items (:mod:`inference.recommending.best`), so that no more than
+    :data:`CELLS_AT_ONCE` scores a thread exist.
     """
     users, top = torch.as_tensor(users), min(top, len(posterior.v_loc))
     blocks = torch.arange(len(users)).split(block_size)
-    lists = []
-    for block, own_seed in zip(blocks, _seeds(seed, len(blocks)), strict=True):
-        rows = users[block]
-        if ranking == "thompson":
-            scores = thompson_scores(posterior, rows, own_seed)
-        else:
-            scores = posterior.score_block(rows)
-            if ranking == "ucb":
-                scores = scores + kappa * score_sds(posterior, rows)
-        lists.append(candidates.mask(scores, block).topk(top))
-    return torch.cat([one.values for one in lists]), torch.cat([one.indices for one in lists])
+    columns = candidates.allowed.nonzero().squeeze(-1)
+    dtype = posterior.v_loc.dtype
+    values = torch.empty(len(users), top, dtype=dtype)
+    items = torch.empty(len(users), top, dtype=torch.int64)
+
+    def rank(block: Tensor, own_seed: int) -> None:
+        scores = _scores_of_items(posterior, users[block], ranking, kappa, own_seed)
+        best = Best(len(block), top, values.numpy().dtype)
+        n_parts = -(-len(columns) * len(block) // CELLS_AT_ONCE)
+        for part, rows, places in candidates.parts(columns, block, max(1, n_parts)):
+            found = scores(part)
+            found[rows, places] = -torch.inf
+            best.add(found.numpy(), part.numpy())
+        best.settle()
+        values[block], items[block] = torch.from_numpy(best.values), torch.from_numpy(best.columns)
+
+    _side_by_side(rank, blocks, seeds_of(seed, len(blocks)))
+    return values, items
 
 
-def _seeds(seed: int, n: int) -> list[int]:
+def _side_by_side(work: Callable[..., None], *of_each: Iterable[Any]) -> None:
+    """Do ``work`` on each, in as many Python threads as torch has, each with one of torch's."""
+    parts = list(zip(*of_each, strict=True))
+    workers = min(len(parts), torch.get_num_threads())
+    if workers < 2:
+        for part in parts:
+            work(*part)
+        return
+    with torch_threads(1), ThreadPoolExecutor(workers) as pool:
+        list(pool.map(lambda part: _without_gradients(work, part), parts))
+
+
+def _without_gradients(work: Callable[..., None], part: tuple[Any, ...]) -> None:
+    with torch.no_grad():  # of this thread
+        work(*part)
+
+
+def _scores_of_items(
+    posterior: Posterior, users: Tensor, ranking: Ranking, kappa: float, seed: int
+) -> Callable[[Tensor], Tensor]:
+    """What gives the values that rank some items for a block of users: rows of items (n,) to (n_block, n).
+
+    Each item is asked for once, since "thompson" draws anew.
+    """
+    everyone, n_items = torch.arange(len(users)), len(posterior.v_loc)
+
+    def part_of(some: Posterior, items: Tensor) -> Any:
+        return some if len(items) == n_items else some.select(items=items)
+
+    if ranking == "thompson":
+        _need_uncertainty(posterior)
+        if isinstance(posterior, Draws):
+            return lambda items: part_of(posterior, items).drawn_score_block(users, seed)
+        u, scores_given = _draws_of_users(posterior, users, 1, seed)
+        return lambda items: scores_given(u, part_of(posterior, items))
+    if ranking == "mean" and not isinstance(posterior, Draws):
+        u, v = posterior.u_loc[users], posterior.v_loc
+        return lambda items: u @ (v if len(items) == n_items else v[items]).mT
+    of_users = posterior.select(users=users)
+
+    def scores(items: Tensor) -> Tensor:
+        some = part_of(of_users, items)
+        found = some.score_block(everyone)
+        return found + kappa * score_sds(some, everyone) if ranking == "ucb" else found
+
+    return scores
+
+
+def seeds_of(seed: int, n: int) -> list[int]:
     """Seeds of independent generators."""
     return [int(state >> 1) for state in np.random.SeedSequence(seed).generate_state(n, np.uint64)]
 
@@ -108,21 +193,24 @@ def thompson_scores(posterior: Posterior, users: Any, seed: int) -> Tensor:
     if isinstance(posterior, Draws):
         return posterior.drawn_score_block(users, seed)
     u, scores_given = _draws_of_users(posterior, torch.as_tensor(users), 1, seed)
-    return scores_given(u)
+    return scores_given(u, posterior)
 
 
 def _draws_of_users(
     posterior: Posterior, users: Tensor, n: int, seed: int
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """``n`` draws of the users one after the other, (n * n_users, n_factors), and what draws scores given such rows."""
-    seed_of_u, seed_of_scores = _seeds(seed, 2)
+) -> tuple[Tensor, Callable[[Tensor, Posterior], Tensor]]:
+    """``n`` draws of the users one after the other, (n * n_users, n_factors), and what draws scores given such rows.
+
+    The scores are of the items of a posterior, all or a part of them; every call goes on with the same random numbers.
+    """
+    seed_of_u, seed_of_scores = seeds_of(seed, 2)
     nothing = torch.empty(0, dtype=torch.int64)
     drawn = posterior.select(users=users, items=nothing).sample(n, seed_of_u)["u"].flatten(0, 1)
     generator = torch.Generator().manual_seed(seed_of_scores)
 
-    def scores_given(u: Tensor) -> Tensor:
-        sd = _spread(posterior, u, None).sqrt()
-        return u @ posterior.v_loc.mT + sd * torch.randn(sd.shape, generator=generator, dtype=sd.dtype)
+    def scores_given(u: Tensor, of_items: Posterior) -> Tensor:
+        sd = _spread(of_items, u, None).sqrt()
+        return u @ of_items.v_loc.mT + sd * torch.randn(sd.shape, generator=generator, dtype=sd.dtype)
 
     return drawn, scores_given
 
@@ -189,7 +277,7 @@ def _drawn_scores(posterior: Posterior, users: Tensor, n_draws: int, seed: int) 
     if len(users) <= FEW_USERS and not isinstance(posterior, Draws):
         drawn, scores_given = _draws_of_users(posterior, users, n_draws, seed)
         for rows in torch.arange(len(drawn)).split(size):
-            yield rows % len(users), scores_given(drawn[rows])
+            yield rows % len(users), scores_given(drawn[rows], posterior)
         return
     at_once = max(1, FLOATS_AT_ONCE // ((len(users) + 4 * n_items) * n_factors))
     blocks = torch.arange(len(users)).split(size)

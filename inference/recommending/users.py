@@ -23,7 +23,7 @@ import torch
 
 from inference.fitting import Fit
 from inference.recommending.conditional import conditional_of_users, prior_of
-from inference.recommending.updated import UpdatedFit, extended, folded_in, refuse_draws, updated
+from inference.recommending.updated import UpdatedFit, extended, folded_in, refuse_draws, unused_id, updated
 from models.gaussians import Gaussians
 from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.interactions import Interactions
@@ -53,9 +53,7 @@ def fold_in(
     that counts. Posterior family and precisions (learned ones too) are those of the fit. Raises InputError for ids of
     the wrong type, for a likelihood of ratings without a closed form, and for the stored draws of inference.mcmc.
     """
-    if not fit.model.ratings.conjugate:
-        raise InputError(f"{fit.model.ratings.refuse('folding in').problem}", "fit again with these users")
-    refuse_draws(fit)
+    _need_closed_form(fit)
     dataset, whole = fit.dataset, fit.dataset.user_ids.dtype.kind == "i"
     given = [int(one) if whole and isinstance(one, str) and spells_integer(one) else one for one in users]
     asked = list(dict.fromkeys(given))
@@ -80,6 +78,22 @@ def fold_in(
     known = dataset.user_rows(asked, unknown="prior")
     at = np.where(known >= 0, known, dataset.n_users + np.cumsum(known < 0) - 1)  # where each one goes
     return _with_users(fit, asked, at, pairs, rows)
+
+
+def posterior_of_lists(fit: Fit, pairs: Interactions) -> Gaussians:
+    """The best q(u) of users given q(V) and their whole lists, ``pairs`` of them and the items of the fit.
+
+    What :func:`fold_in` gives a new user, in scores' coordinates, without a new fit. Raises InputError as that does.
+    """
+    _need_closed_form(fit)
+    nobody = [unused_id(fit.dataset.user_ids, "new user")] * pairs.n_users
+    return fit.model.in_scores("u", conditional_of_users(fit, pairs, prior_of(fit, nobody)).rows)
+
+
+def _need_closed_form(fit: Fit) -> None:
+    if not fit.model.ratings.conjugate:
+        raise InputError(f"{fit.model.ratings.refuse('folding in').problem}", "fit again with these users")
+    refuse_draws(fit)
 
 
 def _with_users(fit: Fit, asked: list[Any], at: np.ndarray, pairs: Interactions, rows: Gaussians) -> UpdatedFit:

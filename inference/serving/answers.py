@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from inference.fitting import Fit
 from inference.recommending.items import add_items
 from inference.recommending.lists import recommend, similar_items
+from inference.recommending.neighbours import similar_users
 from inference.recommending.reasons import why
 from inference.recommending.updated import unused_id
 from inference.recommending.users import fold_in
@@ -48,6 +49,14 @@ def similar(fit: Fit, request: asked.SimilarAsked) -> told.Similar:
     table = similar_items(fit, [request.item], request.top, exclude=request.exclude)
     (row,) = fit.dataset.item_rows([request.item])
     return told.Similar(item=_plain(fit.dataset.item_ids[row]), items=_listed(table))
+
+
+def like_user(fit: Fit, request: asked.SimilarUsersAsked) -> told.SimilarUsers:
+    """Users like one of the fit; NotThereError for unknown ids, InputError for a user without a training pair."""
+    user = _known_user(fit, request.user)
+    table = similar_users(fit, [user], request.top, exclude=[_known_user(fit, one) for one in request.exclude])
+    users = [told.Neighbour(**_fields(row, told.Neighbour)) for row in table.to_dict("records")]
+    return told.SimilarUsers(user=user, users=users)
 
 
 def new_item(fit: Fit, request: asked.NewItemAsked) -> told.NewItem:

@@ -22,7 +22,7 @@ from inference.serving.warm import Warm
 from pyro_cvae.errors import InputError, PyroCvaeError
 from pyro_cvae.text import visible
 
-QUESTIONS = ("/recommend", "/similar", "/fold-in", "/new-item", "/why")
+QUESTIONS = ("/recommend", "/similar", "/similar-users", "/fold-in", "/new-item", "/why")
 PATHS = (*QUESTIONS, "/health", "/metrics", "/reload", "/openapi.json", "/")
 PAGE = Path(__file__).with_name("page.html")
 WRONG: dict[int | str, dict[str, Any]] = {
@@ -84,6 +84,12 @@ def _add_questions(app: FastAPI, warm: Warm) -> None:
         """Items like one."""
         with warm.used() as fit:
             return answers.similar(fit, request)
+
+    @app.post("/similar-users", response_model_exclude_none=True)
+    def similar_users(request: asked.SimilarUsersAsked) -> told.SimilarUsers:
+        """Users like one."""
+        with warm.used() as fit:
+            return answers.like_user(fit, request)
 
     @app.post("/fold-in", response_model_exclude_none=True)
     def fold_in(request: asked.FoldInAsked) -> told.Recommended:

@@ -65,6 +65,14 @@ class SimilarAsked(Asked):
     exclude: Ids = []
 
 
+class SimilarUsersAsked(Asked):
+    """``POST /similar-users``: users like one of the fit."""
+
+    user: Id
+    top: Top = 10
+    exclude: Ids = []
+
+
 class LikedAsked(Asked):
     """All that a new user has chosen; ``ratings`` of these items where the fit is of explicit ratings."""
 

@@ -39,6 +39,22 @@ class Similar(BaseModel):
     items: list[Listed]
 
 
+class Neighbour(BaseModel):
+    """A user who is like another, by the cosine of their vectors; ``pairs`` are the user's training pairs."""
+
+    rank: int
+    user: Told
+    score: float
+    pairs: int
+
+
+class SimilarUsers(BaseModel):
+    """Users like one."""
+
+    user: Told
+    users: list[Neighbour]
+
+
 class Score(BaseModel):
     """A user's score of a new item."""
 

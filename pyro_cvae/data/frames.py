@@ -127,6 +127,22 @@ def read_pairs(
     return users, items, weights, numbers_of(table, "rating", plain_number, "a finite number")
 
 
+def read_id_pairs(path: files.PathLike, reading: Reading | None = None) -> dict[str, list[Any]]:
+    """The columns ``user`` and ``item`` of a file of pairs, whatever else it has; raises InputError."""
+    return _id_pairs(read_table(path, reading))
+
+
+def id_pairs(pairs: Any, label: str) -> tuple[list[Any], list[Any]]:
+    """Users and items of a table of pairs as :func:`from_frames` takes it, whatever else it has; raises InputError."""
+    found = _id_pairs(_as_table(pairs, label, Reading()))
+    return found["user"], found["item"]
+
+
+def _id_pairs(table: Table) -> dict[str, list[Any]]:
+    table = with_ids(table.pick({name: PAIRS[name] for name in ("user", "item")}, ("user", "item")), "user", "item")
+    return {name: ids_of(name, table)[0] for name in ("user", "item")}
+
+
 def pairs_of(table: Table, ratings: Ratings) -> Table:
     """The columns of a table of pairs and its rows with ids; of clicks those that are choices, without ratings."""
     stars = ratings == "stars"
@@ -203,6 +219,29 @@ def build(
         None if titles is None else np.array(titles, object),
         others={source.name: column_of(items, source) for source in own if items is not None},
     )
+
+
+def items_like(
+    items: Any, ids: np.ndarray, n_words: int = 8000, reading: Reading | None = None
+) -> tuple[np.ndarray, Content, np.ndarray | None]:
+    """Ids, content and titles of a table of items, those of ``ids`` first and in their order, then the others.
+
+    Raises InputError where an item of ``ids`` is not in the table, or one is there twice.
+    """
+    reading = reading or Reading()
+    consent([reading.tokenizer])
+    table = with_ids(_as_table(items, "items", reading).pick(ITEMS, ("item",)), "item")
+    ((given,), order) = ids_of("item", table), dict.fromkeys(ids.tolist(), -1)
+    for row, key in enumerate(given):
+        if order.get(key, -1) != -1:
+            raise table.error(f"item {key!r} is there more than once", "give each item one row", row)
+        order[key] = row
+    if lacking := [key for key, row in order.items() if row < 0]:
+        raise table.error(f"item {lacking[0]!r} of the matrix is not in it", "add it, or give other item_ids")
+    table = table.keep(list(order.values()))
+    titles = texts_of(table, "title") if "title" in table.columns else None
+    text = _text(table, titles, n_words)
+    return typed_ids(list(order), "item_ids"), text, None if titles is None else np.array(titles, object)
 
 
 def no_text(n_items: int) -> Content:

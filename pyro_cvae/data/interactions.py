@@ -80,7 +80,8 @@ class Interactions:
         """
         users, items = np.asarray(users, np.int64), np.asarray(items, np.int64)
         # Stable: of equal pairs the one given last comes last, and is the one kept.
-        order = np.lexsort((items, users))
+        sorted_already = bool((np.diff(users) >= 0).all() and (np.diff(items)[np.diff(users) == 0] > 0).all())
+        order = np.arange(len(users)) if sorted_already else np.lexsort((items, users))
         last = np.ones(len(order), bool)
         sorted_users, sorted_items = users[order], items[order]
         last[:-1] = (sorted_users[1:] != sorted_users[:-1]) | (sorted_items[1:] != sorted_items[:-1])
@@ -156,6 +157,22 @@ class Interactions:
     def item_counts(self) -> np.ndarray:
         """Observed pairs of each item, int64 (n_items,)."""
         return np.bincount(self.items[self.observed], minlength=self.n_items)
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where each user's pairs begin, and at the end their number, int64 (n_users + 1,)."""
+        return np.concatenate([[0], np.cumsum(np.bincount(self.users, minlength=self.n_users))])
+
+    def of_users(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of some users, rows (n_asked,) of which those below 0 have none: places in ``rows``, and pairs.
+
+        Both (n_found,); the pairs of a user are in their order.
+        """
+        known = np.maximum(rows, 0)
+        begins = self.starts[known]
+        counts = np.where(rows >= 0, self.starts[known + 1] - begins, 0) if self.n_users else np.zeros(len(rows), int)
+        place = np.repeat(np.arange(len(rows)), counts)
+        return place, np.arange(len(place)) + np.repeat(begins - np.cumsum(counts) + counts, counts)
 
     @property
     def complete(self) -> bool:

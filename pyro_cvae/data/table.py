@@ -90,7 +90,9 @@ class Table:
                 if there[0] not in spellings:
                     log.info("%s: the column %s is read as %s", self.name, there[0], name)
             elif name in required:
-                raise self.error(f"has no column {name} (its columns: {self._names()})", self._remedy(name))
+                lacking = [one for one in required if one not in picked and not self._called(one, wanted[one], True)]
+                problem = f"has no column {' and no column '.join(lacking)} (its columns: {self._names()})"
+                raise self.error(problem, self._remedy(lacking))
         if ignored := [str(name) for name in self.columns if name not in used]:
             more = f" and {len(ignored) - _SHOWN} more" if len(ignored) > _SHOWN else ""
             self.tell("columns left out: %s (read: %s)", ", ".join(ignored[:_SHOWN]) + more, ", ".join(wanted))
@@ -117,12 +119,13 @@ class Table:
         names = list(map(str, self.columns))
         return (", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)) or "none"
 
-    def _remedy(self, name: str) -> str:
+    def _remedy(self, lacking: Sequence[str]) -> str:
         if not self.typed and all(re.fullmatch(r"[-\d.,:]*", column) for column in self.columns):
             return "write a first line with the names of the columns"
         if not self.typed and len(self.columns) == 1:
-            return f"name a column {name}, or give --separator"
-        return f"name one of them {name}, or give --columns {name}=COLUMN"
+            return f"name a column {lacking[0]}, or give --separator"
+        given, named = " ".join(f"{name}=COLUMN" for name in lacking), " and ".join(lacking)
+        return f"name {'one of them' if len(lacking) == 1 else 'columns'} {named}, or give --columns {given}"
 
 
 def key_of(name: str) -> str:

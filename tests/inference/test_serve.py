@@ -28,7 +28,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 import inference
-from inference.recommending import add_items, fold_in, recommend, similar_items, why
+from inference.recommending import add_items, fold_in, recommend, similar_items, similar_users, why
 from inference.serve import listening, main, read_token
 from inference.serving import app as app_module
 from inference.serving import check_installed, create_app
@@ -140,6 +140,15 @@ def test_similar_items_are_those_of_the_room(fits, kind):
     assert told["item"] == items[3]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_similar_users_are_those_of_the_room(fits, kind):
+    fit = fits(kind)
+    user, other = fit.dataset.user_ids[2:4].tolist()
+    told = client(fit).post("/similar-users", json={"user": user, "top": 5, "exclude": [other]}).json()
+    table = similar_users(fit, [user], 5, exclude=[other])
+    assert told == {"user": user, "users": table.drop(columns="to").to_dict("records")} and len(table) == 5
+
+
 @pytest.mark.parametrize("kind", ["bayes", "map", "whole", "stars"])
 def test_a_new_user_is_folded_in_and_forgotten(fits, kind):
     fit = fits(kind)
@@ -217,6 +226,8 @@ def test_whole_ids_may_be_spelled(fits):
         ("/recommend", {"user": "用户-1", "exclude": ["i1", "x\x1b"]}, 404, r"no item has the id 'x\x1b'"),
         ("/recommend", {"user": "用户-1", "candidates": []}, 400, "no item is left to be ranked"),
         ("/similar", {"item": "x"}, 404, "no item has the id 'x'"),
+        ("/similar-users", {"user": "x"}, 404, "no user has the id 'x'"),
+        ("/similar-users", {"user": "用户-1", "exclude": ["x"]}, 404, "no user has the id 'x'"),
         ("/fold-in", {"items": ["i1", "x"]}, 404, "no item has the id 'x'"),
         ("/fold-in", {"items": ["i1"], "ratings": [1]}, 400, "leave ratings out"),
         ("/fold-in", {"items": ["i1"], "ratings": []}, 422, "1 items have 0 ratings"),
@@ -281,6 +292,7 @@ ODD += ("x" * 5000, ["x"] * 30_000, [float("nan")], "i1", ["i1", "i1"], ["i1"] *
 FIELDS = {
     "/recommend": ("user", "top", "candidates", "exclude", "interval", "top_probability"),
     "/similar": ("item", "top", "exclude"),
+    "/similar-users": ("user", "top", "exclude"),
     "/fold-in": ("items", "ratings", "top", "interval"),
     "/new-item": ("text", "title", "users", "top"),
     "/why": ("user", "liked", "items", "top", "reasons"),

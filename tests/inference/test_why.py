@@ -12,7 +12,7 @@ import torch
 
 import inference
 from inference.draws import Draws
-from inference.reasons import large_rests
+from inference.reasons import large_rests, told_rests
 from inference.recommend import main
 from inference.recommending import add_items, fold_in, recommend, why
 from inference.recommending.reasons import PARTS, places
@@ -396,8 +396,9 @@ def test_json_csv_and_files_have_them_as_fields(run, call, tmp_path):
 
 def test_large_rests_are_told(call, tmp_path):
     scores = pd.DataFrame({"score": [1.0, -2.0, 3.0], "rest": [0.2, 0.1, -0.4]})
-    assert large_rests(scores)[0].startswith("the rest of 2 of 3 scores is more than 10% of them: the fit has not")
-    assert large_rests(scores[1:2]) == []
+    assert (large_rests(scores), large_rests(scores[1:2])) == (2, 0)
+    assert told_rests(2, 3)[0].startswith("the rest of 2 of 3 scores is more than 10% of them: the fit has not")
+    assert told_rests(0, 3) == []
     inference.fit(clicks(), factors=3, hidden=(6,), epochs=1, pretrain_epochs=1, mode="map", out=tmp_path / "run")
     code, said, _ = call(tmp_path / "run", "--user", "user-0004", "--top", 2, "--why", 1)
     assert code == 0 and "(rest: the fit has not converged)" in said and "the rest of 2 of 2 scores" in said

@@ -136,6 +136,12 @@ def test_names_in_capitals_or_with_blanks(read, header):
     assert data.fingerprint() == read().fingerprint()
 
 
+def test_all_columns_that_a_table_lacks_are_told_at_once():
+    wanted = "has no column user and no column item .its columns: who, what.; name columns user and item, or give "
+    with pytest.raises(InputError, match=wanted + "--columns user=COLUMN item=COLUMN"):
+        from_frames({"who": [1], "what": [2]})
+
+
 def test_names_by_option(read):
     reading = Reading({"user": "who", "item": "movieId", "time": "when", "text": "overview", "title": "name"})
     pairs, items = PAIRS.replace("user,item,time", "who,movieId,when"), ITEMS.replace("item,text", "movieId,overview")

@@ -121,7 +121,7 @@ CSV = [
     ("pairs.csv", "who,item\n1,a\n", None, "has no column user (its columns: who, item)"),
     ("pairs.csv", "user,user_id,item\n1,1,a\n", None, "both a column user and a column user_id"),
     ("pairs.csv", "user,user,item\n1,1,a\n", 1, "has two columns called user"),
-    ("pairs.csv", "1,a\n1,b\n", None, "has no column user (its columns: 1, a)"),
+    ("pairs.csv", "1,a\n1,b\n", None, "has no column user and no column item (its columns: 1, a)"),
     ("pairs.csv", "user,item\n1,a\n2\n", 3, "has 1 values, the header 2"),
     ("pairs.csv", "user,item\n1,a\n2,a,3\n", 3, "has 3 values, the header 2"),
     ("pairs.csv", 'user,item\n"1\n2",a\n2\n', 4, "has 1 values"),
