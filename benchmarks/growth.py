@@ -160,7 +160,8 @@ def sweep(folder: str, family: str, factors: int, threads: int, seconds: float) 
     import torch
 
     from benchmarks.study.arguments import compute_with
-    from inference.algorithms.half_steps import Cells, half_step
+    from inference.algorithms.cells import Cells
+    from inference.algorithms.half_steps import half_step
     from models.gaussians import Gaussians
     from models.observations import RatingColumns
 

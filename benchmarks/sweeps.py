@@ -1,19 +1,21 @@
 """Seconds of closed-form sweeps beside the ALS of ``implicit``: ``python -m benchmarks.sweeps``.
 
-Four tables, all of one process: rows of one length by Woodbury's identity and by Cholesky, on which ``WOODBURY_UP_TO``
+Five tables, all of one process: rows of one length by Woodbury's identity and by Cholesky, on which ``WOODBURY_UP_TO``
 rests; sweeps by the bytes that a block of rows may take, on which ``BLOCK_BYTES`` rests; sweeps over U and V in the
-families of ``inference.algorithms.half_steps`` and iterations of ``implicit``, by conjugate gradients and exactly;
-sweeps with full covariances by one thread, by our pool of threads and by torch's own. Variants take turns, and a ratio
+families of ``inference.algorithms.half_steps`` and iterations of ``implicit``, by conjugate gradients and exactly; the
+same sweeps by numba's kernels and by torch; sweeps with full covariances by one thread, by our pool of threads and by
+torch's own. The first two and the last are of torch's way, the third of ``--kernel``. Variants take turns, and a ratio
 is the median over the turns, so that other work on the machine slows both sides of it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, get_args
 from unittest import mock
 
 import torch
@@ -24,7 +26,10 @@ from benchmarks.study.machine import Load
 from benchmarks.study.tables import show_rows, verdict
 from benchmarks.study.turns import clocked, in_turns, ratio
 from inference.algorithms import half_steps
-from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.cells import BLOCK_BYTES, Cells
+from inference.algorithms.half_steps import half_step
+from inference.algorithms.kernels import kernel, there
+from inference.kinds import Kernel
 from inference.threads import torch_threads
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
@@ -34,7 +39,11 @@ from pyro_cvae.data.splits import from_file
 A, B, LAMBDA_U, LAMBDA_V = 1.0, 0.01, 10.0, 1.0
 FAMILIES = {"map": "point", "bayes, diagonal": "diagonal", "bayes, full": "full", "bayes, structured": "full"}
 RIVALS = {"implicit, conjugate gradients": True, "implicit, exact": False}
-TARGETS = {"map": ("implicit, conjugate gradients", 1.0), "bayes, full": ("implicit, exact", 5.0)}
+TARGETS = {
+    "map": ("implicit, conjugate gradients", 0.6),
+    "bayes, full": ("implicit, exact", 3.0),
+    "bayes, structured": ("implicit, exact", 6.0),
+}
 """Ratio of seconds to a rival's, at most."""
 LENGTHS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
 """Stored cells a row, in units of n_factors."""
@@ -47,31 +56,39 @@ Timer = Callable[[], float]
 
 def main(arguments: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
     """Run the parts that are asked for, print their tables and return their rows."""
-    parser, parts = command("sweeps", __doc__), ("lengths", "blocks", "sweeps", "threads")
+    parser, parts = command("sweeps", __doc__), ("lengths", "blocks", "sweeps", "kernels", "threads")
     add_data(parser, "citeulike-t")
     parser.add_argument("--parts", nargs="+", choices=parts, default=parts, help="which tables")
     parser.add_argument("--turns", type=int, default=7, help="timed repetitions of each variant")
+    parser.add_argument("--kernel", choices=get_args(Kernel), default="auto", help="of the table of sweeps")
     add_threads(parser, 2, " of sweeps and of implicit")
     options = parser.parse_args(arguments)
     compute_with(options.threads)
     machine, rows = Load(), {}
     if "lengths" in options.parts:
-        rows["lengths"] = [row for n_factors in (50, 300) for row in lengths(n_factors, options.turns)]
+        with kernel("torch"):
+            rows["lengths"] = [row for n_factors in (50, 300) for row in lengths(n_factors, options.turns)]
         show_rows(rows["lengths"], title="Points of rows of one length, microseconds a row, one thread")
     if set(options.parts) - {"lengths"}:
         columns = read(options.data)
     if "blocks" in options.parts:
-        rows["blocks"] = blocks(columns, options.turns)
+        with kernel("torch"):
+            rows["blocks"] = blocks(columns, options.turns)
         show_rows(rows["blocks"], title="Seconds of a sweep by bytes of a block, one thread")
     if "sweeps" in options.parts:
-        rows["sweeps"] = sweeps(columns, options.turns)
+        with kernel(options.kernel):
+            rows["sweeps"] = sweeps(columns, options.turns)
         show_rows(rows["sweeps"], title="Sweeps over U and V, citeulike-t, ten training items a user, K = 50")
         found = {row["variant"]: row for row in rows["sweeps"]}
         for name, (rival, most) in TARGETS.items():
             times = found[name][f"over {rival}"]
             verdict(times <= most, f"{name} over {rival}: {times:.2f} (at most {most:g})")
+    if "kernels" in options.parts and there():
+        rows["kernels"] = kernels(columns, options.turns)
+        show_rows(rows["kernels"], title="Seconds of a sweep by what solves its rows")
     if "threads" in options.parts:
-        rows["threads"] = threads(columns, options.turns)
+        with kernel("torch"):
+            rows["threads"] = threads(columns, options.turns)
         show_rows(rows["threads"], title="A sweep with full covariances")
     print(f"{machine.told(torch.get_num_threads())}, {options.turns} turns")
     return rows
@@ -93,6 +110,26 @@ def sweeps(columns: RatingColumns, turns: int, n_factors: int = 50) -> list[dict
     for name, seconds in laps.items():
         ratios = {f"over {rival}": ratio(seconds, laps[rival]) for rival in RIVALS}
         rows.append({"variant": name, "seconds": median(seconds), **ratios})
+    return rows
+
+
+def kernels(columns: RatingColumns, turns: int, n_factors: int = 50) -> list[dict[str, Any]]:
+    """Seconds of a sweep of each family by torch and by numba's kernels, and the seconds of the first with them."""
+
+    def by(name: Kernel, sweep: Timer) -> float:
+        with kernel(name):
+            return sweep()
+
+    began = time.perf_counter()
+    for name in FAMILIES:
+        by("numba", ours(columns, name, n_factors))
+    print(f"{time.perf_counter() - began:.1f} seconds for the first sweep of each family, compiling included")
+    rows = []
+    for name in FAMILIES:
+        ways = ("torch", "numba")
+        laps = in_turns({way: partial(by, way, ours(columns, name, n_factors)) for way in ways}, turns)
+        seconds = {way: median(laps[way]) for way in ways}
+        rows.append({"variant": name, **seconds, "numba over torch": ratio(laps["numba"], laps["torch"])})
     return rows
 
 
@@ -136,7 +173,7 @@ def blocks(columns: RatingColumns, turns: int, n_factors: int = 50) -> list[dict
     """
 
     def limited(sweep: Timer, size: int) -> float:
-        with mock.patch.object(half_steps, "BLOCK_BYTES", size):
+        with mock.patch.dict(BLOCK_BYTES, cpu=size):
             return sweep()
 
     families = [name for name in FAMILIES if name != "bayes, structured"]

@@ -32,6 +32,7 @@ COLOURS = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 INSTALL = "pip install -c constraints.txt -e ."
 OPTIONAL = {
     "implicit": "the rival als; pip install -e '.[als]'",
+    "numba": "closed forms by compiled kernels; pip install -e '.[fast]'",
     "polars": "polars tables as input; pip install polars",
     "graphviz": "drawing the model; pip install -e '.[draw]'",
     "sentence_transformers": "sentence vectors of texts; pip install -e '.[embed]'",

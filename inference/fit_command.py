@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
+from inference.memory import keep_free_memory
 from inference.options import METHODS, Options
 from inference.printing import Sheet, emit
 from inference.progress import progress
@@ -77,6 +78,7 @@ def run_fit(method: str) -> int:
 
 def fit_and_report(options: Options) -> None:
     """Load, split, fit, write the run folder, print what was found."""
+    keep_free_memory()
     check_there(options.data.data, options.data.items)
     from pyro_cvae.data.split_files import label_of, load_data
     from pyro_cvae.data.splits import make_split

@@ -18,6 +18,8 @@ Biases = Literal["auto", "on", "off"]
 """A global mean and biases in the scores; auto is the rating likelihood's own choice."""
 Dtype = Literal["float32", "float64"]
 """Floating-point types."""
+Kernel = Literal["auto", "torch", "numba"]
+"""What solves the rows of a half-step; auto takes numba's compiled kernels where numba is installed, else torch."""
 Ranking = Literal["mean", "thompson", "ucb"]
 """What a list is ordered by: the mean score, a draw of it, or the mean and some standard deviations."""
 Index = Literal["exact", "faiss"]

@@ -20,6 +20,8 @@ ABOVE = "above."
 SIDES, MOMENTS = ("u", "v", "z"), ("loc", "scale", "covariance", "block")
 """What the names of all other stored tensors of rows are made of, as in ``u_loc``."""
 PAIRS_AT_ONCE = 8192
+ROWS_AT_ONCE = 2048
+"""Items whose moments are looked at at once."""
 FLOATS_AT_ONCE = 2**25
 
 
@@ -296,15 +298,19 @@ def content_diagnostics(loc: Tensor, scale: Tensor, n_draws: int = 2000, seed: i
 
     Shapes: ``loc``, ``scale`` (n_items, n_factors).
     """
-    loc, scale = loc.double().cpu(), scale.double().cpu()
-    kl = 0.5 * (loc.square() + scale.square() - 1).sum(-1) - scale.log().sum(-1)
-    eigenvalues = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(loc.mT)))
+    loc, scale = loc.cpu(), scale.cpu()
+    kl = 0.0
+    for part in range(0, len(loc), ROWS_AT_ONCE):
+        m, s = (moment[part : part + ROWS_AT_ONCE].double() for moment in (loc, scale))
+        kl += float((0.5 * (m.square() + s.square() - 1) - s.log()).sum())
+    covariance = _covariance(loc)
     found = {
-        "kl": float(kl.mean()),
-        "active_units": float((eigenvalues > 0.01).sum()),
-        "active_axes": float((loc.var(0) > 0.01).sum()),
+        "kl": kl / len(loc),
+        "active_units": float((torch.linalg.eigvalsh(covariance) > 0.01).sum()),
+        "active_axes": float((covariance.diagonal() > 0.01).sum()),
     }
     if n_draws:
+        loc, scale = loc.double(), scale.double()
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randint(len(loc), (n_draws,), generator=generator)
         noise = torch.randn(n_draws, loc.shape[1], generator=generator, dtype=torch.float64)
@@ -312,6 +318,16 @@ def content_diagnostics(loc: Tensor, scale: Tensor, n_draws: int = 2000, seed: i
         own = -0.5 * noise.square().sum(-1) - scale[rows].log().sum(-1)
         found["mutual_information"] = float((own - _log_mixture(z, loc, scale)).mean())
     return found
+
+
+def _covariance(rows: Tensor) -> Tensor:
+    """Covariance of rows, (width, width): in float64 sums of products of some rows in their own type, around 0 mean."""
+    mean = rows.double().mean(0).to(rows.dtype)
+    total = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64)
+    for part in rows.split(ROWS_AT_ONCE):
+        away = part - mean
+        total += away.mT @ away
+    return total / (len(rows) - 1)
 
 
 def _log_mixture(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:

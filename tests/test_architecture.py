@@ -110,6 +110,7 @@ KINDS_ASKED = {
 }
 LAZY, OPTIONAL = "a face that commands import at their start", "not everywhere there"
 LATE_IMPORTS = {
+    "inference/algorithms/kernels.py: inference.algorithms": OPTIONAL,
     "inference/evaluation/als.py: implicit.cpu.als": OPTIONAL,
     "inference/exporting/folder.py: faiss": OPTIONAL,
     "inference/recommending/indexed.py: faiss": OPTIONAL,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import epoch, growth, sweeps
+from benchmarks import best, epoch, growth, sweeps
 from benchmarks.study.turns import in_turns, ratio
-from inference.algorithms import half_steps
+from inference.algorithms.cells import BLOCK_BYTES
 from models.observations import RatingColumns
 
 
@@ -97,11 +97,11 @@ def test_lengths_are_timed_by_both_solvers():
 
 @pytest.mark.usefixtures("two_threads")
 def test_sizes_of_blocks_are_timed_and_restored(columns):
-    before = half_steps.BLOCK_BYTES
+    before = dict(BLOCK_BYTES)
     rows = sweeps.blocks(columns, turns=1, n_factors=3)
     assert [row["MiB"] * 2**20 for row in rows] == list(sweeps.BLOCKS)
     assert all(row[name] > 0 for row in rows for name in ("map", "bayes, diagonal", "bayes, full"))
-    assert before == half_steps.BLOCK_BYTES and torch.get_num_threads() == 2
+    assert before == BLOCK_BYTES and torch.get_num_threads() == 2
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -142,3 +142,35 @@ def test_growth_refuses_sizes_without_enough_pairs(capsys):
     with pytest.raises(SystemExit, match="2"):
         growth.main(["--ratings", "200"])
     assert "--ratings: below 1,000" in capsys.readouterr().err
+
+
+def test_kernels_and_torch_are_timed_in_turns(columns):
+    pytest.importorskip("numba")
+    rows = sweeps.kernels(columns, turns=1, n_factors=3)
+    assert [row["variant"] for row in rows] == list(sweeps.FAMILIES)
+    assert all(row["numba over torch"] == pytest.approx(row["numba"] / row["torch"]) for row in rows)
+
+
+def test_the_benchmark_of_the_preset_compares_turn_by_turn(capsys):
+    """Ratios are medians over turns, not of medians; recall is told where it is most apart."""
+    seconds, recall = {best.HERE: (4.0, 10.0, 6.0), "old": (10.0, 10.0, 20.0)}, {best.HERE: 0.3, "old": 0.301}
+    laps = {
+        name: [
+            {"seconds": s, "CPU seconds": s, "peak MiB": 1.0, "recall@50": recall[name], "recall@300": 0.5 + s / 1e4}
+            for s in found
+        ]
+        for name, found in seconds.items()
+    }
+    here, old = best._rows(laps)
+    assert (here["seconds, ratio"], old["seconds, ratio"]) == (0.4, 1.0)
+    assert here["recall@50, apart"] == pytest.approx(-0.001) and here["recall@300, apart"] == pytest.approx(-0.0014)
+    best._verdicts([here | {"recall@50, apart": -0.0021}, old])
+    printed = capsys.readouterr().out
+    assert "met: this checkout over old: 0.40 of its seconds (at most 0.5)" in printed
+    assert "MISSED: recall@50: -0.0021" in printed and "met: recall@300" in printed
+
+
+def test_the_files_of_another_commit_are_there_for_a_while():
+    with best._checkout("HEAD") as folder:
+        assert (folder / "inference" / "coordinate.py").is_file()
+    assert not folder.exists()

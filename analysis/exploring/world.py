@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from analysis.exploring.options import BanditOptions
-from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.cells import Cells
+from inference.algorithms.half_steps import half_step
 from inference.estimates import check_draws
 from models.gaussians import Gaussians
 

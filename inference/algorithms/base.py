@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from inference.algorithms.kernels import kernel
 from inference.algorithms.workers import ALONE, Workers
 from inference.options import Options
 from inference.posterior import Posterior
@@ -220,10 +221,10 @@ def _unpack(inference: Inference[State], tensors: dict[str, Tensor], meta: dict[
 
 @contextmanager
 def _seeded(options: Options) -> Iterator[None]:
-    """The fit's own seed, floating-point type and threads; all three are put back afterwards."""
+    """The fit's own seed, floating-point type, threads and kernels; all of them are put back afterwards."""
     dtype = torch.get_default_dtype()
     devices = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices=devices), torch_threads(options.fit.threads or None):
+    with torch.random.fork_rng(devices=devices), torch_threads(options.fit.threads or None), kernel(options.fit.kernel):
         try:
             torch.manual_seed(options.fit.seed)
             torch.set_default_dtype(getattr(torch, options.fit.dtype))

@@ -266,9 +266,9 @@ def _worth(
     scales = torch.tensor(tried, dtype=items.dtype, device=items.device)
     long = max(2, min(LONG, len(items) // 2))
     short = max(1, min(SHORT, long // 10))
-    own = torch.where(unrated)[0]
-    contents = items[own, :n]
-    place = torch.cumsum(unrated.long(), 0) - 1
+    own, others = torch.where(unrated)[0], torch.where(~unrated)[0]
+    contents, rated_items = items[own, :n], model.of_items(items)[others]
+    place = torch.where(unrated, unrated.long().cumsum(0), (~unrated).long().cumsum(0)) - 1  # among those of its kind
     sums = torch.zeros(len(held_out.looked), len(tried), dtype=torch.float64, device=items.device)
     counts = torch.bincount(held_out.users, minlength=len(sums))
     bounds, seen_bounds = (_bounds(one, len(sums)) for one in (held_out.users, held_out.seen_users))
@@ -277,17 +277,17 @@ def _worth(
         pairs, seen = slice(bounds[start], bounds[stop]), slice(seen_bounds[start], seen_bounds[stop])
         at, of = held_out.users[pairs] - start, held_out.items[pairs]
         rows = users[held_out.looked[start:stop]]
-        scores = model.of_users(rows) @ model.of_items(items).mT
+        scores = model.of_users(rows) @ rated_items.mT
         of_content = rows[:, :n] @ contents.mT
         alone = _biases(model, rows, items[own[:1]])
         hides = unrated[of]
-        target = scores[at, of][:, None].expand(-1, len(scales)).clone()
+        target = scores.new_empty(len(at), len(scales))
+        target[~hides] = scores[at[~hides], place[of[~hides]]][:, None]
         own_content = of_content[at[hides], place[of[hides]]][:, None]
         target[hides] = own_content * scales + alone[at[hides], None]
         among_unrated = (target - alone[at, None]) / scales
         among_unrated[hides] = own_content.expand(-1, len(scales))  # to the last bit: an item is not above itself
-        scores[held_out.seen_users[seen] - start, held_out.seen_items[seen]] = -torch.inf
-        scores[:, unrated] = -torch.inf
+        scores[held_out.seen_users[seen] - start, place[held_out.seen_items[seen]]] = -torch.inf
         above = _above(scores, at, target)
         above += _above(of_content, at, among_unrated)
         rank = 1.0 + above.double()
@@ -308,12 +308,18 @@ def _above(scores: Tensor, at: Tensor, target: Tensor) -> Tensor:
     """How many scores of row ``at`` (n_pairs,) are above the targets (n_pairs, n_scales), of the same shape."""
     if not scores.shape[1]:
         return torch.zeros_like(target, dtype=torch.int64)
-    counts = torch.bincount(at, minlength=len(scores))
+    n_rows = len(scores)
+    counts = torch.bincount(at, minlength=n_rows)
     place = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[at]
-    asked = target.new_zeros(len(scores), int(counts.max()), target.shape[1])
+    asked = target.new_full((n_rows, int(counts.max()), target.shape[1]), torch.inf)
     asked[at, place] = target
-    below = torch.searchsorted(scores.sort(1).values, asked.flatten(1), right=True).view(asked.shape)
-    return scores.shape[1] - below[at, place]
+    asked, order = asked.flatten(1).sort(1)
+    width = asked.shape[1] + 1
+    below = torch.searchsorted(asked, scores)  # of each score how many targets, which are few, are below it
+    below += width * torch.arange(n_rows, device=at.device)[:, None]
+    tally = torch.bincount(below.flatten(), minlength=n_rows * width).view(n_rows, width)
+    above = tally[:, 1:].flip(1).cumsum(1).flip(1)
+    return torch.empty_like(above).scatter_(1, order, above).view(n_rows, -1, target.shape[1])[at, place]
 
 
 def _bounds(users: Tensor, n_users: int) -> list[int]:

@@ -56,7 +56,8 @@ class State(NetworkState):
     were looked at, ``ratings`` the ratings' part of the objective at the last one. ``shift`` (n_items, width) is the
     ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the stored cells where a bound needs
     it, ``prior`` the precisions around which others are learned, ``above`` q of the sites above u and v, ``z`` mean and
-    standard deviation of q(z), behind how often each parameter of the encoder had changed.
+    standard deviation of q(z), behind how often each parameter of the encoder had changed, and ``alive`` what
+    diagnostics say of these.
     """
 
     users: Gaussians | None = None
@@ -70,6 +71,7 @@ class State(NetworkState):
     prior: dict[str, float] = field(default_factory=dict)
     above: AboveNormal | None = None
     z: tuple[list[int], tuple[Tensor, Tensor]] | None = None
+    alive: tuple[tuple[Tensor, Tensor], dict[str, float]] | None = None
 
 
 class Coordinate(NetworkFit[State]):
@@ -141,6 +143,13 @@ class Coordinate(NetworkFit[State]):
         if state.z is None or state.z[0] != changes:
             state.z = changes, encode(state.model, self.observations, self.workers)
         return state.z[1]
+
+    def _alive(self, state: State) -> dict[str, float]:
+        """The content's diagnostics, computed once for as long as the networks stay."""
+        z = self._encoded(state)
+        if state.alive is None or state.alive[0] is not z:
+            state.alive = z, content_diagnostics(*z, n_draws=0)
+        return dict(state.alive[1])
 
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
@@ -326,7 +335,7 @@ class Coordinate(NetworkFit[State]):
                 held = staged and phase == "content"  # factors are what the contents learn of
                 own = state.ratings | self._priors(state) if held else self.sweep(state)
                 terms = self.scale.terms(own, model, self.n_ratings) | terms
-        found = content_diagnostics(*self._encoded(state), n_draws=0) if model.item_prior.latent else {}
+        found = self._alive(state) if model.item_prior.latent else {}
         found |= {"kl_weight": kl_weight, "lambda_u": model.lambda_u / self.scale.scale**2, "lambda_v": model.lambda_v}
         return state, StepInfo(phase, total(terms), terms, found)
 

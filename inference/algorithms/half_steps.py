@@ -17,135 +17,21 @@ own by user and a linear part.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from inference.algorithms.summed import Elsewhere
+from inference.algorithms import kernels
+from inference.algorithms.cells import Cells, Padded, block_bytes
+from inference.algorithms.kernels import in_parallel, indefinite
 from inference.threads import torch_threads
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
-from models.ratings import GaussianSite
-from pyro_cvae.errors import MachineError
 
 WOODBURY_UP_TO = 1.0
 """Rows with at most this many stored cells a factor are solved in n x n by Woodbury (``benchmarks.sweeps``)."""
-BLOCK_BYTES = 2**22
-"""Bytes that a block of rows may take at once."""
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """The stored cells of one side, row by row.
-
-    Shapes: ``indptr`` (n_rows + 1,); ``others`` the other side's row, ``weights`` c - b, ``targets`` c r, all
-    (n_stored,); ``observed`` (n_rows,), false for rows that have no cells at all, not even zeros. Of any Gaussian site
-    the weights are its precisions less those of zeros, the targets its shifts less those of zeros. With ``elsewhere``
-    these are the cells of one worker, whose half-step gives the rows that all workers' cells have.
-    """
-
-    indptr: Tensor
-    others: Tensor
-    weights: Tensor
-    targets: Tensor
-    observed: Tensor
-    elsewhere: Elsewhere | None = None
-
-    @classmethod
-    def of_items(cls, columns: RatingColumns, site: float | GaussianSite) -> Cells:
-        """Rows are items, others are users; ``site`` is the ratings' Gaussian site, or their background b."""
-        return cls(columns.indptr, columns.users, *_values(columns, site), columns.observed)
-
-    @classmethod
-    def of_users(cls, columns: RatingColumns, site: float | GaussianSite) -> Cells:
-        """Rows are users, others are items."""
-        order = torch.argsort(columns.users, stable=True)
-        counts = torch.bincount(columns.users, minlength=columns.n_users)
-        indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        weights, targets = (value[order] for value in _values(columns, site))
-        return cls(indptr, columns.items[order], weights, targets, torch.ones_like(counts, dtype=torch.bool))
-
-    def with_values(self, weights: Tensor, targets: Tensor) -> Cells:
-        """The same cells with other weights and targets."""
-        other = replace(self, weights=weights, targets=targets)
-        vars(other)["_buckets"] = self._buckets
-        return other
-
-    def __len__(self) -> int:
-        return len(self.indptr) - 1
-
-    @property
-    def lengths(self) -> Tensor:
-        """Stored cells of each row, (n_rows,)."""
-        return self.indptr.diff()
-
-    @property
-    def counts(self) -> Tensor:
-        """Stored cells of each row in all, those elsewhere among them, (n_rows,)."""
-        return self.lengths if self.elsewhere is None else self.elsewhere.counts
-
-    def added(self, tensor: Tensor) -> Tensor:
-        """A sum over the other side's rows, with those elsewhere; it may be changed in place."""
-        return tensor if self.elsewhere is None else self.elsewhere.workers.add(tensor)
-
-    def shift(self, other: Tensor) -> Tensor:
-        """Sum over each row's stored cells of c r times the other side's row, (n_rows, n_factors)."""
-        return F.embedding_bag(self.others, other, self.indptr[:-1], mode="sum", per_sample_weights=self.targets)
-
-    @cached_property
-    def _buckets(self) -> list[tuple[int, Tensor]]:
-        """Rows with cells by like length: the longest length and the rows, exact up to 8, then within a quarter."""
-        lengths, order = self.lengths.sort(stable=True)
-        longest, buckets, begin = int(lengths[-1:].sum()), list[tuple[int, Tensor]](), int((lengths == 0).sum())
-        while begin < len(order):
-            length = int(lengths[begin])
-            length = length if length <= 8 else min(longest, length + length // 4)
-            end = int(torch.searchsorted(lengths, length, right=True))
-            buckets.append((length, order[begin:end]))
-            begin = end
-        return buckets
-
-    def blocks(self, floats: Callable[[int], int]) -> list[Tensor]:
-        """Rows with cells in blocks of like length; ``floats`` is what a row of a length needs at once."""
-        bound = BLOCK_BYTES // self.weights.element_size()
-        parts = [rows.split(max(1, bound // floats(length))) for length, rows in self._buckets]
-        return [block for part in parts for block in part]
-
-    def padded(self, rows: Tensor) -> Padded:
-        """The cells of some rows as a rectangle; what is beyond a row's end has weight and target 0."""
-        lengths = self.lengths[rows]
-        place = torch.arange(int(lengths.max()), device=rows.device)
-        real = place < lengths[:, None]
-        at = torch.where(real, self.indptr[rows, None] + place, 0)
-        weights, targets = self.weights[at], self.targets[at]
-        full = bool(real.all())
-        if not full:
-            weights, targets = weights * real, targets * real
-        return Padded(self.others[at], weights, targets, real, full)
-
-
-def _values(columns: RatingColumns, site: float | GaussianSite) -> tuple[Tensor, Tensor]:
-    """Weights and targets of the stored cells, in the order of the columns."""
-    c = columns.confidences
-    if isinstance(site, int | float):
-        return c - site, c * columns.ratings
-    return site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
-
-
-@dataclass(frozen=True, eq=False)
-class Padded:
-    """Cells of rows of like length, (n_rows, length) each; ``real`` marks what is no padding, ``full`` that all is."""
-
-    others: Tensor
-    weights: Tensor
-    targets: Tensor
-    real: Tensor
-    full: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +122,7 @@ def half_step(
         n_factors = other.loc.shape[1]
         eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
         counted = other_observed.to(other.loc.dtype)
-        gram = cells.added(background.b * other.second_moment(background.weights(counted)))
+        gram = cells.added(background.b * kernels.second_moment(other, background.weights(counted), workers))
         given, offset = cells, background.offset
         if offset is not None:
             cells = cells.with_values(cells.weights, cells.targets - cells.weights * offset.mean[cells.others])
@@ -246,7 +132,7 @@ def half_step(
         if of_zeros is not None:
             shift = shift + of_zeros
             pull = of_zeros.expand_as(shift) if pull is None else pull + of_zeros
-        right = shift if prior_loc is None else shift + precision * prior_loc
+        right = shift if prior_loc is None else torch.add(shift, prior_loc, alpha=precision)
         if family == "point" and other.is_point and by_row is None and cells.elsewhere is None:
             short = WOODBURY_UP_TO * n_factors
             points = _points(cells, other.loc, gram + precision * eye, pull, right, short, workers)
@@ -254,8 +140,8 @@ def half_step(
         else:
             rows = _rows(cells, other, gram, right, precision, family == "full", workers, by_row)
             rows = Gaussians(rows.loc) if family == "point" else rows
-        unobserved = ~cells.observed
-        rows.loc[unobserved] = 0.0 if prior_loc is None else prior_loc[unobserved]
+        if len(unobserved := cells.unobserved):
+            rows.loc[unobserved] = 0.0 if prior_loc is None else prior_loc.index_select(0, unobserved)
         if prior_var is not None:
             rows = replace(rows, spread=prior_var, slope=precision)
         found = _summed(rows, cells, shift, right, precision)
@@ -298,8 +184,8 @@ def _offsets(cells: Cells, offset: Offset, counted: Tensor, background: Backgrou
 def _summed(rows: Gaussians, cells: Cells, shift: Tensor, right: Tensor, precision: float) -> HalfStep:
     """The sums of :class:`HalfStep`: at the optimum Lambda_i E[w] = h_i and tr(S_i Lambda_i) = K, so both are cheap."""
     loc, seen = rows.loc, cells.observed
-    linear = (loc * shift).sum(-1)
-    square = (loc * right).sum(-1) - precision * (loc.square().sum(-1) + rows.traces())
+    linear = kernels.inner(loc, shift)
+    square = kernels.inner(loc, right) - precision * (kernels.inner(loc, loc) + rows.traces())
     if not rows.is_point:
         square = square + loc.shape[1]
     if rows.spread is not None:
@@ -316,13 +202,24 @@ def _points(
     With shared = L L', whitened rows x L^-T of the other side and start = L^-1 pull, the point is L^-T times
     start + X' (W^-1 + X X')^-1 (W^-1 y - X start).
     """
-    size = len(shared)
+    size, cells, other = len(shared), *cells.among_met(other)
     eye = torch.eye(size, dtype=torch.float64, device=shared.device)
     tril = _cholesky(shared.double())
     inverse_tril = torch.linalg.solve_triangular(tril, eye, upper=False).to(shared)
-    whitened = other @ inverse_tril.mT
-    found = torch.zeros_like(right)
-    if pull is not None:
+    whitened = kernels.times(other, inverse_tril.mT, workers)
+    compiled, left = kernels.compiled_for(other, right, cells.weights, cells.targets), None
+    if compiled is not None and short >= 1:
+        inverse = None if pull is None else torch.cholesky_inverse(tril).to(shared)
+        way = kernels.Points(cells, other, whitened, inverse_tril, pull, inverse)
+        found, left = way.solved(compiled, short, workers)
+        if size <= kernels.SMALL:
+            kernels.normals(
+                compiled, cells, Gaussians(other), (shared, 0.0, None), right, left, Gaussians(found), workers
+            )
+            return found
+    else:
+        found = torch.zeros_like(right)
+    if pull is not None and left is None:
         rest = (cells.observed & (cells.lengths == 0)).nonzero().squeeze(-1)
         found[rest] = pull[rest] @ inverse_tril.mT @ inverse_tril
 
@@ -350,7 +247,7 @@ def _points(
         point = (weight.mT @ x).squeeze(1)
         found.index_copy_(0, rows, (point if start is None else point + start) @ inverse_tril)
 
-    _in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2), workers)
+    in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2, left), workers)
     return found
 
 
@@ -378,12 +275,14 @@ def _rows(
 def _sums(cells: Cells, other: Gaussians, rows: Tensor) -> Tensor:
     """Sum over the cells of some rows of (c - b) E[w w'], (n_rows, size, size)."""
     size = other.loc.shape[1]
+    if (compiled := kernels.compiled_for(other.loc, cells.weights)) is not None:
+        return kernels.sums(compiled, cells, other, rows)
     found = other.loc.new_zeros(len(rows), size, size)
     lengths, order = cells.lengths[rows].sort()
     begin = int((lengths == 0).sum())
     while begin < len(rows):
         most = int(lengths[begin]) + int(lengths[begin]) // 4
-        room = max(1, BLOCK_BYTES // found.element_size() // (most * size + size**2))
+        room = max(1, block_bytes(found) // found.element_size() // (most * size + size**2))
         end = min(int(torch.searchsorted(lengths, most, right=True)), begin + room)
         part = order[begin:end]
         cell = cells.padded(rows[part])
@@ -433,7 +332,16 @@ def _normals(
         log_det[n_own], log_det[n_own + 1] = -_log_det(tril), -size * math.log(precision)
     else:
         variance = torch.where(cells.observed[:, None], shared.diagonal().reciprocal(), 1 / precision)
-    other = other.marginal()
+    other = kernels.marginal(other, workers)
+    if full:
+        found = Gaussians(loc, covariance=covariance, block=block, log_det=log_det)
+    else:
+        found = Gaussians(loc, variance=variance)
+    compiled = kernels.compiled_for(other.loc, gram, right, cells.weights)
+    if compiled is not None:
+        rows, base = own.nonzero().squeeze(-1), (gram, precision, by_row)
+        kernels.normals(compiled, cells, other, base, right, rows, found, workers)
+        return found
     table = None if other.covariance is None else other.covariance.flatten(1)
 
     def solve(rows: Tensor) -> None:
@@ -458,31 +366,17 @@ def _normals(
     parts = cells.blocks(lambda length: length * size + 3 * size**2)
     if by_row is not None:
         without = (cells.observed & (cells.lengths == 0)).nonzero().squeeze(-1)
-        parts = [*parts, *(part for part in without.split(max(1, BLOCK_BYTES // (32 * size**2))) if len(part))]
-    _in_parallel(solve, parts, workers)
-    if full:
-        return Gaussians(loc, covariance=covariance, block=block, log_det=log_det)
-    return Gaussians(loc, variance=variance)
+        parts = [*parts, *(part for part in without.split(max(1, block_bytes(right) // (32 * size**2))) if len(part))]
+    in_parallel(solve, parts, workers)
+    return found
 
 
 def _cholesky(matrices: Tensor) -> Tensor:
     tril, info = torch.linalg.cholesky_ex(matrices)
     if bool(info.any()):
-        raise MachineError(
-            "a precision of the closed form is not positive definite in this floating-point type",
-            "use --dtype float64, or larger --lambda-u and --lambda-v",
-        )
+        raise indefinite()
     return tril
 
 
 def _log_det(tril: Tensor) -> Tensor:
     return 2 * tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-
-
-def _in_parallel(solve: Callable[[Tensor], None], blocks: list[Tensor], workers: int) -> None:
-    if workers == 1 or len(blocks) == 1:
-        for block in blocks:
-            solve(block)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(solve, blocks))

@@ -32,8 +32,9 @@ from torch import Tensor
 
 from inference.algorithms.above import best_above, check_above, start_above
 from inference.algorithms.base import Snapshot, StepInfo
+from inference.algorithms.cells import Cells
 from inference.algorithms.elbo import NamedELBO, total
-from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.half_steps import half_step
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
 from inference.draws import Draws
 from inference.options import MCMCOptions, Options

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from inference.algorithms.above import start_above
-from inference.algorithms.half_steps import Cells
+from inference.algorithms.cells import Cells
 from inference.algorithms.sides import start_of_items, update_items, update_users
 from inference.algorithms.standard_scale import move, rated
 from inference.options import Options

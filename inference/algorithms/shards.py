@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.algorithms.half_steps import Cells, HalfStep
+from inference.algorithms.cells import Cells
+from inference.algorithms.half_steps import HalfStep
 from inference.algorithms.sides import update_items, update_users
 from inference.algorithms.summed import Elsewhere
 from inference.algorithms.workers import Workers

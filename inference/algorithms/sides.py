@@ -9,7 +9,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from inference.algorithms.half_steps import Background, Cells, HalfStep, Offset, half_step
+from inference.algorithms.cells import Cells
+from inference.algorithms.half_steps import Background, HalfStep, Offset, half_step
 from models.base import FactorModel
 from models.gaussians import Gaussians
 from models.observations import RatingColumns

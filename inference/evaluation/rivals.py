@@ -22,7 +22,8 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.extmath import randomized_svd
 
-from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.cells import Cells
+from inference.algorithms.half_steps import half_step
 from inference.average import ScoreBlock, filled
 from inference.evaluation.als import als_factors, als_settings, chosen_pairs
 from models.gaussians import Gaussians

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from inference.kinds import Dtype, Guide, Mode
+from inference.kinds import Dtype, Guide, Kernel, Mode
 from inference.options.checking import check, check_words
 from models.kinds import StartKind
 
@@ -39,6 +39,8 @@ class FitOptions:
         device: Where tensors live (cpu, cuda, cuda:0).
         dtype: Floating-point type.
         threads: CPU threads; 0 takes as many as there are cores.
+        kernel: What solves the rows of closed forms: numba (compiled, of the extra fast), torch, or auto, which is
+            numba where it is installed; the same to rounding.
     """
 
     mode: Mode = "bayes"
@@ -60,6 +62,7 @@ class FitOptions:
     device: str = "cpu"
     dtype: Dtype = "float32"
     threads: int = 0
+    kernel: Kernel = "auto"
 
     def __post_init__(self) -> None:
         check_words(self)

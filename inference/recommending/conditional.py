@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.algorithms.half_steps import Cells, HalfStep
+from inference.algorithms.cells import Cells
+from inference.algorithms.half_steps import HalfStep
 from inference.algorithms.sides import scores_of, update_users
 from inference.fitting import Fit
 from inference.recommending.updated import fitted_part

@@ -15,7 +15,8 @@ from analysis.simulated_ranks.calibration import calibrate, quantities
 from analysis.simulated_ranks.options import BREAKS, SBCOptions
 from analysis.simulated_ranks.ranks import Ranks, ecdf_band
 from analysis.simulated_ranks.simulation import Prior, simulate
-from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.cells import Cells
+from inference.algorithms.half_steps import half_step
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.pmf import PMF

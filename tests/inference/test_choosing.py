@@ -387,3 +387,15 @@ def test_a_likelihood_of_ones_own_may_set_b():
     assert own.b == own.background == 0.25
     own.weigh_zeros(2.0)
     assert own.b == 2.0
+
+
+def test_scores_above_targets_are_counted():
+    """Against comparison of all with all: ties are not above, nor is what is left out (-inf)."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(0, 9, (7, 40), generator=generator).double()
+    scores[2], scores[3, ::2] = -torch.inf, -torch.inf
+    at = torch.tensor([0, 0, 0, 2, 3, 3, 6])
+    target = torch.randint(-1, 10, (len(at), 3), generator=generator).double()
+    counted = (scores[at][:, :, None] > target[:, None]).sum(1)
+    assert torch.equal(choosing._above(scores, at, target), counted)
+    assert not choosing._above(scores[:, :0], at, target).any()

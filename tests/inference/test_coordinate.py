@@ -13,9 +13,10 @@ from torch.distributions import Gamma, MultivariateNormal, Normal, kl_divergence
 
 import inference
 from inference.algorithms.base import fit
+from inference.algorithms.cells import Cells
 from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.elbo import NamedELBO, constant, total
-from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.half_steps import half_step
 from inference.algorithms.networks import encode
 from inference.algorithms.svi import SVI
 from inference.evaluation.rankings import evaluate

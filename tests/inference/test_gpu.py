@@ -40,7 +40,8 @@ def test_a_gpu_ranks_as_the_cpu_does(kind: str) -> None:
 
 
 def test_half_steps_on_a_gpu_are_those_on_the_cpu() -> None:
-    from inference.algorithms.half_steps import Cells, half_step
+    from inference.algorithms.cells import Cells
+    from inference.algorithms.half_steps import half_step
     from models.gaussians import Gaussians
     from models.observations import RatingColumns
 

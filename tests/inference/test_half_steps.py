@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from inference.algorithms import half_steps
-from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.cells import BLOCK_BYTES, Cells
+from inference.algorithms.half_steps import half_step
+from inference.algorithms.kernels import kernel, there
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.ratings import Moments
@@ -19,6 +21,7 @@ from tests.models.toy import toy_columns
 
 SIDES, OTHERS = ("users", "items"), ("point", "diagonal", "full", "structured")
 FAMILIES = ("point", "diagonal", "full", "structured")
+KERNELS = ("torch", "numba") if there() else ("torch",)
 PRECISION = 1.7
 CLOSE = {"rtol": 1e-9, "atol": 1e-11}
 
@@ -114,8 +117,15 @@ def prior_of(side, n_factors, seed=5):
 def assert_best(side, other, family):
     """The half-step's rows and sums are the brute-force optimum's."""
     prior, prior_loc, prior_var = prior_of(side, other.loc.shape[1])
-    found = side.step(other, family, prior, prior_var=prior_var if family == "structured" else None)
     precisions, loc = side.optimum(other, prior_loc)
+    for name in KERNELS:
+        with kernel(name):
+            found = side.step(other, family, prior, prior_var=prior_var if family == "structured" else None)
+        assert_optimum(side, other, family, found, precisions, loc)
+    return found
+
+
+def assert_optimum(side, other, family, found, precisions, loc):
     rows = found.rows
     torch.testing.assert_close(rows.loc, loc, **CLOSE)
     if family == "diagonal":
@@ -128,7 +138,6 @@ def assert_best(side, other, family):
         assert rows.is_point
     expected = float(side.half_square(rows, other))
     assert found.half_square(side.columns) == pytest.approx(expected, rel=1e-10)
-    return found
 
 
 @pytest.mark.parametrize("unrated", ["masked", "zeros"])
@@ -171,7 +180,7 @@ def test_whatever_the_sizes_lengths_and_blocks(seed, sizes, b, woodbury, block_b
     side = Side(name, ragged(seed, n_users, n_items, b), b)
     family, other = pair
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(half_steps, "BLOCK_BYTES", block_bytes)
+        patch.setitem(BLOCK_BYTES, "cpu", block_bytes)
         patch.setattr(half_steps, "WOODBURY_UP_TO", woodbury)
         assert_best(side, make_rows(other, side.others, n_factors, seed), family)
 
@@ -190,7 +199,8 @@ def test_woodbury_and_cholesky_agree(name, b, monkeypatch):
     for short in (0.0, 1.0, 1e9):
         sizes.clear()
         monkeypatch.setattr(half_steps, "WOODBURY_UP_TO", short)
-        found[short] = side.step(other, "point", prior)
+        with kernel("torch"):
+            found[short] = side.step(other, "point", prior)
         assert {0.0: min(sizes) == max(sizes) == 6, 1.0: min(sizes) < max(sizes) == 6, 1e9: max(sizes) > 6}[short]
     for short in (0.0, 1.0):
         torch.testing.assert_close(found[short].rows.loc, found[1e9].rows.loc, rtol=1e-10, atol=1e-12)
@@ -206,7 +216,7 @@ def test_neither_threads_nor_blocks_matter(name, family, threads, monkeypatch):
     found = []
     for n_threads, block_bytes in ((1, 2**25), (1, 500), (2, 500), (2, 1)):
         torch.set_num_threads(n_threads)
-        monkeypatch.setattr(half_steps, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setitem(BLOCK_BYTES, "cpu", block_bytes)
         found.append(side.step(other, family, prior, prior_var=var if family == "structured" else None))
         assert torch.get_num_threads() == n_threads
     for one in found[1:]:

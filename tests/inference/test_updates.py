@@ -9,7 +9,8 @@ import scipy.sparse as sp
 import torch
 
 import inference
-from inference.algorithms.half_steps import Cells, half_step
+from inference.algorithms.cells import Cells
+from inference.algorithms.half_steps import half_step
 from inference.draws import Draws
 from inference.fitting import load
 from inference.recommending import add_items, fold_in, recommend
