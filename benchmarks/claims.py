@@ -55,6 +55,7 @@ STUDIES: dict[str, list[str]] = {
     "digits": ["benchmarks.digits"],
     "cold": ["benchmarks.cold"],
     "contents": ["benchmarks.contents", "--splits", "3", "--sets", "citations", "frequent-tags"],
+    "otherdata": ["benchmarks.otherdata", "--parts", "rivals", "strangers"],
     "evidence": ["benchmarks.evidence"],
     "stars": ["benchmarks.stars"],
     "when-bayes": ["benchmarks.when_bayes"],

@@ -1,10 +1,14 @@
 """Users of whom a fit knows nothing: those without a training pair, and strangers, get the average user's list.
 
 The prior of u_i has mean 0, and a product with it ranks nothing: every item scores 0. What a fit has learned of a user
-of whom it knows nothing is the population: u is drawn from the equal mixture of q(u_i) over the users with training
-pairs. Its mean ranks, E[u].E[v], which is the mean over these users of their own scores; its covariance is
+of whom it knows nothing is the population: u is drawn from a mixture of q(u_i) over the users with training pairs, of
+weights w_i. Its mean ranks, E[u].E[v], which is the mean over these users of their own scores; its covariance is
 
-    mean_i(S_i) + mean_i((m_i - m)(m_i - m)'),    m = mean_i(m_i),    q(u_i) = N(m_i, S_i).
+    mean_i(S_i) + mean_i((m_i - m)(m_i - m)'),    m = mean_i(m_i),    q(u_i) = N(m_i, S_i),
+
+all means weighted. Of stars w_i is the same of everybody. Of choices (all ratings are alike) w_i ~ n_i^(-1/2), n_i the
+user's training pairs: scores grow with them, so that under equal weights the few who chose most would decide what all
+strangers are shown. ``benchmarks.otherdata --parts strangers`` measures what the power is worth.
 
 A Normal with these two moments stands for the mixture, so that intervals and probabilities are those of somebody, not
 of nobody in particular. The posterior of the fit itself stays what the model says.
@@ -21,6 +25,7 @@ import torch
 from torch import Tensor
 
 from inference.draws import Draws
+from inference.mixing import POWER, weights_of_counts
 from inference.predicted import Predicted, predicted, score_moments
 from models.gaussians import Gaussians
 
@@ -39,6 +44,16 @@ SEED_OF_SPREAD = 20261128
 """Seed of the users whose spread the draws of an average user have."""
 
 
+def weights_of(train: Interactions, power: float = POWER) -> Tensor:
+    """Weights w_i of the average user, which add up to 1, float64 (n_users,); 0 of users without training pairs.
+
+    Where nobody has a training pair, they are the same of everybody.
+    """
+    rated = train.ratings[train.observed]
+    alike = len(rated) > 0 and bool((rated == rated[0]).all())
+    return weights_of_counts(torch.from_numpy(train.user_counts), power if alike else 0.0)
+
+
 def without_pairs(train: Interactions) -> np.ndarray:
     """True for the users without an observed training pair, bool (n_users,); a missing cell (confidence 0) is none."""
     return train.user_counts == 0
@@ -50,9 +65,7 @@ def average_user(posterior: Posterior, train: Interactions) -> Posterior:
     Of stored draws it is, draw by draw, their mean and what one of them, another in each draw, is away from it. Where
     nobody has a training pair, it is the average of all.
     """
-    known = ~without_pairs(train)
-    weights = torch.as_tensor(known if known.any() else ~known, dtype=torch.float64)
-    weights /= weights.sum()
+    weights = weights_of(train)
     dtype = posterior.u.loc.dtype
     if isinstance(posterior, Draws):
         u = _drawn(posterior.u_draws, weights)
@@ -82,24 +95,23 @@ def average_user(posterior: Posterior, train: Interactions) -> Posterior:
 def _drawn(draws: Tensor, weights: Tensor) -> Tensor:
     """The average user in each of the draws (n_draws, n_users, width), (n_draws, width)."""
     mean = torch.einsum("dnk,n->dk", draws, weights.to(draws.dtype))
-    known = weights.nonzero().squeeze(-1)
     generator = torch.Generator().manual_seed(SEED_OF_SPREAD)
-    somebody = known[torch.randint(len(known), (len(draws),), generator=generator)]
+    somebody = torch.multinomial(weights, len(draws), replacement=True, generator=generator)
     away = draws[torch.arange(len(draws)), somebody] - mean
     return mean + away - away.mean(0)  # centred: which users stand for the spread is no matter to the mean
 
 
 def list_scores(posterior: Posterior, train: Interactions) -> ScoreBlock:
     """Scores that rank: ``posterior.score_block``, for users without training pairs those of the average user."""
-    return filled(posterior.score_block, train, lambda known: average_user(posterior, train).score_block([0]))
+    return filled(posterior.score_block, train, lambda weights: average_user(posterior, train).score_block([0]))
 
 
 def filled(score_block: ScoreBlock, train: Interactions, average: Callable[[Tensor], Tensor]) -> ScoreBlock:
-    """The same scores, for users without training pairs those of ``average``: from the others' rows to (n_items,)."""
+    """The same scores, for users without pairs those of ``average``, by the weights (n_users,) of the others."""
     lacking = without_pairs(train)
     if not lacking.any() or lacking.all():
         return score_block
-    mean = average(torch.from_numpy(np.flatnonzero(~lacking)))
+    mean = average(weights_of(train))
 
     def for_everybody(users: np.ndarray) -> Tensor:
         return torch.where(torch.from_numpy(lacking[users])[:, None], mean, score_block(users))

@@ -14,6 +14,8 @@ PosteriorKind = Literal["point", "full", "draws", Guide]
 """What is known of u and v after a fit; see :class:`inference.posterior.Posterior`."""
 Objective = Literal["map_objective", "elbo", "log_joint"]
 """What is maximised, or of draws their log joint density."""
+Hide = Literal["auto", "random", "latest"]
+"""Which training pairs --tune hides."""
 Biases = Literal["auto", "on", "off"]
 """A global mean and biases in the scores; auto is the rating likelihood's own choice."""
 Dtype = Literal["float32", "float64"]

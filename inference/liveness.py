@@ -133,6 +133,14 @@ def judge(fit: Fit) -> dict[str, Any]:
     return content_verdict(fit.metrics.get("content", {}), n_items, n_factors, known, n_features)
 
 
+def constant_parts(fit: Fit) -> list[str]:
+    """Names of those of several contents of which items have one or two different ones."""
+    if not fit.model.has_content:
+        return []
+    chosen, _, _ = contents_of(fit.dataset, fit.model.content, fit.options.model.content)
+    return [name for name, one in chosen.items() if n_distinct([one]) <= 2] if len(chosen) > 1 else []
+
+
 def _of_points(m: torch.Tensor) -> dict[str, Any]:
     """The verdict where the content of an item is a point, m (n_items, n_factors): in how many directions it varies.
 
@@ -146,10 +154,12 @@ def _of_points(m: torch.Tensor) -> dict[str, Any]:
 
 
 def doubt(fit: Fit) -> str:
-    """One line about a content that is not alive, "" of one that is."""
+    """One line about a content that is not alive, "" of one that is; of several, about those that are constant too."""
     found = judge(fit)
     if found["state"] not in SHOUTED:
-        return ""
+        constant = constant_parts(fit)
+        told = "all items that have it have one of two contents, which tell nothing of them"
+        return f"of the contents {', '.join(constant)} is constant: {told}; leave it out" if constant else ""
     numbers = fit.metrics.get("content", {})
     figures = f"{numbers.get('active_units', np.nan):.0f} of {fit.options.model.factors} units active"
     return f"the content is {found['state']} ({figures}, KL {numbers.get('kl', np.nan):.3g} nats): {found['words']}"

@@ -70,7 +70,9 @@ def contents_of(
             )
         if one.n_items < 2 or one.n_features < 2:
             what = f"{one.n_items} items with {one.n_features} " + ("words" if one.kind == "words" else "features")
-            raise InputError(f"{what} are no catalogue", "give two of each or more")
+            remedy = "give two of each or more" + (f", or leave {name} out of --contents" if name != "text" else "")
+            where = "" if name == "text" else f" in the content {name}"
+            raise InputError(f"{what}{where} are no catalogue", remedy)
         if not one.present.any() or (isinstance(one, Content) and not one.counts.nnz):
             where = "" if name == "text" else f" called {name}"
             raise InputError(f"no item has any content{where}", "give a table of items with texts")

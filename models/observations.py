@@ -38,7 +38,9 @@ class RatingColumns:
     A cell that is not stored is a zero with the background's precision ``b``; a stored confidence 0 says that the
     cell is missing and has no factor at all; an item with ``observed`` false has no column at all.
 
-    Shapes: ``indptr`` (n_items + 1,); ``users``, ``ratings``, ``confidences`` (n_stored,); ``observed`` (n_items,).
+    Shapes: ``indptr`` (n_items + 1,); ``users``, ``ratings``, ``confidences`` and, where the data have them, ``times``
+    (n_stored,), NaN where not known; ``observed`` (n_items,). Times are of a fit's own columns alone: columns that are
+    chosen of these have none.
     """
 
     indptr: Tensor
@@ -47,6 +49,7 @@ class RatingColumns:
     confidences: Tensor
     observed: Tensor
     n_users: int
+    times: Tensor | None = None
 
     @classmethod
     def from_interactions(
@@ -73,6 +76,7 @@ class RatingColumns:
             torch.as_tensor(confidences).to(dtype),
             torch.as_tensor(stored > 0) if unrated == "masked" else torch.ones(train.n_items, dtype=torch.bool),
             train.n_users,
+            None if train.times is None else torch.as_tensor(train.times[order]),
         )
 
     def __len__(self) -> int:
@@ -107,7 +111,8 @@ class RatingColumns:
         """The same on another device or with ratings and confidences of another type."""
         ratings, confidences = self.ratings.to(device, dtype), self.confidences.to(device, dtype)
         indptr, users, observed = (part.to(device) for part in (self.indptr, self.users, self.observed))
-        return RatingColumns(indptr, users, ratings, confidences, observed, self.n_users)
+        times = None if self.times is None else self.times.to(device)
+        return RatingColumns(indptr, users, ratings, confidences, observed, self.n_users, times)
 
 
 @dataclass(frozen=True, eq=False)

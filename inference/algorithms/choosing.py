@@ -2,8 +2,10 @@ r"""Settings of clicks that are found within the fit: ``--tune N``.
 
 Once contents are known, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
 sweeps. What is looked for is what ranks the hidden pairs best: the precision b of zeros and the shrinkages of users and
-items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time. A step is taken
-where the mean over users is better by more than its standard error. The short fits are of points in ``bayes`` too: what
+items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time, then in b and the
+users' shrinkage together, which turns zeros up and leaves how far they whiten u (b V'V + lambda_u I) as it was: where
+pairs are dense, neither of the two alone is better. A step is taken where the mean over users is better by more than
+its standard error. The short fits are of points in ``bayes`` too: what
 ranks best does so by its means, and covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
@@ -11,6 +13,10 @@ A pair of rank r, among all items that the user has not chosen yet, is worth
     w(r) = log(M / r) / log(M / L) between 0 and 1,    L = 20 and M = 500, for few items n less: M <= n/2, L <= M/10,
 
 the mean recall over lists of L to M items whose length is uniform on the log scale.
+
+With ``--hide latest`` the latest fifth of all training pairs is hidden instead, as where a split by time holds the
+latest out. Among the users of hidden pairs are then some who have no other. They are ranked by the list that strangers
+get (:mod:`inference.average`).
 
 **Items without ratings.** Their v is c z and not z where that ranks hidden pairs better. Without it their scores are
 too small to be compared with those of rated items, whose v has grown towards their users. There are two kinds. An
@@ -25,6 +31,7 @@ area under the recall curve, as in Cremonesi, Koren and Turrin, RecSys 2010, on 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,9 +41,11 @@ from torch import Tensor
 
 from inference.algorithms.precisions import default_shrinkages, set_relative, short_fit
 from inference.algorithms.standard_scale import rated
+from inference.mixing import weights_of_counts
 from inference.options import Options
 from models.base import FactorModel
 from models.observations import RatingColumns
+from pyro_cvae.errors import InputError
 
 HIDDEN = 0.2
 """Share of each user's training pairs that is hidden."""
@@ -67,9 +76,9 @@ class Settings:
     user_shrinkage: float
     item_shrinkage: float
 
-    def times(self, name: str, factor: float) -> Settings:
-        """The same with one of them ``factor`` times as large."""
-        return replace(self, **{name: factor * getattr(self, name)})
+    def times(self, names: Sequence[str], factor: float) -> Settings:
+        """The same with these of them ``factor`` times as large."""
+        return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +122,11 @@ def choose(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: O
     """Set b, lambda_u, lambda_v and c of a model, and return what was tried, a row a trial; see the module's docstring.
 
     Shapes: ``z_loc`` (n_items, n_factors), the content means. Nothing is chosen, and a line in the log says so, where
-    fewer than :data:`FEWEST` pairs can be hidden: of users with one training pair none can.
+    fewer than :data:`FEWEST` pairs can be hidden: of users with one training pair none can. Raises InputError where the
+    latest are to be hidden of pairs without times.
     """
     rng = np.random.default_rng(options.fit.seed)
-    hidden = hidden_pairs(columns, rng)
+    hidden = latest_pairs(columns) if options.fit.hide == "latest" else hidden_pairs(columns, rng)
     if (n := int(hidden.sum())) < FEWEST:
         log.info("--tune chooses nothing: %d training pairs can be hidden, but %d are needed", n, FEWEST)
         return []
@@ -132,16 +142,17 @@ def choose(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: O
 
 
 def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, float]:
-    """The best settings of ``most`` trials, and c there."""
+    """The best settings of ``most`` trials, none of them twice, and c there."""
     at = trials.start
-    found = trials.at(at, held_out)
+    tried = {at: trials.at(at, held_out)}
+    found = tried[at]
     for step in STEPS:
-        for name in trials.moving:
+        for names in trials.moving:
             for factor in (step, 1 / step):
                 moved = False
                 while len(trials.rows) < most:
-                    ahead = at.times(name, factor)
-                    worth = trials.at(ahead, held_out)
+                    ahead = at.times(names, factor)
+                    worth = tried[ahead] if ahead in tried else tried.setdefault(ahead, trials.at(ahead, held_out))
                     if not worth.better_than(found):
                         break
                     at, found, moved = ahead, worth, True
@@ -173,6 +184,18 @@ def hidden_pairs(columns: RatingColumns, rng: np.random.Generator) -> np.ndarray
     hidden = np.zeros(len(users), bool)
     hidden[order[rank < wanted[users[order]]]] = True
     return hidden
+
+
+def latest_pairs(columns: RatingColumns) -> np.ndarray:
+    """The latest fifth of the positive cells, those of one moment together; the earliest stay. Bool (n_stored,)."""
+    if columns.times is None:
+        raise InputError("--hide latest is of pairs with times, and these have none", "use --hide random")
+    times = columns.times.cpu().numpy()
+    able = ((columns.ratings > 0) & (columns.confidences > 0)).cpu().numpy() & ~np.isnan(times)
+    if not able.any():
+        return able
+    cut = np.sort(times[able])[min(int(np.ceil((1 - HIDDEN) * able.sum())), int(able.sum()) - 1)]
+    return able & (times >= cut) & (times > times[able].min())
 
 
 def hidden_items(columns: RatingColumns, hidden: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -209,8 +232,11 @@ class _Trials:
         self.scales = SCALES if scales_contents(model, options) else (1.0 if given is None else max(given, LEAST),)
         self.start = Settings(model.ratings.background, *default_shrinkages(model, options))
         free = {"user_shrinkage": "lambda_u", "item_shrinkage": "lambda_v"}
-        self.moving = ["b"] if model.ratings.weighs_zeros and model.ratings.background > 0 else []
-        self.moving += [name for name, precision in free.items() if precision in model.to_find]
+        alone = ["b"] if model.ratings.weighs_zeros and model.ratings.background > 0 else []
+        alone += [name for name, precision in free.items() if precision in model.to_find]
+        self.moving: list[tuple[str, ...]] = [(name,) for name in alone]
+        if {"b", "user_shrinkage"} <= set(alone):
+            self.moving.append(("b", "user_shrinkage"))
 
     def hiding(self, hidden: np.ndarray, rng: np.random.Generator) -> _HeldOut:
         """What is left without these cells, bool (n_stored,), and at most :data:`MOST_USERS` users to look at."""
@@ -220,7 +246,8 @@ class _Trials:
             known = replace(known, observed=columns.observed)
         positive = (columns.ratings > 0) & (columns.confidences > 0)
         gone, kept = (torch.bincount(columns.users[one], minlength=columns.n_users) for one in (~left & positive, left))
-        able = ((gone > 0) & (kept > 0)).nonzero().squeeze(-1).cpu().numpy()
+        strangers = self.options.fit.hide == "latest"
+        able = ((gone > 0) & ((kept > 0) | strangers)).nonzero().squeeze(-1).cpu().numpy()
         looked = torch.as_tensor(np.sort(rng.permutation(able)[:MOST_USERS]), device=left.device)
         place = torch.full((columns.n_users,), -1, device=left.device)
         place[looked] = torch.arange(len(looked), device=left.device)
@@ -243,6 +270,9 @@ class _Trials:
         self.set(settings)
         model, mean = self.model, None if self.model.mean is None else self.model.mean.clone()
         users, items, observed = short_fit(model, held_out.known, self.z_loc, "point", SWEEPS)
+        if self.options.fit.hide == "latest":
+            counts = torch.bincount(held_out.known.users, minlength=len(users))
+            users = torch.where((counts > 0)[:, None], users, (weights_of_counts(counts) @ users.double()).to(users))
         worth = Worth(_worth(model, users, items, ~observed, held_out, self.scales), self.scales)
         if model.mean is not None and mean is not None:
             model.mean.copy_(mean)

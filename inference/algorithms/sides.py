@@ -18,6 +18,10 @@ from models.priors import NOTHING, Above, NormalPrior
 from models.ratings import GaussianSite, SweepScores
 
 FLOATS_AT_ONCE = 2**24
+SILENT = 1e-3
+"""Mean square of content means, in units of the prior's variance around them, below which they say nothing."""
+MOST_ITEMS = 4096
+"""Items about which are asked in which directions contents vary."""
 
 
 def update_users(
@@ -66,16 +70,29 @@ def update_items(
 
 
 def start_of_items(model: FactorModel, prior: NormalPrior) -> Gaussians:
-    """Points at which sweeps begin: the prior means, or draws around them where these tell no items apart.
+    """Points at which sweeps begin: the prior means, and draws around them in directions of which these say nothing.
 
-    At v = 0 every u_i is at its prior's mean too, and sweeps would stay there.
+    Half-steps never leave the span of the rows that they begin at. From v = 0 they would stay there, and from contents
+    of few directions, as a handful of genres, ratings could use no other. Where contents speak of all nothing is drawn.
     """
-    loc = prior.loc.clone()
-    if not model.item_prior.knows_content:
+    loc, n = prior.loc.clone(), model.n_factors
+    silent = silent_directions(loc[:, :n], prior.precision) if model.item_prior.knows_content else None
+    if silent is None or silent.shape[1]:
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(loc.shape, generator=generator, dtype=torch.float64).to(loc)
-        loc[:, : model.n_factors] += prior.precision**-0.5 * noise[:, : model.n_factors]
+        noise = torch.randn(loc.shape, generator=generator, dtype=torch.float64).to(loc)[:, :n]
+        loc[:, :n] += prior.precision**-0.5 * (noise if silent is None else noise @ silent @ silent.mT)
     return Gaussians(loc)
+
+
+def silent_directions(means: Tensor, precision: float) -> Tensor:
+    """Orthonormal directions, (n_factors, n_silent), in which content means (n_items, n_factors) are all but 0.
+
+    Their mean square is there below :data:`SILENT` prior variances of v around it. Of many items some are looked at.
+    """
+    step = max(1, len(means) // MOST_ITEMS)
+    some = means[::step].double()
+    square, directions = torch.linalg.eigh(some.mT @ some / max(1, len(some)))
+    return directions[:, square < SILENT / precision].to(means)
 
 
 def design(rows: Gaussians, constant: float, kappa: float) -> tuple[Gaussians, Offset]:

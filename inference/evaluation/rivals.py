@@ -7,7 +7,7 @@ A rival is a factory ``(dataset, split) -> score_block``; ``score_block(users (B
 :func:`inference.evaluation.rankings.evaluate` asks for. Each sees the positive pairs of ``split.train`` and the item
 counts, and keeps nothing of size users x items. Settings of ALS are chosen on a validation part of the training ratings
 (:mod:`inference.evaluation.als`), all others are fixed; none is chosen on a test part. A user without training pairs
-gets the mean of the others' scores, as in a fit (:mod:`inference.average`).
+gets the mean of the others' scores with the weights of a fit (:mod:`inference.average`).
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def tfidf(dataset: Dataset, split: Split, contents: Sequence[str] = ()) -> Score
         cosines = rows @ by_feature
         return torch.from_numpy(np.asarray(cosines if isinstance(cosines, np.ndarray) else cosines.toarray()))
 
-    def mean_scores(known: torch.Tensor) -> torch.Tensor:
-        return scores(np.asarray(profiles[known.numpy()].mean(0)).reshape(1, -1))
+    def mean_scores(weights: torch.Tensor) -> torch.Tensor:
+        return scores(np.asarray(weights.numpy() @ profiles, np.float32).reshape(1, -1))
 
     return filled(lambda users: scores(profiles[users]), split.train.select(split.train.positive), mean_scores)
 
@@ -88,7 +88,7 @@ def _of_factors(users: torch.Tensor, items: torch.Tensor, split: Split) -> Score
     def score_block(rows: np.ndarray) -> torch.Tensor:
         return users[torch.from_numpy(rows)] @ items.T
 
-    return filled(score_block, chosen, lambda known: users[known].mean(0) @ items.T)
+    return filled(score_block, chosen, lambda weights: (weights.to(users.dtype) @ users) @ items.T)
 
 
 def _svd_vectors(dataset: Dataset, n_dimensions: int, seed: int, contents: Sequence[str]) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from inference.kinds import Dtype, Guide, Kernel, Mode
+from inference.kinds import Dtype, Guide, Hide, Kernel, Mode
 from inference.options.checking import check, check_words
 from models.kinds import StartKind
 
@@ -33,6 +33,8 @@ class FitOptions:
         part_dropout: Share of the parts of a product hidden from the encoder at random while training.
         tune: Short fits of a part of the training pairs by which b, the shrinkages and --cold-scale are found once
             contents are known, from those given; 0 takes these as they are.
+        hide: Which training pairs --tune hides: a random fifth of each user's (random), or the latest fifth of all
+            (latest), users without any other among them; auto is latest with --split time, else random.
         validate_every: Epochs between looks at the validation recall, where there is a validation part.
         patience: Looks without a better validation recall after which the fit stops; 0 never stops early.
         seed: Of everything random in the fit.
@@ -56,6 +58,7 @@ class FitOptions:
     word_dropout: float | None = None
     part_dropout: float = 0.0
     tune: int = 0
+    hide: Hide = "auto"
     validate_every: int = 5
     patience: int = 0
     seed: int = 0

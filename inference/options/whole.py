@@ -80,6 +80,9 @@ class Options:
         if self.model.cold == "auto":
             by_items = self.data.split == "items" and not (self.data.train_file or self.data.test_file)
             object.__setattr__(self, "model", replace(self.model, cold="new" if by_items else "unchosen"))
+        if self.fit.hide == "auto":
+            by_time = self.data.split == "time" and not (self.data.train_file or self.data.test_file)
+            object.__setattr__(self, "fit", replace(self.fit, hide="latest" if by_time else "random"))
         able = ", ".join(n for n, facts in RATINGS.items() if facts.conjugate and facts.exact and not facts.explicit)
         closed = own.conjugate and own.exact and not own.explicit
         check(

@@ -12,6 +12,7 @@ import torch
 import inference
 from inference.evaluate import main as evaluate_command
 from inference.evaluation.rankings import evaluate
+from inference.evaluation.rivals import rival
 from inference.recommend import main
 from inference.recommending import compare_items, fold_in, recommend
 from pyro_cvae.data.frames import from_frames
@@ -213,6 +214,36 @@ def test_the_command_says_who_got_the_average_users_list(fits, tmp_path, monkeyp
     call("--user", LATE[0], EARLY[0], "nobody", "--unknown", "prior", "--top", 2, "--out", tmp_path / "lists.csv")
     kept = pd.read_csv(tmp_path / "lists.csv")
     assert kept["origin"].tolist() == ["average"] * 2 + ["fit"] * 2 + ["average"] * 2
+
+
+@pytest.mark.parametrize("ratings", ["clicks", "stars"])
+def test_who_chose_much_does_not_decide_what_strangers_are_shown(ratings):
+    """Of choices a user counts with the root of one over the number of pairs, of stars everybody alike."""
+    table, items = make_dataset()
+    kept = [n for n, user in enumerate(table["user"]) if user not in EARLY[:4] or n % 8 < 2]
+    dataset = from_frames({name: [column[n] for n in kept] for name, column in table.items()}, items, ratings=ratings)
+    more = {"rating_likelihood": "normal"} if ratings == "stars" else {}
+    fit = inference.fit(dataset, by_time(dataset, 0.1), **SMALL | KINDS["map"] | more)
+    counts = np.array([2.0] * 4 + [8.0] * 6)
+    weights = counts**-0.5 if ratings == "clicks" else np.ones(10)
+    expected = weights / weights.sum() @ scores_of_early(fit)
+    mine = recommend(fit, LATE[:1], N_ITEMS, keep_seen=True)
+    wanted = expected[fit.dataset.item_rows(mine["item"])]
+    np.testing.assert_allclose(mine["score"], wanted, rtol=1e-4, atol=1e-6)
+    assert np.abs(expected - scores_of_early(fit).mean(0)).max() > 1e-3 or ratings == "stars"
+
+
+def test_a_rival_gives_strangers_the_list_of_the_same_weights():
+    table, items = make_dataset()
+    kept = [n for n, user in enumerate(table["user"]) if user not in EARLY[:4] or n % 8 < 2]
+    dataset = from_frames({name: [column[n] for n in kept] for name, column in table.items()}, items)
+    split = by_time(dataset, 0.1)
+    early, late = dataset.user_rows(EARLY), dataset.user_rows(LATE)
+    weights = np.array([2.0] * 4 + [8.0] * 6) ** -0.5
+    for name in ("tfidf", "svd-50", "svd-300-prior"):
+        scores = rival(name)(dataset, split)
+        expected = weights / weights.sum() @ scores(early).double().numpy()
+        np.testing.assert_allclose(scores(late[:1])[0], expected, rtol=1e-3, atol=1e-5)
 
 
 def test_where_nobody_is_known_the_average_is_of_all(fits):

@@ -1,5 +1,7 @@
 """Settings that a fit finds for itself, against brute force; and c, by how much contents count of unrated items."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ import inference.evaluate
 from analysis.draws.streams import prior_blocks
 from analysis.page.facts import fit_facts
 from inference.algorithms import choosing
-from inference.algorithms.choosing import Settings, Worth, _Trials, _worth, hidden_items, hidden_pairs
+from inference.algorithms.choosing import Settings, Worth, _Trials, _worth, hidden_items, hidden_pairs, latest_pairs
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
 from inference.algorithms.precisions import short_fit
@@ -102,6 +104,70 @@ def test_worth_is_that_of_dense_rankings(catalogue, biases):
             worth = [min(max(np.log(long / rank) / np.log(long / short), 0.0), 1.0) for rank in ranks]
             wanted[place, column] = np.mean(worth)
     assert torch.allclose(found, wanted, atol=1e-12)
+
+
+def timed(split, times):
+    """The split whose training pairs have these times, (n_train,)."""
+    return replace(split, train=replace(split.train, times=times))
+
+
+def test_the_latest_fifth_is_hidden_and_moments_stay_together(catalogue):
+    split = catalogue[1]
+    times = np.random.default_rng(0).integers(20, size=len(split.train)).astype(float)
+    times[:30] = np.nan
+    columns = columns_of(timed(split, times))
+    order = np.lexsort((split.train.users, split.train.items))
+    assert torch.equal(columns.times.isnan(), torch.as_tensor(np.isnan(times[order])))
+    hidden = latest_pairs(columns)
+    known = ~np.isnan(times[order])
+    assert not hidden[~known].any() and 0.2 <= hidden[known].mean() < 0.26
+    assert times[order][hidden].min() > times[order][known & ~hidden].max()
+    assert not latest_pairs(columns_of(timed(split, np.zeros(len(split.train))))).any(), (
+        "one moment is the earliest too"
+    )
+    assert not latest_pairs(columns_of(timed(split, np.full(len(split.train), np.nan)))).any()
+
+
+def test_hidden_pairs_of_strangers_are_ranked_by_the_average_users_list(catalogue):
+    """Users whose pairs are all late are looked at, and their worth is that of the weighted mean of the others' u."""
+    split = catalogue[1]
+    late = np.isin(split.train.users, np.arange(0, 120, 6))
+    trials = trials_of(timed(split, late.astype(float)), hide="latest")
+    rng = np.random.default_rng(0)
+    held_out = trials.hiding(latest_pairs(trials.columns), rng)
+    assert held_out.looked.tolist() == list(range(0, 120, 6))
+    found = trials.at(trials.start, held_out)
+    with torch.no_grad():
+        users, items, observed = short_fit(trials.model, held_out.known, trials.z_loc, "point", choosing.SWEEPS)
+    counts = torch.bincount(held_out.known.users, minlength=120).double()
+    weights = torch.where(counts > 0, counts.clamp(min=1) ** -0.5, 0.0)
+    users[counts == 0] = weights @ users / weights.sum()
+    wanted = _worth(trials.model, users, items, ~observed, held_out, trials.scales)
+    assert torch.allclose(found.of_users, wanted) and len(torch.unique(wanted[:, 4])) > 5
+
+
+def test_which_pairs_are_hidden_follows_from_the_split(catalogue):
+    assert Options.of("coordinate", split="time").fit.hide == "latest"
+    assert Options.of("coordinate", split="time", train_file="x.csv").fit.hide == "random"
+    assert (
+        Options.of("coordinate").fit.hide == "random" and Options.of("coordinate", hide="latest").fit.hide == "latest"
+    )
+    dataset, split = catalogue
+    with pytest.raises(
+        InputError, match="--hide latest is of pairs with times, and these have none; use --hide random"
+    ):
+        inference.fit(dataset, split, method="coordinate", mode="map", tune=2, hide="latest", **SMALL)
+    times = np.arange(len(dataset.interactions), dtype=float)
+    dataset = replace(dataset, interactions=replace(dataset.interactions, times=times), truth=None)
+    fit = inference.fit(dataset, "time", method="coordinate", mode="map", tune=2, **SMALL)
+    assert len(fit.metrics["tuning"]) == 3, "two of unchosen items, one of new ones"
+
+
+def test_b_and_the_users_shrinkage_move_together_too(catalogue):
+    split = catalogue[1]
+    assert trials_of(split).moving == [("b",), ("user_shrinkage",), ("item_shrinkage",), ("b", "user_shrinkage")]
+    assert trials_of(split, lambda_u=3.0).moving == [("b",), ("item_shrinkage",)]
+    assert Settings(1.0, 2.0, 3.0).times(("b", "user_shrinkage"), 4.0) == Settings(4.0, 8.0, 3.0)
 
 
 def test_a_scale_is_taken_where_it_is_surely_better():

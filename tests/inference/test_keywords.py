@@ -22,7 +22,7 @@ OTHER = {  # a value that is not the default, and that goes with the defaults of
     **{"device": "cuda", "dtype": "float64", "out": "folder", "word_dropout": 0.25, "kl_warmup": 3, "validation": 0.3},
     **{"kl_weight": 0.5, "radius": 2.0, "part_dropout": 0.5, "test_fraction": 0.3, "learning_rate": 0.5},
     **{"pretrain_learning_rate": 0.5, "precision_prior": 2.0, "columns": ("user=userId",), "min_rating": 4.0},
-    **{"cold": "new", "cold_scale": 1.0},
+    **{"cold": "new", "cold_scale": 1.0, "hide": "latest"},
 }
 BESIDE = {  # what a value needs of the other options
     "content_likelihood": {"scaling": "none"},
