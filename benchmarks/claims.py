@@ -54,6 +54,7 @@ STUDIES: dict[str, list[str]] = {
     "titles": ["benchmarks.titles"],
     "digits": ["benchmarks.digits"],
     "cold": ["benchmarks.cold"],
+    "start-from": ["benchmarks.start_from", "--data", "DATA"],
     "contents": ["benchmarks.contents", "--splits", "3", "--sets", "citations", "frequent-tags"],
     "otherdata": ["benchmarks.otherdata", "--parts", "rivals", "strangers"],
     "evidence": ["benchmarks.evidence"],

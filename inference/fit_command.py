@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from inference.fitted import Fit
+    from inference.starting import Start
     from pyro_cvae.data.splits import Split
 
 DESCRIPTIONS = {
@@ -51,6 +52,10 @@ EXAMPLES = {
         (
             "python -m inference.coordinate --data ratings.csv --items items.csv --guide structured --out runs/mine",
             "your own tables, with item uncertainty",
+        ),
+        (
+            "python -m inference.coordinate --start-from runs/mine --data new.csv --items items.csv --out runs/next",
+            "with new ratings, users and items, from where an older fit has ended",
         ),
     ),
     "mcmc": (
@@ -90,7 +95,8 @@ def fit_and_report(options: Options) -> None:
     if run.out is None:
         run = replace(run, out=f"runs/{label_of(data)}-{options.fit.mode}")
         options = replace(options, run=run)
-    dataset = load_data(data)
+    start = _start(options)
+    dataset = load_data(data, None if start is None else start.fit.dataset)
     options = options.for_contents(dataset.contents)
     split = make_split(dataset, data)
     from inference.algorithms.workers import leave
@@ -98,10 +104,19 @@ def fit_and_report(options: Options) -> None:
 
     began = time.monotonic()
     with _on_step(run.quiet or not is_first) as on_step:
-        fitted = fit_with(dataset, split, options, on_step)
+        fitted = fit_with(dataset, split, options, on_step, start=start)
     if is_first:
         _report(fitted, time.monotonic() - began)
     leave()
+
+
+def _start(options: Options) -> Start | None:
+    """What ``--start-from`` names, opened: its vocabularies are those that the data are read by."""
+    if options.run.start_from is None:
+        return None
+    from inference.starting import Start
+
+    return Start.of(options)
 
 
 @contextmanager
@@ -141,6 +156,8 @@ def _report(fitted: Fit, seconds: float) -> None:
         f"{fitted.dataset.n_users:,}, {fitted.dataset.n_items:,}, {int(fitted.split.train.observed.sum()):,}",
     )
     table.add_row("held out: test, validation pairs", _held_out(fitted.split))
+    if options.run.start_from is not None:
+        table.add_row("goes on from", options.run.start_from)
     if last:
         label = name + " (tempered fit)" * options.tempered + ", pseudo-likelihood" * fitted.model.pseudo
         table.add_row(f"{label}, nats", f"{last[options.objective]:,.0f}")

@@ -30,9 +30,11 @@ from inference.keywords import options_of
 from inference.kinds import Method, Mode
 from inference.liveness import doubt
 from inference.loading import load
+from inference.logs import logs_of, telling
 from inference.options import CoordinateOptions, DataOptions, Options
 from inference.posterior import Posterior, content_diagnostics
 from inference.pretrained import PRETRAINING, Pretrained
+from inference.starting import Start
 from models.base import FactorModel
 from models.build import (
     content_likelihood_of,
@@ -42,6 +44,7 @@ from models.build import (
     rating_likelihood,
     weight_unit,
 )
+from models.observations import Observations
 from models.ratings import RatingLikelihood
 from models.state import kept
 from pyro_cvae.data.content import ContentScaling
@@ -82,7 +85,7 @@ def fit(
     ``on_step`` called after each epoch, ``options`` any flag of the command line, with underscores; they win over the
     preset. Further ``contents`` that the data set has not yet are read; ``data``, and of a data set ``items``, which
     say where it is from, are kept for the record. A likelihood, of content or ratings, may be a class or an instance
-    too. Raises InputError.
+    too. ``start_from`` is a run folder or a Fit to go on from (:mod:`inference.starting`). Raises InputError.
     """
     if isinstance(split, str):
         options["split"], split = split, None
@@ -90,16 +93,22 @@ def fit(
         raise InputError(f"split is no split but a {type(split).__name__}", "a table of items is given as items=TABLE")
     is_table = not isinstance(dataset, Dataset)
     items = options.pop("items", None) if is_table or _is_table(options.get("items")) else None
-    chosen = options_of(method, preset, {"mode": mode, "out": out} | options)
+    old = options["start_from"] if isinstance(options.get("start_from"), Fit) else None
+    if old is not None:
+        options["start_from"] = "a fit" if old.path is None else old.path.name
+    chosen = options_of(method, preset, {"mode": mode, "out": out} | options, *([old.options] if old else []))
+    start = Start.of(chosen, old)
     if is_table:
-        dataset = _of_tables(dataset, items, chosen.data)
+        dataset = _of_tables(dataset, items, chosen.data, start)
     elif items is not None:
         raise InputError("items is a table, but a data set has its items already", "leave items out")
     if options.get("ratings") == "stars":
         check_stars(dataset)
     if sources := [one for one in parse_all(chosen.data.contents) if one.name not in dataset.contents]:
-        dataset = with_contents(dataset, tuple(sources), reading=chosen.data.reading)
-    return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step)
+        reading = chosen.data.reading if start is None else replace(chosen.data.reading, like=start.fit.dataset)
+        dataset = with_contents(dataset, tuple(sources), reading=reading)
+    more: dict[str, Any] = {} if start is None else {"start": start}
+    return fit_with(dataset, make_split(dataset, chosen.data) if split is None else split, chosen, on_step, **more)
 
 
 def _is_table(value: Any) -> bool:
@@ -107,8 +116,11 @@ def _is_table(value: Any) -> bool:
     return value is not None and not isinstance(value, str | os.PathLike)
 
 
-def _of_tables(interactions: Any, items: Any, options: DataOptions) -> Dataset:
-    """The data set of the tables that stand in the place of one, read as the options say; InputError for no tables."""
+def _of_tables(interactions: Any, items: Any, options: DataOptions, start: Start | None) -> Dataset:
+    """The data set of the tables that stand in the place of one, read as the options say; InputError for no tables.
+
+    Words are counted by the vocabularies of the fit that ``start`` is of.
+    """
     for name, given in (("dataset", interactions), ("items", items)):
         if isinstance(given, str | os.PathLike):
             reader = "pyro_cvae.data.registry.load_dataset reads files"
@@ -117,7 +129,8 @@ def _of_tables(interactions: Any, items: Any, options: DataOptions) -> Dataset:
         raise InputError("there is nothing to fit: dataset is None", "give a data set, or a table of interactions")
     ratings: Ratings = "stars" if options.ratings == "stars" else "clicks"
     contents = parse_all(options.contents)
-    return from_frames(interactions, items, ratings=ratings, contents=contents, reading=options.reading)
+    reading = options.reading if start is None else replace(options.reading, like=start.fit.dataset)
+    return from_frames(interactions, items, ratings=ratings, contents=contents, reading=reading)
 
 
 def fit_with(
@@ -126,46 +139,51 @@ def fit_with(
     options: Options,
     on_step: Callable[[int, int, dict[str, Any]], None] = lambda step, n_steps, row: None,
     pretrained: Pretrained | None = None,
+    start: Start | None = None,
 ) -> Fit:
     """The same with all options made; writes a run folder if ``options.run.out`` is given.
 
-    ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out.
+    ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out. ``start`` is what
+    ``options.run.start_from`` names, where it has been opened.
     """
     workers = here()
+    start = Start.of(options) if start is None else start
+    dataset = dataset if start is None else start.aligned(dataset)
     options = _checked(dataset, split, options, workers.size)
     likelihood, rating = content_likelihood_of(options.model), rating_likelihood(options.model)
-    observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling)
-    unit = weight_unit(dataset, split)
-
-    def make() -> FactorModel:
-        model = model_of(dataset, options.model)
-        model.of_data(dataset)
-        model.ratings.weight_unit = unit
-        return model
-
-    inference = ALGORITHMS[options.method_name](make, observations, options)
+    known = None if start is None else start.fit.scalings
+    observations, scalings = observe(dataset, split, likelihood, options.model, options.data.scaling, known)
+    inference = _algorithm(observations, dataset, split, options, start)
     del observations  # workers keep what is theirs
     pseudo = likelihood is not None and likelihood.pseudo
     config = _config(options, dataset, split, scalings, pseudo)
+    if start is not None:
+        start.record(config)
+    logs = workers.by_first(lambda: logs_of(options)) or []
     writer, resume = workers.by_first(lambda: _writer(options, config, dataset, split)) or (None, None)
     if workers.told(resume is not None):
         resume = workers.told_snapshot(*(resume or ({}, {})))
     keep = None
-    if pretrained is not None and resume is None:
+    if pretrained is not None and resume is None and start is None:
         resume, keep = pretrained.of(options, dataset)
-    result = run_steps(
-        inference,
-        validation=_validation(split, rating),
-        checkpoint=writer.checkpoint if writer else _by_another_worker if options.run.out else None,
-        resume=resume,
-        keep=keep,
-        on_step=lambda step, row: on_step(step, inference.n_steps, row),
-    )
-    model = inference.finish(result.state)
-    model.plain = True
-    metrics: dict[str, Any] = {"best_epoch": result.best_step}
-    if workers.is_first:
-        metrics |= _metrics(result.posterior, model, dataset, split)
+    behind = [] if resume is None else resume[1]["history"]
+    with telling(logs, writer.path if writer else None, behind) as (tell, tell_metrics):
+
+        def on_row(step: int, row: dict[str, Any]) -> None:
+            tell(row)
+            on_step(step, inference.n_steps, row)
+
+        checkpoint = writer.checkpoint if writer else _by_another_worker if options.run.out else None
+        looked = _validation(split, rating)
+        result = run_steps(
+            inference, validation=looked, checkpoint=checkpoint, resume=resume, keep=keep, on_step=on_row
+        )
+        model = inference.finish(result.state)
+        model.plain = True
+        metrics: dict[str, Any] = {"best_epoch": result.best_step}
+        if workers.is_first:
+            metrics |= _metrics(result.posterior, model, dataset, split)
+        tell_metrics(metrics)
     fitted = Fit(result.posterior, dataset, split, options, result.history, metrics, model, scalings)
     if workers.is_first and model.item_prior.latent and (sign := doubt(fitted)):
         logging.getLogger("pyro_cvae").warning(sign)
@@ -173,6 +191,27 @@ def fit_with(
     path = workers.told(path)
     fitted.path = None if path is None else Path(path)
     return fitted
+
+
+def _algorithm(
+    observations: Observations, dataset: Dataset, split: Split, options: Options, start: Start | None
+) -> NetworkFit[Any]:
+    """The algorithm over a model that knows nothing yet, or what the fit knows that it goes on from."""
+    unit, rows = weight_unit(dataset, split), None if start is None else start.told(dataset, split)
+
+    def make() -> FactorModel:
+        model = model_of(dataset, options.model)
+        model.of_data(dataset)
+        model.ratings.weight_unit = unit
+        if start is not None and rows is not None:
+            start.fill(model, options, rows[0])
+        return model
+
+    own = options if start is None else start.settings(options)
+    inference = ALGORITHMS[options.method_name](make, observations, own)
+    if start is not None and rows is not None:
+        inference.warm = start.warm(*rows)
+    return inference
 
 
 def _by_another_worker(tensors: dict[str, Any], meta: dict[str, Any]) -> None:

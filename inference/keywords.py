@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from inference.commands import option_of, read_preset, typed
+from inference.commands import ANEW, check_named, option_of, read_preset, stored_in, taken_over, typed
+from inference.compatibility import AUTO, merged
 from inference.options import METHODS, Options
 from models.catalogue import PLUGINS
 from models.contents.making import described
 from models.making import path_of
 
 
-def options_of(method: str, preset: str | None, given: Mapping[str, Any]) -> Options:
+def options_of(method: str, preset: str | None, given: Mapping[str, Any], start: Options | None = None) -> Options:
     """The options of a method ("svi", "coordinate", "mcmc") from keywords, on top of those of a preset.
+
+    With ``start_from``, a run folder, they are on top of that run's too, or of those of ``start``, a fit at hand
+    (:mod:`inference.commands.starting`).
 
     A likelihood, of content or ratings, or a pair of networks may be a class or an instance, of which class and
     constructor's arguments count; a model may be a class. A list may stand for a tuple, a path for its text, a number
@@ -37,9 +41,32 @@ def options_of(method: str, preset: str | None, given: Mapping[str, Any]) -> Opt
     for name, value in values.items():
         if not name.endswith("_args"):
             values[name] = typed(option_of(classes, name), _plain(value))
-    if preset is not None:
+    if (run := values.get("start_from")) is not None:
+        values = _going_on(method, preset, values, run, start)
+    elif preset is not None:
         values = read_preset(preset, classes, tuple(METHODS.values()), values)
     return Options.of(method, **values)
+
+
+def _going_on(
+    method: str, preset: str | None, given: Mapping[str, Any], run: str, start: Options | None
+) -> dict[str, Any]:
+    """Keywords on top of the options of a run, these on top of a preset's but for those of a fit from nothing."""
+    classes, base = Options.classes(method), dict[str, Any]()
+    if preset is not None:
+        read = read_preset(preset, classes, tuple(METHODS.values()), {})
+        base = {name: value for name, value in read.items() if name not in ANEW.get(method, ())}
+    base |= taken_over(stored_in(run) if start is None else start, method, given.get("mode"))
+    if start is None:
+        check_named(base, given.values(), run)
+    given = dict(given)
+    for field in PLUGINS:  # the arguments belong to the class that the run names
+        arguments = f"{field}_args"
+        if given.get(field, base.get(field)) != base.get(field):
+            base.pop(arguments, None)
+        elif base.get(field) == AUTO and arguments in given:
+            given[arguments] = merged(base.get(arguments, {}), given[arguments])
+    return base | given
 
 
 def _plain(value: Any) -> Any:

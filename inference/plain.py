@@ -49,7 +49,8 @@ def plain_model(fit: Fit, items: Iterable[Any] | None = None) -> Callable[[], No
     model = copy.deepcopy(fit.model).requires_grad_(False).eval()
     model.plain = True
     o = fit.options.model
-    observations, _ = observe(fit.dataset, fit.split, content_likelihood_of(o), o, fit.options.data.scaling)
+    given = (fit.dataset, fit.split, content_likelihood_of(o), o, fit.options.data.scaling)
+    observations, _ = observe(*given, fit.scalings)
     batch = observations.to(dtype=fit.posterior.u_loc.dtype).batch(rows)
 
     def story() -> None:

@@ -11,21 +11,22 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from inference.draws import Draws
-from inference.options import METHODS, Options
+from inference.options import Options
 from inference.posterior import ABOVE, MOMENTS, SIDES, Posterior
+from inference.stored_options import options_in
 from models.base import FactorModel
 from models.build import contents_of, model_class, model_of
 from models.networks.product import ProductEncoder
 from models.state import buffers, fill, kept
 from pyro_cvae.arrays import Array, check_arrays
-from pyro_cvae.checks import REMEDY, Positive, check_json
+from pyro_cvae.checks import REMEDY
 from pyro_cvae.data.content import Content, ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
@@ -35,29 +36,11 @@ from pyro_cvae.runs import Run
 
 PRECISIONS = ("lambda_u", "lambda_v", "kappa_u", "kappa_v")
 """Precisions of the model that a fit may have found or learned, which are then in metrics.json."""
-_CONFIG = {
-    "command": str,
-    "options": dict[str, Any],
-    "scalings": dict[str, dict[str, Any]],
-    "weight_unit": Positive | None,
-    "product_radius": bool,
-    "free_experts": bool,
-    "buffers": bool,
-}
 
 
 def stored_options(run: Run) -> Options:
     """The options of a run; InputError where one is unknown, of another type, or cannot be."""
-    path = run.path / "config.json"
-    check_json(run.config, _CONFIG, path, optional=_CONFIG.keys() - {"command", "options"})
-    method, stored = run.config["command"], run.config["options"]
-    if method not in METHODS:
-        raise InputError(f"command is {method!r}, which is none of {', '.join(METHODS)}", REMEDY, path=path)
-    hints = {name: hint for part in Options.classes(method) for name, hint in get_type_hints(part).items()}
-    check_json(stored, hints, path, optional=hints)
-    with about_file(path):
-        values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-        return Options.of(method, **values)
+    return options_in(run.config, run.path / "config.json")
 
 
 def for_data(run: Run, options: Options, dataset: Dataset) -> Options:

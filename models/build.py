@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -194,13 +195,19 @@ def rating_likelihood(options: Any) -> ratings.RatingLikelihood:
 
 
 def observe(
-    dataset: Dataset, split: Split, likelihood: Likelihood | None, options: Any, scaling: Literal["auto", Scaling]
+    dataset: Dataset,
+    split: Split,
+    likelihood: Likelihood | None,
+    options: Any,
+    scaling: Literal["auto", Scaling],
+    known: Mapping[str, ContentScaling] | None = None,
 ) -> tuple[Observations, dict[str, ContentScaling]]:
     """What the model is conditioned on, and the fitted scalings of word counts: "content" and "inputs".
 
     Of several contents these are "name.content" and "name.inputs". ``options`` are the model's options; ``scaling``
-    "auto" takes the likelihood's own; without a ``likelihood`` no content is read. Raises InputError if the content is
-    outside the likelihood's support or there is no training rating.
+    "auto" takes the likelihood's own; without a ``likelihood`` no content is read. Scalings that are ``known`` from
+    another fit are taken and not fitted. Raises InputError if the content is outside the likelihood's support or there
+    is no training rating.
     """
     if not split.train.observed.any():
         raise InputError("the training set is empty", "give at least one rating, or another split")
@@ -208,19 +215,26 @@ def observe(
     if likelihood is None:
         nothing = NoRows(dataset.n_items)
         return Observations(nothing, nothing, columns), {}
-    content, inputs, scalings = observed_contents(dataset, likelihood, options, scaling)
+    content, inputs, scalings = observed_contents(dataset, likelihood, options, scaling, known)
     return Observations(content, inputs, columns), scalings
 
 
 def observed_contents(
-    dataset: Dataset, likelihood: Likelihood, options: Any, scaling: Literal["auto", Scaling]
+    dataset: Dataset,
+    likelihood: Likelihood,
+    options: Any,
+    scaling: Literal["auto", Scaling],
+    known: Mapping[str, ContentScaling] | None = None,
 ) -> tuple[AnyRows, AnyRows, dict[str, ContentScaling]]:
-    """Rows of content, what the encoder reads of them, and the fitted scalings of word counts."""
+    """Rows of content, what the encoder reads of them, and the scalings of word counts, fitted or ``known``."""
     chosen, parts, several = contents_of(dataset, likelihood, options.content)
     scalings: dict[str, ContentScaling] = {}
     for (name, one), part in zip(chosen.items(), _each(parts, chosen), strict=True):
         if isinstance(one, Content):
             counts, start = one.counts[one.present], f"{name}." if several else ""
+            if known is not None:
+                scalings |= {f"{start}{which}": known[f"{start}{which}"] for which in ("content", "inputs")}
+                continue
             own = ContentScaling.fit(counts, part.default_scaling if scaling == "auto" else scaling)
             weighted = options.encoder_input == "tfidf" and not model_class(options.model).as_is
             scalings |= {

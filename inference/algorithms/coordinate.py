@@ -153,13 +153,15 @@ class Coordinate(NetworkFit[State]):
 
     @torch.no_grad()
     def _first_sweeps(self, state: State) -> None:
-        """Two sweeps from v = E[z]; with these q(U) and q(V) the networks' first joint steps are made."""
+        """Two sweeps from v = E[z], or one from where another fit has left v, for the networks' first joint steps."""
         model, above = state.model, start_above(state.model)
         if above:
             first = torch.cat([value.flatten() for value in above.values()])
             state.above = AboveNormal(first, torch.ones_like(first), {n: value.shape for n, value in above.items()})
         state.items = start_of_items(model, model.prior_of_items(self._encoded(state)[0], above))
-        for _ in range(2):
+        if self.warm is not None:
+            state.items = Gaussians(self.warm.of_items(model, state.items.loc, self.scale))
+        for _ in range(2 if self.warm is None else 1):
             self.sweep(state)
 
     def terms(self, elbo: NamedELBO, state: State, batch: Batch) -> dict[str, Tensor]:

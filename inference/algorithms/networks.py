@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from inference.algorithms.base import Inference, Snapshot
-from inference.algorithms.choosing import choose
+from inference.algorithms.choosing import choose, scales_contents
 from inference.algorithms.data_parallel import Shares
 from inference.algorithms.elbo import NamedELBO
 from inference.algorithms.guides import ContentGuide, Guides
 from inference.algorithms.precisions import start_precisions
 from inference.algorithms.standard_scale import StandardScale, move
+from inference.algorithms.warm import Warm
 from inference.algorithms.workers import ALONE, Workers, here
 from inference.options import Options
 from models.base import FactorModel
@@ -57,8 +58,10 @@ class NetworkFit(Inference[State]):
 
     Parameters: ``make`` builds the model at a random start; ``observations`` are what it is conditioned on. Explicit
     ratings are fitted on the standard ``scale``; posterior and history are in the ratings' own units, and so is the
-    model after :meth:`finish`.
+    model after :meth:`finish`. A fit that goes on from another one is ``warm``, and what ``make`` builds has learned.
     """
+
+    warm: Warm | None = None
 
     def __init__(self, make: Callable[[], FactorModel], observations: Observations, options: Options) -> None:
         self.make, self.options, self.workers = make, options, here()
@@ -90,7 +93,7 @@ class NetworkFit(Inference[State]):
         self.check_found(model)
         check_story(model, self.observations)
         state = self.pretraining(model)
-        if state.model.item_prior.trained:
+        if state.model.item_prior.trained and self.warm is None:
             start_alive(state.model, self.observations, self.options.fit.start)
         self.shares.same_start(state.model)
         return state if self.options.fit.pretrain_epochs else self.joint(state)
@@ -114,7 +117,7 @@ class NetworkFit(Inference[State]):
 
         What points say nothing of is held.
         """
-        if model.mean is not None:
+        if model.mean is not None and self.warm is None:
             model.mean.fill_(model.ratings.initial_mean(self.observations.columns))
         if found is None:
             z_loc = encode(model, self.observations, self.workers)[0]
@@ -129,9 +132,12 @@ class NetworkFit(Inference[State]):
     def _find(self, model: FactorModel, z_loc: Tensor) -> None:
         """Precisions that are not given, and what contents of unrated items count."""
         columns, c = self.observations.columns, self.options.model.cold_scale
-        start_precisions(model, columns, z_loc, self.options, self.options.fit.seed)
+        if self.warm is None or model.to_find:
+            start_precisions(model, columns, z_loc, self.options, self.options.fit.seed)
         if self.options.fit.tune:
             model.trials = choose(model, columns, z_loc, self.options)
+        elif self.warm is not None and scales_contents(model, self.options):
+            self.warm.scale_contents(model, ~columns.observed)
         if c is not None:
             model.scale_contents(~columns.observed, c, c)
 

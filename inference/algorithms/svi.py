@@ -62,14 +62,18 @@ class SVI(NetworkFit[NetworkState]):
         self.start_ratings(model, found)
         with torch.no_grad():
             above = start_above(model)
-            z_loc = encode(model, self.observations, self.workers)[0]
-            v_loc = start_of_items(model, model.prior_of_items(z_loc, above)).loc
+            prior = model.prior_of_items(encode(model, self.observations, self.workers)[0], above)
+            v_loc = start_of_items(model, prior).loc
             users = model.prior_of_users(above)
             away = model.lambda_u**-0.5 * torch.randn(model.n_users, model.width).to(v_loc)
             if model.mean is not None:
                 away[:, -1] = 0.0
             u_loc = users.loc + away
-        v_loc = v_loc if model.item_site == "v" else torch.zeros_like(v_loc)
+            if self.warm is not None:
+                u_loc = self.warm.of_users(model, u_loc, self.scale)
+                v_loc = self.warm.of_items(model, v_loc, self.scale)
+        if model.item_site != "v":
+            v_loc = torch.zeros_like(v_loc) if self.warm is None else v_loc - prior.loc
         guide = make_guide(model, self.options.kind, self.observations, u_loc, v_loc, method.init_scale)
         optimizer = self._adam(model, guide, self.joint_rate)
         return NetworkState(model, guide, optimizer, state.epoch, joint=True)

@@ -10,6 +10,20 @@ from inference.commands.files import read_preset
 from inference.commands.options import option_of
 from inference.commands.parsing import parse, version
 from inference.commands.plugins import load_class
+from inference.commands.starting import ANEW, check_named, paths_in, stored_in, taken_over
 from inference.commands.values import read_value, typed
 
-__all__ = ["load_class", "option_of", "parse", "read_preset", "read_value", "typed", "version"]
+__all__ = [
+    "ANEW",
+    "check_named",
+    "load_class",
+    "option_of",
+    "parse",
+    "paths_in",
+    "read_preset",
+    "read_value",
+    "stored_in",
+    "taken_over",
+    "typed",
+    "version",
+]

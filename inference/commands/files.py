@@ -27,7 +27,7 @@ class FromFile:
 
     value: Any
     path: str
-    line: int
+    line: int | None
 
 
 def read_config(path: str, options: Sequence[Option], passed_over: Collection[str]) -> dict[str, FromFile]:

@@ -20,6 +20,7 @@ from inference.commands.files import (
 )
 from inference.commands.options import BY_FLAG_ALONE, option_table
 from inference.commands.plugins import plugin_arguments
+from inference.commands.starting import going_on
 from models.catalogue import PLUGINS
 from pyro_cvae.errors import InputError
 
@@ -63,6 +64,8 @@ def parse(
     if "rating_likelihood" in options:
         asked = take(tokens, "--rating-likelihood", command)[1]
         config = of_ratings(preset, read, asked, options["rating_likelihood"].default)
+    if "start_from" in options:
+        config, read = going_on(config, read, tokens, options, command)
     for entries in read:
         config |= over(config, entries)
     parser = build_parser(command, description, options, config, positionals, examples, bool(preset_classes))

@@ -47,6 +47,7 @@ class Options:
             rate = 0.003 if self.fit.learning_rate is None else self.fit.learning_rate
             object.__setattr__(self, "fit", replace(self.fit, pretrain_epochs=0, kl_warmup=None, learning_rate=rate))
         self._check_found()
+        self._check_start()
         centred = self.model.parametrization == "centred"
         if self.fit.learning_rate is None:
             rate = 0.0 if self.model.rating_facts.explicit else 0.003
@@ -92,6 +93,15 @@ class Options:
         check(not (draws and self.fit.tune), "tune", self.fit.tune, "0 in inference.mcmc; others find settings")
         where = "in inference.mcmc" if draws else "with --guide structured"
         check(not (draws or structured) or scale in (None, 1.0), "cold_scale", scale, f"1 {where}")
+
+    def _check_start(self) -> None:
+        """Raise InputError where --start-from does not go with the algorithm, or with pre-training."""
+        if self.run.start_from is None:
+            return
+        able = "left out in inference.mcmc; inference.coordinate and inference.svi know it"
+        check(not isinstance(self.method, MCMCOptions), "start_from", self.run.start_from, able)
+        epochs = self.fit.pretrain_epochs
+        check(not epochs, "pretrain_epochs", epochs, "0 with --start-from, which keeps the networks of the run")
 
     def _check_ratings(self) -> None:
         """Raise InputError where the rating likelihood does not go with the algorithm, the guide or the biases."""

@@ -255,6 +255,8 @@ def _text(items: Table, titles: list[str] | None, n_words: int) -> Content:
         return no_text(len(items.columns["item"]))
     texts = texts_of(items, "text")
     documents = texts if titles is None else [f"{title}\n{text}" for title, text in zip(titles, texts, strict=True)]
+    if isinstance(known := items.reading.known("text"), Content):
+        return Content(known.of(documents).counts, known.vocabulary, known.vectorizer)
     try:
         vectorizer = TextVectorizer.fit(documents, n_words, tokenizer=items.reading.tokenizer)
     except InputError as error:
@@ -263,7 +265,11 @@ def _text(items: Table, titles: list[str] | None, n_words: int) -> Content:
 
 
 def column_of(items: Table, source: Source, like: AnyContent | None = None) -> AnyContent:
-    """A column of the table of items as a content; an item whose cell is blank lacks it."""
+    """A column of the table of items as a content; an item whose cell is blank lacks it.
+
+    Words are counted by the vocabulary of ``like``, or of what the table's reading knows by that name.
+    """
+    like = items.reading.known(source.name) if like is None else like
     try:
         texts = texts_of(items, source.name)
         return of_texts(source.kind or "words", texts, like, items.reading.tokenizer)

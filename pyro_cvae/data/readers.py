@@ -73,9 +73,10 @@ def with_contents(
         if source.path is not None:
             if source.name in others:
                 raise InputError(f"the data set has a content {source.name} already", "give it another name")
-            others[source.name] = read_content(dataset, source, unknown, reading=reading)
+            known = None if source.kind == "links" else reading.known(source.name)  # links lead back too: see aligned
+            others[source.name] = read_content(dataset, source, unknown, known, reading)
         elif source.name not in others:
-            others[source.name] = _of_titles(dataset, source, None, reading.tokenizer)
+            others[source.name] = _of_titles(dataset, source, reading.known(source.name), reading.tokenizer)
         log.info("content %s: %s", source.name, describe(others[source.name]))
     return dataclasses.replace(dataset, others=others)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Html
 from pyro_cvae.trust import is_path
+
+if TYPE_CHECKING:
+    from pyro_cvae.data.contents import AnyContent
+    from pyro_cvae.data.dataset import Dataset
 
 COLUMNS = ("user", "item", "rating", "weight", "time", "text", "title", "to")
 """The columns that are read, by our names."""
@@ -31,6 +35,8 @@ class Reading:
         min_rating: Least rating of a pair that is a choice; ``None``: any above 0. It goes with clicks alone.
         need_time: Whether a pair without a time is an error, not a warning.
         lenient: Whether a name in ``columns`` may be missing in a table.
+        like: A data set by whose vocabularies words are counted, where it has a content of that name; ``None``: each
+            content has one of its own.
 
     Raises InputError for an unknown name, encoding or separator.
     """
@@ -43,6 +49,7 @@ class Reading:
     min_rating: float | None = None
     need_time: bool = False
     lenient: bool = False
+    like: Dataset | None = None
 
     def __post_init__(self) -> None:
         for name in self.columns:
@@ -70,6 +77,10 @@ class Reading:
     def own_words(self) -> bool:
         """Whether the tokenizer is one of the package's own."""
         return self.tokenizer in TOKENIZERS
+
+    def known(self, name: str) -> AnyContent | None:
+        """The content of that name whose vocabulary counts, or ``None``."""
+        return None if self.like is None else self.like.contents.get(name)
 
     def of_another_file(self, columns: Iterable[str] = (), separator: str = "", encoding: str = "") -> Reading:
         """The same for a later file, with its own separator and encoding; columns may be called otherwise there."""

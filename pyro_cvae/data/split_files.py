@@ -74,13 +74,15 @@ def label_of(options: Any) -> str:
     return Path(path).name.split(".")[0]
 
 
-def load_data(options: Any) -> Dataset:
-    """The data set that options ask for: of ``--data``, or of the files of the split and ``--items`` alone."""
+def load_data(options: Any, like: Dataset | None = None) -> Dataset:
+    """The data set that options ask for: of ``--data``, or of the files of the split and ``--items`` alone.
+
+    Words of tables are counted by the vocabularies of ``like``, if there is one.
+    """
+    reading = options.reading if like is None else replace(options.reading, like=like)
     if not are_the_data(options):
-        return load_dataset(
-            options.data, options.items, options.contents, ratings=_meant(options), reading=options.reading
-        )
-    reading, sources, ratings = options.reading, parse_all(options.contents), _meant(options)
+        return load_dataset(options.data, options.items, options.contents, ratings=_meant(options), reading=reading)
+    sources, ratings = parse_all(options.contents), _meant(options)
     consent_to(reading)
     parts = [pairs_of(_table(path, reading), ratings) for path in given_files(options).values()]
     items = read_table(options.items, reading)

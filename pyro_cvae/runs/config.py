@@ -14,7 +14,7 @@ from pyro_cvae.errors import InputError
 from pyro_cvae.listed import SCHEMA
 from pyro_cvae.runs.manifest import plain
 
-FREE_OPTIONS = ("out", "resume", "overwrite", "quiet", "progress", "checkpoint_seconds", "format")
+FREE_OPTIONS = ("out", "log", "resume", "overwrite", "quiet", "progress", "checkpoint_seconds", "format")
 """Options that do not change the numbers of a fit, and may differ when it is resumed."""
 ANEW = "start anew with --overwrite"
 """The remedy where a begun run cannot go on."""
