@@ -1,7 +1,7 @@
 # `make` lists the targets. Everything is installed into .venv, once; it is brought up to date when pyproject.toml,
 # constraints.txt or one of the variables below changes. After the install nothing needs the network.
 #
-#   PYTHON       the Python that makes .venv, of 3.11 to 3.13; by default the newest of these that is found
+#   PYTHON       the Python that makes .venv, of 3.11 to 3.14; by default the newest of these that is found
 #                                                                  make run PYTHON=/opt/python3.12/bin/python3
 #   TORCH        another build of PyTorch, in pip's words          make run TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 #   CONSTRAINTS  the file of exact pins; empty takes the newest    make run CONSTRAINTS=
@@ -18,8 +18,8 @@ JOBS ?= auto
 
 # The newest Python that makes an environment: a name may be the shim of a Python that is not there, or lack ensurepip
 # (Debian's without python3-venv).
-USABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-CANDIDATES := $(or $(PYTHON),python3.13 python3.12 python3.11 python3 python)
+USABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+CANDIDATES := $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3 python)
 NEWEST = for python in $(CANDIDATES); do "$$python" -c '$(USABLE)' 2> /dev/null && echo "$$python" && break; done
 
 BIN := .venv/bin
@@ -95,8 +95,8 @@ bench: .venv/installed-dev  ## time and memory beside a dense model and implicit
 	$(BIN)/python -m benchmarks.sweeps
 	$(BIN)/python -m benchmarks.growth
 
-clean:  ## remove .venv, the site and the tools' caches; run folders stay
-	rm -rf .venv site .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+clean:  ## remove .venv, the site, built wheels and the tools' caches; run folders stay
+	rm -rf .venv site build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the virtual environment -----------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ clean:  ## remove .venv, the site and the tools' caches; run folders stay
 CHOICES = TORCH ?= $(TORCH)\nCONSTRAINTS ?= $(CONSTRAINTS)\n
 .venv/choices: FORCE
 	@[ -x $(BIN)/pip ] || "$$($(NEWEST))" -m venv .venv 2> /dev/null || { echo "error: none of $(CANDIDATES) is a Python" \
-		"of 3.11 to 3.13 that makes environments; install one (Debian: python3-venv), or name one: make PYTHON=..." >&2; exit 2; }
+		"of 3.11 to 3.14 that makes environments; install one (Debian: python3-venv), or name one: make PYTHON=..." >&2; exit 2; }
 	@[ -z "$(PYTHON)" ] || [ "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" ] || { \
 		echo "error: .venv has $$($(BIN)/python -V), PYTHON is $(PYTHON); call make clean first" >&2; exit 2; }
 	@printf '$(CHOICES)' | cmp -s - .venv/choices.mk || { printf '$(CHOICES)' > .venv/choices.mk; touch $@; }

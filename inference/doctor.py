@@ -91,11 +91,15 @@ def installed_versions() -> dict[str, str]:
 
 
 def read_pins(path: Path) -> dict[str, str]:
-    """The pins of a constraints file, name to version; empty where there is no such file."""
+    """The pins of a constraints file that hold for this Python, name to version; empty where there is no such file."""
+    from packaging.requirements import Requirement
+
     if not path.is_file():
         return {}
-    pairs = (line.split("==") for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"[\w.-]+==", line))
-    return {_normal(name): version.strip() for name, version in pairs}
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    held = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
+    return {_normal(pin.name): str(pin.specifier).removeprefix("==") for pin in held}
 
 
 def available_cores() -> float:
@@ -139,13 +143,13 @@ def why_unwritable(folder: Path) -> str | None:
 
 
 def check_python(version: tuple[int, ...]) -> Iterator[Finding]:
-    """Python 3.11 to 3.13 is what the tests run with."""
+    """Python 3.11 to 3.14 is what the tests run with."""
     text = ".".join(map(str, version))
     if version[:2] < (3, 11):
-        yield Finding("Python", "problem", text, "install one of Python 3.11 to 3.13")
-    elif version[:2] > (3, 13):
-        remedy = "make clean run PYTHON=python3.13"
-        yield Finding("Python", "warning", f"{text}; the tests ran with 3.11 to 3.13", remedy)
+        yield Finding("Python", "problem", text, "install one of Python 3.11 to 3.14")
+    elif version[:2] > (3, 14):
+        remedy = "make clean run PYTHON=python3.14"
+        yield Finding("Python", "warning", f"{text}; the tests ran with 3.11 to 3.14", remedy)
     else:
         yield Finding("Python", "ok", f"{text}, {sys.executable}")
 
@@ -157,7 +161,8 @@ def check_packages(installed: Mapping[str, str], pins: Mapping[str, str]) -> Ite
     if "pyro-cvae" not in installed:
         yield Finding("pyro-cvae", "problem", "not installed", INSTALL)
         return
-    required = [Requirement(text) for text in metadata.requires("pyro-cvae") or [] if "extra ==" not in text]
+    every = [Requirement(text) for text in metadata.requires("pyro-cvae") or []]
+    required = [one for one in every if one.marker is None or one.marker.evaluate({"extra": ""})]
     for requirement in required:
         name = _normal(requirement.name)
         if name not in installed:

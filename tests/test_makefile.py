@@ -59,7 +59,7 @@ def make(checkout: Path, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stderr, taken.strip()
 
 
-@pytest.mark.parametrize("version", ["3.11.7", "3.12.1", "3.13.0"])
+@pytest.mark.parametrize("version", ["3.11.7", "3.12.1", "3.13.0", "3.14.2"])
 def test_any_supported_python_is_enough(checkout: Path, version: str) -> None:
     stand_in(checkout, "python" + version.rpartition(".")[0], version)
     assert make(checkout) == (0, "", f"Python {version}")
@@ -71,8 +71,9 @@ def test_a_plain_python3_is_enough(checkout: Path) -> None:
 
 
 def test_the_newest_that_works_is_taken(checkout: Path) -> None:
+    broken_shim(checkout, "python3.14")
     broken_shim(checkout, "python3.13")
-    for version in ("3.11.7", "3.12.1", "3.14.0"):
+    for version in ("3.11.7", "3.12.1", "3.15.0"):
         stand_in(checkout, "python" + version.rpartition(".")[0], version)
     assert make(checkout)[::2] == (0, "Python 3.12.1")
 
@@ -86,18 +87,18 @@ def test_the_python_that_is_named_wins_and_a_made_environment_is_not_taken_for_i
     assert code == 2 and "make clean" in error
 
 
-@pytest.mark.parametrize("version", ["3.10.13", "3.14.0", "2.7.18"])
+@pytest.mark.parametrize("version", ["3.10.13", "3.15.0", "2.7.18"])
 def test_a_python_out_of_range_is_refused_in_one_line(checkout: Path, version: str) -> None:
     stand_in(checkout, "python3", version)
     code, error, taken = make(checkout)
     line = error.splitlines()[0]
-    assert (code, taken) == (2, "") and line.startswith("error: ") and "3.11 to 3.13" in line
+    assert (code, taken) == (2, "") and line.startswith("error: ") and "3.11 to 3.14" in line
     assert make(checkout, f"PYTHON={checkout.parent / 'bin' / 'python3'}")[0] == 2
 
 
 def test_no_python_at_all_is_said(checkout: Path) -> None:
     code, error, _ = make(checkout)
-    assert code == 2 and "3.11 to 3.13" in error.splitlines()[0]
+    assert code == 2 and "3.11 to 3.14" in error.splitlines()[0]
 
 
 def test_this_python_makes_an_environment(checkout: Path) -> None:

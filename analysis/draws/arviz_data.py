@@ -29,6 +29,6 @@ def tree_of_groups(groups: dict[str, dict[str, Any]], coords: dict[str, Any]) ->
 def inference_data_class() -> Any:
     """``arviz.InferenceData``, which ArviZ below 1 has. Raises MachineError where there is none."""
     arviz: Any = importlib.import_module("arviz")
-    if not hasattr(arviz, "InferenceData"):
+    if "InferenceData" not in vars(arviz):  # asked for by name, ArviZ 1 warns and gives xarray's DataTree
         raise MachineError("this ArviZ has no InferenceData", "use to_datatree, which ArviZ 1 and newer take")
     return arviz.InferenceData

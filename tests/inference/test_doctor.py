@@ -29,7 +29,7 @@ def sealed(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("version", "state"), [((3, 10, 4), "problem"), ((3, 11, 0), "ok"), ((3, 13, 9), "ok"), ((3, 14, 1), "warning")]
+    ("version", "state"), [((3, 10, 4), "problem"), ((3, 11, 0), "ok"), ((3, 14, 1), "ok"), ((3, 15, 0), "warning")]
 )
 def test_python(version: tuple[int, ...], state: str) -> None:
     assert only(doctor.check_python(version)).state == state
