@@ -217,7 +217,14 @@ def tokens(run: Path, ids: Ids) -> list[int]:
 
 def fuzzed(server: Server, program: Path, cases: int) -> tuple[int, str]:
     """Exit code of schemathesis, so many cases for each question, and the end of what it says."""
-    asked = [str(program), "run", f"http://127.0.0.1:{server.port}/openapi.json", "--checks", "not_a_server_error"]
+    asked = [
+        str(program.absolute()),
+        "run",
+        f"http://127.0.0.1:{server.port}/openapi.json",
+        "--checks",
+        "not_a_server_error",
+    ]
     asked += ["--max-examples", str(cases), "--phases", "fuzzing", "--exclude-path", "/reload", "--continue-on-failure"]
-    done = subprocess.run(asked, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory() as folder:  # it leaves what it has found in the folder where it runs
+        done = subprocess.run(asked, capture_output=True, text=True, cwd=folder)
     return done.returncode, "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
