@@ -35,6 +35,7 @@ from models.story import check_story
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import per_user
 from pyro_cvae.errors import InputError
+from pyro_cvae.listed import Listed
 from pyro_cvae.runs import open_run
 from pyro_cvae.runs.disk import files_in
 from pyro_cvae.runs.manifest import write_manifest
@@ -383,7 +384,8 @@ def test_a_scale_that_makes_no_sense_in_a_run_is_refused(catalogue, tmp_path, sc
     dataset, split = catalogue
     fit = inference.fit(dataset, split, method="coordinate", mode="map", cold_scale=2.0, out=tmp_path / "run", **SMALL)
     path = tmp_path / "run" / "posterior.safetensors"
-    write_tensors(path, read_tensors(path, "") | {"network.content_scale": scale})
+    tensors = read_tensors(Listed(path.parent, {path.name}), path.name, "")
+    write_tensors(path, tensors | {"network.content_scale": scale})
     write_manifest(tmp_path / "run", [file for file in files_in(tmp_path / "run") if file.name != "manifest.json"])
     with pytest.raises(InputError, match=r"posterior\.safetensors: content_scale has"):
         inference.load(fit.path)
