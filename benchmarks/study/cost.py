@@ -4,9 +4,10 @@ With R ratings, U users, I items and K factors, of points and diagonal Normals
 
     seconds = 2 alpha R / W + beta (U + I) / W + gamma bytes,    bytes = 4 K n (U + I) (W - 1) / W,
 
-n = 1 of points and 2 of diagonal Normals; of full covariances, whose items every worker solves for,
+n = 1 of points and 2 of diagonal Normals; of full covariances the same with matrices of items that are added up and
+sent as triangles,
 
-    seconds = 2 alpha R / W + beta (U / W + I) + gamma bytes,    bytes = 4 I K (K + 1) / 2 * 2 (W - 1) / W.
+    bytes = 4 I K (K + 1) / 2 * 2 (W - 1) / W.
 
 alpha is the cost of a stored cell, beta of a row, gamma of a byte; alpha and beta are of one K and family. A worker
 holds its cells twice, rows of all users and items, and of full covariances those of its users and of all items:
@@ -38,7 +39,7 @@ class Size:
         cells = 2 * self.ratings * share
         if family == "full":
             packed = self.factors * (self.factors + 1) / 2
-            return cells, self.users * share + self.items, 8 * self.items * packed * away
+            return cells, (self.users + self.items) * share, 8 * self.items * packed * away
         numbers = self.factors * (2 if family == "diagonal" else 1)
         return cells, (self.users + self.items) * share, 4 * numbers * (self.users + self.items) * away
 

@@ -45,44 +45,72 @@ class Elsewhere:
         has, size = self.counts > 0, right.shape[1]
         rows, rest = has.nonzero().squeeze(-1), (~has).nonzero().squeeze(-1)
         without = solve(_one_cell(cells, rest, 0), Gaussians(right.new_zeros(0, size)), right[rest])
-        found = _room(without, right, rows, rest)
+        found, triangle = _room(without, right, rows, rest), Triangle.of(size, right.device)
         at_once = max(1, BYTES_AT_ONCE // (right.element_size() * size**2))
-        parts = [part.split(at_once) for part in rows.tensor_split(self.workers.size)]
-        triangle = tuple(torch.tril_indices(size, size, device=right.device))
-        for turn in range(max(len(part) for part in parts)):
-            turns = [part[turn] if turn < len(part) else rows[:0] for part in parts]
-            matrices = right.new_empty(len(turns[self.workers.rank]), size, size)
-            for worker, theirs in enumerate(turns):
-                if len(theirs):
-                    packed = self.workers.add_at(sums(theirs)[:, triangle[0], triangle[1]], worker)
+        shares = [range(len(rows))[part] for part in self.workers.spans(torch.zeros(len(rows)))]
+        for turn in range(0, max(len(share) for share in shares), at_once):
+            turns = [share[turn : turn + at_once] for share in shares]
+            parts = [slice(turn.start, turn.stop) for turn in turns]
+            mine = parts[self.workers.rank]
+            matrices = right.new_empty(mine.stop - mine.start, size, size)
+            for worker, part in enumerate(parts):
+                if part.stop > part.start:
+                    packed = self.workers.add_at(triangle.packed(sums(rows[part])), worker)
                     if worker == self.workers.rank:
-                        _unpack(matrices, slice(None), packed, triangle)
-            own = turns[self.workers.rank]
-            met = Gaussians(right.new_zeros(len(own), size), covariance=matrices)
+                        triangle.unpack(packed, matrices)
+            met = Gaussians(right.new_zeros(len(matrices), size), covariance=matrices)
+            own = rows[mine]
             solved = solve(_one_cell(cells, own, 1), met, right[own]) if len(own) else None
-            for worker, theirs in enumerate(turns):
-                if len(theirs):
-                    self._place(found, theirs, solved, worker, triangle)
+            for worker, part in enumerate(parts):
+                if part.stop > part.start:
+                    self._place(found, rows[part], part, solved if worker == self.workers.rank else None, worker)
         return found
 
-    def _place(
-        self, found: Gaussians, rows: Tensor, solved: Gaussians | None, sender: int, triangle: tuple[Tensor, ...]
-    ) -> None:
-        """Send one worker's rows to all, and put them in their places."""
+    def _place(self, found: Gaussians, rows: Tensor, part: slice, mine: Gaussians | None, sender: int) -> None:
+        """Send one worker's rows to all, and put them in their places; their covariances are ``part`` of the table."""
         send, n, size = self.workers.sent, len(rows), found.loc.shape[1]
-        mine = solved if sender == self.workers.rank else None
         found.loc[rows] = send(found.loc.new_empty(n, size) if mine is None else mine.loc, sender)
-        if found.covariance is None or found.block is None or found.log_det is None:
+        if found.covariance is None or found.log_det is None:
             assert found.variance is not None
             variance = found.loc.new_empty(n, size) if mine is None or mine.variance is None else mine.variance
             found.variance[rows] = send(variance, sender)
             return
+        triangle = Triangle.of(size, rows.device)
         if mine is None or mine.covariance is None or mine.log_det is None:
-            packed, log_det = found.loc.new_empty(n, len(triangle[0])), found.loc.new_empty(n)
+            packed, log_det = found.loc.new_empty(n, len(triangle.places)), found.loc.new_empty(n)
         else:
-            packed, log_det = mine.covariance[:n][:, triangle[0], triangle[1]], mine.log_det[:n].clone()
-        _unpack(found.covariance, found.block[rows], send(packed, sender), triangle)
-        found.log_det[found.block[rows]] = send(log_det, sender)
+            packed, log_det = triangle.packed(mine.covariance[:n]), mine.log_det[:n].clone()
+        triangle.unpack(send(packed, sender), found.covariance[part])
+        found.log_det[part] = send(log_det, sender)
+
+
+@dataclass(frozen=True, eq=False)
+class Triangle:
+    """Symmetric matrices as their lower triangles, one row of numbers each.
+
+    Shapes: ``places`` of these numbers in a flat matrix, (n_numbers,), and ``sources``, from which of them each number
+    of a flat matrix comes, (size^2,).
+    """
+
+    places: Tensor
+    sources: Tensor
+
+    @classmethod
+    def of(cls, size: int, device: torch.device) -> Triangle:
+        """That of matrices (size, size)."""
+        row, column = torch.tril_indices(size, size, device=device)
+        sources = torch.empty(size**2, dtype=torch.int64, device=device)
+        numbers = torch.arange(len(row), device=device)
+        sources[row * size + column], sources[column * size + row] = numbers, numbers
+        return cls(row * size + column, sources)
+
+    def packed(self, matrices: Tensor) -> Tensor:
+        """The triangles of matrices (n, size, size), (n, n_numbers)."""
+        return matrices.flatten(1).index_select(1, self.places)
+
+    def unpack(self, packed: Tensor, into: Tensor) -> None:
+        """Put the matrices of triangles into (n, size, size), contiguous."""
+        torch.index_select(packed, 1, self.sources, out=into.view(len(into), -1))
 
 
 def _one_cell(cells: Any, rows: Tensor, n: int) -> Any:
@@ -117,11 +145,3 @@ def _room(without: Gaussians, right: Tensor, rows: Tensor, rest: Tensor) -> Gaus
         for table in (without.covariance, without.log_det)
     )
     return Gaussians(loc, covariance=covariance, block=block, log_det=log_det)
-
-
-def _unpack(matrices: Tensor, at: Any, packed: Tensor, triangle: tuple[Tensor, ...]) -> None:
-    """Put symmetric matrices at some places of a table from their lower triangles."""
-    whole = packed.new_empty(len(packed), *matrices.shape[1:])
-    whole[:, triangle[0], triangle[1]] = packed
-    whole[:, triangle[1], triangle[0]] = packed
-    matrices[at] = whole
