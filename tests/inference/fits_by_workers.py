@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "map, tuned": {"mode": "map", "tune": 3, "learning_rate": 0.0},
     "diagonal": {"mode": "bayes", "diagonal": True},
     "full": {"mode": "bayes"},
+    "full, by torch": {"mode": "bayes", "kernel": "torch"},
     "structured": {"mode": "bayes", "guide": "structured"},
     "learned precisions": {"mode": "bayes", "learn_precisions": True},
     "biases": {"mode": "bayes", "biases": "on"},
