@@ -16,7 +16,18 @@ from inference.algorithms.heartbeat import SILENCE
 from tests.inference.test_workers import FIT, ROOT, furthest
 
 pytestmark = pytest.mark.slow
-BRIDGE, MACHINES, PORT = "pcvbr", 3, 29517
+MACHINES, PORT = 3, 29517
+TURN = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+"""Which process of pytest-xdist this is: each has namespaces and a bridge of its own."""
+BRIDGE = f"pcvbr{TURN}"
+
+
+def space(machine: int) -> str:
+    return f"pcv{TURN}x{machine}"
+
+
+def cable(machine: int) -> str:
+    return f"pcvl{TURN}x{machine}"
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -24,21 +35,21 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def address(machine: int) -> str:
-    return f"10.213.77.{machine + 1}"
+    return f"10.213.{77 + TURN}.{machine + 1}"
 
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[None]:
-    """Namespaces pcv0, pcv1 and pcv2, whose ends of the cables are the links pcvl0 to pcvl2."""
+    """Three namespaces, each with a cable to a bridge."""
     if not shutil.which("ip") or os.geteuid() != 0:
         pytest.skip("namespaces of the network need root and the command ip")
     steps = [("ip", "link", "add", BRIDGE, "type", "bridge"), ("ip", "link", "set", BRIDGE, "up")]
     for n in range(MACHINES):
-        inside = ("ip", "-n", f"pcv{n}")
+        inside = ("ip", "-n", space(n))
         steps += [
-            ("ip", "netns", "add", f"pcv{n}"),
-            ("ip", "link", "add", f"pcvl{n}", "type", "veth", "peer", "name", "eth0", "netns", f"pcv{n}"),
-            ("ip", "link", "set", f"pcvl{n}", "master", BRIDGE, "up"),
+            ("ip", "netns", "add", space(n)),
+            ("ip", "link", "add", cable(n), "type", "veth", "peer", "name", "eth0", "netns", space(n)),
+            ("ip", "link", "set", cable(n), "master", BRIDGE, "up"),
             (*inside, "addr", "add", f"{address(n)}/24", "dev", "eth0"),
             (*inside, "link", "set", "eth0", "up"),
             (*inside, "link", "set", "lo", "up"),
@@ -51,7 +62,7 @@ def machines() -> Iterator[None]:
         yield
     finally:
         for n in range(MACHINES):
-            run("ip", "netns", "del", f"pcv{n}")
+            run("ip", "netns", "del", space(n))
         run("ip", "link", "del", BRIDGE)
 
 
@@ -70,7 +81,7 @@ def started(out: Path, nodes: str, name: str, port: int) -> list[subprocess.Pope
         meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"{address(0)}:{port}", "--rdzv-id", name]
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes, "--nproc-per-node", "1", *meet]
         torchrun += ["--local-addr", address(n), "--max-restarts", "3", "--rdzv-conf", f"is_host={int(n == 0)}"]
-        command = ["ip", "netns", "exec", f"pcv{n}", *torchrun, *FIT, "--out", str(out), "--quiet"]
+        command = ["ip", "netns", "exec", space(n), *torchrun, *FIT, "--out", str(out), "--quiet"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0"}
         with open(out.with_name(f"log{n}"), "w") as log:
             jobs.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, text=True))
@@ -92,7 +103,7 @@ def test_a_machine_that_is_cut_off_is_given_up(machines: None, alone: Path, tmp_
     while not list(partial.glob("checkpoint/epoch-*")) and time.monotonic() < deadline:
         assert jobs[0].poll() is None, (tmp_path / "log0").read_text()[-3000:]
         time.sleep(0.02)
-    run("ip", "link", "set", "pcvl2", "down")
+    run("ip", "link", "set", cable(2), "down")
     began, line = time.monotonic(), f"has not answered for {SILENCE:.0f} seconds"
     while line not in (tmp_path / "log0").read_text() and time.monotonic() - began < 60:
         time.sleep(0.2)
@@ -102,6 +113,6 @@ def test_a_machine_that_is_cut_off_is_given_up(machines: None, alone: Path, tmp_
     finally:
         jobs[2].terminate()
         jobs[2].wait(timeout=120)
-        run("ip", "link", "set", "pcvl2", "up")
+        run("ip", "link", "set", cable(2), "up")
     assert codes == [0, 0], (tmp_path / "log0").read_text()[-3000:]
     assert furthest(alone, out / "posterior.safetensors") < 1e-12
