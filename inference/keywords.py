@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.commands import ANEW, check_named, option_of, read_preset, stored_in, taken_over, typed
-from inference.compatibility import AUTO, merged
+from inference.commands import ANEW, check_named, on_top, option_of, read_preset, stored_in, taken_over, typed
 from inference.options import METHODS, Options
 from models.catalogue import PLUGINS
 from models.contents.making import described
@@ -59,14 +58,7 @@ def _going_on(
     base |= taken_over(stored_in(run) if start is None else start, method, given.get("mode"))
     if start is None:
         check_named(base, given.values(), run)
-    given = dict(given)
-    for field in PLUGINS:  # the arguments belong to the class that the run names
-        arguments = f"{field}_args"
-        if given.get(field, base.get(field)) != base.get(field):
-            base.pop(arguments, None)
-        elif base.get(field) == AUTO and arguments in given:
-            given[arguments] = merged(base.get(arguments, {}), given[arguments])
-    return base | given
+    return on_top(base, given)
 
 
 def _plain(value: Any) -> Any:

@@ -299,14 +299,7 @@ def normals(cells, other, base, right, rows, found, state):  # type: ignore[no-u
             for m in range(size, pad):
                 a[k, m] = 0
             a[k, k] += precision
-        _add_means(a, size, others[first:last], weights[first:last], other[0], gathered, weighted)
-        if len(other[2]):
-            _add_covariances(a, size, others[first:last], weights[first:last], other[2], other[3])
-        elif len(other[1]):
-            for s in range(first, last):
-                variance, weight = other[1][others[s]], weights[s]
-                for k in range(size):
-                    a[k, k] += weight * variance[k]
+        _add_cells(a, size, others[first:last], weights[first:last], other, gathered, weighted)
         for k in range(size):
             a[k, size] = right[i, k]
             if len(variances):
@@ -332,18 +325,24 @@ def sums(cells, other, rows, found):  # type: ignore[no-untyped-def]
     for b in range(len(rows)):
         first, last = indptr[rows[b]], indptr[rows[b] + 1]
         a[:] = 0
-        _add_means(a, size, others[first:last], weights[first:last], other[0], gathered, weighted)
-        if len(other[2]):
-            _add_covariances(a, size, others[first:last], weights[first:last], other[2], other[3])
-        elif len(other[1]):
-            for s in range(first, last):
-                variance, weight = other[1][others[s]], weights[s]
-                for k in range(size):
-                    a[k, k] += weight * variance[k]
+        _add_cells(a, size, others[first:last], weights[first:last], other, gathered, weighted)
         for k in range(size):
             for m in range(k, size):
                 found[b, k, m] = a[k, m]
                 found[b, m, k] = a[k, m]
+
+
+@_inline
+def _add_cells(a, size, others, weights, other, gathered, weighted):  # type: ignore[no-untyped-def]
+    """Upper triangle of a += sum over cells of weight (m m' + S)."""
+    _add_means(a, size, others, weights, other[0], gathered, weighted)
+    if len(other[2]):
+        _add_covariances(a, size, others, weights, other[2], other[3])
+    elif len(other[1]):
+        for s in range(len(others)):
+            variance, weight = other[1][others[s]], weights[s]
+            for k in range(size):
+                a[k, k] += weight * variance[k]
 
 
 @_inline

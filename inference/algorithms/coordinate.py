@@ -96,13 +96,9 @@ class Coordinate(NetworkFit[State]):
         self.of_users = PerUser()
 
     def check(self, model: FactorModel) -> None:
-        """InputError where the ratings have no Gaussian site, or say nothing of several workers."""
+        """InputError where the ratings have no Gaussian site."""
         if not model.ratings.conjugate:
             raise model.ratings.refuse("inference.coordinate")
-        own = type(model.ratings).after_sweep
-        if self.workers.size > 1 and own.__module__.split(".")[0] != "models" and "total" not in own.__code__.co_names:
-            problem = f"{type(model.ratings).__name__}.after_sweep does not sum over workers"
-            raise InputError(problem, "let its sums over columns go through scores.total, or fit with one worker")
         if self.options.kind == "structured" and not model.item_prior.latent:
             raise InputError("--guide structured is q(v|z), and the model has no z", "leave --guide out")
 
@@ -267,8 +263,17 @@ class Coordinate(NetworkFit[State]):
         model, columns = state.model, self.observations.columns
         users, items = state.users, state.items
         assert users is not None and items is not None
-        scores = scores_of(model, users, items, columns, last.form, self.workers.total)
+        summed = list[Tensor]()
+
+        def total(value: Tensor) -> Tensor:
+            summed.append(value)
+            return self.workers.total(value)
+
+        scores = scores_of(model, users, items, columns, last.form, total)
         value = float(model.ratings.after_sweep(columns, scores))
+        if self.workers.size > 1 and not summed:
+            problem = f"{type(model.ratings).__name__}.after_sweep does not sum over workers"
+            raise InputError(problem, "let its sums over columns go through scores.total, or fit with one worker")
         if not model.ratings.exact:
             state.second = scores.stored[1]
         return value

@@ -68,11 +68,9 @@ class Shard:
         self.columns = columns if alone else of_users(columns, self.users)
         self._item_columns = of_items(columns, self.items) if self._gathers else self.columns
         self._order, self._background = torch.argsort(self.columns.users, stable=True), ratings.background
-        site = ratings.site(self.columns)
-        self._user_cells, self._item_cells = Cells.of_users(self.columns, site), Cells.of_items(self.columns, site)
-        if self._gathers:
-            self._item_cells = Cells.of_items(self._item_columns, ratings.site(self._item_columns))
-        elif not alone:
+        self._user_cells = Cells.of_users(self.columns, ratings.site(self.columns))
+        self._item_cells = Cells.of_items(self._item_columns, ratings.site(self._item_columns))
+        if not alone and not self._gathers:
             self._item_cells = replace(self._item_cells, elsewhere=Elsewhere(counts, workers))
 
     @property

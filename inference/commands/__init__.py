@@ -6,7 +6,7 @@ entry of ``--help``, taken from the class's docstring. Flags win over the file, 
 once; torch is, only when a class path is named.
 """
 
-from inference.commands.files import read_preset
+from inference.commands.files import on_top, read_preset
 from inference.commands.options import option_of
 from inference.commands.parsing import parse, version
 from inference.commands.plugins import load_class
@@ -17,6 +17,7 @@ __all__ = [
     "ANEW",
     "check_named",
     "load_class",
+    "on_top",
     "option_of",
     "parse",
     "paths_in",

@@ -74,7 +74,13 @@ def read_preset(
     given, field = dict(given), "rating_likelihood"
     own = values.get(field, option_of(option_classes, field).default)
     values = presets.fitting(values, own, given.get(field, own))
-    for field in PLUGINS:  # the arguments belong to the class that the preset names
+    return on_top(values, given)
+
+
+def on_top(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is ``given`` in place of values, whose arguments of a plug-in belong to the class that they name."""
+    given = dict(given)
+    for field in PLUGINS:
         arguments = f"{field}_args"
         if given.get(field, values.get(field)) != values.get(field):
             values.pop(arguments, None)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from benchmarks.kills import furthest
 from inference.algorithms.workers import ALONE, Workers
-from tests.inference.fits_by_workers import CASES, main
+from tests.inference.fits_by_workers import CASES, SILENT, main
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -68,16 +68,6 @@ def together(n_workers: int, *command: str, **more: str) -> subprocess.Completed
     return subprocess.run([*TORCHRUN, "--nproc-per-node", str(n_workers), *command], **given, timeout=900)  # type: ignore[call-overload]
 
 
-def furthest(one: Path, other: Path) -> float:
-    """Largest difference of two files of tensors, in units of 1 + size."""
-    first, second = load_file(one), load_file(other)
-    assert first.keys() == second.keys() and len(first) > 5
-    away = [
-        ((first[name] - second[name]).abs() / (1 + first[name].abs())).max() for name in first if first[name].numel()
-    ]
-    return float(torch.stack(away).max())
-
-
 def compared(folder: Path, n_workers: int, cases: list[str], monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     """How far fits by so many workers are from those by one."""
     for name in ("alone", "together"):
@@ -102,6 +92,12 @@ def test_every_kind_of_fit_comes_to_the_numbers_of_one(
 ) -> None:
     away = compared(tmp_path, n_workers, list(CASES), monkeypatch)
     assert max(away.values()) < 1e-12, away
+
+
+@pytest.mark.slow
+def test_a_likelihood_that_sums_over_its_own_users_alone_is_refused_of_several() -> None:
+    done = together(2, "-m", "tests.inference.fits_by_workers", "", SILENT)
+    assert done.returncode == 1 and "Silent.after_sweep does not sum over workers; let its sums" in done.stderr
 
 
 # --- the command, and workers that die --------------------------------------------------------------------------------
