@@ -83,8 +83,9 @@ def _answering(port: int) -> None:
     """Wait until it answers."""
     for _ in range(600):
         try:
-            if ask(connect(port), "GET", "/health")[0] == 200:
-                return
+            with closing(connect(port)) as client:
+                if ask(client, "GET", "/health")[0] == 200:
+                    return
         except OSError:
             time.sleep(0.1)
     raise SystemExit("error: the service does not answer")
