@@ -8,7 +8,9 @@ weights w_i. Its mean ranks, E[u].E[v], which is the mean over these users of th
 
 all means weighted. Of stars w_i is the same of everybody. Of choices (all ratings are alike) w_i ~ n_i^(-1/2), n_i the
 user's training pairs: scores grow with them, so that under equal weights the few who chose most would decide what all
-strangers are shown. ``benchmarks.otherdata --parts strangers`` measures what the power is worth.
+strangers are shown. Where pairs have times, those who came last count most
+(:func:`inference.mixing.weights_of_counts`): what is chosen changes, and a stranger comes after everybody.
+``benchmarks.otherdata`` measures what both are worth.
 
 A Normal with these two moments stands for the mixture, so that intervals and probabilities are those of somebody, not
 of nobody in particular. The posterior of the fit itself stays what the model says.
@@ -25,7 +27,7 @@ import torch
 from torch import Tensor
 
 from inference.draws import Draws
-from inference.mixing import POWER, weights_of_counts
+from inference.mixing import POWER, last_times, weights_of_counts
 from inference.predicted import Predicted, predicted, score_moments
 from models.gaussians import Gaussians
 
@@ -51,7 +53,12 @@ def weights_of(train: Interactions, power: float = POWER) -> Tensor:
     """
     rated = train.ratings[train.observed]
     alike = len(rated) > 0 and bool((rated == rated[0]).all())
-    return weights_of_counts(torch.from_numpy(train.user_counts), power if alike else 0.0)
+    counts = torch.from_numpy(train.user_counts)
+    if not alike:
+        return weights_of_counts(counts, 0.0)
+    pairs = train.select(train.observed)
+    times = None if pairs.times is None else torch.from_numpy(np.asarray(pairs.times, np.float64))
+    return weights_of_counts(counts, power, last_times(torch.from_numpy(pairs.users), times, train.n_users))
 
 
 def without_pairs(train: Interactions) -> np.ndarray:

@@ -37,6 +37,7 @@ class Pretrained:
         """The snapshot to go on from, if there is one; otherwise after which step to keep one, and how."""
         known = options.to_dict()
         names = {name: known[name] for name in PRETRAINING} | {"method": options.method_name}
+        names["early"] = options.fit.tune > 0  # networks of earlier epochs are kept beside them
         key = json.dumps([dataset.fingerprint(), names], sort_keys=True)
         if key == self._key:
             return (_copied(self._tensors), json.loads(self._meta)), None

@@ -1,12 +1,13 @@
 r"""Settings of clicks that are found within the fit: ``--tune N``.
 
-Once contents are known, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
-sweeps. What is looked for is what ranks the hidden pairs best: the precision b of zeros and the shrinkages of users and
-items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time, then in b and the
-users' shrinkage together, which turns zeros up and leaves how far they whiten u (b V'V + lambda_u I) as it was: where
-pairs are dense, neither of the two alone is better. A step is taken where the mean over users is better by more than
-its standard error. The short fits are of points in ``bayes`` too: what
-ranks best does so by its means, and covariances of many factors would take minutes each.
+Once networks are trained, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
+sweeps. What is looked for is what ranks the hidden pairs best. First the networks as they were after half and after a
+quarter of the epochs: of few or short texts they learn by heart what the rest says no more of. Then the precision b of
+zeros and the shrinkages of users and items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one
+of them at a time, then in b and the users' shrinkage together, which turns zeros up and leaves how far they whiten u (b
+V'V + lambda_u I) as it was: where pairs are dense, neither of the two alone is better. A step is taken where the mean
+over users is better by more than its standard error. The short fits are of points in ``bayes`` too: what ranks best
+does so by its means, and covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
 
@@ -31,7 +32,7 @@ area under the recall curve, as in Cremonesi, Koren and Turrin, RecSys 2010, on 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,7 +42,7 @@ from torch import Tensor
 
 from inference.algorithms.precisions import default_shrinkages, set_relative, short_fit
 from inference.algorithms.standard_scale import rated
-from inference.mixing import weights_of_counts
+from inference.mixing import last_times, weights_of_counts
 from inference.options import Options
 from models.base import FactorModel
 from models.observations import RatingColumns
@@ -70,8 +71,9 @@ log = logging.getLogger("pyro_cvae")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a trial is of: the precision of zeros, and the shrinkages."""
+    """What a trial is of: epochs of the networks, the precision of zeros, and the shrinkages."""
 
+    epochs: int
     b: float
     user_shrinkage: float
     item_shrinkage: float
@@ -118,19 +120,22 @@ def _better(one: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
-def choose(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: Options) -> list[dict[str, Any]]:
-    """Set b, lambda_u, lambda_v and c of a model, and return what was tried, a row a trial; see the module's docstring.
+def choose(
+    model: FactorModel, columns: RatingColumns, contents: Mapping[int, Tensor], options: Options
+) -> tuple[int, list[dict[str, Any]]]:
+    """Set b, lambda_u, lambda_v and c of a model, and return how long its networks are trained best and what was tried.
 
-    Shapes: ``z_loc`` (n_items, n_factors), the content means. Nothing is chosen, and a line in the log says so, where
-    fewer than :data:`FEWEST` pairs can be hidden: of users with one training pair none can. Raises InputError where the
-    latest are to be hidden of pairs without times.
+    ``contents`` are content means (n_items, n_factors) after so many epochs; the most epochs are the model's as it is.
+    A row is a trial; see the module's docstring. Nothing is chosen, and a line in the log says so, where fewer than
+    :data:`FEWEST` pairs can be hidden: of users with one training pair none can. Raises InputError where the latest are
+    to be hidden of pairs without times.
     """
     rng = np.random.default_rng(options.fit.seed)
     hidden = latest_pairs(columns) if options.fit.hide == "latest" else hidden_pairs(columns, rng)
     if (n := int(hidden.sum())) < FEWEST:
         log.info("--tune chooses nothing: %d training pairs can be hidden, but %d are needed", n, FEWEST)
-        return []
-    trials = _Trials(model, columns, z_loc, options)
+        return max(contents), []
+    trials = _Trials(model, columns, contents, options)
     at, scale = _best(trials, trials.hiding(hidden, rng), options.fit.tune)
     for row in trials.rows:
         row["taken"] = "yes" if all(row[name] == value for name, value in vars(at).items()) else "no"
@@ -138,7 +143,7 @@ def choose(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: O
         new = trials.at(at, trials.hiding(hidden_items(columns, hidden, rng), rng), "new").scale
         model.scale_contents(~columns.observed, new if options.model.cold == "new" else scale, new)
     trials.set(at)
-    return trials.rows
+    return at.epochs, trials.rows
 
 
 def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, float]:
@@ -146,6 +151,10 @@ def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, flo
     at = trials.start
     tried = {at: trials.at(at, held_out)}
     found = tried[at]
+    for epochs in trials.earlier:
+        ahead = replace(at, epochs=epochs)
+        if len(trials.rows) < most and tried.setdefault(ahead, trials.at(ahead, held_out)).better_than(found):
+            at, found = ahead, tried[ahead]
     for step in STEPS:
         for names in trials.moving:
             for factor in (step, 1 / step):
@@ -225,12 +234,15 @@ class _HeldOut:
 class _Trials:
     """Short fits of what is left of the training pairs; ``rows`` tells what each was worth."""
 
-    def __init__(self, model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: Options) -> None:
-        self.model, self.columns, self.z_loc, self.options = model, columns, z_loc, options
+    def __init__(
+        self, model: FactorModel, columns: RatingColumns, contents: Mapping[int, Tensor], options: Options
+    ) -> None:
+        self.model, self.columns, self.contents, self.options = model, columns, contents, options
         self.rows: list[dict[str, Any]] = []
         given = options.model.cold_scale
         self.scales = SCALES if scales_contents(model, options) else (1.0 if given is None else max(given, LEAST),)
-        self.start = Settings(model.ratings.background, *default_shrinkages(model, options))
+        latest, *self.earlier = sorted(contents, reverse=True)
+        self.start = Settings(latest, model.ratings.background, *default_shrinkages(model, options))
         free = {"user_shrinkage": "lambda_u", "item_shrinkage": "lambda_v"}
         alone = ["b"] if model.ratings.weighs_zeros and model.ratings.background > 0 else []
         alone += [name for name, precision in free.items() if precision in model.to_find]
@@ -263,23 +275,27 @@ class _Trials:
         if self.model.ratings.weighs_zeros:
             self.model.ratings.weigh_zeros(settings.b)
         shrinkage = (settings.user_shrinkage, settings.item_shrinkage)
-        set_relative(self.model, self.columns, self.z_loc, shrinkage, self.options.model.rating_facts.lambda_b)
+        z_loc = self.contents[settings.epochs]
+        set_relative(self.model, self.columns, z_loc, shrinkage, self.options.model.rating_facts.lambda_b)
 
     def at(self, settings: Settings, held_out: _HeldOut, kind: str = "unchosen") -> Worth:
         """Fit what is left with these settings, and rank what is hidden."""
         self.set(settings)
         model, mean = self.model, None if self.model.mean is None else self.model.mean.clone()
-        users, items, observed = short_fit(model, held_out.known, self.z_loc, "point", SWEEPS)
+        users, items, observed = short_fit(model, held_out.known, self.contents[settings.epochs], "point", SWEEPS)
         if self.options.fit.hide == "latest":
             counts = torch.bincount(held_out.known.users, minlength=len(users))
-            users = torch.where((counts > 0)[:, None], users, (weights_of_counts(counts) @ users.double()).to(users))
+            last = last_times(held_out.known.users, held_out.known.times, len(users))
+            average = weights_of_counts(counts, last=last) @ users.double()
+            users = torch.where((counts > 0)[:, None], users, average.to(users))
         worth = Worth(_worth(model, users, items, ~observed, held_out, self.scales), self.scales)
         if model.mean is not None and mean is not None:
             model.mean.copy_(mean)
         told = {"cold": kind, "taken": "yes", **vars(settings), "cold_scale": worth.scale, "worth": worth.value}
         self.rows.append(told)
         which = f"b {settings.b:g}, shrinkages {settings.user_shrinkage:.3g} and {settings.item_shrinkage:.3g}"
-        log.info("short fit %d, %s: worth %.4f, c %.2f", len(self.rows), which, worth.value, worth.scale)
+        trained = f"{settings.epochs} epochs, " if self.earlier else ""
+        log.info("short fit %d, %s%s: worth %.4f, c %.2f", len(self.rows), trained, which, worth.value, worth.scale)
         return worth
 
 

@@ -118,7 +118,7 @@ class Coordinate(NetworkFit[State]):
 
     def joint(self, state: State, found: dict[str, float] | None = None) -> State:
         """A fresh optimiser; q(U) and q(V) are still to come."""
-        self.start_ratings(state.model, found)
+        self.start_ratings(state, found)
         self._take_share(state.model)
         optimizer = adam(state.model, self.joint_rate)
         begun = State(state.model, state.guide, optimizer, state.epoch, joint=True)

@@ -134,7 +134,7 @@ class MCMC(NetworkFit[State]):
     def joint(self, state: State, found: dict[str, float] | None = None) -> State:
         """The chains begin at draws of q(z|x), of v around them, and of the prior of u."""
         model, method = state.model, self._method
-        self.start_ratings(model, found)
+        self.start_ratings(state, found)
         loc, scale = encode(model, self.observations)
         above = {name: value.expand(method.chains, *value.shape) for name, value in start_above(model).items()}
         z = loc + scale * torch.randn(method.chains, *loc.shape).to(loc)

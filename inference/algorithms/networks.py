@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pyro
@@ -39,13 +39,17 @@ from pyro_cvae.errors import InputError
 
 @dataclass
 class NetworkState:
-    """All that the next epoch depends on, but the random state."""
+    """All that the next epoch depends on, but the random state.
+
+    ``early`` are the networks as they were after some epochs on the contents alone, of which ``--tune`` may take one.
+    """
 
     model: FactorModel
     guide: Guides
     optimizer: torch.optim.Optimizer
     epoch: int
     joint: bool
+    early: dict[int, dict[str, Tensor]] = field(default_factory=dict, kw_only=True)
 
 
 TOKEN_DROPOUT = 0.5
@@ -112,34 +116,59 @@ class NetworkFit(Inference[State]):
         return self.scale.own(state.model)
 
     @torch.no_grad()
-    def start_ratings(self, model: FactorModel, found: dict[str, float] | None) -> None:
+    def start_ratings(self, state: NetworkState, found: dict[str, float] | None) -> None:
         """Precisions that are not given, or those ``found`` before; the items' mean bias at that of the ratings.
 
-        What points say nothing of is held.
+        The networks may be put back to where they were at an earlier epoch. What points say nothing of is held.
         """
+        model = state.model
         if model.mean is not None and self.warm is None:
             model.mean.fill_(model.ratings.initial_mean(self.observations.columns))
         if found is None:
             z_loc = encode(model, self.observations, self.workers)[0]
             if self.workers.is_first:
-                self._find(model, z_loc)
+                self._find(state, z_loc)
             self.shares.same_model(model)
         else:
             move(found, model)
         if self.options.fit.mode == "map":
             model.ratings.hold()
 
-    def _find(self, model: FactorModel, z_loc: Tensor) -> None:
-        """Precisions that are not given, and what contents of unrated items count."""
+    def _find(self, state: NetworkState, z_loc: Tensor) -> None:
+        """Precisions that are not given, how long networks are trained best, and what contents of unrated items count.
+
+        Shapes: ``z_loc`` (n_items, n_factors), the content means.
+        """
+        model = state.model
         columns, c = self.observations.columns, self.options.model.cold_scale
         if self.warm is None or model.to_find:
             start_precisions(model, columns, z_loc, self.options, self.options.fit.seed)
         if self.options.fit.tune:
-            model.trials = choose(model, columns, z_loc, self.options)
+            contents = self._early_means(state) | {state.epoch: z_loc}
+            epochs, model.trials = choose(model, columns, contents, self.options)
+            if epochs in state.early:
+                fill(model.item_prior, state.early[epochs])
         elif self.warm is not None and scales_contents(model, self.options):
             self.warm.scale_contents(model, ~columns.observed)
         if c is not None:
             model.scale_contents(~columns.observed, c, c)
+
+    def _early_means(self, state: NetworkState) -> dict[int, Tensor]:
+        """Content means (n_items, n_factors) of the early networks, by their epoch."""
+        item_prior, means = state.model.item_prior, dict[int, Tensor]()
+        now = _copied(item_prior) if state.early else {}
+        for epoch, tensors in state.early.items():
+            fill(item_prior, tensors)
+            means[epoch] = encode(state.model, self.observations)[0]
+        if state.early:
+            fill(item_prior, now)
+        return means
+
+    def _is_early(self, state: NetworkState) -> bool:
+        """Whether the networks as they are now are kept: after a quarter and a half of the epochs on contents alone."""
+        n, item_prior = self.options.fit.pretrain_epochs, state.model.item_prior
+        chosen = self.options.fit.tune > 0 and item_prior.trained and item_prior.knows_content
+        return chosen and not state.joint and state.epoch in (n // 4, n // 2) and state.epoch < n
 
     def check(self, model: FactorModel) -> None:
         """InputError, before any work, where the algorithm takes no such ratings."""
@@ -222,6 +251,8 @@ class NetworkFit(Inference[State]):
         if not moves:
             sums = self.held_content(state)
         state.epoch += 1
+        if self._is_early(state):
+            state.early[state.epoch] = _copied(item_prior)
         return sums, kl_weight
 
     def _gradient_steps(self, state: State) -> tuple[dict[str, float], float]:
@@ -311,6 +342,8 @@ class NetworkFit(Inference[State]):
     def snapshot(self, state: State) -> Snapshot:
         """Parameters and buffers of model and guide, the optimiser's moments, the epoch."""
         tensors = {f"parameter.{name}": tensor for name, tensor in kept(_both(state)).items()}
+        for epoch, early in state.early.items():
+            tensors |= {f"early.{epoch}.{name}": tensor for name, tensor in early.items()}
         for index, moments in state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
         meta = {"epoch": state.epoch, "joint": state.joint, "precisions": state.model.precisions()}
@@ -335,6 +368,9 @@ class NetworkFit(Inference[State]):
             if name.startswith("optimizer."):
                 _, index, moment = name.split(".")
                 saved["state"].setdefault(int(index), {})[moment] = tensor
+            elif name.startswith("early."):
+                _, epoch, own = name.split(".", 2)
+                state.early.setdefault(int(epoch), {})[own] = tensor
         state.optimizer.load_state_dict(saved)
         return state
 
@@ -364,6 +400,10 @@ def adam(
 def _add(sums: dict[str, float], terms: dict[str, Tensor], share: float) -> None:
     for name, value in terms.items():
         sums[name] = sums.get(name, 0.0) + share * value.item()
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in kept(module).items()}
 
 
 def _both(state: NetworkState) -> nn.Module:

@@ -59,7 +59,7 @@ class SVI(NetworkFit[NetworkState]):
     def joint(self, state: NetworkState, found: dict[str, float] | None = None) -> NetworkState:
         """q(v) starts at the means of q(z|x), q(u) at a draw of the prior."""
         model, method = state.model, self._method
-        self.start_ratings(model, found)
+        self.start_ratings(state, found)
         with torch.no_grad():
             above = start_above(model)
             prior = model.prior_of_items(encode(model, self.observations, self.workers)[0], above)

@@ -32,7 +32,8 @@ class FitOptions:
             recurrent decoder is told; by default none of the first and half of the second.
         part_dropout: Share of the parts of a product hidden from the encoder at random while training.
         tune: Short fits of a part of the training pairs by which b, the shrinkages and --cold-scale are found once
-            contents are known, from those given; 0 takes these as they are.
+            contents are known, from those given, and whether networks of fewer epochs rank better; 0 takes these as
+            they are.
         hide: Which training pairs --tune hides: a random fifth of each user's (random), or the latest fifth of all
             (latest), users without any other among them; auto is latest with --split time, else random.
         validate_every: Epochs between looks at the validation recall, where there is a validation part.

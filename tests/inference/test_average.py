@@ -13,6 +13,7 @@ import inference
 from inference.evaluate import main as evaluate_command
 from inference.evaluation.rankings import evaluate
 from inference.evaluation.rivals import rival
+from inference.mixing import weights_of_counts
 from inference.recommend import main
 from inference.recommending import compare_items, fold_in, recommend
 from pyro_cvae.data.frames import from_frames
@@ -231,6 +232,31 @@ def test_who_chose_much_does_not_decide_what_strangers_are_shown(ratings):
     wanted = expected[fit.dataset.item_rows(mine["item"])]
     np.testing.assert_allclose(mine["score"], wanted, rtol=1e-4, atol=1e-6)
     assert np.abs(expected - scores_of_early(fit).mean(0)).max() > 1e-3 or ratings == "stars"
+
+
+def test_who_came_last_counts_most_where_pairs_have_times():
+    counts = torch.tensor([4, 1, 0, 9, 1] + [1] * 2000)
+    last = torch.tensor([5.0, 5.0, np.nan, 7.0, np.nan] + [0.0] * 2000, dtype=torch.float64)
+    later = np.array([2.0, 2.0, 0.0, 0.5, 2003.5] + [1003.0] * 2000)
+    expected = np.where(counts > 0, counts.clamp(min=1).numpy() ** -0.5 * np.exp(-later / (2004 / 8)), 0.0)
+    found = weights_of_counts(counts, last=last)
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-12)
+    few = weights_of_counts(torch.ones(5), last=torch.arange(5.0))
+    np.testing.assert_allclose(few / few[-1], np.exp(-np.arange(5)[::-1] / 100), rtol=1e-12)
+    for times in (torch.zeros(5), torch.full((5,), torch.nan), None):
+        assert torch.allclose(weights_of_counts(torch.ones(5), last=times), torch.full((5,), 0.2, dtype=torch.float64))
+
+
+def test_strangers_get_the_list_of_those_who_came_last():
+    table, items = make_dataset()
+    days = {user: 86400.0 * n for n, user in enumerate(EARLY)}
+    table["time"] = [days.get(user, 1e9) + n / 1e3 for n, user in enumerate(table["user"])]
+    dataset = from_frames(table, items)
+    fit = inference.fit(dataset, by_time(dataset, 18 / 98), **SMALL | KINDS["map"])
+    weights = np.exp(-(9.5 - np.arange(10)) / 100)
+    expected = weights / weights.sum() @ scores_of_early(fit)
+    mine = recommend(fit, LATE[:1], N_ITEMS, keep_seen=True)
+    np.testing.assert_allclose(mine["score"], expected[fit.dataset.item_rows(mine["item"])], rtol=1e-4, atol=1e-6)
 
 
 def test_a_rival_gives_strangers_the_list_of_the_same_weights():

@@ -18,11 +18,12 @@ import inference
 import inference.evaluate
 from analysis.draws.streams import prior_blocks
 from analysis.page.facts import fit_facts
-from inference.algorithms import choosing
+from inference.algorithms import choosing, networks
 from inference.algorithms.choosing import Settings, Worth, _Trials, _worth, hidden_items, hidden_pairs, latest_pairs
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
 from inference.algorithms.precisions import short_fit
+from inference.fitting import Pretrained, fit_with
 from inference.options import Options
 from inference.recommending.items import add_items
 from inference.recommending.lists import recommend
@@ -57,13 +58,13 @@ def columns_of(split):
     return RatingColumns.from_interactions(split.train, 100.0, dtype=torch.float64)
 
 
-def trials_of(split, **more):
+def trials_of(split, contents=None, **more):
     options = Options.of("coordinate", mode="map", tune=5, **SMALL, **more)
     columns = columns_of(split)
     torch.manual_seed(0)
     z = torch.randn(len(columns), 4, dtype=torch.float64)
     model = make_model(columns.n_users, len(columns), 10, Multinomial(), options.model).double()
-    return _Trials(model, columns, z, options)
+    return _Trials(model, columns, {4: z} if contents is None else contents, options)
 
 
 def test_a_fifth_of_each_users_pairs_is_hidden_and_one_stays(catalogue):
@@ -87,7 +88,7 @@ def test_worth_is_that_of_dense_rankings(catalogue, biases):
     held_out = trials.hiding(hidden_items(trials.columns, hidden_pairs(trials.columns, rng), rng), rng)
     model = trials.model
     with torch.no_grad():
-        users, items, observed = short_fit(model, held_out.known, trials.z_loc, "point", 2)
+        users, items, observed = short_fit(model, held_out.known, trials.contents[4], "point", 2)
     scales = (0.5, 1.0, 3.0)
     found = _worth(model, users, items, ~observed, held_out, scales)
     assert bool((~observed).any()) and len(found) > 60
@@ -139,7 +140,7 @@ def test_hidden_pairs_of_strangers_are_ranked_by_the_average_users_list(catalogu
     assert held_out.looked.tolist() == list(range(0, 120, 6))
     found = trials.at(trials.start, held_out)
     with torch.no_grad():
-        users, items, observed = short_fit(trials.model, held_out.known, trials.z_loc, "point", choosing.SWEEPS)
+        users, items, observed = short_fit(trials.model, held_out.known, trials.contents[4], "point", choosing.SWEEPS)
     counts = torch.bincount(held_out.known.users, minlength=120).double()
     weights = torch.where(counts > 0, counts.clamp(min=1) ** -0.5, 0.0)
     users[counts == 0] = weights @ users / weights.sum()
@@ -168,7 +169,7 @@ def test_b_and_the_users_shrinkage_move_together_too(catalogue):
     split = catalogue[1]
     assert trials_of(split).moving == [("b",), ("user_shrinkage",), ("item_shrinkage",), ("b", "user_shrinkage")]
     assert trials_of(split, lambda_u=3.0).moving == [("b",), ("item_shrinkage",)]
-    assert Settings(1.0, 2.0, 3.0).times(("b", "user_shrinkage"), 4.0) == Settings(4.0, 8.0, 3.0)
+    assert Settings(9, 1.0, 2.0, 3.0).times(("b", "user_shrinkage"), 4.0) == Settings(9, 4.0, 8.0, 3.0)
 
 
 def test_a_scale_is_taken_where_it_is_surely_better():
@@ -182,7 +183,7 @@ def test_a_scale_is_taken_where_it_is_surely_better():
 def test_steps_climb_to_where_hidden_pairs_rank_best(catalogue, monkeypatch):
     """On a known hill the search ends at its top, and no trial but these counts."""
     trials = trials_of(catalogue[1])
-    top = Settings(trials.start.b * 16, trials.start.user_shrinkage / 4, trials.start.item_shrinkage * 2)
+    top = Settings(4, trials.start.b * 16, trials.start.user_shrinkage / 4, trials.start.item_shrinkage * 2)
 
     def at(self, settings, held_out, kind="unchosen"):
         self.rows.append({})
@@ -195,6 +196,55 @@ def test_steps_climb_to_where_hidden_pairs_rank_best(catalogue, monkeypatch):
     trials.rows.clear()
     choosing._best(trials, None, 4)
     assert len(trials.rows) == 4
+
+
+def test_earlier_networks_are_taken_where_they_surely_rank_better(catalogue):
+    """Contents that say what items are, beside contents that say nothing, whichever came first."""
+    dataset, split = catalogue
+    torch.manual_seed(1)
+    told = torch.from_numpy(dataset.truth["z"]).double()
+    nothing = torch.randn_like(told)
+    for contents, wanted in (
+        ({1: told, 2: nothing, 4: nothing}, 1),
+        ({1: nothing, 2: told, 4: nothing}, 2),
+        ({1: nothing, 2: nothing, 4: told}, 4),
+        ({1: told, 2: told, 4: told}, 4),
+    ):
+        trials = trials_of(split, contents)
+        hidden = hidden_pairs(trials.columns, np.random.default_rng(0))
+        best, _ = choosing._best(trials, trials.hiding(hidden, np.random.default_rng(0)), 3)
+        assert best.epochs == wanted and [row["epochs"] for row in trials.rows] == [4, 2, 1]
+    trials = trials_of(split, {1: told, 4: nothing})
+    assert choosing._best(trials, trials.hiding(hidden, np.random.default_rng(0)), 1)[0].epochs == 4
+
+
+@pytest.mark.parametrize("method", ["coordinate", "svi"])
+def test_a_fit_goes_on_from_the_networks_that_were_chosen(catalogue, monkeypatch, method):
+    dataset, split = catalogue
+    seen = []
+
+    def choose(model, columns, contents, options):
+        seen.append(contents)
+        return 2, []
+
+    monkeypatch.setattr(networks, "choose", choose)
+    own = {"epochs": 0, "sweeps": 2} if method == "coordinate" else {"epochs": 2, "learning_rate": 0.0}
+    shared = {name: value for name, value in SMALL.items() if name not in ("sweeps", "epochs")}
+    options = Options.of(method, mode="map", tune=3, **shared | own)
+    kept = Pretrained()
+    fits = [fit_with(dataset, split, options, pretrained=kept) for _ in range(2)]
+    for contents, fit in zip(seen, fits, strict=True):
+        assert sorted(contents) == [1, 2, 4] and not torch.equal(contents[2], contents[4])
+        assert torch.equal(fit.posterior.z_loc, contents[2])
+        assert torch.equal(contents[1], seen[0][1]) and torch.equal(contents[4], seen[0][4])
+
+
+def test_without_trials_no_earlier_networks_are_kept(catalogue):
+    dataset, split = catalogue
+    kept = Pretrained()
+    for tune in (0, 2):
+        fit_with(dataset, split, Options.of("coordinate", mode="map", tune=tune, **SMALL), pretrained=kept)
+        assert any(".early." in name for name in kept._tensors) == (tune > 0)
 
 
 def test_a_fit_finds_settings_and_says_what_it_tried(catalogue, tmp_path):
