@@ -1,12 +1,12 @@
 r"""Settings of clicks that are found within the fit: ``--tune N``.
 
 Once contents are known, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
-sweeps. What is looked for is what ranks the hidden pairs best: the precision b of zeros and the shrinkages of users and
-items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time, then in b and the
-users' shrinkage together, which turns zeros up and leaves how far they whiten u (b V'V + lambda_u I) as it was: where
-pairs are dense, neither of the two alone is better. A step is taken where the mean over users is better by more than
-its standard error. The short fits are of points in ``bayes`` too: what
-ranks best does so by its means, and covariances of many factors would take minutes each.
+sweeps, of which all trials share the first. What is looked for is what ranks the hidden pairs best: the precision b of
+zeros and the shrinkages of users and items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one
+of them at a time, then in b and the users' shrinkage together, which turns zeros up and leaves how far they whiten u
+(b V'V + lambda_u I) as it was: where pairs are dense, neither of the two alone is better. A step is taken where the
+mean over users is better by more than its standard error. The short fits are of points in ``bayes`` too: what ranks
+best does so by its means, and covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
 
@@ -39,6 +39,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.algorithms.kernels import compiled_for
 from inference.algorithms.precisions import default_shrinkages, set_relative, short_fit
 from inference.algorithms.standard_scale import rated
 from inference.mixing import weights_of_counts
@@ -53,7 +54,8 @@ FEWEST = 50
 """Hidden pairs below which nothing is chosen."""
 MOST_USERS = 1000
 """Users, drawn at random, whose hidden pairs are ranked."""
-SWEEPS = 3
+SWEEPS = 2
+"""Those of a short fit, behind one at the settings that are given: all short fits go on from there."""
 STEPS = (4.0, 2.0)
 SCALES = tuple(2.0 ** (k / 4) for k in range(-4, 13))
 """Values of c that are tried, 1/2 to 8."""
@@ -228,6 +230,7 @@ class _Trials:
     def __init__(self, model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: Options) -> None:
         self.model, self.columns, self.z_loc, self.options = model, columns, z_loc, options
         self.rows: list[dict[str, Any]] = []
+        self.begun: tuple[_HeldOut, Tensor] | None = None
         given = options.model.cold_scale
         self.scales = SCALES if scales_contents(model, options) else (1.0 if given is None else max(given, LEAST),)
         self.start = Settings(model.ratings.background, *default_shrinkages(model, options))
@@ -267,9 +270,10 @@ class _Trials:
 
     def at(self, settings: Settings, held_out: _HeldOut, kind: str = "unchosen") -> Worth:
         """Fit what is left with these settings, and rank what is hidden."""
-        self.set(settings)
         model, mean = self.model, None if self.model.mean is None else self.model.mean.clone()
-        users, items, observed = short_fit(model, held_out.known, self.z_loc, "point", SWEEPS)
+        begin = self._begin(held_out)
+        self.set(settings)
+        users, items, observed = short_fit(model, held_out.known, self.z_loc, "point", SWEEPS, begin)
         if self.options.fit.hide == "latest":
             counts = torch.bincount(held_out.known.users, minlength=len(users))
             users = torch.where((counts > 0)[:, None], users, (weights_of_counts(counts) @ users.double()).to(users))
@@ -281,6 +285,13 @@ class _Trials:
         which = f"b {settings.b:g}, shrinkages {settings.user_shrinkage:.3g} and {settings.item_shrinkage:.3g}"
         log.info("short fit %d, %s: worth %.4f, c %.2f", len(self.rows), which, worth.value, worth.scale)
         return worth
+
+    def _begin(self, held_out: _HeldOut) -> Tensor:
+        """Means of v after the sweep that all trials share, (n_items, width)."""
+        if self.begun is None or self.begun[0] is not held_out:
+            self.set(self.start)
+            self.begun = held_out, short_fit(self.model, held_out.known, self.z_loc, "point", 1)[1]
+        return self.begun[1]
 
 
 def _worth(
@@ -345,11 +356,21 @@ def _above(scores: Tensor, at: Tensor, target: Tensor) -> Tensor:
     asked[at, place] = target
     asked, order = asked.flatten(1).sort(1)
     width = asked.shape[1] + 1
-    below = torch.searchsorted(asked, scores)  # of each score how many targets, which are few, are below it
-    below += width * torch.arange(n_rows, device=at.device)[:, None]
-    tally = torch.bincount(below.flatten(), minlength=n_rows * width).view(n_rows, width)
+    if (compiled := compiled_for(scores, asked)) is not None:
+        tally = torch.zeros(n_rows, width, dtype=torch.int64)
+        compiled.tally(scores.numpy(), asked.numpy(), tally.numpy())
+    else:
+        tally = _tally(scores, asked)
     above = tally[:, 1:].flip(1).cumsum(1).flip(1)
     return torch.empty_like(above).scatter_(1, order, above).view(n_rows, -1, target.shape[1])[at, place]
+
+
+def _tally(scores: Tensor, asked: Tensor) -> Tensor:
+    """How many scores of a row are above so many of its ascending targets, which are few, (n_rows, n_targets + 1)."""
+    n_rows, width = len(asked), asked.shape[1] + 1
+    below = torch.searchsorted(asked, scores)
+    below += width * torch.arange(n_rows, device=asked.device)[:, None]
+    return torch.bincount(below.flatten(), minlength=n_rows * width).view(n_rows, width)
 
 
 def _bounds(users: Tensor, n_users: int) -> list[int]:
