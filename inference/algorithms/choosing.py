@@ -5,8 +5,9 @@ sweeps, of which all trials share the first. What is looked for is what ranks th
 zeros and the shrinkages of users and items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one
 of them at a time, then in b and the users' shrinkage together, which turns zeros up and leaves how far they whiten u
 (b V'V + lambda_u I) as it was: where pairs are dense, neither of the two alone is better. A step is taken where the
-mean over users is better by more than its standard error. The short fits are of points in ``bayes`` too: what ranks
-best does so by its means, and covariances of many factors would take minutes each.
+mean over users is better by more than its standard error. One of 2 is left out where it is no better by the parabola
+through steps of 4 either way (:func:`_promises`). The short fits are of points in ``bayes`` too: what ranks best does
+so by its means, and covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
 
@@ -144,7 +145,7 @@ def choose(model: FactorModel, columns: RatingColumns, z_loc: Tensor, options: O
 
 
 def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, float]:
-    """The best settings of ``most`` trials, none of them twice, and c there."""
+    """The best settings of at most ``most`` trials, none of them twice, and c there."""
     at = trials.start
     tried = {at: trials.at(at, held_out)}
     found = tried[at]
@@ -152,7 +153,7 @@ def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, flo
         for names in trials.moving:
             for factor in (step, 1 / step):
                 moved = False
-                while len(trials.rows) < most:
+                while len(trials.rows) < most and _promises(tried, at, names, factor):
                     ahead = at.times(names, factor)
                     worth = tried[ahead] if ahead in tried else tried.setdefault(ahead, trials.at(ahead, held_out))
                     if not worth.better_than(found):
@@ -161,6 +162,17 @@ def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, flo
                 if moved:
                     break
     return at, found.scale
+
+
+def _promises(tried: dict[Settings, Worth], at: Settings, names: Sequence[str], factor: float) -> bool:
+    """Whether a step may be better, by the parabola over log settings through the worth of steps twice as long.
+
+    With f(0), f(2) and f(-2) known, f(1) - f(0) = (3 (f(2) - f(0)) - (f(-2) - f(0))) / 8. What is not known promises.
+    """
+    ahead, behind = (tried.get(at.times(names, factor**power)) for power in (2, -2))
+    if ahead is None or behind is None:
+        return True
+    return 3 * (ahead.value - tried[at].value) > behind.value - tried[at].value
 
 
 def scales_contents(model: FactorModel, options: Options) -> bool:

@@ -198,6 +198,28 @@ def test_steps_climb_to_where_hidden_pairs_rank_best(catalogue, monkeypatch):
     assert len(trials.rows) == 4
 
 
+@pytest.mark.parametrize("away", [0.0, 0.4, 0.6, -0.6, 1.3])
+def test_steps_of_two_are_tried_where_the_parabola_through_steps_of_four_is_higher(catalogue, monkeypatch, away):
+    """On a parabola of the logarithm of the shrinkage of items, no step that is left out is better than those taken."""
+    trials, asked = trials_of(catalogue[1]), list[Settings]()
+
+    def worth(settings):
+        return -((np.log2(settings.item_shrinkage / trials.start.item_shrinkage) - away) ** 2)
+
+    def at(self, settings, held_out, kind="unchosen"):
+        self.rows.append({})
+        asked.append(settings)
+        return Worth(torch.full((10, 1), float(worth(settings)), dtype=torch.float64), (1.0,))
+
+    monkeypatch.setattr(_Trials, "at", at)
+    trials.moving = [("item_shrinkage",)]
+    best, _ = choosing._best(trials, None, 100)
+    steps = {round(float(np.log2(one.item_shrinkage / trials.start.item_shrinkage))) for one in asked}
+    assert {0, 2} <= steps
+    assert worth(best) == max(worth(trials.start.times(["item_shrinkage"], 2.0**k)) for k in range(-3, 4))
+    assert (1 in steps) == (away > 0.5) and (-1 in steps) == (away < -0.5)
+
+
 def test_a_fit_finds_settings_and_says_what_it_tried(catalogue, tmp_path):
     dataset, split = catalogue
     fits = [
