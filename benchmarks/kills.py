@@ -24,16 +24,7 @@ from benchmarks.study.tables import show, verdict
 ROOT = Path(__file__).parents[1]
 FIT = ["-m", "inference.coordinate", "--mode", "bayes", "--factors", "4", "--hidden", "8", "--pretrain-epochs", "2"]
 FIT += [
-    "--dtype",
-    "float64",
-    "--threads",
-    "1",
-    "--checkpoint-seconds",
-    "0",
-    "--sweeps",
-    "10",
-    "--epochs",
-    "6",
+    *("--dtype", "float64", "--threads", "1", "--checkpoint-seconds", "0", "--sweeps", "10", "--epochs", "6"),
     "--quiet",
 ]
 MOST = 1e-9

@@ -2,7 +2,7 @@
 
 Seconds and peak memory (``ru_maxrss``) of ``python -m inference.recommend RUN --everybody --out FILE``, in a process of
 its own, on a run folder with random factors and ten pairs a user. With ``--evaluate`` half of the pairs are held out,
-and ``python -m inference.evaluate RUN`` is measured.
+those of ``--tested`` users, and ``python -m inference.evaluate RUN`` is measured.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser.add_argument("--mode", choices=("map", "bayes"), default="map", help="bayes: of diagonal covariances")
     parser.add_argument("--suffix", choices=(".parquet", ".csv"), default=".parquet", help="ending of the file")
     parser.add_argument("--evaluate", action="store_true", help="measure inference.evaluate instead")
+    parser.add_argument("--tested", type=lambda text: int(float(text)), help="users with test pairs; all by default")
     parser.add_argument("--folder", type=Path, help="keep the run there, and take the one that is there already")
     parser.add_argument("--more", nargs="*", default=[], help="further arguments of the command, as index=faiss")
     add_threads(parser, 1)
@@ -40,10 +41,11 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     machine = Load()
     with tempfile.TemporaryDirectory() as scratch:
         run = (options.folder or Path(scratch)) / f"run-{options.users}-{options.items}-{options.mode}"
-        run = run.with_name(run.name + "-tested") if options.evaluate else run
+        tested = (options.tested or options.users) if options.evaluate else 0
+        run = run.with_name(f"{run.name}-{tested}-tested") if tested else run
         if not run.is_dir():
             run.parent.mkdir(parents=True, exist_ok=True)
-            _write(run, options.users, options.items, options.factors, options.mode, options.evaluate)
+            _write(run, options.users, options.items, options.factors, options.mode, tested)
         more = [word for one in options.more for word in ("--" + one).split("=", 1)]
         out = Path(scratch) / f"lists{options.suffix}"
         if options.evaluate:

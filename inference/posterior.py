@@ -301,8 +301,8 @@ def content_diagnostics(loc: Tensor, scale: Tensor, n_draws: int = 2000, seed: i
     loc, scale = loc.cpu(), scale.cpu()
     kl = 0.0
     for part in range(0, len(loc), ROWS_AT_ONCE):
-        m, s = (moment[part : part + ROWS_AT_ONCE].double() for moment in (loc, scale))
-        kl += float((0.5 * (m.square() + s.square() - 1) - s.log()).sum())
+        m, s = (moment[part : part + ROWS_AT_ONCE] for moment in (loc, scale))
+        kl += float((0.5 * (m.square() + s.square() - 1) - s.log()).sum(dtype=torch.float64))
     covariance = _covariance(loc)
     found = {
         "kl": kl / len(loc),

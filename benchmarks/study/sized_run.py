@@ -20,15 +20,17 @@ from pyro_cvae.runs import RunWriter, run_config
 PER_USER = 10
 
 
-def write_run(out: str, n_users: int, n_items: int, n_factors: int, mode: str, held_out: bool, seed: int = 0) -> None:
-    """Write a run of ``pmf`` with ten pairs a user, of which five are test pairs where some are ``held_out``.
+def write_run(out: str, n_users: int, n_items: int, n_factors: int, mode: str, n_tested: int, seed: int = 0) -> None:
+    """Write a run of ``pmf`` with ten pairs a user, of which five are test pairs of ``n_tested`` users, 0 for nobody.
+
+    With tested users the others have five pairs.
 
     Ids are texts. u and v are drawn from N(0, 1 / n_factors), items the longer the more popular they are; in ``bayes``
     standard deviations are a tenth of these.
     """
     random = np.random.default_rng(seed)
-    dataset = _dataset(random, n_users, n_items)
-    split = per_user(dataset, PER_USER // 2, seed) if held_out else nothing_held_out(dataset)
+    dataset = _dataset(random, n_users, n_items, n_tested or n_users)
+    split = per_user(dataset, PER_USER // 2, seed) if n_tested else nothing_held_out(dataset)
     options = Options.of("coordinate", mode=mode, model="pmf", factors=n_factors, diagonal=mode == "bayes")
     options = options.for_model(False, False).for_contents({})
     model = model_of(dataset, options.model)
@@ -65,11 +67,12 @@ def _rows(random: np.random.Generator, sd: np.ndarray, n_factors: int, mode: str
     return Gaussians(torch.from_numpy(loc), None if mode == "map" else variance.clone())
 
 
-def _dataset(random: np.random.Generator, n_users: int, n_items: int) -> Dataset:
-    """Ten distinct items a user, popular as 1 / (10 + rank), ranks in random order."""
-    popularity = np.cumsum(1 / (10 + np.arange(n_items)))
-    drawn = np.searchsorted(popularity, random.uniform(0, popularity[-1], n_users * PER_USER))
-    keys = np.unique(np.repeat(np.arange(n_users), PER_USER) * n_items + random.permutation(n_items)[drawn])
+def _dataset(random: np.random.Generator, n_users: int, n_items: int, n_long: int) -> Dataset:
+    """Ten distinct items a user, of those behind ``n_long`` five, popular as 1 / (10 + rank), ranks in random order."""
+    popularity, per_user = np.cumsum(1 / (10 + np.arange(n_items))), np.full(n_users, PER_USER)
+    per_user[n_long:] = PER_USER // 2
+    drawn = np.searchsorted(popularity, random.uniform(0, popularity[-1], per_user.sum()))
+    keys = np.unique(np.repeat(np.arange(n_users), per_user) * n_items + random.permutation(n_items)[drawn])
     pairs = Interactions.from_arrays(*np.divmod(keys, n_items), n_users=n_users, n_items=n_items)
     sizes = {"user": n_users, "item": n_items}
     ids = [np.array([f"{kind}-{row:07d}" for row in range(n)], object) for kind, n in sizes.items()]

@@ -1,13 +1,15 @@
 r"""Settings of clicks that are found within the fit: ``--tune N``.
 
 Once networks are trained, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
-sweeps. What is looked for is what ranks the hidden pairs best. First the networks as they were after half and after a
-quarter of the epochs: of few or short texts they learn by heart what the rest says no more of. Then the precision b of
-zeros and the shrinkages of users and items (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one
-of them at a time, then in b and the users' shrinkage together, which turns zeros up and leaves how far they whiten u (b
-V'V + lambda_u I) as it was: where pairs are dense, neither of the two alone is better. A step is taken where the mean
-over users is better by more than its standard error. The short fits are of points in ``bayes`` too: what ranks best
-does so by its means, and covariances of many factors would take minutes each.
+sweeps, of which all trials share the first. What is looked for is what ranks the hidden pairs best. First the networks
+as they were after half and after a quarter of the epochs: of few or short texts they learn by heart what the rest says
+no more of. Then the precision b of zeros and the shrinkages of users and items
+(:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time, then in b and the users'
+shrinkage together, which turns zeros up and leaves how far they whiten u (``b V'V + lambda_u I``) as it was: where
+pairs are dense, neither of the two alone is better. A step is taken where the mean over users is better by more than
+its standard error. One of 2 is left out where it is no better by the parabola through steps of 4 either way
+(:func:`_promises`). The short fits are of points in ``bayes`` too: what ranks best does so by its means, and
+covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
 
@@ -40,6 +42,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.algorithms.kernels import compiled_for
 from inference.algorithms.precisions import default_shrinkages, set_relative, short_fit
 from inference.algorithms.standard_scale import rated
 from inference.mixing import last_times, weights_of_counts
@@ -54,7 +57,8 @@ FEWEST = 50
 """Hidden pairs below which nothing is chosen."""
 MOST_USERS = 1000
 """Users, drawn at random, whose hidden pairs are ranked."""
-SWEEPS = 3
+SWEEPS = 2
+"""Those of a short fit, behind one at the settings that are given: all short fits go on from there."""
 STEPS = (4.0, 2.0)
 SCALES = tuple(2.0 ** (k / 4) for k in range(-4, 13))
 """Values of c that are tried, 1/2 to 8."""
@@ -147,7 +151,7 @@ def choose(
 
 
 def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, float]:
-    """The best settings of ``most`` trials, none of them twice, and c there."""
+    """The best settings of at most ``most`` trials, none of them twice, and c there."""
     at = trials.start
     tried = {at: trials.at(at, held_out)}
     found = tried[at]
@@ -159,7 +163,7 @@ def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, flo
         for names in trials.moving:
             for factor in (step, 1 / step):
                 moved = False
-                while len(trials.rows) < most:
+                while len(trials.rows) < most and _promises(tried, at, names, factor):
                     ahead = at.times(names, factor)
                     worth = tried[ahead] if ahead in tried else tried.setdefault(ahead, trials.at(ahead, held_out))
                     if not worth.better_than(found):
@@ -168,6 +172,17 @@ def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, flo
                 if moved:
                     break
     return at, found.scale
+
+
+def _promises(tried: dict[Settings, Worth], at: Settings, names: Sequence[str], factor: float) -> bool:
+    """Whether a step may be better, by the parabola over log settings through the worth of steps twice as long.
+
+    With f(0), f(2) and f(-2) known, f(1) - f(0) = (3 (f(2) - f(0)) - (f(-2) - f(0))) / 8. What is not known promises.
+    """
+    ahead, behind = (tried.get(at.times(names, factor**power)) for power in (2, -2))
+    if ahead is None or behind is None:
+        return True
+    return 3 * (ahead.value - tried[at].value) > behind.value - tried[at].value
 
 
 def scales_contents(model: FactorModel, options: Options) -> bool:
@@ -239,6 +254,7 @@ class _Trials:
     ) -> None:
         self.model, self.columns, self.contents, self.options = model, columns, contents, options
         self.rows: list[dict[str, Any]] = []
+        self.begun: tuple[int, _HeldOut, Tensor] | None = None
         given = options.model.cold_scale
         self.scales = SCALES if scales_contents(model, options) else (1.0 if given is None else max(given, LEAST),)
         latest, *self.earlier = sorted(contents, reverse=True)
@@ -280,9 +296,10 @@ class _Trials:
 
     def at(self, settings: Settings, held_out: _HeldOut, kind: str = "unchosen") -> Worth:
         """Fit what is left with these settings, and rank what is hidden."""
-        self.set(settings)
         model, mean = self.model, None if self.model.mean is None else self.model.mean.clone()
-        users, items, observed = short_fit(model, held_out.known, self.contents[settings.epochs], "point", SWEEPS)
+        begin, z_loc = self._begin(settings.epochs, held_out), self.contents[settings.epochs]
+        self.set(settings)
+        users, items, observed = short_fit(model, held_out.known, z_loc, "point", SWEEPS, begin)
         if self.options.fit.hide == "latest":
             counts = torch.bincount(held_out.known.users, minlength=len(users))
             last = last_times(held_out.known.users, held_out.known.times, len(users))
@@ -297,6 +314,13 @@ class _Trials:
         trained = f"{settings.epochs} epochs, " if self.earlier else ""
         log.info("short fit %d, %s%s: worth %.4f, c %.2f", len(self.rows), trained, which, worth.value, worth.scale)
         return worth
+
+    def _begin(self, epochs: int, held_out: _HeldOut) -> Tensor:
+        """Means of v after the sweep that all trials of these networks share, (n_items, width)."""
+        if self.begun is None or self.begun[:2] != (epochs, held_out):
+            self.set(replace(self.start, epochs=epochs))
+            self.begun = epochs, held_out, short_fit(self.model, held_out.known, self.contents[epochs], "point", 1)[1]
+        return self.begun[2]
 
 
 def _worth(
@@ -361,11 +385,21 @@ def _above(scores: Tensor, at: Tensor, target: Tensor) -> Tensor:
     asked[at, place] = target
     asked, order = asked.flatten(1).sort(1)
     width = asked.shape[1] + 1
-    below = torch.searchsorted(asked, scores)  # of each score how many targets, which are few, are below it
-    below += width * torch.arange(n_rows, device=at.device)[:, None]
-    tally = torch.bincount(below.flatten(), minlength=n_rows * width).view(n_rows, width)
+    if (compiled := compiled_for(scores, asked)) is not None:
+        tally = torch.zeros(n_rows, width, dtype=torch.int64)
+        compiled.tally(scores.numpy(), asked.numpy(), tally.numpy())
+    else:
+        tally = _tally(scores, asked)
     above = tally[:, 1:].flip(1).cumsum(1).flip(1)
     return torch.empty_like(above).scatter_(1, order, above).view(n_rows, -1, target.shape[1])[at, place]
+
+
+def _tally(scores: Tensor, asked: Tensor) -> Tensor:
+    """How many scores of a row are above so many of its ascending targets, which are few, (n_rows, n_targets + 1)."""
+    n_rows, width = len(asked), asked.shape[1] + 1
+    below = torch.searchsorted(asked, scores)
+    below += width * torch.arange(n_rows, device=asked.device)[:, None]
+    return torch.bincount(below.flatten(), minlength=n_rows * width).view(n_rows, width)
 
 
 def _bounds(users: Tensor, n_users: int) -> list[int]:

@@ -167,6 +167,28 @@ def put(rows, values, found):  # type: ignore[no-untyped-def]
             row[k] = value[k]
 
 
+@_kernel
+def tally(scores, asked, found):  # type: ignore[no-untyped-def]
+    """Of each row add up how many scores are above k of its ascending targets, (n_rows, n_targets + 1); not of k = 0.
+
+    A score that is above none of the targets, as almost all are, takes one comparison.
+    """
+    for i in range(len(scores)):
+        row, targets, count = scores[i], asked[i], found[i]
+        lowest = targets[0]
+        for j in range(len(row)):
+            score = row[j]
+            if score > lowest:
+                low, high = 1, len(targets)
+                while low < high:
+                    middle = (low + high) // 2
+                    if score > targets[middle]:
+                        low = middle + 1
+                    else:
+                        high = middle
+                count[low] += 1
+
+
 # --- points ----------------------------------------------------------------------------------------------------------
 
 

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from inference.algorithms import kernels
 from inference.algorithms.cells import Cells, Padded, block_bytes
 from inference.algorithms.kernels import in_parallel, indefinite
-from inference.threads import torch_threads
+from inference.threads import blas_threads, torch_threads
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
 
@@ -118,7 +118,7 @@ def half_step(
     by_row = background.by_row
     # Small batched Cholesky factors gain nothing from torch's own threads and may lose a hundredfold by them; idle ones
     # that wait for work take the cores from ours. The blocks of rows are shared out among as many Python threads.
-    with torch_threads(1) as workers:
+    with torch_threads(1) as workers, blas_threads(1):
         n_factors = other.loc.shape[1]
         eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
         counted = other_observed.to(other.loc.dtype)
@@ -206,7 +206,7 @@ def _points(
     eye = torch.eye(size, dtype=torch.float64, device=shared.device)
     tril = _cholesky(shared.double())
     inverse_tril = torch.linalg.solve_triangular(tril, eye, upper=False).to(shared)
-    whitened = kernels.times(other, inverse_tril.mT, workers)
+    whitened = kernels.times(other, inverse_tril.mT, workers, "upper")
     compiled, left = kernels.compiled_for(other, right, cells.weights, cells.targets), None
     if compiled is not None and short >= 1:
         inverse = None if pull is None else torch.cholesky_inverse(tril).to(shared)

@@ -31,23 +31,21 @@ class Heartbeat:
 
     _running: Heartbeat | None = None
 
-    def __init__(self, store: dist.Store, rank: int, size: int) -> None:
-        self._store, self._rank = store, rank
+    def __init__(self, store: dist.Store, name: str, rank: int, size: int) -> None:
+        self._store, self._rank, self._key = store, rank, f"pyro-cvae/{name}/alive/"
         self._others = [other for other in range(size) if other != rank] if rank == 0 else [0]
         self._done = threading.Event()
-        run = f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        self._key = f"pyro-cvae/{run}/alive/"
 
     @classmethod
-    def start(cls, rank: int, size: int) -> None:
-        """Begin, if there is a store to meet at."""
+    def start(cls, name: str, rank: int, size: int) -> None:
+        """Begin, if there is a store to meet at; ``name`` is that of these workers, as they have agreed on it."""
         host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
         if not host or not port or cls._running is not None:
             return
         store = dist.TCPStore(
             host, int(port), is_master=False, wait_for_workers=False, timeout=timedelta(seconds=SILENCE / 2)
         )
-        cls._running = cls(store, rank, size)
+        cls._running = cls(store, name, rank, size)
         threading.Thread(target=cls._running._run, daemon=True, name="heartbeat").start()
 
     @classmethod

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -42,6 +42,9 @@ BLOCKS_AT_ONCE = 512
 """Covariances that a thread adds up at once."""
 NORMALS_AT_ONCE = 128
 """Rows of Normals that a thread takes at once."""
+BLOCKS = 4
+"""Blocks of columns of a triangular matrix that rows are multiplied by."""
+Shape = Literal["whole", "lower", "upper"]
 TYPES = (torch.float32, torch.float64)
 
 _chosen: ContextVar[Kernel] = ContextVar("kernel", default="auto")
@@ -119,18 +122,21 @@ class Points:
         most = int(min(short, FEW if size > SMALL else max(1.0, WOODBURY_UP_TO * size)))
         rows, found = cells.needed, self.other.new_empty(len(cells), size)
         if pull is None or self.inverse is None:
-            given, added, back = self.other[:0], self.other[:0], self.root
+            given, added = self.other[:0], self.other[:0]
         else:
-            given, added, back = self.other, times(self.other, self.inverse, workers), self.inverse
+            given, added = self.other, times(self.other, self.inverse, workers)
         table = _arrays(cells.indptr, cells.others, cells.weights, cells.targets)
         numbers, state = _arrays(self.whitened, given, added), np.empty(len(rows), np.int8)
         into = found.numpy()
 
         def solve(part: slice) -> None:
             mine = rows[part]
-            loc = self.other.new_zeros(len(mine), size) if pull is None else pull.index_select(0, mine) @ back
+            if pull is None or self.inverse is None:
+                loc = self.other.new_zeros(len(mine), size)
+            else:
+                loc = product(pull.index_select(0, mine), self.inverse)
             compiled.points(table, *numbers, most, mine.numpy(), loc.numpy(), state[part])
-            compiled.put(mine.numpy(), (loc @ back if pull is None else loc).numpy(), into)
+            compiled.put(mine.numpy(), (product(loc, self.root, "lower") if pull is None else loc).numpy(), into)
 
         in_parallel(solve, _slices(len(rows), ROWS_AT_ONCE), workers)
         if (state == compiled.INDEFINITE).any():
@@ -166,9 +172,15 @@ def second_moment(other: Gaussians, weights: Tensor, workers: int) -> Tensor:
     counted = weights.nonzero().squeeze(-1).split(MOMENTS_AT_ONCE)
     sums = other.loc.new_zeros(len(counted), *2 * other.loc.shape[1:])
 
+    symmetric = compiled_for(other.loc, weights) is not None and bool((weights >= 0).all())
+
     def add(k: int) -> None:
-        rows = other.loc.index_select(0, counted[k])
-        torch.mm(rows.mT, rows * weights[counted[k], None], out=sums[k])
+        rows, weight = other.loc.index_select(0, counted[k]), weights[counted[k], None]
+        if symmetric:  # of a matrix and its own transpose numpy computes one half
+            half = (rows * weight.sqrt()).numpy()
+            np.matmul(half.T, half, out=sums[k].numpy())
+        else:
+            torch.mm(rows.mT, rows * weight, out=sums[k])
 
     in_parallel(add, list(range(len(counted))), workers)
     return sums.sum(0)
@@ -279,14 +291,32 @@ def _slices(n: int, at_once: int) -> list[slice]:
     return [slice(start, min(start + at_once, n)) for start in range(0, n, at_once)]
 
 
-def times(rows: Tensor, matrix: Tensor, workers: int) -> Tensor:
+def times(rows: Tensor, matrix: Tensor, workers: int, shape: Shape = "whole") -> Tensor:
     """Rows times a matrix, in parts of a size that does not depend on the number of workers."""
     found = rows.new_empty(len(rows), matrix.shape[1])
 
     def multiply(part: slice) -> None:
-        torch.mm(rows[part], matrix, out=found[part])
+        product(rows[part], matrix, shape, found[part])
 
     in_parallel(multiply, _slices(len(rows), 2 * ROWS_AT_ONCE), workers)
+    return found
+
+
+def product(rows: Tensor, matrix: Tensor, shape: Shape = "whole", out: Tensor | None = None) -> Tensor:
+    """Rows times a matrix, of which one triangle is zeros where its ``shape`` is the other.
+
+    With kernels it is numpy's, whose library of linear algebra is the faster one on AMD's processors, and of a triangle
+    that is wide enough :data:`BLOCKS` blocks of columns, each without most of its zeros.
+    """
+    found = rows.new_empty(len(rows), matrix.shape[1]) if out is None else out
+    if compiled_for(rows, matrix) is None:
+        return torch.mm(rows, matrix, out=found)
+    left, right, into, size = rows.numpy(), matrix.numpy(), found.numpy(), len(matrix)
+    n_blocks = BLOCKS if shape != "whole" and size >= SMALL else 1
+    for block in range(n_blocks):
+        first, last = size * block // n_blocks, size * (block + 1) // n_blocks
+        some = {"whole": slice(None), "lower": slice(first, None), "upper": slice(0, last)}[shape]
+        np.matmul(left[:, some], right[some, first:last], out=into[:, first:last])
     return found
 
 

@@ -38,6 +38,7 @@ from inference.algorithms.sides import start_of_items, update_items, update_user
 from inference.algorithms.standard_scale import move, rated
 from inference.options import Options
 from models.base import FactorModel
+from models.gaussians import Gaussians
 from models.observations import RatingColumns
 
 SHORTEST = 0.01
@@ -195,17 +196,18 @@ def squared_errors(
 
 
 def short_fit(
-    model: FactorModel, known: RatingColumns, z_loc: Tensor, family: str, sweeps: int
+    model: FactorModel, known: RatingColumns, z_loc: Tensor, family: str, sweeps: int, begin: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means of u and v after some sweeps over these columns, and which items have one; the global mean moves.
 
-    Shapes: (n_users, width), (n_items, width), bool (n_items,).
+    The sweeps ``begin`` at these means of v, (n_items, width), or where a fit does. Shapes: (n_users, width),
+    (n_items, width), bool (n_items,).
     """
     site = model.ratings.site(known)
     item_cells, user_cells = Cells.of_items(known, site), Cells.of_users(known, site)
     above = start_above(model)
     prior = model.prior_of_items(z_loc, above)
-    items = start_of_items(model, prior)
+    items = start_of_items(model, prior) if begin is None else Gaussians(begin)
     users = items
     for _ in range(sweeps):
         users = update_users(model, site, user_cells, items, item_cells.observed, family, above).rows

@@ -23,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from inference.algorithms.heartbeat import Heartbeat
+from inference.algorithms.meeting import meet
 from pyro_cvae.errors import MachineError
 
 Made = TypeVar("Made")
@@ -253,11 +254,12 @@ def _joined() -> Group:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         backend += ",cuda:nccl"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, name, rank, size = meet(PATIENCE)
+        dist.init_process_group(backend, timeout=PATIENCE, store=store, rank=rank, world_size=size)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise MachineError(f"the workers do not find one another: {reason}", "start them with torchrun") from error
-    Heartbeat.start(dist.get_rank(), dist.get_world_size())
+    Heartbeat.start(name, rank, size)
     return Group()
 
 

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from models.networks.base import Decoder, Encoder, Start
-from models.networks.of_data import matrix_of
+from models.networks.of_data import leading_directions, matrix_of
 from models.networks.spread import rank
 from models.rows import DenseRows, PartRows
 
@@ -44,7 +43,7 @@ def start_together(experts: Mapping[str, Encoder], decoders: Mapping[str, Decode
         return
     seed = int(torch.randint(2**31 - 1, ()))
     joined = sparse.hstack(list(blocks.values()), "csr")
-    _, singular, right = randomized_svd(joined, asked, n_iter=1, random_state=seed)
+    singular, right = leading_directions(joined, asked, 1, seed)
     right = right[: rank(singular)]
     edge, wanted = 0, {}
     for name, block in blocks.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from models.networks.base import Decoder, Encoder, of_length
 from models.rows import NumberRows
 from pyro_cvae.errors import InputError
 
+CELLS_AT_ONCE = 512
+"""Cells of which products are made at once, so that they stay in a core's cache."""
 READS = ("words", "vectors", "images")
 """Kinds of content that these networks read."""
 ACTIVATIONS = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu, "softplus": F.softplus}
@@ -136,8 +139,42 @@ class MLPDecoder(Decoder):
         wanted = torch.cat([columns, drawn])
         cells, features = {}, {}
         for head in self.heads:
-            weights = F.embedding(wanted, self.outputs[head])  # its gradient is made many times faster than an index's
+            at_cells, at_features = _Products.apply(h, self.outputs[head], rows, columns, drawn)
+            # The gradient of an embedding is made many times faster than that of an index.
             bias = F.embedding(wanted, self.output_biases[head][:, None]).squeeze(-1)
-            cells[head] = (F.embedding(rows, h) * weights[:n_cells]).sum(-1) + bias[:n_cells]
-            features[head] = F.linear(h, weights[n_cells:], bias[n_cells:])
+            cells[head], features[head] = at_cells + bias[:n_cells], at_features + bias[n_cells:]
         return cells, features
+
+
+class _Products(torch.autograd.Function):
+    """h_r.w_c at single cells (r, c), (n_cells,), and H W' of drawn rows of W, (n_items, n_drawn).
+
+    Sums over cells are bags: d h_r = sum_c g_rc w_c, and d w_c = sum_r g_rc h_r. Nothing of size n_cells x width is
+    kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, table: Tensor, rows: Tensor, columns: Tensor, drawn: Tensor) -> Any:
+        chosen = F.embedding(drawn, table)
+        ctx.save_for_backward(h, table, rows, columns, drawn, chosen)
+        parts = zip(rows.split(CELLS_AT_ONCE), columns.split(CELLS_AT_ONCE), strict=True)
+        at_cells = [(F.embedding(row, h) * F.embedding(column, table)).sum(-1) for row, column in parts]
+        return torch.cat(at_cells), h @ chosen.mT
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, of_cells: Tensor, of_features: Tensor) -> Any:
+        h, table, rows, columns, drawn, chosen = ctx.saved_tensors
+        whole = torch.zeros_like(table).index_add_(0, drawn, of_features.mT @ h)
+        met, sums = _bags(columns, rows, of_cells, h)
+        whole.index_add_(0, met, sums)
+        met, sums = _bags(rows, columns, of_cells, table)
+        return (of_features @ chosen).index_add_(0, met, sums), whole, None, None, None
+
+
+def _bags(keys: Tensor, places: Tensor, weights: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """The keys that there are, (n_keys,), and of each the weighted sum of the rows at its places, (n_keys, width)."""
+    order = keys.argsort(stable=True)
+    met, counts = torch.unique_consecutive(keys[order], return_counts=True)
+    starts = counts.cumsum(0) - counts
+    return met, F.embedding_bag(places[order], table, starts, mode="sum", per_sample_weights=weights[order])

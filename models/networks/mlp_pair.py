@@ -7,13 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 
 from models.contents.base import ContentLikelihood
 from models.networks.base import NetworkPair, Start
 from models.networks.mlp import READS, MLPDecoder, MLPEncoder
-from models.networks.of_data import feature_means, matrix_of
+from models.networks.of_data import feature_means, leading_directions, matrix_of
 from models.networks.spread import rank, spread
 from models.rows import DenseRows, Form, NumberRows, SparseRows
 
@@ -94,7 +93,7 @@ def _directions(
     # Few power iterations: as features, a less exact SVD ranks better (figures in inference/evaluation/rivals.py, svd).
     singular, right, asked = np.zeros(0), np.zeros((0, table.shape[0])), min(n_components, encoder.loc.out_features)
     if n_components:
-        _, singular, right = randomized_svd(matrix, n_components, n_iter=1 if as_is else 2, random_state=seed)
+        singular, right = leading_directions(matrix, n_components, 1 if as_is else 2, seed)
         table[:, :n_components] = 0.0  # beyond the rank there are no directions
         n_components = rank(singular)
         singular, right = singular[:n_components], right[:n_components]

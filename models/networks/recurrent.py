@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfTransformer
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from models.networks.base import Decoder, NetworkPair, Start
+from models.networks.of_data import leading_directions
 from models.networks.spread import rank, spread
 from models.networks.token_bags import READS, BagEncoder
 from models.rows import AnyRows, Form, TokenRows
@@ -179,7 +179,7 @@ def start_recurrent(encoder: BagEncoder, decoder: RecurrentDecoder, start: Start
     seed = int(torch.randint(2**31 - 1, ()))
     table.zero_()
     if n_components:
-        _, singular, right = randomized_svd(matrix, n_components, n_iter=2, random_state=seed)
+        singular, right = leading_directions(matrix, n_components, 2, seed)
         n_components, right = rank(singular), right[: rank(singular)]
         table[:-1, :n_components] = torch.as_tensor((right * transformer.idf_).T.copy()).to(table)
     chosen = start.some()

@@ -22,6 +22,7 @@ from inference.algorithms import choosing, networks
 from inference.algorithms.choosing import Settings, Worth, _Trials, _worth, hidden_items, hidden_pairs, latest_pairs
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
+from inference.algorithms.kernels import kernel
 from inference.algorithms.precisions import short_fit
 from inference.fitting import Pretrained, fit_with
 from inference.options import Options
@@ -140,7 +141,8 @@ def test_hidden_pairs_of_strangers_are_ranked_by_the_average_users_list(catalogu
     assert held_out.looked.tolist() == list(range(0, 120, 6))
     found = trials.at(trials.start, held_out)
     with torch.no_grad():
-        users, items, observed = short_fit(trials.model, held_out.known, trials.contents[4], "point", choosing.SWEEPS)
+        contents = trials.contents[4]
+        users, items, observed = short_fit(trials.model, held_out.known, contents, "point", choosing.SWEEPS + 1)
     counts = torch.bincount(held_out.known.users, minlength=120).double()
     weights = torch.where(counts > 0, counts.clamp(min=1) ** -0.5, 0.0)
     users[counts == 0] = weights @ users / weights.sum()
@@ -245,6 +247,28 @@ def test_without_trials_no_earlier_networks_are_kept(catalogue):
     for tune in (0, 2):
         fit_with(dataset, split, Options.of("coordinate", mode="map", tune=tune, **SMALL), pretrained=kept)
         assert any(".early." in name for name in kept._tensors) == (tune > 0)
+
+
+@pytest.mark.parametrize("away", [0.0, 0.4, 0.6, -0.6, 1.3])
+def test_steps_of_two_are_tried_where_the_parabola_through_steps_of_four_is_higher(catalogue, monkeypatch, away):
+    """On a parabola of the logarithm of the shrinkage of items, no step that is left out is better than those taken."""
+    trials, asked = trials_of(catalogue[1]), list[Settings]()
+
+    def worth(settings):
+        return -((np.log2(settings.item_shrinkage / trials.start.item_shrinkage) - away) ** 2)
+
+    def at(self, settings, held_out, kind="unchosen"):
+        self.rows.append({})
+        asked.append(settings)
+        return Worth(torch.full((10, 1), float(worth(settings)), dtype=torch.float64), (1.0,))
+
+    monkeypatch.setattr(_Trials, "at", at)
+    trials.moving = [("item_shrinkage",)]
+    best, _ = choosing._best(trials, None, 100)
+    steps = {round(float(np.log2(one.item_shrinkage / trials.start.item_shrinkage))) for one in asked}
+    assert {0, 2} <= steps
+    assert worth(best) == max(worth(trials.start.times(["item_shrinkage"], 2.0**k)) for k in range(-3, 4))
+    assert (1 in steps) == (away > 0.5) and (-1 in steps) == (away < -0.5)
 
 
 def test_a_fit_finds_settings_and_says_what_it_tried(catalogue, tmp_path):
@@ -491,7 +515,7 @@ def test_a_given_c_counts_once_in_the_trials(catalogue, monkeypatch, c):
     short = choosing.short_fit
     monkeypatch.setattr(choosing, "short_fit", lambda model, *a: seen.append(model.content_scale) or short(model, *a))
     fit = inference.fit(dataset, split, method="coordinate", mode="map", cold_scale=c, tune=2, **SMALL)
-    assert len(seen) == 2 and seen == [None, None]
+    assert seen == [None] * 4, "a trial of each network, and the sweep that it goes on from"
     assert fit.model.scale_of_new_items == c and {row["cold_scale"] for row in fit.metrics["tuning"]} == {max(c, 1e-6)}
 
 
@@ -507,7 +531,8 @@ def test_a_likelihood_of_ones_own_may_set_b():
     assert own.b == 2.0
 
 
-def test_scores_above_targets_are_counted():
+@pytest.mark.parametrize("way", ["torch", "auto"])
+def test_scores_above_targets_are_counted(way):
     """Against comparison of all with all: ties are not above, nor is what is left out (-inf)."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randint(0, 9, (7, 40), generator=generator).double()
@@ -515,5 +540,24 @@ def test_scores_above_targets_are_counted():
     at = torch.tensor([0, 0, 0, 2, 3, 3, 6])
     target = torch.randint(-1, 10, (len(at), 3), generator=generator).double()
     counted = (scores[at][:, :, None] > target[:, None]).sum(1)
-    assert torch.equal(choosing._above(scores, at, target), counted)
-    assert not choosing._above(scores[:, :0], at, target).any()
+    with kernel(way):
+        assert torch.equal(choosing._above(scores, at, target), counted)
+        assert not choosing._above(scores[:, :0], at, target).any()
+
+
+def test_all_trials_go_on_from_one_sweep_at_the_settings_that_are_given(catalogue):
+    """A trial does not depend on those before it, and one at the given settings is a fit of all its sweeps."""
+    trials = trials_of(catalogue[1])
+    rng = np.random.default_rng(0)
+    held_out = trials.hiding(hidden_pairs(trials.columns, rng), rng)
+    far = trials.start.times(["b"], 4.0)
+    first, other = trials.at(trials.start, held_out).of_users, trials.at(far, held_out).of_users
+    assert not torch.allclose(first, other)
+    again = trials_of(catalogue[1])
+    assert torch.equal(again.at(far, held_out).of_users, other)
+    with torch.no_grad():
+        trials.set(trials.start)
+        contents = trials.contents[4]
+        users, items, observed = short_fit(trials.model, held_out.known, contents, "point", choosing.SWEEPS + 1)
+    wanted = _worth(trials.model, users, items, ~observed, held_out, trials.scales)
+    assert torch.allclose(first, wanted, atol=1e-12)

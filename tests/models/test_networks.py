@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from models.networks import mlp
 from models.networks.base import Decoder
 from models.networks.mlp import ACTIVATIONS, MLPDecoder, MLPEncoder
 from models.observations import SparseRows
@@ -106,3 +107,26 @@ def test_an_empty_batch_of_words_is_encoded_too():
     encoder, _ = networks(radius=2.5)
     mu, scale = encoder(SparseRows.from_dense(torch.zeros(3, N_WORDS, dtype=torch.float64)))
     assert torch.isfinite(mu).all() and torch.isfinite(scale).all() and mu.shape == (3, N_FACTORS)
+
+
+@pytest.mark.parametrize("n_cells", [0, 9])
+def test_parameters_at_cells_and_their_gradients_are_those_of_all_features(n_cells, monkeypatch):
+    """Cells in any order, some of them twice; a feature that is drawn and met; a table that the encoder has too."""
+    monkeypatch.setattr(mlp, "CELLS_AT_ONCE", 4)
+    torch.manual_seed(0)
+    encoder = MLPEncoder(12, 3, (5,), "tanh").double()
+    decoder = MLPDecoder(12, 3, (5,), "tanh", ("logits", "scale"), encoder).double()
+    for bias in decoder.output_biases.values():
+        torch.nn.init.normal_(bias)
+    rows, columns = torch.randint(4, (n_cells,)), torch.randint(6, (n_cells,))
+    drawn, parameters = torch.tensor([3, 0, 11]), list(decoder.parameters())
+
+    def gradients(way):
+        z = torch.linspace(-1, 1, 12, dtype=torch.float64).view(4, 3).requires_grad_()
+        cells, features = way(decoder, z, rows, columns, drawn)
+        total = sum((value.sin().sum() for part in (cells, features) for value in part.values()), torch.zeros(()))
+        return cells, features, torch.autograd.grad(total, [z, *parameters])
+
+    found, wanted = gradients(MLPDecoder.at), gradients(Decoder.at)
+    for own, all_of_them in zip(found, wanted, strict=True):
+        torch.testing.assert_close(own, all_of_them, rtol=1e-12, atol=1e-12)

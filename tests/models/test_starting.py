@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfTransformer
+from sklearn.utils.extmath import randomized_svd
 
 from models.build import content_likelihood
 from models.networks.base import Encoder, Start
 from models.networks.making import make_networks
 from models.networks.mlp_pair import start_mlp
+from models.networks.of_data import leading_directions
 from models.networks.product import ProductEncoder
+from models.networks.spread import rank
 from models.rows import DenseRows, PartRows, TokenRows
 
 
@@ -106,3 +110,19 @@ def test_an_expert_without_a_linear_layer_of_means_is_not_turned():
     ):
         ProductEncoder(experts, 3).align(inputs)
         assert torch.allclose(experts["a"](rows)[0], experts["b"](rows)[0]) == turned
+
+
+@pytest.mark.parametrize("shape", [(90, 40), (40, 90)])
+@pytest.mark.parametrize("rank_is", [5, 40])
+def test_leading_directions_are_those_of_a_randomized_svd(shape, rank_is):
+    """Against scikit-learn's: singular values, directions and their signs, of tall, wide, sparse and poor matrices."""
+    rng = np.random.default_rng(0)
+    dense = rng.standard_normal((shape[0], rank_is)) @ rng.standard_normal((rank_is, shape[1]))
+    for matrix in (dense, sparse.csr_matrix(dense)):
+        _, wanted, right = randomized_svd(matrix, 8, n_iter=1, random_state=3)
+        singular, found = leading_directions(matrix, 8, 1, 3)
+        there = min(8, rank_is)
+        assert rank(singular) == there
+        assert np.allclose(singular[:there], wanted[:there], rtol=1e-10)
+        assert np.allclose(found[:there], right[:there], atol=1e-8)
+        assert np.isfinite(found).all()
