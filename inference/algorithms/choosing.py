@@ -3,13 +3,13 @@ r"""Settings of clicks that are found within the fit: ``--tune N``.
 Once networks are trained, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
 sweeps, of which all trials share the first. What is looked for is what ranks the hidden pairs best. First the networks
 as they were after half and after a quarter of the epochs: of few or short texts they learn by heart what the rest says
-no more of. Then the precision b of zeros and the shrinkages of users and items
-(:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time, then in b and the users'
-shrinkage together, which turns zeros up and leaves how far they whiten u (``b V'V + lambda_u I``) as it was: where
-pairs are dense, neither of the two alone is better. A step is taken where the mean over users is better by more than
-its standard error. One of 2 is left out where it is no better by the parabola through steps of 4 either way
-(:func:`_promises`). The short fits are of points in ``bayes`` too: what ranks best does so by its means, and
-covariances of many factors would take minutes each.
+no more of. Where items without ratings are new, these are chosen by what ranks pairs of hidden items. Then the
+precision b of zeros and the shrinkages of users and items (:mod:`inference.algorithms.precisions`), by steps of 4 and
+then of 2 in one of them at a time, then in b and the users' shrinkage together, which turns zeros up and leaves how far
+they whiten u (``b V'V + lambda_u I``) as it was: where pairs are dense, neither of the two alone is better. A step is
+taken where the mean over users is better by more than its standard error. One of 2 is left out where it is no better by
+the parabola through steps of 4 either way (:func:`_promises`). The short fits are of points in ``bayes`` too: what
+ranks best does so by its means, and covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
 
@@ -140,32 +140,42 @@ def choose(
         log.info("--tune chooses nothing: %d training pairs can be hidden, but %d are needed", n, FEWEST)
         return max(contents), []
     trials = _Trials(model, columns, contents, options)
-    at, scale = _best(trials, trials.hiding(hidden, rng), options.fit.tune)
+    unchosen = trials.hiding(hidden, rng)
+    new = trials.hiding(hidden_items(columns, hidden, rng), rng) if scales_contents(model, options) else unchosen
+    are_new = options.model.cold == "new"
+    trials.start = _networks(trials, new if are_new else unchosen, "new" if are_new else "unchosen")
+    at, scale = _best(trials, unchosen, options.fit.tune)
     for row in trials.rows:
         row["taken"] = "yes" if all(row[name] == value for name, value in vars(at).items()) else "no"
     if scales_contents(model, options):
-        new = trials.at(at, trials.hiding(hidden_items(columns, hidden, rng), rng), "new").scale
-        model.scale_contents(~columns.observed, new if options.model.cold == "new" else scale, new)
+        of_new = trials.at(at, new, "new").scale
+        model.scale_contents(~columns.observed, of_new if are_new else scale, of_new)
     trials.set(at)
     return at.epochs, trials.rows
+
+
+def _networks(trials: _Trials, held_out: _HeldOut, kind: str) -> Settings:
+    """The settings to start from, with the networks that rank hidden pairs best, of the ``kind`` of unrated items."""
+    at = trials.start
+    for epochs in trials.earlier:
+        ahead = replace(at, epochs=epochs)
+        if len(trials.rows) < trials.options.fit.tune - 1:
+            found, other = (trials.worth(one, held_out, kind) for one in (at, ahead))
+            at = ahead if other.better_than(found) else at
+    return at
 
 
 def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, float]:
     """The best settings of at most ``most`` trials, none of them twice, and c there."""
     at = trials.start
-    tried = {at: trials.at(at, held_out)}
-    found = tried[at]
-    for epochs in trials.earlier:
-        ahead = replace(at, epochs=epochs)
-        if len(trials.rows) < most and tried.setdefault(ahead, trials.at(ahead, held_out)).better_than(found):
-            at, found = ahead, tried[ahead]
+    found = trials.worth(at, held_out)
     for step in STEPS:
         for names in trials.moving:
             for factor in (step, 1 / step):
                 moved = False
-                while len(trials.rows) < most and _promises(tried, at, names, factor):
+                while len(trials.rows) < most and _promises(trials, at, names, factor):
                     ahead = at.times(names, factor)
-                    worth = tried[ahead] if ahead in tried else tried.setdefault(ahead, trials.at(ahead, held_out))
+                    worth = trials.worth(ahead, held_out)
                     if not worth.better_than(found):
                         break
                     at, found, moved = ahead, worth, True
@@ -174,15 +184,15 @@ def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, flo
     return at, found.scale
 
 
-def _promises(tried: dict[Settings, Worth], at: Settings, names: Sequence[str], factor: float) -> bool:
+def _promises(trials: _Trials, at: Settings, names: Sequence[str], factor: float) -> bool:
     """Whether a step may be better, by the parabola over log settings through the worth of steps twice as long.
 
     With f(0), f(2) and f(-2) known, f(1) - f(0) = (3 (f(2) - f(0)) - (f(-2) - f(0))) / 8. What is not known promises.
     """
-    ahead, behind = (tried.get(at.times(names, factor**power)) for power in (2, -2))
-    if ahead is None or behind is None:
+    here, ahead, behind = (trials.tried.get((at.times(names, factor**power), "unchosen")) for power in (0, 2, -2))
+    if here is None or ahead is None or behind is None:
         return True
-    return 3 * (ahead.value - tried[at].value) > behind.value - tried[at].value
+    return 3 * (ahead.value - here.value) > behind.value - here.value
 
 
 def scales_contents(model: FactorModel, options: Options) -> bool:
@@ -254,6 +264,7 @@ class _Trials:
     ) -> None:
         self.model, self.columns, self.contents, self.options = model, columns, contents, options
         self.rows: list[dict[str, Any]] = []
+        self.tried: dict[tuple[Settings, str], Worth] = {}
         self.begun: tuple[int, _HeldOut, Tensor] | None = None
         given = options.model.cold_scale
         self.scales = SCALES if scales_contents(model, options) else (1.0 if given is None else max(given, LEAST),)
@@ -293,6 +304,12 @@ class _Trials:
         shrinkage = (settings.user_shrinkage, settings.item_shrinkage)
         z_loc = self.contents[settings.epochs]
         set_relative(self.model, self.columns, z_loc, shrinkage, self.options.model.rating_facts.lambda_b)
+
+    def worth(self, settings: Settings, held_out: _HeldOut, kind: str = "unchosen") -> Worth:
+        """The same as :meth:`at`, but of the same settings once alone."""
+        if (known := self.tried.get((settings, kind))) is None:
+            known = self.tried[settings, kind] = self.at(settings, held_out, kind)
+        return known
 
     def at(self, settings: Settings, held_out: _HeldOut, kind: str = "unchosen") -> Worth:
         """Fit what is left with these settings, and rank what is hidden."""

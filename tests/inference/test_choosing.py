@@ -60,7 +60,7 @@ def columns_of(split):
 
 
 def trials_of(split, contents=None, **more):
-    options = Options.of("coordinate", mode="map", tune=5, **SMALL, **more)
+    options = Options.of("coordinate", mode="map", **{"tune": 5} | SMALL | more)
     columns = columns_of(split)
     torch.manual_seed(0)
     z = torch.randn(len(columns), 4, dtype=torch.float64)
@@ -196,6 +196,7 @@ def test_steps_climb_to_where_hidden_pairs_rank_best(catalogue, monkeypatch):
     best, scale = choosing._best(trials, None, 100)
     assert vars(best) == pytest.approx(vars(top)) and scale == 1.0
     trials.rows.clear()
+    trials.tried.clear()
     choosing._best(trials, None, 4)
     assert len(trials.rows) == 4
 
@@ -214,10 +215,19 @@ def test_earlier_networks_are_taken_where_they_surely_rank_better(catalogue):
     ):
         trials = trials_of(split, contents)
         hidden = hidden_pairs(trials.columns, np.random.default_rng(0))
-        best, _ = choosing._best(trials, trials.hiding(hidden, np.random.default_rng(0)), 3)
+        best = choosing._networks(trials, trials.hiding(hidden, np.random.default_rng(0)), "unchosen")
         assert best.epochs == wanted and [row["epochs"] for row in trials.rows] == [4, 2, 1]
-    trials = trials_of(split, {1: told, 4: nothing})
-    assert choosing._best(trials, trials.hiding(hidden, np.random.default_rng(0)), 1)[0].epochs == 4
+    trials = trials_of(split, {1: told, 4: nothing}, tune=1)
+    assert choosing._networks(trials, None, "unchosen").epochs == 4 and not trials.rows, "one trial is of no use"
+
+
+@pytest.mark.parametrize("cold", ["new", "unchosen"])
+def test_networks_are_chosen_by_the_kind_of_unrated_items_that_there_are(catalogue, cold, caplog):
+    dataset, split = catalogue
+    fit = inference.fit(dataset, split, method="coordinate", mode="map", tune=4, cold=cold, **SMALL)
+    kinds = [(row["cold"], row["epochs"]) for row in fit.metrics["tuning"]]
+    assert kinds[:3] == [(cold, 4), (cold, 2), (cold, 1)] and len(kinds) == 5
+    assert kinds[3][0] == "unchosen" and kinds[-1][0] == "new"
 
 
 @pytest.mark.parametrize("method", ["coordinate", "svi"])
