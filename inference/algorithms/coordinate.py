@@ -47,6 +47,9 @@ from models.observations import Batch, Observations
 from models.priors import Above
 from pyro_cvae.errors import InputError
 
+LOOKED = 8192
+"""Items, or up to twice as many, of which diagnostics tell while networks learn contents alone."""
+
 
 @dataclass
 class State(NetworkState):
@@ -141,7 +144,13 @@ class Coordinate(NetworkFit[State]):
         return state.z[1]
 
     def _alive(self, state: State) -> dict[str, float]:
-        """The content's diagnostics, computed once for as long as the networks stay."""
+        """The content's diagnostics, computed once for as long as the networks stay.
+
+        Of many items some are looked at, at even steps, as long as contents alone are learned.
+        """
+        if not state.joint and state.model.item_prior.trained:
+            every = max(1, self.observations.n_items // LOOKED)
+            return content_diagnostics(*encode(state.model, self.observations, self.workers, every), n_draws=0)
         z = self._encoded(state)
         if state.alive is None or state.alive[0] is not z:
             state.alive = z, content_diagnostics(*z, n_draws=0)

@@ -34,7 +34,7 @@ class Heartbeat:
     def __init__(self, store: dist.Store, name: str, rank: int, size: int) -> None:
         self._store, self._rank, self._key = store, rank, f"pyro-cvae/{name}/alive/"
         self._others = [other for other in range(size) if other != rank] if rank == 0 else [0]
-        self._done = threading.Event()
+        self._done, self._reached = threading.Event(), time.monotonic()
 
     @classmethod
     def start(cls, name: str, rank: int, size: int) -> None:
@@ -46,7 +46,8 @@ class Heartbeat:
             host, int(port), is_master=False, wait_for_workers=False, timeout=timedelta(seconds=SILENCE / 2)
         )
         cls._running = cls(store, name, rank, size)
-        threading.Thread(target=cls._running._run, daemon=True, name="heartbeat").start()
+        for work in (cls._running._run, cls._running._watch):
+            threading.Thread(target=work, daemon=True, name="heartbeat").start()
 
     @classmethod
     def stop(cls) -> None:
@@ -59,18 +60,13 @@ class Heartbeat:
 
     def _run(self) -> None:
         count, heard = 0, {other: (0, time.monotonic()) for other in self._others}
-        reached = time.monotonic()
         while not self._done.wait(EVERY):
             count += 1
             try:
                 self._store.set(f"{self._key}{self._rank}", str(count))
                 beats = {other: self._beat(other) for other in self._others}
-                reached = time.monotonic()
+                self._reached = time.monotonic()
             except RuntimeError:
-                if self._done.is_set():
-                    return
-                if time.monotonic() - reached > SILENCE:
-                    self._end("the place where the workers meet does not answer")
                 continue
             for other, beat in beats.items():
                 known, since = heard[other]
@@ -78,6 +74,17 @@ class Heartbeat:
                     heard[other] = beat, time.monotonic()
                 elif beat != LEFT and time.monotonic() - since > SILENCE:
                     self._end(f"worker {other} has not answered for {SILENCE:.0f} seconds")
+
+    def _watch(self) -> None:
+        """Who is cut off itself ends too: a question to the store may then wait for ever.
+
+        Seen twice, because the whole process may have stood still before the first time.
+        """
+        late = 0
+        while not self._done.wait(EVERY):
+            late = late + 1 if time.monotonic() - self._reached > SILENCE else 0
+            if late > 1:
+                self._end("the place where the workers meet does not answer")
 
     def _beat(self, other: int) -> int:
         key = f"{self._key}{other}"

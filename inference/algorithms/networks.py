@@ -415,13 +415,16 @@ BLOCK = 4096
 
 
 @torch.no_grad()
-def encode(model: FactorModel, observations: Observations, workers: Workers = ALONE) -> tuple[Tensor, Tensor]:
+def encode(
+    model: FactorModel, observations: Observations, workers: Workers = ALONE, every: int = 1
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of q(m_j) of all items, of a CVAE those of q(z_j | x_j), (n_items, n_factors).
 
-    Each of the ``workers`` encodes a share of them.
+    Each of the ``workers`` encodes a share of them. With ``every`` n they are those of each n-th item.
     """
-    spans = workers.spans(torch.ones(observations.n_items))
-    own = torch.arange(observations.n_items, device=observations.content.device)[spans[workers.rank]]
+    items = torch.arange(0, observations.n_items, every, device=observations.content.device)
+    spans = workers.spans(torch.ones(len(items)))
+    own = items[spans[workers.rank]]
     parts = [model.item_prior.of_items(part, observations.inputs.select(part)) for part in own.split(BLOCK)]
     loc, scale = (torch.cat([part[which] for part in parts]) for which in (0, 1))
     return workers.rows(loc, spans), workers.rows(scale, spans)

@@ -12,6 +12,7 @@ from pyro import poutine
 from torch.distributions import Gamma, MultivariateNormal, Normal, kl_divergence
 
 import inference
+from inference.algorithms import coordinate
 from inference.algorithms.base import fit
 from inference.algorithms.cells import Cells
 from inference.algorithms.coordinate import Coordinate
@@ -602,3 +603,15 @@ def test_while_the_networks_are_held_the_contents_are_encoded_once(monkeypatch):
         calls.clear()
         inference.fit(dataset, epochs=epochs, **options)
         assert len(calls) == expected
+
+
+def test_diagnostics_of_some_items_change_no_number_of_the_fit(monkeypatch):
+    """While contents are learned every third of 100 items is looked at, with ratings all of them are."""
+    dataset = simulated(n_users=40, n_items=100, n_words=30, seed=1)
+    how = {"mode": "map", "factors": 3, "hidden": (6,), "pretrain_epochs": 2, "epochs": 0, "sweeps": 1, "threads": 1}
+    whole = inference.fit(dataset, method="coordinate", train_per_user=4, **how)
+    monkeypatch.setattr(coordinate, "LOOKED", 33)
+    some = inference.fit(dataset, method="coordinate", train_per_user=4, **how)
+    assert torch.equal(whole.posterior.v_loc, some.posterior.v_loc)
+    kls = [[row["kl"] for row in fit.history] for fit in (whole, some)]
+    assert kls[0][:2] != kls[1][:2] and kls[0][2:] == kls[1][2:]
