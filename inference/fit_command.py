@@ -182,7 +182,7 @@ def _report(fitted: Fit, seconds: float) -> None:
         table.add_row("content: active units", f"{content['active_units']:.0f} of {options.model.factors}")
         table.add_row("content: KL an item, I(x; z), nats", f"{content['kl']:.2f}, {content['mutual_information']:.2f}")
     if trials := metrics.get("tuning"):
-        found = trials[-1]
+        found = next(row for row in reversed(trials) if row["taken"] == "yes")
         how = f"b {found['b']:g}, shrinkages {found['user_shrinkage']:.3g} and {found['item_shrinkage']:.3g}"
         table.add_row(f"found by {len(trials)} short fits", how)
         if any(row["cold_scale"] != 1 for row in trials):

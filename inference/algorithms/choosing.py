@@ -3,13 +3,13 @@ r"""Settings of clicks that are found within the fit: ``--tune N``.
 Once networks are trained, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
 sweeps, of which all trials share the first. What is looked for is what ranks the hidden pairs best. First the networks
 as they were after half and after a quarter of the epochs: of few or short texts they learn by heart what the rest says
-no more of. Where items without ratings are new, these are chosen by what ranks pairs of hidden items. Then the
-precision b of zeros and the shrinkages of users and items (:mod:`inference.algorithms.precisions`), by steps of 4 and
-then of 2 in one of them at a time, then in b and the users' shrinkage together, which turns zeros up and leaves how far
-they whiten u (``b V'V + lambda_u I``) as it was: where pairs are dense, neither of the two alone is better. A step is
-taken where the mean over users is better by more than its standard error. One of 2 is left out where it is no better by
-the parabola through steps of 4 either way (:func:`_promises`). The short fits are of points in ``bayes`` too: what
-ranks best does so by its means, and covariances of many factors would take minutes each.
+no more of. Then the precision b of zeros and the shrinkages of users and items
+(:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time, then in b and the users'
+shrinkage together, which turns zeros up and leaves how far they whiten u (``b V'V + lambda_u I``) as it was: where
+pairs are dense, neither of the two alone is better. A step is taken where the mean over users is better by more than
+its standard error. One of 2 is left out where it is no better by the parabola through steps of 4 either way
+(:func:`_promises`). The short fits are of points in ``bayes`` too: what ranks best does so by its means, and
+covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
 
@@ -25,7 +25,8 @@ get (:mod:`inference.average`).
 too small to be compared with those of rated items, whose v has grown towards their users. There are two kinds. An
 *unchosen* item was there and nobody took it: hidden pairs make such items. A *new* one could not have been chosen:
 hiding all pairs of some items makes those, as many as a fit has without ratings. ``--cold`` says of which kind the
-items without ratings are; items that are added to a fit are new.
+items without ratings are; items that are added to a fit are new. Where they are new, all that is looked for is looked
+for with such items among the hidden pairs.
 
 Sources: block coordinate ascent by :mod:`inference.algorithms.half_steps`; the recall over many lengths at once is an
 area under the recall curve, as in Cremonesi, Koren and Turrin, RecSys 2010, on a log scale.
@@ -141,15 +142,16 @@ def choose(
         return max(contents), []
     trials = _Trials(model, columns, contents, options)
     unchosen = trials.hiding(hidden, rng)
-    new = trials.hiding(hidden_items(columns, hidden, rng), rng) if scales_contents(model, options) else unchosen
-    are_new = options.model.cold == "new"
-    trials.start = _networks(trials, new if are_new else unchosen, "new" if are_new else "unchosen")
-    at, scale = _best(trials, unchosen, options.fit.tune)
+    scaled, kind = scales_contents(model, options), options.model.cold
+    new = trials.hiding(hidden_items(columns, hidden, rng), rng) if scaled or kind == "new" else unchosen
+    held_out = new if kind == "new" else unchosen
+    trials.start = _networks(trials, held_out, kind)
+    at, scale = _best(trials, held_out, options.fit.tune, kind)
+    of_new = trials.worth(at, new, "new").scale if scaled else scale
     for row in trials.rows:
         row["taken"] = "yes" if all(row[name] == value for name, value in vars(at).items()) else "no"
-    if scales_contents(model, options):
-        of_new = trials.at(at, new, "new").scale
-        model.scale_contents(~columns.observed, of_new if are_new else scale, of_new)
+    if scaled:
+        model.scale_contents(~columns.observed, scale, of_new)
     trials.set(at)
     return at.epochs, trials.rows
 
@@ -165,17 +167,17 @@ def _networks(trials: _Trials, held_out: _HeldOut, kind: str) -> Settings:
     return at
 
 
-def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, float]:
+def _best(trials: _Trials, held_out: _HeldOut, most: int, kind: str = "unchosen") -> tuple[Settings, float]:
     """The best settings of at most ``most`` trials, none of them twice, and c there."""
     at = trials.start
-    found = trials.worth(at, held_out)
+    found = trials.worth(at, held_out, kind)
     for step in STEPS:
         for names in trials.moving:
             for factor in (step, 1 / step):
                 moved = False
-                while len(trials.rows) < most and _promises(trials, at, names, factor):
+                while len(trials.rows) < most and _promises(trials, at, names, factor, kind):
                     ahead = at.times(names, factor)
-                    worth = trials.worth(ahead, held_out)
+                    worth = trials.worth(ahead, held_out, kind)
                     if not worth.better_than(found):
                         break
                     at, found, moved = ahead, worth, True
@@ -184,12 +186,12 @@ def _best(trials: _Trials, held_out: _HeldOut, most: int) -> tuple[Settings, flo
     return at, found.scale
 
 
-def _promises(trials: _Trials, at: Settings, names: Sequence[str], factor: float) -> bool:
+def _promises(trials: _Trials, at: Settings, names: Sequence[str], factor: float, kind: str) -> bool:
     """Whether a step may be better, by the parabola over log settings through the worth of steps twice as long.
 
     With f(0), f(2) and f(-2) known, f(1) - f(0) = (3 (f(2) - f(0)) - (f(-2) - f(0))) / 8. What is not known promises.
     """
-    here, ahead, behind = (trials.tried.get((at.times(names, factor**power), "unchosen")) for power in (0, 2, -2))
+    here, ahead, behind = (trials.tried.get((at.times(names, factor**power), kind)) for power in (0, 2, -2))
     if here is None or ahead is None or behind is None:
         return True
     return 3 * (ahead.value - here.value) > behind.value - here.value

@@ -222,12 +222,17 @@ def test_earlier_networks_are_taken_where_they_surely_rank_better(catalogue):
 
 
 @pytest.mark.parametrize("cold", ["new", "unchosen"])
-def test_networks_are_chosen_by_the_kind_of_unrated_items_that_there_are(catalogue, cold, caplog):
+def test_settings_are_chosen_by_the_kind_of_unrated_items_that_there_are(catalogue, cold, caplog):
     dataset, split = catalogue
     fit = inference.fit(dataset, split, method="coordinate", mode="map", tune=4, cold=cold, **SMALL)
     kinds = [(row["cold"], row["epochs"]) for row in fit.metrics["tuning"]]
-    assert kinds[:3] == [(cold, 4), (cold, 2), (cold, 1)] and len(kinds) == 5
-    assert kinds[3][0] == "unchosen" and kinds[-1][0] == "new"
+    assert kinds[:3] == [(cold, 4), (cold, 2), (cold, 1)]
+    assert [kind for kind, _ in kinds[3:]] == (["new"] if cold == "new" else ["unchosen", "new"])
+    found = [row["cold_scale"] for row in fit.metrics["tuning"] if row["taken"] == "yes"]
+    assert fit.model.scale_of_new_items == found[-1]
+    unrated = torch.from_numpy(split.train.item_counts == 0)
+    scales = fit.model.content_scale
+    assert found[0] == (1.0 if scales is None else float(scales[:-1][unrated].unique()))
 
 
 @pytest.mark.parametrize("method", ["coordinate", "svi"])
