@@ -36,7 +36,7 @@ PARQUET = (".parquet", ".pq", ".parq")
 # The columns we read, by the names they may have.
 PAIRS = {"user": ("user", "user_id"), "item": ("item", "item_id"), "weight": ("weight",), "time": ("time", "timestamp")}
 STARS = PAIRS | {"rating": ("rating",)}
-ITEMS = {"item": ("item", "item_id"), "text": ("text",), "title": ("title",)}
+ITEMS = {"item": ("item", "item_id", "id"), "text": ("text",), "title": ("title",)}
 _A_WEIGHT = "a number of 0 or more"
 
 
@@ -167,6 +167,10 @@ def build(
         )
     if ratings not in get_args(Ratings):
         raise InputError(f"ratings cannot be read as {ratings!r}", "use " + " or ".join(get_args(Ratings)))
+    if items is not None:
+        usual = pairs.usually("item", PAIRS["item"]), items.usually("item", ITEMS["item"])
+        if usual[0] is pairs or usual[1] is items:  # else no table has the column that --columns names
+            pairs, items = usual
     pairs = pairs_of(pairs, ratings)
     own: list[Source] = []
     if items is None:
@@ -191,8 +195,11 @@ def build(
     stars = numbers_of(pairs, "rating", plain_number, "a finite number")
     known = item_rows >= 0
     if not known.all() and unknown == "error":
-        row = int(np.argmin(known))
-        raise pairs.error(f"item {given_items[row]!r} is not in the table of items", "add it there", row)
+        row, lost = int(np.argmin(known)), (~known).sum()
+        more = f" ({lost:,} pairs of {len(known):,} are of such items)" if lost > 1 else ""
+        raise pairs.error(
+            f"item {given_items[row]!r} is not in the table of items{more}", "add it there, or leave its pairs out", row
+        )
     if not known.any():
         raise pairs.error("no pair has an item of the table of items", "check that both use the same ids")
     if not known.all():
