@@ -63,5 +63,5 @@ def with_deeper_lists(markdown: str) -> str:
 
 
 def with_whole_flags(page: str) -> str:
-    """The HTML of a page, its short options marked as what no line ends within (``--print-`` and ``config``)."""
-    return re.sub(r"<code>(--[\w.-]{1,24}(?: [A-Z]{1,8})?)</code>", r'<code class="flag">\1</code>', page)
+    """The HTML of a page, its short options marked as what no line ends within (``--print-``, ``config``)."""
+    return re.sub(r"<code>(--[\w.-]{1,24}(?: \w{1,10})?)</code>", r'<code class="flag">\1</code>', page)
