@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 import inference
 from inference.commands import parsing
 from inference.serving.app import PATHS, create_app
-from pyro_cvae.data.registry import load_dataset
+from pyro_cvae.data.simulated import simulated
 from pyro_cvae.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +31,7 @@ LITTLE = {
     "factors": 3,
     "hidden": (6,),
     "pretrain_epochs": 1,
+    "epochs": 1,
     "sweeps": 2,
 }
 
@@ -136,7 +137,7 @@ def test_what_python_of_a_page_imports_is_there(page) -> None:
 
 def test_the_service_answers_what_its_page_asks() -> None:
     page = ROOT / "docs" / "service.md"
-    fit = inference.fit(load_dataset("simulated"), **LITTLE)
+    fit = inference.fit(simulated(n_users=30, n_items=60, n_words=80), **LITTLE)
     asking = TestClient(create_app(fit, source=lambda: fit), base_url="http://127.0.0.1:8000", client=("127.0.0.1", 1))
     asked = [shlex.split(line) for line in code_of(page.read_text(encoding="utf-8")) if line.startswith("curl ")]
     paths = set()
