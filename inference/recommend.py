@@ -303,8 +303,8 @@ def _print(tables: dict[str, pd.DataFrame], fit: Fit, format: Format, notes: lis
     if "title" in table and fit.dataset.titles is None:
         table = table.drop(columns="title")
     ends = [row for row, last in enumerate(table[key] != table[key].shift(-1)) if last]
-    everybody_known = "origin" in table and (table["origin"] == "fit").all()
-    printed = table.drop(columns="origin") if everybody_known else table
+    says_nothing = {"origin": lambda told: (told == "fit").all(), "sd": lambda told: told.isna().all()}  # sd of points
+    printed = table.drop(columns=[name for name, test in says_nothing.items() if name in table and test(table[name])])
     sheet = sheet_of(printed, f"{fit.dataset.name}, {fit.options.fit.mode}", ["title"], ends)
     more = told_reasons(table, tables["scores"], tables["reasons"]) if "reasons" in tables else []
     emit([sheet, *more], tables, format, notes, csv_safe)

@@ -164,3 +164,9 @@ def test_lists_are_indented_as_the_site_asks(text: str, made: str) -> None:
 def test_roles_become_links(text: str, made: str) -> None:
     where = {name: name for name in ("a.fit", "a.b.C", "a.b.C.start")}
     assert links.rewritten(text, "a.b.C.stop", where) == made
+
+
+def test_short_options_are_not_broken() -> None:
+    text = "<code>--keep-seen</code> <code>--threads N</code> <code>make run</code> <code>--a b c</code>"
+    made = '<code class="flag">--keep-seen</code> <code class="flag">--threads N</code>'
+    assert links.with_whole_flags(text) == f"{made} <code>make run</code> <code>--a b c</code>"

@@ -47,6 +47,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return links.with_deeper_lists(links.without_outside(markdown, page.file.src_uri.count("/"), BY_FILE))
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """A page as HTML, its options whole."""
+    return links.with_whole_flags(html)
+
+
 def on_post_build(config: Any) -> None:
     """A warning, and so a failure under ``--strict``, for every public name that the built pages have not."""
     for module in MODULES:

@@ -60,3 +60,8 @@ def with_deeper_lists(markdown: str) -> str:
         lines.append(" " * blanks + line if in_list and not in_code else line)
         before = line
     return "\n".join(lines)
+
+
+def with_whole_flags(page: str) -> str:
+    """The HTML of a page, its short options marked as what no line ends within (``--print-``, ``config``)."""
+    return re.sub(r"<code>(--[\w.-]{1,24}(?: \w{1,10})?)</code>", r'<code class="flag">\1</code>', page)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.sparse as sp
@@ -53,12 +54,17 @@ def origins_of(fit: Fit, rows: np.ndarray) -> np.ndarray:
     return np.where(lacks_pairs(fit, rows), "average", origin).astype(object)
 
 
+_GROUPS: WeakKeyDictionary[Fit, np.ndarray] = WeakKeyDictionary()
+
+
 def groups_of(fit: Fit) -> np.ndarray:
     """Hot, warm or cold of each item by its training ratings, or new of one added since, (n_items,)."""
-    groups = np.full(fit.dataset.n_items, len(GROUPS))
-    trained = item_groups(fitted_part(fit).split.train)
-    groups[: len(trained)] = trained
-    return np.array([*GROUPS, "new"], dtype=object)[groups]
+    base = fitted_part(fit)
+    trained = _GROUPS.get(base)
+    if trained is None:
+        trained = _GROUPS[base] = np.array(GROUPS, dtype=object)[item_groups(base.split.train)]
+    more = fit.dataset.n_items - len(trained)
+    return np.concatenate([trained, np.full(more, "new", object)]) if more else trained
 
 
 def known_pairs(fit: Fit, rows: np.ndarray, keep_test: bool = False) -> sp.csr_matrix:

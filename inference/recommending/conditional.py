@@ -40,7 +40,7 @@ class Conditional:
     ``rows`` are their q, in the posterior's family; ``items`` is q(V), both as wide as the model. ``site`` has the
     precisions and shifts of the ``columns``, whose users are these; ``cells`` has the same user by user, less those of
     zeros, and ``order`` (n_stored,) the place in the columns of each of its cells. ``observed`` (n_items,) marks the
-    items whose zeros count.
+    items whose zeros count. ``few`` has cells, items and marks that give the same update from fewer items, if there.
     """
 
     model: FactorModel
@@ -52,11 +52,13 @@ class Conditional:
     order: Tensor
     observed: Tensor
     prior: NormalPrior
+    few: tuple[Cells, Gaussians, Tensor] | None = None
 
     def full(self) -> HalfStep:
         """The same update with the whole of Lambda_i^-1, (n_users, width, width), whatever family the fit is of."""
         with torch.no_grad():
-            return update_users(self.model, self.site, self.cells, self.items, self.observed, "full", prior=self.prior)
+            given = self.few or (self.cells, self.items, self.observed)
+            return update_users(self.model, self.site, *given, "full", prior=self.prior)
 
 
 def prior_of(fit: Fit, asked: list[Any]) -> NormalPrior:
@@ -110,7 +112,7 @@ def conditional_of_users(fit: Fit, pairs: Interactions, prior: NormalPrior) -> C
                 scores = scores_of(model, rows, items, columns)
                 likelihood.after_sweep(columns, scores)
                 second = scores.stored[1]
-    return Conditional(model, rows, items, columns, site, cells, order, seen, prior)
+    return Conditional(model, rows, items, columns, site, cells, order, seen, prior, few)
 
 
 _SQUARES: WeakKeyDictionary[Fit, Tensor] = WeakKeyDictionary()

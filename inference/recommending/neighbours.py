@@ -56,11 +56,12 @@ def nearest(vectors: Tensor, rows: np.ndarray, allowed: np.ndarray, top: int) ->
     Shapes: ``vectors`` (n_rows, n_factors), ``rows`` (n_asked,), ``allowed`` bool (n_rows,) says what may be found. A
     cosine is -inf behind the last of these. The cosines with all rows are made in blocks.
     """
-    unit, barred = torch.nn.functional.normalize(vectors, dim=-1), torch.as_tensor(~allowed)
+    lengths, barred = vectors.norm(dim=-1).clamp(min=torch.finfo(vectors.dtype).tiny), torch.as_tensor(~allowed)
     asked, top = torch.as_tensor(rows), min(top, len(vectors))
-    found = [(unit.new_zeros(0, top), asked.new_zeros(0, top))]
+    found = [(vectors.new_zeros(0, top), asked.new_zeros(0, top))]
     for block in asked.split(max(1, SCORES_AT_ONCE // len(vectors))):
-        cosines = (unit[block] @ unit.mT).masked_fill(barred, -torch.inf)
+        unit = vectors[block] / lengths[block, None]
+        cosines = (unit @ vectors.mT).div_(lengths).masked_fill_(barred, -torch.inf)
         cosines[torch.arange(len(block)), block] = -torch.inf
         best = cosines.topk(top)
         found.append((best.values, best.indices))

@@ -125,5 +125,8 @@ def _reasons(fit: Fit, ids: dict[str, np.ndarray], items: np.ndarray, scores: np
         "percent": 100 * np.divide(share, size, out=np.full_like(share, np.nan), where=size > 0),
     }
     columns |= {name: told[:, 3 + at] if knows else np.nan for at, name in enumerate(SPLIT)}
-    columns["words"] = common_words(fit, chosen, items[pair])
+    words = common_words(fit, chosen, items[pair])
+    if knows and words is not None:  # of a share that the contents do not raise they would be no reason
+        words = [said if part > 0 else "" for said, part in zip(words, columns["content"], strict=True)]
+    columns["words"] = words
     return pd.DataFrame({name: values[pair] for name, values in ids.items()} | columns)

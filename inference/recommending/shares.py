@@ -103,13 +103,15 @@ def _shares(given: Conditional, posterior: Posterior, users: Tensor, at: Tensor,
     of_users = torch.zeros(len(users), model.width, dtype=torch.float64)
     zeros = step.shift.double() - of_users.index_add(0, _rows_of(given), gained)
     prior = given.prior.rows(len(users))
+    pull = torch.zeros_like(of_users) if prior is None else given.prior.precision * prior.double()
+    best = ((step.shift.double() + pull)[at] * through).sum(-1)  # of u given V, by the same inverse as the shares
     parts = {
         "chosen": nothing.index_add(0, pair, share),
         "unchosen": (zeros[at] * through).sum(-1),
-        "prior": nothing if prior is None else given.prior.precision * (prior.double()[at] * through).sum(-1),
+        "prior": (pull[at] * through).sum(-1),
         "user_bias": own[0] * u[at, -1] if biased else nothing,
         "item_bias": own[1] * v[:, -1] if biased else nothing,
-        "rest": ((u - step.rows.loc.double())[at] * wide).sum(-1),
+        "rest": (u[at] * wide).sum(-1) - best,
     }
     scores = (u[at, :n] * v[:, :n]).sum(-1) + parts["user_bias"] + parts["item_bias"]
     return Shares(scores, parts, pair, chosen, share, content, share - content - ratings, ratings)

@@ -80,6 +80,31 @@ def fold_in(
     return _with_users(fit, asked, at, pairs, rows)
 
 
+def without_users(fit: Fit) -> UpdatedFit:
+    """The fit without its users: who is folded into it is answered alike, and nothing of the others is copied.
+
+    Their ids are free in it. Where one of them may be meant, take the fit itself.
+    """
+    dataset, split = fit.dataset, fit.split
+
+    def nobody(part: Interactions) -> Interactions:
+        return replace(part.select(np.zeros(len(part), bool)), n_users=0)
+
+    return updated(
+        fit,
+        posterior=fit.posterior.select(users=np.zeros(0, np.int64)),
+        dataset=replace(dataset, interactions=nobody(dataset.interactions), user_ids=dataset.user_ids[:0], truth=None),
+        split=replace(
+            split,
+            train=nobody(split.train),
+            test=nobody(split.test),
+            validation=None if split.validation is None else nobody(split.validation),
+            tuning_users=None if split.tuning_users is None else split.tuning_users[:0],
+        ),
+        folded_in=np.zeros(0, bool),
+    )
+
+
 def posterior_of_lists(fit: Fit, pairs: Interactions) -> Gaussians:
     """The best q(u) of users given q(V) and their whole lists, ``pairs`` of them and the items of the fit.
 

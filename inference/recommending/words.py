@@ -9,6 +9,7 @@ knows little.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.sparse as sp
@@ -19,10 +20,12 @@ from inference.fitting import Fit
 from inference.recommending.updated import fitted_part
 from models.build import contents_of
 from models.contents import ContentLikelihood
+from models.gaussians import Gaussians
 from models.networks import Decoder
 from pyro_cvae.data.content import Content
 
 PAIRS_AT_ONCE = 256
+_USUAL: WeakKeyDictionary[Gaussians, Tensor | None] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,18 +72,24 @@ def common_words(fit: Fit, first: np.ndarray, second: np.ndarray, most: int = 3)
     no means above 0 of it; "" for a pair without such a word.
     """
     known = vocabulary_of(fit)
-    usual = None if known is None else known.log_means(known.z.mean(0, keepdim=True))
-    if known is None or usual is None:
+    if known is None or (usual := _usual(fit.posterior.z, known)) is None:
         return None
     found: list[str] = []
     for start in range(0, len(first), PAIRS_AT_ONCE):
         some = slice(start, start + PAIRS_AT_ONCE)
-        raised = [known.log_means(known.z[torch.as_tensor(rows[some])]) for rows in (first, second)]
-        if raised[0] is None or raised[1] is None:
+        raised = known.log_means(known.z[torch.as_tensor(np.concatenate([first[some], second[some]]))])
+        if raised is None:
             return None
-        both = torch.minimum(raised[0], raised[1]) - usual
+        both = torch.minimum(*raised.chunk(2)) - usual
         there = torch.as_tensor((known.counts[first[some]] + known.counts[second[some]]).toarray() > 0)
         best = both.masked_fill(~there, 0.0).topk(min(most, both.shape[1]))
         for values, words in zip(best.values.numpy(), known.words[best.indices.numpy()], strict=True):
             found.append(", ".join(words[values > 0]))
     return found
+
+
+def _usual(z: Gaussians, known: Vocabulary) -> Tensor | None:
+    """Logs of the decoder's means at the mean of z, (1, n_words); they are kept with the z of the fit."""
+    if z not in _USUAL:
+        _USUAL[z] = known.log_means(known.z.mean(0, keepdim=True))
+    return _USUAL[z]

@@ -19,7 +19,7 @@ from inference.recommending.lists import recommend, similar_items
 from inference.recommending.neighbours import similar_users
 from inference.recommending.reasons import why
 from inference.recommending.updated import unused_id
-from inference.recommending.users import fold_in
+from inference.recommending.users import fold_in, without_users
 from inference.serving import asked, told
 from pyro_cvae.errors import InputError
 
@@ -129,7 +129,7 @@ def _known_user(fit: Fit, user: Any) -> Any:
 
 
 def _with_user(fit: Fit, liked: asked.LikedAsked) -> tuple[Fit, Any]:
-    """The fit with a new user, and the id that this one has for a moment."""
+    """The fit with a new user and nobody else, and the id that this one has for a moment."""
     check_items(fit, liked.items)
     explicit = fit.model.ratings.explicit
     if explicit and liked.ratings is None:
@@ -137,7 +137,7 @@ def _with_user(fit: Fit, liked: asked.LikedAsked) -> tuple[Fit, Any]:
     if not explicit and liked.ratings is not None:
         raise InputError("the run is of choices, which have no ratings", "leave ratings out")
     user = unused_id(fit.dataset.user_ids, "new user")
-    return fold_in(fit, [user] * len(liked.items), liked.items, ratings=liked.ratings), user
+    return fold_in(without_users(fit), [user] * len(liked.items), liked.items, ratings=liked.ratings), user
 
 
 def _recommended(fit: Fit, user: Any, request: asked.ListAsked, shown: Any) -> told.Recommended:

@@ -170,18 +170,29 @@ def _answer_errors(app: FastAPI) -> None:
 
     async def wrong(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return _problem(422, _wording(error.errors()[0]))
+        first = error.errors()[0]
+        if len(first["loc"]) == 1 and not _is_json(request):
+            return _problem(422, "the body is not said to be JSON: send the header content-type: application/json")
+        return _problem(422, _wording(first))
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         if error.status_code == 400:  # what FastAPI says of a body that no parser takes: too deep, numbers too long
             return _problem(422, "the body is no JSON that can be read")
+        if error.status_code == 405:
+            return _problem(405, f"ask this by {(error.headers or {}).get('allow', 'POST')}", error.headers)
         return _problem(error.status_code, str(error.detail), error.headers)
 
     app.add_exception_handler(PyroCvaeError, known)
     app.add_exception_handler(Exception, unknown)
     app.add_exception_handler(RequestValidationError, wrong)
     app.add_exception_handler(HTTPException, refused)
+
+
+def _is_json(request: Request) -> bool:
+    """Whether a request says that its body is JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _wording(error: dict[str, Any]) -> str:

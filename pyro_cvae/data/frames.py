@@ -36,7 +36,7 @@ PARQUET = (".parquet", ".pq", ".parq")
 # The columns we read, by the names they may have.
 PAIRS = {"user": ("user", "user_id"), "item": ("item", "item_id"), "weight": ("weight",), "time": ("time", "timestamp")}
 STARS = PAIRS | {"rating": ("rating",)}
-ITEMS = {"item": ("item", "item_id"), "text": ("text",), "title": ("title",)}
+ITEMS = {"item": ("item", "item_id", "id"), "text": ("text",), "title": ("title",)}
 _A_WEIGHT = "a number of 0 or more"
 
 
@@ -167,6 +167,10 @@ def build(
         )
     if ratings not in get_args(Ratings):
         raise InputError(f"ratings cannot be read as {ratings!r}", "use " + " or ".join(get_args(Ratings)))
+    if items is not None:
+        usual = pairs.usually("item", PAIRS["item"]), items.usually("item", ITEMS["item"])
+        if usual[0] is pairs or usual[1] is items:  # else no table has the column that --columns names
+            pairs, items = usual
     pairs = pairs_of(pairs, ratings)
     own: list[Source] = []
     if items is None:
@@ -180,23 +184,11 @@ def build(
         if "text" not in items.columns and not contents:
             items.tell("has no column text: the items have no content (--columns text=NAME, where it is called NAME)")
     (given_users,) = ids_of("user", pairs)
-    row_of: dict[Any, int] = {}
-    for row, key in enumerate(item_ids):
-        if row_of.setdefault(key, row) != row:
-            assert items is not None
-            raise items.error(f"item {key!r} is there more than once", "give each item one row", row)
-    item_rows = np.array([row_of.get(key, -1) for key in given_items], np.int64)
+    item_rows = _item_rows(pairs, items, given_items, item_ids, unknown)
+    known = item_rows >= 0
     weights = numbers_of(pairs, "weight", _weight, _A_WEIGHT)
     times = times_of(pairs)
     stars = numbers_of(pairs, "rating", plain_number, "a finite number")
-    known = item_rows >= 0
-    if not known.all() and unknown == "error":
-        row = int(np.argmin(known))
-        raise pairs.error(f"item {given_items[row]!r} is not in the table of items", "add it there", row)
-    if not known.any():
-        raise pairs.error("no pair has an item of the table of items", "check that both use the same ids")
-    if not known.all():
-        pairs.tell("%d pairs of unknown items dropped", int((~known).sum()))
     kept_users = [user for user, keep in zip(given_users, known, strict=True) if keep]
     user_ids = sorted(set(kept_users))
     user_of = {key: row for row, key in enumerate(user_ids)}
@@ -219,6 +211,30 @@ def build(
         None if titles is None else np.array(titles, object),
         others={source.name: column_of(items, source) for source in own if items is not None},
     )
+
+
+def _item_rows(
+    pairs: Table, items: Table | None, given: Sequence[Any], item_ids: Sequence[Any], unknown: Unknown
+) -> np.ndarray:
+    """The row of the item of each pair, (n_pairs,), -1 of one that is to be dropped; raises InputError."""
+    row_of: dict[Any, int] = {}
+    for row, key in enumerate(item_ids):
+        if row_of.setdefault(key, row) != row:
+            assert items is not None
+            raise items.error(f"item {key!r} is there more than once", "give each item one row", row)
+    rows = np.array([row_of.get(key, -1) for key in given], np.int64)
+    known = rows >= 0
+    if not known.all() and unknown == "error":
+        row, lost = int(np.argmin(known)), (~known).sum()
+        more = f" ({lost:,} pairs of {len(known):,} are of such items)" if lost > 1 else ""
+        raise pairs.error(
+            f"item {given[row]!r} is not in the table of items{more}", "add it there, or leave its pairs out", row
+        )
+    if not known.any():
+        raise pairs.error("no pair has an item of the table of items", "check that both use the same ids")
+    if not known.all():
+        pairs.tell("%d pairs of unknown items dropped", int((~known).sum()))
+    return rows
 
 
 def items_like(

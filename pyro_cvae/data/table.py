@@ -100,6 +100,14 @@ class Table:
             raise self.error("has no rows", "give at least one")
         return replace(self, columns=picked, repeated=frozenset())
 
+    def usually(self, name: str, spellings: Sequence[str]) -> Table:
+        """The table without the name that ``reading`` gives a column, where it has one of the usual spellings alone."""
+        given = self.reading.columns.get(name)
+        if given is None or self._alike([given]) or not self._alike(spellings):
+            return self
+        columns = {key: column for key, column in self.reading.columns.items() if key != name}
+        return replace(self, reading=replace(self.reading, columns=columns))
+
     def _called(self, name: str, spellings: Sequence[str], required: bool) -> list[str]:
         """The columns that may be the one that we call ``name``."""
         given = self.reading.columns.get(name)
@@ -109,7 +117,8 @@ class Table:
             if not self.reading.lenient and (required or name != "item"):
                 problem = f"has no column {given}, which --columns calls {name} (its columns: {self._names()})"
                 raise self.error(problem, "check the name")
-        return [spelling for spelling in spellings if spelling in self.columns] or self._alike(spellings)
+        found = [spelling for spelling in spellings if spelling in self.columns] or self._alike(spellings)
+        return [column for column in found if key_of(column) != "id"] or found  # a number beside the item's own name
 
     def _alike(self, spellings: Sequence[str]) -> list[str]:
         keys = set(map(key_of, spellings))
@@ -125,7 +134,9 @@ class Table:
         if not self.typed and len(self.columns) == 1:
             return f"name a column {lacking[0]}, or give --separator"
         given, named = " ".join(f"{name}=COLUMN" for name in lacking), " and ".join(lacking)
-        return f"name {'one of them' if len(lacking) == 1 else 'columns'} {named}, or give --columns {given}"
+        if len(lacking) == 1:
+            return f"name one of them {named}, or give --columns {given}"
+        return f"name columns {named}{'' if self.typed else ' in the first line'}, or give --columns {given}"
 
 
 def key_of(name: str) -> str:

@@ -585,6 +585,13 @@ def test_a_narrow_pipe_cuts_no_number_and_no_id(run, monkeypatch, capsys, width)
         assert all(number in line.split() for number in numbers), line
 
 
+def test_a_column_that_says_nothing_is_not_printed(run, call):
+    heading = call(run, "--user", "user-3")[1].splitlines()[1].split()
+    assert "sd" in heading and "origin" not in heading
+    assert "sd" not in call(run, "--similar", "item-3")[1].splitlines()[1].split()
+    assert "sd" in call(run, "--similar", "item-3", "--format", "csv")[1].splitlines()[0].split(",")
+
+
 def test_lists_as_json_and_csv(run, call):
     expected = recommend(inference.load(run), ["user-3", "user-0"], 4)
     code, said, _ = call(run, "--user", "user-3", "user-0", "--top", "4", "--format", "json")

@@ -256,6 +256,20 @@ def test_what_is_wrong_is_told_in_one_line(fits, path, body, status, said):
     assert said in told.json()["error"] and "\n" not in told.json()["error"] and "Traceback" not in told.text
 
 
+def test_a_body_without_its_header_and_another_method_say_what_to_do(fits):
+    asking, body = client(fits("bayes")), json.dumps({"user": "用户-1"})
+    for kind in ("application/x-www-form-urlencoded", "text/plain"):
+        told = asking.post("/recommend", content=body, headers={"content-type": kind})
+        assert (told.status_code, told.json()["error"].partition(": ")[2]) == (
+            422,
+            "send the header content-type: application/json",
+        )
+    told = asking.post("/recommend", content="[]", headers={"content-type": "application/json; charset=utf-8"})
+    assert told.status_code == 422 and "header" not in told.json()["error"]
+    told = asking.get("/recommend", params={"user": "用户-1"})
+    assert (told.status_code, told.json()["error"], told.headers["allow"]) == (405, "ask this by POST", "POST")
+
+
 def test_a_point_and_a_model_without_texts_say_so(fits):
     asking = client(fits("map"))
     for more in ({"interval": 0.9}, {"top_probability": 3}):

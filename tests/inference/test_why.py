@@ -209,6 +209,23 @@ def test_what_is_split_and_what_is_not(fits):
     assert why(own, "user-0004", ["item-0001"]).reasons["content"].isna().all()  # v lies around something else than c z
 
 
+@pytest.mark.parametrize("kind", ["map", "full, biases"])
+def test_sums_are_exact_in_single_precision_too(kind):
+    fit = inference.fit(clicks(), all_pairs(clicks()), **KINDS[kind] | {"dtype": "float32"})
+    lists = recommend(fit, [f"user-{number:04d}" for number in range(2, 12)], 3)
+    scores = why(fit, lists["user"], lists["item"]).scores
+    np.testing.assert_allclose(scores[list(PARTS)].sum(axis=1), scores["score"], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(scores["score"], lists["score"], rtol=0, atol=1e-6)
+
+
+def test_words_stand_beside_shares_that_contents_raise_alone(fits):
+    fit = fits("map")
+    reasons = why(fit, "user-0004", fit.dataset.item_ids, None).reasons
+    raised = reasons["content"] > 0
+    assert raised.any() and not raised.all()
+    assert (reasons.loc[~raised, "words"] == "").all() and (reasons.loc[raised, "words"] != "").any()
+
+
 def test_without_an_item_the_score_moves_against_its_share(fits):
     """With V held, what the score loses is (1 - (1 - b/c) s_ij / r) / (1 - (c - b) v_j' A^-1 v_j) times the share.
 

@@ -142,6 +142,13 @@ def test_all_columns_that_a_table_lacks_are_told_at_once():
         from_frames({"who": [1], "what": [2]})
 
 
+def test_a_table_without_a_header_is_told_where_names_stand(read):
+    with pytest.raises(InputError, match="name columns user and item in the first line, or give --columns user=COL"):
+        read("ana,1,2024-05-01\n")
+    with pytest.raises(InputError, match="write a first line with the names of the columns"):
+        read("7,1,20\n")
+
+
 def test_names_by_option(read):
     reading = Reading({"user": "who", "item": "movieId", "time": "when", "text": "overview", "title": "name"})
     pairs, items = PAIRS.replace("user,item,time", "who,movieId,when"), ITEMS.replace("item,text", "movieId,overview")
@@ -154,6 +161,22 @@ def test_names_by_option(read):
     frames = pd.DataFrame({"who": ["ana"], "movieId": [1]}), pl.DataFrame({"movieId": [1], "plot": ["comet"]})
     data = from_frames(*frames, reading=Reading({"user": "who", "item": "movieId", "text": "plot"}))
     assert (data.user_ids.tolist(), data.content.vocabulary) == (["ana"], ("comet",))
+
+
+def test_an_item_may_be_called_otherwise_in_one_of_the_tables(read, told):
+    theirs, named = ITEMS.replace("item,text", "Id,text"), ITEMS.replace("item,text", "sku,text")
+    assert read(items=theirs).fingerprint() == read().fingerprint()
+    assert any("items.csv: the column Id is read as item" in line for line in told())
+    numbered = "item,id,text\n1,7,comet nebula café\n2,8,sail mast\n"
+    assert read(items=numbered).fingerprint() == read().fingerprint()
+    reading = Reading({"item": "sku"})
+    for pairs, items in ((PAIRS, named), (PAIRS.replace("item", "sku"), ITEMS), (PAIRS.replace("item", "sku"), named)):
+        assert read(pairs, items, reading=reading).fingerprint() == read().fingerprint()
+    for items in (ITEMS, theirs):
+        with pytest.raises(InputError, match=r"pairs\.csv: has no column sku, which --columns calls item"):
+            read(PAIRS, items, reading=reading)
+    with pytest.raises(InputError, match=r"pairs\.csv: has no column item"):
+        read(PAIRS.replace("item", "id"), ITEMS)
 
 
 def test_the_line_that_names_the_separator_for_excel(read):

@@ -135,8 +135,10 @@ def test_of_repeated_pairs_the_last_is_kept_and_the_log_says_so(caplog):
 
 def test_pairs_of_unknown_items_are_an_error_or_are_dropped_and_counted(caplog):
     pairs = {"user": ["a", "b", "c"], "item": [10, 99, 7]}
-    with pytest.raises(InputError, match="interactions: row 2: item 99 is not in the table of items"):
+    with pytest.raises(InputError, match="interactions: row 2: item 99 is not in the table of items; add it there"):
         from_frames(pairs, ITEMS)
+    with pytest.raises(InputError, match=r"item 99 is .* table of items \(2 pairs of 4 are of such items\)"):
+        from_frames({"user": [*pairs["user"], "d"], "item": [*pairs["item"], 98]}, ITEMS)
     with caplog.at_level(logging.WARNING):
         data = from_frames(pairs, ITEMS, unknown="drop")
     assert "1 pairs of unknown items dropped" in caplog.text
