@@ -229,10 +229,10 @@ def test_settings_are_chosen_by_the_kind_of_unrated_items_that_there_are(catalog
     assert kinds[:3] == [(cold, 4), (cold, 2), (cold, 1)]
     assert [kind for kind, _ in kinds[3:]] == (["new"] if cold == "new" else ["unchosen", "new"])
     found = [row["cold_scale"] for row in fit.metrics["tuning"] if row["taken"] == "yes"]
-    assert fit.model.scale_of_new_items == found[-1]
+    assert fit.model.scale_of_new_items == pytest.approx(found[-1])
     unrated = torch.from_numpy(split.train.item_counts == 0)
     scales = fit.model.content_scale
-    assert found[0] == (1.0 if scales is None else float(scales[:-1][unrated].unique()))
+    assert found[0] == pytest.approx(1.0 if scales is None else float(scales[:-1][unrated].unique()))
 
 
 @pytest.mark.parametrize("method", ["coordinate", "svi"])
