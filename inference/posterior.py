@@ -310,12 +310,11 @@ def content_diagnostics(loc: Tensor, scale: Tensor, n_draws: int = 2000, seed: i
         "active_axes": float((covariance.diagonal() > 0.01).sum()),
     }
     if n_draws:
-        loc, scale = loc.double(), scale.double()
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randint(len(loc), (n_draws,), generator=generator)
         noise = torch.randn(n_draws, loc.shape[1], generator=generator, dtype=torch.float64)
         z = loc[rows] + scale[rows] * noise
-        own = -0.5 * noise.square().sum(-1) - scale[rows].log().sum(-1)
+        own = -0.5 * noise.square().sum(-1) - scale[rows].double().log().sum(-1)
         found["mutual_information"] = float((own - _log_mixture(z, loc, scale)).mean())
     return found
 
@@ -331,9 +330,12 @@ def _covariance(rows: Tensor) -> Tensor:
 
 
 def _log_mixture(z: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-    """Log 1/n sum_j N(z; loc_j, scale_j^2) without K/2 log(2 pi), in blocks of draws."""
-    precision = scale.square().reciprocal()
-    linear = (loc * precision).mT
-    offset = 0.5 * (loc.square() * precision).sum(-1) + scale.log().sum(-1)
-    blocks = [-0.5 * part.square() @ precision.mT + part @ linear - offset for part in z.split(256)]
-    return torch.cat([torch.logsumexp(block, -1) for block in blocks]) - np.log(len(loc))
+    """Log 1/n sum_j N(z; loc_j, scale_j^2) without K/2 log(2 pi), in blocks of components, float64."""
+    half_square, found = -0.5 * z.square(), z.new_full((len(z),), -torch.inf)
+    for part in range(0, len(loc), ROWS_AT_ONCE):
+        m, s = (moment[part : part + ROWS_AT_ONCE].double() for moment in (loc, scale))
+        precision = s.square().reciprocal()
+        offset = 0.5 * (m.square() * precision).sum(-1) + s.log().sum(-1)
+        block = half_square @ precision.mT + z @ (m * precision).mT - offset
+        found = torch.logaddexp(found, torch.logsumexp(block, -1))
+    return found - np.log(len(loc))
