@@ -166,7 +166,7 @@ def test_the_benchmark_of_the_preset_compares_turn_by_turn(capsys):
     assert here["recall@50, apart"] == pytest.approx(-0.001) and here["recall@300, apart"] == pytest.approx(-0.0014)
     best._verdicts([here | {"recall@50, apart": -0.0021}, old])
     printed = capsys.readouterr().out
-    assert "met: this checkout over old: 0.40 of its seconds (at most 0.5)" in printed
+    assert "met: this checkout over old: 0.40 of its CPU seconds (at most 0.5)" in printed
     assert "MISSED: recall@50: -0.0021" in printed and "met: recall@300" in printed
 
 
