@@ -7,7 +7,7 @@ no more of. Then the precision b of zeros and the shrinkages of users and items
 (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time, then in b and the users'
 shrinkage together, which turns zeros up and leaves how far they whiten u (``b V'V + lambda_u I``) as it was: where
 pairs are dense, neither of the two alone is better. A step is taken where the mean over users is better by more than
-its standard error. One of 2 is left out where it is no better by the parabola through steps of 4 either way
+two of its standard errors. One of 2 is left out where it is no better by the parabola through steps of 4 either way
 (:func:`_promises`). The short fits are of points in ``bayes`` too: what ranks best does so by its means, and
 covariances of many factors would take minutes each.
 
@@ -61,6 +61,8 @@ MOST_USERS = 1000
 SWEEPS = 2
 """Those of a short fit, behind one at the settings that are given: all short fits go on from there."""
 STEPS = (4.0, 2.0)
+SURE = 2.0
+"""Standard errors by which a step has to be better: of so many steps one is so by chance by a single one."""
 SCALES = tuple(2.0 ** (k / 4) for k in range(-4, 13))
 """Values of c that are tried, 1/2 to 8."""
 LEAST = 1e-6
@@ -115,13 +117,13 @@ class Worth:
         return float(self.of_users[:, self.best].mean())
 
     def better_than(self, other: Worth) -> bool:
-        """Whether it is, by more than a standard error of the difference."""
-        return _better(self.of_users[:, self.best], other.of_users[:, other.best])
+        """Whether it is, by more than :data:`SURE` standard errors of the difference."""
+        return _better(self.of_users[:, self.best], other.of_users[:, other.best], SURE)
 
 
-def _better(one: Tensor, other: Tensor) -> bool:
+def _better(one: Tensor, other: Tensor, sure: float = 1.0) -> bool:
     away = one - other
-    return float(away.mean()) > float(away.std()) / len(away) ** 0.5
+    return float(away.mean()) > sure * float(away.std()) / len(away) ** 0.5
 
 
 @torch.no_grad()

@@ -301,7 +301,7 @@ def test_a_fit_finds_settings_and_says_what_it_tried(catalogue, tmp_path):
     assert best["worth"] >= 0 and max(row["worth"] for row in trials[:-1]) >= trials[0]["worth"]
     model = fits[0].model
     assert model.ratings.background == best["b"] and model.ratings.site(columns_of(split)).zero_precision == best["b"]
-    assert model.scale_of_new_items == best["cold_scale"]
+    assert model.scale_of_new_items == pytest.approx(best["cold_scale"])
     again = inference.load(tmp_path / "run")
     assert again.model.ratings.background == best["b"] and again.model.lambda_u == model.lambda_u
     assert again.metrics["tuning"] == trials
