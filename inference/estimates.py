@@ -20,12 +20,15 @@ _BYTES_OF_A_STEP = 3000
 _SIZES = {"float32": 4, "float64": 8}
 
 
-def networks(n_features: int, hidden: Sequence[int], n_factors: int, tied: bool) -> int:
-    """Numbers of encoder and decoder, of parameters, gradients, Adam's two moments and a copy that is kept."""
+def networks(n_features: int, hidden: Sequence[int], n_factors: int, tied: bool, tuned: bool = False) -> int:
+    """Numbers of encoder and decoder, of parameters, gradients, Adam's two moments and a copy that is kept.
+
+    A fit that is ``tuned`` keeps them of two earlier epochs, and asks these in turn.
+    """
     widths = [n_features, *hidden]
     matrices = sum(a * b for a, b in pairwise(widths))
     own = matrices + 3 * hidden[-1] * n_factors + 2 * sum(widths) + 3 * n_factors
-    return 5 * (own + (0 if tied else matrices))
+    return (8 if tuned else 5) * (own + (0 if tied else matrices))
 
 
 def factors(n_users: int, n_items: int, options: Options) -> int:
@@ -67,7 +70,10 @@ def of_fit(n_users: int, n_items: int, features: Iterable[int], options: Options
     return {
         "fewer --factors": size * factors(n_users, n_items, options),
         "narrower --hidden layers, fewer --factors or fewer words": size
-        * sum(networks(n, model.hidden, model.factors, model.tied) + start(n, options) for n in widths),
+        * sum(
+            networks(n, model.hidden, model.factors, model.tied, options.fit.tune > 0) + start(n, options)
+            for n in widths
+        ),
         "a smaller --batch-size": size * batch(n_items, sum(widths), options),
         "fewer steps": history(options),
     }
