@@ -9,6 +9,7 @@ again (``--max-restarts``).
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -34,7 +35,7 @@ class Heartbeat:
     def __init__(self, store: dist.Store, name: str, rank: int, size: int) -> None:
         self._store, self._rank, self._key = store, rank, f"pyro-cvae/{name}/alive/"
         self._others = [other for other in range(size) if other != rank] if rank == 0 else [0]
-        self._done, self._reached = threading.Event(), time.monotonic()
+        self._done, self._reached, self._threads = threading.Event(), time.monotonic(), list[threading.Thread]()
 
     @classmethod
     def start(cls, name: str, rank: int, size: int) -> None:
@@ -47,7 +48,10 @@ class Heartbeat:
         )
         cls._running = cls(store, name, rank, size)
         for work in (cls._running._run, cls._running._watch):
-            threading.Thread(target=work, daemon=True, name="heartbeat").start()
+            thread = threading.Thread(target=work, daemon=True, name="heartbeat")
+            cls._running._threads.append(thread)
+            thread.start()
+        atexit.register(cls._running._end_threads)
 
     @classmethod
     def stop(cls) -> None:
@@ -57,6 +61,13 @@ class Heartbeat:
             running._done.set()
             with suppress(RuntimeError):  # the store has gone before us: everybody is done
                 running._store.set(f"{running._key}{running._rank}", str(LEFT))
+            running._end_threads()
+
+    def _end_threads(self) -> None:
+        """Wait for the threads: Python ends one that asks the store as it exits itself, and C++ then aborts (134)."""
+        self._done.set()
+        for thread in self._threads:
+            thread.join(SILENCE)
 
     def _run(self) -> None:
         count, heard = 0, {other: (0, time.monotonic()) for other in self._others}

@@ -100,6 +100,21 @@ def test_a_likelihood_that_sums_over_its_own_users_alone_is_refused_of_several()
     assert done.returncode == 1 and "Silent.after_sweep does not sum over workers; let its sums" in done.stderr
 
 
+EXITS = """
+from inference.algorithms import heartbeat
+from inference.algorithms.workers import here
+heartbeat.EVERY = 1e-6
+here().wait()
+"""
+
+
+def test_a_worker_that_exits_while_it_asks_the_store_does_not_abort(tmp_path: Path) -> None:
+    """Without waiting for the thread that asks, C++ ended each of five such jobs with exit code 134."""
+    (tmp_path / "exits.py").write_text(EXITS)
+    done = together(2, str(tmp_path / "exits.py"))
+    assert done.returncode == 0, done.stderr
+
+
 # --- the command, and workers that die --------------------------------------------------------------------------------
 
 FIT = ["-m", "inference.coordinate", "--mode", "bayes", "--factors", "4", "--hidden", "8", "--pretrain-epochs", "2"]
