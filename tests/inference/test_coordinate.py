@@ -553,13 +553,12 @@ def test_learned_precisions_are_in_history_and_posterior():
 
 
 @pytest.mark.realdata
-@pytest.mark.parametrize(("per_user", "at_50", "at_300"), [(10, 0.3092, 0.5870), (1, 0.1536, 0.3316)])
+@pytest.mark.parametrize(("per_user", "at_50", "at_300"), [(10, 0.3110, 0.5884), (1, 0.1541, 0.3336)])
 def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, per_user, at_50, at_300):
     """And has the figures of README, with settings that it finds on hidden training pairs.
 
-    One is not ahead: at P = 1 the NDCG@100 of a TF-IDF cosine is 0.1034, and here it is 0.1030 (with 12 epochs of
-    pre-training it was above). Cold items rank better than by that cosine. The authors' splits of citeulike-t; at
-    one item a user without the tenth on whom settings were chosen.
+    Cold items rank better than by a TF-IDF cosine. The authors' splits of citeulike-t; at one item a user without the
+    tenth on whom settings were chosen.
     """
     folder = data_folder / "citeulike-t"
     dataset, train = load_dataset(folder), str(folder / f"cf-train-{per_user}-users.dat")
@@ -573,8 +572,7 @@ def test_the_best_preset_is_ahead_of_every_rival_at_every_cutoff(data_folder, pe
     for name, rival in RIVALS.items():
         measured = evaluate(rival(dataset, fit.split), fit.split)
         for metric, value in measured.means().items():
-            behind = 0.001 if (per_user, name, metric) == (1, "tfidf", "ndcg@100") else 0.0
-            assert fit.metrics[metric] > value - behind, (name, metric)
+            assert fit.metrics[metric] > value, (name, metric)
         if per_user == 10 and name == "tfidf":
             assert fit.metrics["groups"]["cold"]["recall@300"] > measured.to_metrics()["groups"]["cold"]["recall@300"]
 
