@@ -12,7 +12,7 @@ import torch
 from scipy.stats import norm
 
 from analysis.draws.ratings import draw_ratings
-from analysis.over_users import LEVEL, cell_groups, confidences, predicts_ratings, weight_of_zeros
+from analysis.over_users import LEVEL, cell_groups, confidences, predicts_ratings, told_posterior, weight_of_zeros
 from analysis.plots import colors, figure
 from models.ratings.confidence_normal import ConfidenceNormal
 from pyro_cvae.errors import InputError
@@ -144,8 +144,9 @@ def coverage(fit: Fit, name: str = "", *, draws: int = 1000, max_cells: int = 20
     own = fit.options.model
     likelihood = ConfidenceNormal(own.a, own.b) if fit.model is None else fit.model.ratings
     exposed = np.ones(len(cells), bool) if explicit else given > weight_of_zeros(fit)
-    mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))
-    sampled = fit.posterior.score_draws(users, items, draws, seed).numpy()
+    posterior, place = told_posterior(fit, users)
+    mean, sd = (tensor.double().numpy() for tensor in posterior.score(place, items))
+    sampled = posterior.score_draws(place, items, draws, seed).numpy()
     groups = cell_groups(fit, users, items)
     rows, pits = [], {}
     for target in ("true score", "held-out rating")[truth is None :]:

@@ -10,8 +10,18 @@ import pandas as pd
 from scipy.stats import rankdata
 from sklearn.preprocessing import SplineTransformer
 
-from analysis.over_users import Interval, cell_groups, counted_pairs, interval, named, predicts_ratings, user_weights
+from analysis.over_users import (
+    Interval,
+    cell_groups,
+    counted_pairs,
+    interval,
+    named,
+    predicts_ratings,
+    told_posterior,
+    user_weights,
+)
 from analysis.reliability import expected_rating, is_normal, reserved_users
+from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
     from inference.fitting import Fit
@@ -111,9 +121,12 @@ def error_correlation(
         n_unmatched = int((~matched).sum())
         users, items = np.tile(positive.users[matched], 2), np.concatenate([positive.items[matched], zeros[matched]])
         r = np.repeat([1.0, 0.0], matched.sum())
+    if not len(users):
+        raise InputError("no held-out pair can be looked at", "choose a split that leaves some over")
     if fit.posterior.is_point:
         return ErrorCorrelation(name, kind, outcome, len(users), n_unmatched, pd.DataFrame())
-    mean, sd = (tensor.double().numpy() for tensor in fit.posterior.score(users, items))
+    posterior, at = told_posterior(fit, users)
+    mean, sd = (tensor.double().numpy() for tensor in posterior.score(at, items))
     expected = mean
     if outcome != "true score" and not is_normal(fit):
         expected = expected_rating(fit, mean, sd)
@@ -139,7 +152,9 @@ def _rank_correlations(
     n = len(error)
     order = np.argsort(users, kind="stable")
     row = np.unique(users[order], return_inverse=True)[1]
-    spline = SplineTransformer(n_knots=5, degree=3).fit_transform(rankdata(score)[order, None] / n)
+    spline = np.ones((n, 1))
+    if np.ptp(score) > 0:  # knots need scores that vary
+        spline = SplineTransformer(n_knots=5, degree=3).fit_transform(rankdata(score)[order, None] / n)
     in_bin = np.unique(popularity_bins(popularity[order]), return_inverse=True)[1]
     ranks = np.stack([rankdata(error), rankdata(sd)], 1)[order] / n - 0.5
     n_users, n_bins, log_popularity = row[-1] + 1, in_bin.max() + 1, np.log1p(popularity[order, None])

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference.estimates import check_draws
+from inference.recommending.asked import posterior_of
 from pyro_cvae.data.splits import GROUPS, item_groups
 
 if TYPE_CHECKING:
     from inference.fitting import Fit
+    from inference.posterior import Posterior
     from pyro_cvae.data.interactions import Interactions
 
 LEVEL = 0.95
@@ -26,6 +28,15 @@ class Interval:
     value: float
     low: float
     high: float
+
+
+def told_posterior(fit: Fit, users: np.ndarray) -> tuple[Posterior, np.ndarray]:
+    """The posterior that lists and predictions are made of, and the rows in it of ``users``, (n_pairs,) both.
+
+    Users without training pairs are the average user (:mod:`inference.average`).
+    """
+    who, rows = np.unique(users, return_inverse=True)
+    return posterior_of(fit, who), rows
 
 
 def user_weights(n_users: int, resamples: int, seed: int) -> np.ndarray:

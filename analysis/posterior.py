@@ -21,6 +21,7 @@ from inference.options.checking import check_file, check_least, check_new, check
 from inference.printing import Sheet, emit
 from pyro_cvae.errors import InputError, run_command
 from pyro_cvae.runs import check_runs
+from pyro_cvae.text import counted
 
 if TYPE_CHECKING:
     from analysis.draws.datatree import pit, to_datatree, to_inference_data
@@ -155,7 +156,9 @@ def _sheet(tree: Any, title: str) -> Sheet:
     sheet = Sheet(["group", "variables"], title=title, texts=["variables"], whole=True)
     for name, group in tree.children.items():
         variables = [f"{v} ({', '.join(map(str, array.dims))})" for v, array in group.data_vars.items()]
-        sheet.add_row(name, "; ".join(variables) if name != "history" else f"{len(variables)} columns (epoch)")
+        sheet.add_row(
+            name, "; ".join(variables) if name != "history" else f"{counted(len(variables), 'column')} (epoch)"
+        )
     return sheet
 
 

@@ -204,14 +204,15 @@ def calibration_error(p: np.ndarray, y: np.ndarray, n_bins: int = 15) -> float:
     return float(np.abs(np.bincount(equal_mass_bins(p, n_bins), p - y)).sum() / len(p))
 
 
-def raw_probability(score: np.ndarray, sd: np.ndarray | None, a: float, b: float) -> np.ndarray:
+def raw_probability(score: np.ndarray, sd: np.ndarray | None, a: float, b: float | np.ndarray) -> np.ndarray:
     """P(R = 1) as the fit itself has it, the weights of its confidences undone.
 
     With confidence a on ones and b on zeros, the best s for cells that are one with probability p minimises
     a p (1 - s)^2 + b (1 - p) s^2: s = a p / (a p + b (1 - p)), hence p = s / (s + a/b (1 - s)), s within [0, 1]. The
     mean is taken over s ~ N(score, sd^2), by Gauss-Hermite quadrature. Where b = 0 no zero has been seen and p = s.
     """
-    ratio = a / b if b > 0 else 1.0
+    b = np.asarray(b, np.float64)
+    ratio = np.where(b > 0, a / np.where(b > 0, b, 1.0), 1.0)
     nodes, weights = np.polynomial.hermite_e.hermegauss(16)
     total = np.zeros_like(score)
     for node, weight in zip(nodes, weights / weights.sum(), strict=True):

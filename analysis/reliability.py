@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from analysis.draws.ratings import confidences_of_zeros
 from analysis.over_users import (
     LEVEL,
     Interval,
@@ -36,6 +37,7 @@ from inference.average import list_scores, parts_of
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.splits import need_test
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 if TYPE_CHECKING:
     from inference.fitting import Fit
@@ -125,7 +127,8 @@ def reserved_users(fit: Fit, share: float, seed: int) -> tuple[np.ndarray, np.nd
     reported = np.setdiff1d(able, reserved)
     if len(reserved) < 2 or len(reported) < 2:
         raise InputError(
-            f"only {len(able)} users have held-out positives", "choose a split that leaves more, or another --reserve"
+            f"only {counted(len(able), 'user', 'have')} held-out positives",
+            "choose a split that leaves more, or another --reserve",
         )
     return np.sort(reserved), reported
 
@@ -241,7 +244,7 @@ def _untrained_predictions(fit: Fit, found: dict[str, np.ndarray]) -> dict[str, 
         return {"model's own": expected_rating(fit, found["score"], sd).clip(0.0, 1.0)}
     return {
         "clipped score": np.clip(found["score"], 0.0, 1.0),
-        "weights undone": raw_probability(found["score"], sd, model.a, model.b),
+        "weights undone": raw_probability(found["score"], sd, model.a, confidences_of_zeros(fit, found["item"])),
     }
 
 

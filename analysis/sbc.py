@@ -25,6 +25,7 @@ from inference.commands import parse
 from inference.printing import Sheet, emit, show
 from inference.progress import track
 from pyro_cvae.errors import run_command
+from pyro_cvae.text import counted
 
 
 def main() -> None:
@@ -46,7 +47,8 @@ def main() -> None:
 
     ranks = calibrate(options, options.seed)
     outside = ranks.outside()
-    title = f"{options.simulations} simulations, {options.draws} draws each, {LEVEL:.0%} band over all quantities"
+    sizes = f"{counted(options.simulations, 'simulation')}, {counted(options.draws, 'draw')} each"
+    title = f"{sizes}, {LEVEL:.0%} band over all quantities"
     heads = ["quantity", "largest |ECDF - uniform|", "within the band", "effective draws, mean"]
     table, records = Sheet(heads, title=title), []
     for name, away, ess in zip(ranks.names, abs(ranks.differences()).max(0), ranks.ess, strict=True):

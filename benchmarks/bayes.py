@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.arguments import add_data, add_threads, command, compute_with
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, compute_with
 from benchmarks.study.choosing import best_recall, reported_split, tuning_split
 from benchmarks.study.paired import difference
 from benchmarks.study.tables import show
@@ -110,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

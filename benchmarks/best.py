@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.study.arguments import add_data, add_threads, command, data_folder
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, data_folder
 from benchmarks.study.machine import Load
 from benchmarks.study.tables import show_rows, verdict
 from benchmarks.study.turns import in_turns, ratio
@@ -156,4 +156,4 @@ def _verdicts(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.study.arguments import command
+from benchmarks.study.arguments import as_command, command
 from benchmarks.study.tables import show
 from inference.algorithms.elbo import SIGNS
 from inference.fitting import Fit, Pretrained, fit_with
@@ -115,4 +115,4 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.study.arguments import add_data, add_threads, command, data_folder
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, data_folder
 
 SPARSE = ["--validation", "0.1"]
 """At one item a user: marks the tenth of the users on whom settings were chosen; the training part stays whole."""
@@ -99,4 +99,4 @@ def run(module: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

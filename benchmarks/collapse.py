@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.study.arguments import command, compute_with
+from benchmarks.study.arguments import as_command, command, compute_with
 from benchmarks.study.tables import show_rows
 from inference.algorithms.svi import SVI
 from inference.options import Options
@@ -119,4 +119,4 @@ def evaluate(model: Any, held: TokenRows) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

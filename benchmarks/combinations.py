@@ -30,7 +30,7 @@ import scipy.sparse as sp
 import torch
 from pyro import poutine
 
-from benchmarks.study.arguments import command, compute_with
+from benchmarks.study.arguments import as_command, command, compute_with
 from benchmarks.study.tables import show
 from inference.compatibility import PRODUCT
 from inference.fitting import Fit, Pretrained, fit_with
@@ -363,4 +363,4 @@ def _print_refusals(rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

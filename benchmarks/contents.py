@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.arguments import add_data, add_threads, command, compute_with, data_folder
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, compute_with, data_folder
 from benchmarks.study.tables import show
 from inference.average import ScoreBlock, list_scores
 from inference.evaluation.rankings import evaluate
@@ -126,4 +126,4 @@ def main(arguments: list[str] | None = None, **changes: Any) -> list[dict[str, A
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

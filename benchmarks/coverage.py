@@ -19,7 +19,7 @@ from torch import Tensor
 
 import inference
 from analysis.coverage import LEVELS, coverage
-from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.arguments import add_threads, as_command, command
 from benchmarks.study.paired import standard_error
 from inference import fitting
 from inference.algorithms.mcmc import MCMC, State
@@ -96,4 +96,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -25,7 +25,7 @@ from scipy.stats import t as student
 from sklearn.datasets import load_digits
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.arguments import add_threads, as_command, command, compute_with
 from benchmarks.study.paired import standard_error
 from benchmarks.study.tables import show, told, verdict
 from inference.average import ScoreBlock
@@ -207,4 +207,4 @@ def main(argv: list[str] | None = None) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.study.arguments import as_command
 from inference.options import ModelOptions
 from models.build import make_model
 from models.contents.multinomial import Multinomial
@@ -23,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

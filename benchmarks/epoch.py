@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.arguments import add_threads, as_command, command
 from benchmarks.study.machine import Load, peak_mib
 from benchmarks.study.tables import show, verdict
 from benchmarks.study.turns import in_turns, ratio
@@ -335,4 +335,4 @@ def plain_names(model: Any, guide: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.study.arguments import add_data, add_threads, command, compute_with, data_folder
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, compute_with, data_folder
 from benchmarks.study.tables import show
 from inference.average import list_scores
 from inference.evaluation.rankings import evaluate
@@ -140,4 +140,4 @@ def tell(case: Case, rows: list[dict[str, Any]]) -> None:
 
 if __name__ == "__main__":
     logging.getLogger("pyro_cvae").setLevel(logging.ERROR)  # the same contents are trained on again and again
-    main()
+    as_command(main)

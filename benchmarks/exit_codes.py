@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.fuzz import in_child, warm
 from benchmarks.fuzz_cases import ON_RUNS, prepare
-from benchmarks.study.arguments import command
+from benchmarks.study.arguments import as_command, command
 
 FAILING: tuple[tuple[str, ...], ...] = (
     ("inference.evaluate", "run", "nowhere"),
@@ -106,4 +106,4 @@ def _fork_busy() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    as_command(main)

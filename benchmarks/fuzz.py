@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.fuzz_cases import KINDS, Case, case, prepare
-from benchmarks.study.arguments import command
+from benchmarks.study.arguments import as_command, command
 
 CPU_SECONDS, WALL_SECONDS, GIB = 20, 60, 2**30
 _LEFT = (".partial", ".new", ".tmp")
@@ -267,4 +267,4 @@ def _status(name: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    as_command(main)

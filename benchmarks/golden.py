@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import inference
+from benchmarks.study.arguments import as_command
 from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import Vectors
 from pyro_cvae.data.dataset import Dataset
@@ -116,4 +117,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    as_command(main)

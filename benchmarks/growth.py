@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 # Nothing heavy is imported here, because a child's ru_maxrss begins at its parent's size.
-from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.arguments import add_threads, as_command, command
 from benchmarks.study.machine import Load, peak_mib
 from benchmarks.study.tables import show, verdict
 from benchmarks.study.workers import ask, worker
@@ -193,4 +193,4 @@ def _peak_gib() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

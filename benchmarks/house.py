@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from benchmarks.study.arguments import command
+from benchmarks.study.arguments import as_command, command
 
 PACKAGES = ("pyro_cvae", "models", "inference", "analysis")
 NOTEBOOKS = "analysis/notebooks/"
@@ -322,4 +322,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

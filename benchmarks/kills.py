@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study.arguments import command
+from benchmarks.study.arguments import as_command, command
 from benchmarks.study.machine import Load
 from benchmarks.study.tables import show, verdict
 
@@ -109,4 +109,4 @@ def furthest(one: Path, other: Path) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 # Nothing heavy is imported here, because a child's ru_maxrss begins at its parent's size.
-from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.arguments import add_threads, as_command, command
 from benchmarks.study.machine import Load
 from benchmarks.study.tables import show
 from benchmarks.study.workers import ROOT
@@ -92,4 +92,4 @@ def _write(out: Path, *how: object) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

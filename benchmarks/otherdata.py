@@ -8,10 +8,11 @@
 
 Splits: a random fifth of each user's choices is test; the latest fifth of all choices (movielens has times), where many
 users have no training pair (with ``--hide latest``, as ``--split time`` has it); all choices of a fifth of the items
-(with ``--cold new``, as ``--split items`` has it).
+(with ``--cold new --hide items``, as ``--split items`` has it).
 
-The table has recall@M of the ``corrected`` protocol over all users with test pairs. Rivals that read contents compare
-all of them side by side. ALS chooses its settings on a validation part of the training pairs.
+The table has recall@M of the ``corrected`` protocol over all users with test pairs; where items are held out also that
+of these ranked among themselves. Rivals that read contents compare all of them side by side. ALS and the SVD prior
+choose their settings on training pairs that are kept aside.
 
 ``--parts strangers`` holds all choices of a fifth of the users out instead. They are ranked by the average user's list,
 of which it tells what the weights of :mod:`inference.average` are worth.
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 from benchmarks.study import bookcrossing, movielens
-from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.arguments import add_threads, as_command, command, compute_with
 from benchmarks.study.choosing import validation_as_test
 from benchmarks.study.tables import show
 from inference.average import POWER, ScoreBlock, list_scores, weights_of
@@ -65,8 +66,6 @@ SPLITS: dict[str, Callable[[Dataset], Split]] = {
     "time": lambda dataset: by_time(dataset, TEST),
     "items": lambda dataset: held_out_items(dataset, TEST, 0),
 }
-OF_SPLITS: dict[str, dict[str, Any]] = {"time": {"hide": "latest"}, "items": {"cold": "new"}}
-"""What ``--split time`` and ``--split items`` mean to a fit, which gets these splits ready-made here."""
 DATA: dict[str, tuple[Callable[[], Dataset], tuple[str, ...]]] = {
     "movielens": (read_movielens, ("random", "time")),
     "book-crossing": (read_books, ("random", "items")),
@@ -89,21 +88,26 @@ class Measured:
     def __init__(self, dataset: Dataset, **options: Any) -> None:
         self.dataset, self.options, self.pretrained = dataset, options, Pretrained()
 
-    def fit(self, split: Split, mode: str, **more: Any) -> Any:
-        """``--preset best``."""
+    def fit(self, part: Split, mode: str, **more: Any) -> Any:
+        """``--preset best`` on a ``part`` of the data."""
         options = options_of("coordinate", "best", {"mode": mode, **self.options, **more})
-        return fit_with(self.dataset, split, options, pretrained=self.pretrained)
+        return fit_with(self.dataset, part, options, pretrained=self.pretrained)
 
     def scores(self, name: str, kind: str, split: Split) -> tuple[ScoreBlock, str]:
         """Scores of a fit, ``map`` or ``bayes``, or of a rival, and which settings it found."""
         if name not in ("map", "bayes"):
             found = rival(name, [*self.dataset.contents])(self.dataset, split)
             return found, settings_of(found)
-        fit = self.fit(split, name, **OF_SPLITS.get(kind, {}))
+        told = {} if kind == "random" else {"split": kind}  # by which options say what the search hides
+        fit = self.fit(split, name, **told)
         taken = [row for row in fit.metrics.get("tuning", []) if row["taken"] == "yes"]
-        told = ", ".join(f"c {row['cold_scale']:.2f} {row['cold']}" for row in taken)
-        first = [f"{key} {taken[0][key]:.3g}" for key in ("b", "user_shrinkage", "item_shrinkage")] if taken else []
-        return list_scores(fit.posterior, split.train), ", ".join([*first, told] if taken else first)
+        scales = ", ".join(f"c {row['cold_scale']:.2f} {row['cold']}" for row in taken)
+        first = (
+            [f"{key} {taken[0][key]:.3g}" for key in ("b", "b_power", "user_shrinkage", "item_shrinkage")]
+            if taken
+            else []
+        )
+        return list_scores(fit.posterior, split.train), ", ".join([*first, scales] if taken else first)
 
     def table(self, kind: str, models: list[str]) -> list[dict[str, Any]]:
         """A row for each model on a kind of split, printed."""
@@ -112,7 +116,7 @@ class Measured:
         strangers = int((tested & (split.train.user_counts == 0)).sum())
         for name in models:
             scores, found = self.scores(name, kind, split)
-            own = recalls(scores, split)
+            own = recalls(scores, split, alone=kind == "items")
             rows.append({"split": kind, "model": name, **own, "found": found})
             told = " ".join(f"{value:.4f}" for value in own.values())
             print(f"{self.dataset.name}, {kind}, {name}: recall {told}; {found}", flush=True)
@@ -137,10 +141,12 @@ def same_for_all(scores: torch.Tensor) -> ScoreBlock:
     return lambda users: scores.float().expand(len(users), -1)
 
 
-def recalls(scores: ScoreBlock, split: Split) -> dict[str, float]:
-    """Recall at every cutoff."""
-    means = evaluate(scores, split, cutoffs=CUTOFFS, ndcg_cutoffs=()).means()
-    return {f"recall@{cutoff}": means[f"recall@{cutoff}"] for cutoff in CUTOFFS}
+def recalls(scores: ScoreBlock, split: Split, alone: bool = False) -> dict[str, float]:
+    """Recall at every cutoff, and if asked for also that of cold items ``alone``, ranked among themselves."""
+    measured = evaluate(scores, split, cutoffs=CUTOFFS, ndcg_cutoffs=())
+    found = {f"recall@{cutoff}": measured.means()[f"recall@{cutoff}"] for cutoff in CUTOFFS}
+    cold = measured.to_metrics()["groups"]["cold"] if alone else {}
+    return found | {f"alone@{cutoff}": cold[f"own_recall@{cutoff}"] for cutoff in CUTOFFS if alone}
 
 
 def printed(rows: list[dict[str, Any]], title: str) -> None:
@@ -177,4 +183,4 @@ def main(arguments: list[str] | None = None, **changes: Any) -> list[dict[str, A
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

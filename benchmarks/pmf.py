@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.arguments import add_threads, as_command, command, compute_with
 from benchmarks.study.choosing import CUTOFFS, least, validation_as_test
 from benchmarks.study.movielens import fetch
 from benchmarks.study.paired import difference
@@ -204,4 +204,4 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, Any]]]:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

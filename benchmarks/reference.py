@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import inference
-from benchmarks.study.arguments import add_threads, command
+from benchmarks.study.arguments import add_threads, as_command, command
 from benchmarks.study.tables import show, told
 from pyro_cvae.data.registry import load_dataset
 
@@ -78,4 +78,4 @@ def coverage(mean: torch.Tensor, sd: torch.Tensor, truth: torch.Tensor) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -2,8 +2,9 @@
 
 Simulated ratings as in benchmarks.growth, ten a user unless told otherwise. Every number of workers has processes of
 its own, one thread each, started by torchrun as a fit is. A sweep's time is the median over sweeps of U and V, after
-one that is not counted, of the slowest worker; memory is the peak of the largest worker. Constants of the cost model
-(benchmarks/study/cost.py) are fitted to the sizes marked "fitted" and tried on the others.
+one that is not counted, of the slowest worker; memory is the peak of the largest worker in sweeps, and what it gets are
+the bytes of rows that others send it in one. Constants of the cost model (benchmarks/study/cost.py) are fitted to the
+sizes marked "fitted" and tried on the others.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from benchmarks.study.arguments import command
+from benchmarks.study.arguments import as_command, command
 from benchmarks.study.machine import Load
 from benchmarks.study.tables import show, verdict
+from inference.kinds import Gather
 
 FAMILIES = ("point", "diagonal", "full")
 NEAR = 0.25
@@ -43,25 +45,34 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--families", nargs="+", choices=FAMILIES, default=list(FAMILIES))
     number = lambda text: int(float(text))  # noqa: E731
     parser.add_argument("--ratings", type=number, default=10**7, help="of the size that the model is tried on")
+    parser.add_argument("--per-user", type=int, default=10, help="ratings a user; a size that is fitted has five times")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="processes of one thread each")
+    parser.add_argument("--gather", nargs="+", choices=get_args(Gather), default=["all"], help="users that one gets")
     parser.add_argument("--factors", type=int, default=50)
     parser.add_argument("--sweeps", type=int, default=3, help="that are timed")
     options = parser.parse_args(arguments)
     small = options.ratings // 10
-    cases = [Case(small, 10, True), Case(small, 50, True), Case(options.ratings, 10, False)]
+    few = options.per_user
+    cases = [Case(small, few, True), Case(small, 5 * few, True), Case(options.ratings, few, False)]
     machine, rows = Load(), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
             size = _simulated(Path(folder), case)
             for family in options.families:
-                for workers in options.workers:
+                for workers, gather in _ways(options.workers, options.gather, family):
                     how = {"folder": folder, "family": family, "factors": options.factors, "sweeps": options.sweeps}
                     print(f"{family}, {case.ratings:,} ratings, {workers} worker(s)", file=sys.stderr, flush=True)
-                    rows.append({"family": family, "workers": workers, **size, **_swept(how, workers)})
+                    found = _swept(how | {"gather": gather}, workers)
+                    rows.append({"family": family, "workers": workers, "gather": gather, **size, **found})
                     rows[-1]["fitted"] = case.fitted
     _report(rows, options.factors)
     print(f"K = {options.factors}, {machine.told(1)}")
     return rows
+
+
+def _ways(workers: list[int], gather: list[str], family: str) -> list[tuple[int, str]]:
+    """Numbers of workers and what they get, which is one thing alone where nobody gets users."""
+    return [(n, how) for n in workers for how in (gather if n > 1 and family != "full" else gather[:1])]
 
 
 def _simulated(folder: Path, case: Case) -> dict[str, Any]:
@@ -117,58 +128,59 @@ def _torchrun(workers: int) -> list[str]:
 def _report(rows: list[dict[str, Any]], factors: int) -> None:
     from benchmarks.study.cost import Size, constants
 
-    headings = ("family", "ratings", "users", "items", "workers", "seconds", "by the model", "GiB each", "by the model")
+    headings = ["family", "ratings", "users", "items", "workers", "get", "seconds", "by the model"]
+    headings += ["MiB got", "by the model", "GiB each", "by the model"]
     texts = list[list[str]]()
     for family in dict.fromkeys(row["family"] for row in rows):
         cases = [row for row in rows if row["family"] == family]
-        sizes = [Size(row["users"], row["items"], row["ratings"], factors, row["workers"]) for row in cases]
+        sizes = [
+            Size(row["users"], row["items"], row["ratings"], factors, row["workers"], row["gather"]) for row in cases
+        ]
         seen = [(size, row["seconds"]) for size, row in zip(sizes, cases, strict=True) if row["fitted"]]
         found = constants(seen, family)
         for size, row in zip(sizes, cases, strict=True):
-            row["modelled"], row["modelled_gib"] = (
-                found.seconds(size, family),
-                row["base_gib"] + size.memory(family) / 2**30,
-            )
-            counts = [f"{row[name]:,}" for name in ("ratings", "users", "items", "workers")]
-            texts.append(
-                [family, *counts, f"{row['seconds']:.3g}", f"{row['modelled']:.3g}" + " fitted" * row["fitted"]]
-            )
-            texts[-1] += [f"{row['gib']:.3g}", f"{row['modelled_gib']:.3g}"]
+            row["modelled"], row["modelled_received"] = found.seconds(size, family), size.counts(family)[2]
+            row["modelled_gib"] = row["base_gib"] + size.memory(family) / 2**30
+            texts.append(_line(family, size, row))
         texts.append([])
         for numbers in LARGE:
-            size = Size(*numbers)
-            took, memory = found.seconds(size, family), size.memory(family) / 2**30
-            texts.append(
-                [
-                    family,
-                    *(f"{n:,.0f}" for n in (size.ratings, size.users, size.items, size.workers)),
-                    "",
-                    f"{took:.3g}",
-                ]
-            )
-            texts[-1] += ["", f"{memory:.3g}"]
+            for gather in dict.fromkeys(row["gather"] for row in cases):
+                size = Size(*numbers, gather)
+                asked = {"modelled": found.seconds(size, family), "modelled_received": size.counts(family)[2]}
+                texts.append(_line(family, size, asked | {"modelled_gib": size.memory(family) / 2**30}))
         texts.append([])
         print(f"{family}: {found.cell:.3g} s a cell, {found.row:.3g} s a row, {found.byte:.3g} s a byte")
-    show(headings, texts, title="A sweep over U and V by workers of one thread each")
+    show(headings, texts, width=170, title="A sweep over U and V by workers of one thread each")
     for row in rows:
-        off = row["modelled"] / row["seconds"] - 1
+        off, how = row["modelled"] / row["seconds"] - 1, f"{row['family']}, {row['workers']} worker(s), {row['gather']}"
         if not row["fitted"]:
-            verdict(abs(off) <= NEAR, f"{row['family']}, {row['workers']} worker(s): the model is off by {off:+.0%}")
+            verdict(abs(off) <= NEAR, f"{how}: the model is off by {off:+.0%}")
+            print(f"{how}: {row['reading_gib']:.3g} GiB each while the data are read")
     _compare(rows)
+
+
+def _line(family: str, size: Any, row: dict[str, Any]) -> list[str]:
+    """A row of the table: what was measured, where anything was, beside the model's."""
+    counts = [f"{n:,.0f}" for n in (size.ratings, size.users, size.items, size.workers)]
+    texts, measured = [family, *counts, size.gather], "seconds" in row
+    for name, unit in (("seconds", 1), ("received", 2**20), ("gib", 1)):
+        modelled = "modelled" if name == "seconds" else f"modelled_{name}"
+        texts += [f"{row[name] / unit:.3g}" if measured else "", f"{row[modelled] / unit:.3g}"]
+    texts[7] += " fitted" * (measured and row["fitted"])
+    return texts
 
 
 def _compare(rows: list[dict[str, Any]]) -> None:
     """Several workers beside one at the largest size."""
     largest = [row for row in rows if not row["fitted"]]
     for family in dict.fromkeys(row["family"] for row in largest):
-        by_number = {row["workers"]: row for row in largest if row["family"] == family}
-        if (one := by_number.get(1)) is None:
-            continue
-        for number, row in by_number.items():
-            if number > 1:
-                faster, share = one["seconds"] / row["seconds"], row["gib"] / one["gib"]
-                print(f"{family}: {number} workers are {faster:.2f} times as fast, with {share:.2f} of the memory each")
+        several = [row for row in largest if row["family"] == family and row["workers"] > 1]
+        one = next((row for row in largest if row["family"] == family and row["workers"] == 1), None)
+        for row in several if one is not None else []:
+            faster, share = one["seconds"] / row["seconds"], row["gib"] / one["gib"]  # type: ignore[index]
+            how = f"{family}: {row['workers']} workers that get {row['gather']}"
+            print(f"{how} are {faster:.2f} times as fast, with {share:.2f} of the memory each")
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from benchmarks.floors import FLOORS, Floor
-from benchmarks.study.arguments import command, compute_with
+from benchmarks.study.arguments import as_command, command, compute_with
 
 LEAST_SHARE = 0.95
 
@@ -73,4 +73,4 @@ def main(argv: list[str] | None = None) -> dict[str, list[dict[str, float]]]:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

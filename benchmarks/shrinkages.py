@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.study import movielens
-from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.arguments import add_threads, as_command, command, compute_with
 from benchmarks.study.tables import show
 from inference.algorithms.precisions import PENALTIES, ridge_biases
 from inference.evaluation.ratings import predict_ratings
@@ -100,4 +100,4 @@ def main(argv: list[str] | None = None) -> list[list[float]]:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.study.arguments import add_data, add_threads, command, compute_with, data_folder
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, compute_with, data_folder
 from benchmarks.study.machine import Load
 from benchmarks.study.tables import show
 from inference.average import list_scores
@@ -148,4 +148,4 @@ def main(arguments: list[str] | None = None, **changes: Any) -> list[dict[str, A
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.study.arguments import add_threads, command, compute_with
+from benchmarks.study.arguments import add_threads, as_command, command, compute_with
 from benchmarks.study.machine import Load
 from benchmarks.study.tables import show_rows
 from benchmarks.study.turns import clocked, in_turns, ratio
@@ -125,4 +125,4 @@ def steps(model: CVAE, inference: NetworkFit[Any], batch: Batch, drawn: list[int
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

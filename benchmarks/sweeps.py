@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 from threadpoolctl import threadpool_limits
 
-from benchmarks.study.arguments import add_data, add_threads, command, compute_with, data_folder
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, compute_with, data_folder
 from benchmarks.study.machine import Load
 from benchmarks.study.tables import show_rows, verdict
 from benchmarks.study.turns import clocked, in_turns, ratio
@@ -247,4 +247,4 @@ def implicit(columns: RatingColumns, use_cg: bool, n_factors: int) -> Timer:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

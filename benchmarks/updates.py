@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import inference
-from benchmarks.study.arguments import command
+from benchmarks.study.arguments import as_command, command
 from benchmarks.study.machine import peak_mib
 from inference.fitting import Fit
 from inference.recommending import fold_in, recommend
@@ -110,4 +110,4 @@ def seconds(name: str, fit: Fit, n_users: int, n_draws: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -13,7 +13,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.study.arguments import add_data, add_threads, command, compute_with
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, compute_with
 
 if TYPE_CHECKING:
     from benchmarks.bayes_study.store import Store
@@ -61,4 +61,4 @@ def tell(store: Store, parts: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    as_command(main)

@@ -12,6 +12,9 @@ strangers are shown. Where pairs have times, those who came last count most
 (:func:`inference.mixing.weights_of_counts`): what is chosen changes, and a stranger comes after everybody.
 ``benchmarks.otherdata`` measures what both are worth.
 
+Where a model has a prior of u of its own, such as a mean for each group of users, its users without training pairs are
+ranked by it. Strangers still get the average user's list.
+
 A Normal with these two moments stands for the mixture, so that intervals and probabilities are those of somebody, not
 of nobody in particular. The posterior of the fit itself stays what the model says.
 """
@@ -66,6 +69,12 @@ def without_pairs(train: Interactions) -> np.ndarray:
     return train.user_counts == 0
 
 
+def lacking_users(posterior: Posterior, train: Interactions) -> np.ndarray:
+    """True for the users who get the average user's list, bool (n_users,): those of whom nothing is known."""
+    lacking = without_pairs(train)
+    return np.zeros_like(lacking) if posterior.tells_users else lacking
+
+
 def average_user(posterior: Posterior, train: Interactions) -> Posterior:
     """The posterior with one user in place of all, the average of those with training pairs; see the module.
 
@@ -110,6 +119,8 @@ def _drawn(draws: Tensor, weights: Tensor) -> Tensor:
 
 def list_scores(posterior: Posterior, train: Interactions) -> ScoreBlock:
     """Scores that rank: ``posterior.score_block``, for users without training pairs those of the average user."""
+    if posterior.tells_users:
+        return posterior.score_block
     return filled(posterior.score_block, train, lambda weights: average_user(posterior, train).score_block([0]))
 
 
@@ -131,7 +142,7 @@ def parts_of(posterior: Posterior, train: Interactions, users: np.ndarray) -> It
 
     The posterior is the one given, or for users without training pairs that of the average user.
     """
-    lacking = without_pairs(train)[users]
+    lacking = lacking_users(posterior, train)[users]
     if not lacking.all():
         yield np.flatnonzero(~lacking), posterior, users[~lacking]
     if lacking.any():

@@ -10,6 +10,7 @@ import yaml
 
 from pyro_cvae.data.gate import PathLike, read_bytes
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 LARGEST = 2**20
 """Bytes of a file of options."""
@@ -49,7 +50,9 @@ def read_entries(path: PathLike) -> list[Entry]:
         raise InputError("is no list of options", _PLAIN, path=path, line=1)
     size = _size(root, {}, path)
     if size > MOST_NODES:
-        raise InputError(f"stands for {size:,} values", f"write at most {MOST_NODES:,}, without aliases", path=path)
+        raise InputError(
+            f"stands for {counted(size, 'value')}", f"write at most {MOST_NODES:,}, without aliases", path=path
+        )
     _check_keys(root, path)
     return [Entry(str(key.value), _line(key), value) for key, value in root.value]
 

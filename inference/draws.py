@@ -177,4 +177,6 @@ class Draws(Posterior):
 
 def _spread(draws: Tensor) -> Tensor:
     """Standard deviation over the draws; 0 of a single one."""
+    if not draws.numel():
+        return draws.new_zeros(draws.shape[1:])  # torch warns of those
     return draws.std(0, correction=min(1, len(draws) - 1))

@@ -14,6 +14,7 @@ import torch
 
 from inference.options import CoordinateOptions, MCMCOptions, Options, SVIOptions
 from pyro_cvae.limits import check_memory
+from pyro_cvae.text import counted
 
 _BYTES_OF_A_STEP = 3000
 """Of a row of the history: a dictionary of some twenty numbers, here and once more in the checkpoint's JSON."""
@@ -85,7 +86,8 @@ def check_fit(n_users: int, n_items: int, contents: dict[str, Any], options: Opt
     free = None
     if options.fit.device != "cpu":
         free = float(torch.cuda.mem_get_info(options.fit.device)[0])
-    what = f"a fit of {n_users:,} users and {n_items:,} items with {options.model.factors:,} factors"
+    factors = counted(options.model.factors, "factor")
+    what = f"a fit of {counted(n_users, 'user')} and {counted(n_items, 'item')} with {factors}"
     check_memory(sum(parts.values()), what, "use " + max(parts, key=lambda name: parts[name]), free=free)
 
 

@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
 from inference.memory import keep_free_memory
+from inference.numerals import metric
 from inference.options import METHODS, Options
 from inference.printing import Sheet, emit
 from inference.progress import progress
 from pyro_cvae.data.names import check_there
 from pyro_cvae.errors import run_command
+from pyro_cvae.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from inference.fitted import Fit
     from inference.starting import Start
+    from pyro_cvae.data.dataset import Dataset
     from pyro_cvae.data.splits import Split
 
 DESCRIPTIONS = {
@@ -83,10 +86,10 @@ def run_fit(method: str) -> int:
 
 def fit_and_report(options: Options) -> None:
     """Load, split, fit, write the run folder, print what was found."""
-    keep_free_memory()
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # of several workers blocks are large, and free ones are to go
+        keep_free_memory()
     check_there(options.data.data, options.data.items)
-    from pyro_cvae.data.split_files import label_of, load_data
-    from pyro_cvae.data.splits import make_split
+    from pyro_cvae.data.split_files import label_of
 
     is_first = int(os.environ.get("RANK", "0")) == 0  # of the workers that torchrun starts one speaks for all
     data, run = options.data, options.run
@@ -96,9 +99,8 @@ def fit_and_report(options: Options) -> None:
         run = replace(run, out=f"runs/{label_of(data)}-{options.fit.mode}")
         options = replace(options, run=run)
     start = _start(options)
-    dataset = load_data(data, None if start is None else start.fit.dataset)
+    dataset, split = _data(options, start)
     options = options.for_contents(dataset.contents)
-    split = make_split(dataset, data)
     from inference.algorithms.workers import leave
     from inference.fitting import fit_with  # what cannot work is refused before torch is imported
 
@@ -108,6 +110,24 @@ def fit_and_report(options: Options) -> None:
     if is_first:
         _report(fitted, time.monotonic() - began)
     leave()
+
+
+def _data(options: Options, start: Start | None) -> tuple[Dataset, Split]:
+    """The data and their split; of several workers the first of each machine reads them."""
+    from pyro_cvae.data.split_files import load_data
+    from pyro_cvae.data.splits import make_split
+
+    def read() -> tuple[Dataset, Split]:
+        dataset = load_data(options.data, None if start is None else start.fit.dataset)
+        options.for_contents(dataset.contents)
+        return dataset, make_split(dataset, options.data)
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or start is not None:
+        return read()
+    from inference.one_reader import read_once
+    from pyro_cvae.trust import is_path
+
+    return read_once(read, [name for name in (options.data.tokenizer,) if is_path(name)])
 
 
 def _start(options: Options) -> Start | None:
@@ -128,11 +148,11 @@ def _on_step(quiet: bool) -> Iterator[Callable[[int, int, dict[str, Any]], None]
             objective = next((row[name] for name in NAMES if name in row), 0.0)
             note = f"{objective:,.0f} nats"
             if "active_units" in row:
-                note += f", {row['active_units']:.0f} active units"
+                note += f", {counted(row['active_units'], 'active unit')}"
             if row.get("validation_recall") is not None:
                 note += f", validation recall {row['validation_recall']:.3f}"
             if row.get("validation_rmse") is not None:
-                note += f", validation RMSE {row['validation_rmse']:.4f}"
+                note += f", validation RMSE {metric('rmse', row['validation_rmse'])}"
             tell(row["phase"], step, n_steps, note)
 
         yield on_step
@@ -181,18 +201,12 @@ def _report(fitted: Fit, seconds: float) -> None:
     if content := metrics.get("content"):
         table.add_row("content: active units", f"{content['active_units']:.0f} of {options.model.factors}")
         table.add_row("content: KL an item, I(x; z), nats", f"{content['kl']:.2f}, {content['mutual_information']:.2f}")
-    if trials := metrics.get("tuning"):
-        found = next(row for row in reversed(trials) if row["taken"] == "yes")
-        how = f"b {found['b']:g}, shrinkages {found['user_shrinkage']:.3g} and {found['item_shrinkage']:.3g}"
-        table.add_row(f"found by {len(trials)} short fits", how)
-        if any(row["cold_scale"] != 1 for row in trials):
-            scales = _scales(trials)
-            table.add_row("factors of contents of unrated items", ", ".join(f"{c:.2f} {kind}" for kind, c in scales))
+    _add_tuning(table, metrics.get("tuning"))
     for key, value in metrics.get("convergence", {}).items():
         worst = f"{value['rhat']:.3f}, {value['ess_bulk']:,.0f}, {value['ess_tail']:,.0f}"
         table.add_row(f"{key}: largest R-hat, least bulk and tail ESS", worst)
     if "protocol" in metrics:
-        users = f"{metrics['protocol']}, {metrics['n_users_evaluated']:,} users"
+        users = f"{metrics['protocol']}, {counted(metrics['n_users_evaluated'], 'user')}"
         for key, value in metrics.items():
             if key.startswith(("recall@", "ndcg@")):
                 table.add_row(f"{key} ({users})", f"{value:.4f}")
@@ -200,18 +214,35 @@ def _report(fitted: Fit, seconds: float) -> None:
         table.add_row("test metrics", "none: no pair is held out")
     for group, row in metrics.get("user_groups", {}).items():
         name = next(key for key in row if key.startswith("recall@"))
-        table.add_row(f"{name} of {row['n_users']:,} users {group}", f"{row[name]:.4f}")
+        table.add_row(f"{name} of {counted(row['n_users'], 'user')} {group}", f"{row[name]:.4f}")
     for key in ("rmse", "mae", "coverage@50", "coverage@90"):
         if key in metrics:
-            table.add_row(f"test ratings, {key} ({metrics['n_ratings_evaluated']:,} pairs)", f"{metrics[key]:.4f}")
+            table.add_row(
+                f"test ratings, {key} ({counted(metrics['n_ratings_evaluated'], 'pair')})", metric(key, metrics[key])
+            )
     for key, value in metrics.get("recovery", {}).items():
         table.add_row(f"true scores, {key}", f"{value:.3f}")
     table.add_row("seconds", f"{seconds:.1f}")
     notes = []
     if fitted.path:
-        then = shlex.join([str(fitted.path), "--user", str(fitted.dataset.user_ids[0])])
+        user = str(fitted.dataset.user_ids[0])
+        flags = [f"--user={user}"] if user.startswith("-") else ["--user", user]  # alone it were an option
+        then = shlex.join([str(fitted.path), *flags])
         notes = [f"run folder: {fitted.path}", f"next: python -m inference.recommend {then}"]
     emit([table], {"fit": _numbers(fitted, seconds)}, options.run.format, notes)
+
+
+def _add_tuning(table: Sheet, trials: list[dict[str, Any]] | None) -> None:
+    """Rows on what short fits have found, where there were any."""
+    if not trials:
+        return
+    found = next(row for row in reversed(trials) if row["taken"] == "yes")
+    power = f" n^{found['b_power']:g}" if found.get("b_power") else ""
+    how = f"b {found['b']:g}{power}, shrinkages {found['user_shrinkage']:.3g} and {found['item_shrinkage']:.3g}"
+    table.add_row(f"found by {counted(len(trials), 'short fit')}", how)
+    if any(row["cold_scale"] != 1 for row in trials):
+        scales = _scales(trials)
+        table.add_row("factors of contents of unrated items", ", ".join(f"{c:.2f} {kind}" for kind, c in scales))
 
 
 def _scales(trials: list[dict[str, Any]]) -> list[tuple[str, float]]:

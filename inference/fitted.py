@@ -17,10 +17,12 @@ from inference.plain import PosteriorGuide, plain_guide, plain_model
 from inference.posterior import Posterior
 from models.base import FactorModel
 from models.build import new_rows
+from models.returns import prior_given
 from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 
 @dataclass(eq=False, repr=False)
@@ -42,9 +44,8 @@ class Fit:
     path: Path | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"{type(self).__name__}({self.dataset.name}: {self.posterior.kind}, {self.options.model.factors} factors)"
-        )
+        factors = counted(self.options.model.factors, "factor")
+        return f"{type(self).__name__}({self.dataset.name}: {self.posterior.kind}, {factors})"
 
     def encode(self, content: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of v of items that were not in the fit, from their content.
@@ -78,7 +79,9 @@ class Fit:
         if type(self.model).has_standard_priors():
             return self.posterior.around(self.model.scale_of_new_items * m)
         with torch.no_grad():
-            return self.model.of_items(self.model.prior_of_new_items(m, self.above).loc)
+            prior = self.model.prior_of_new_items(m, self.above)
+            rows = prior_given(self.model, "prior_of_new_items", prior, len(m))
+            return self.model.of_items(rows.loc.expand(len(m), -1))
 
     @property
     def above(self) -> dict[str, torch.Tensor]:
@@ -125,7 +128,10 @@ class Fit:
         """
         rows, columns = self.dataset.user_rows(users), self.dataset.item_rows(items)
         if len(rows) != len(columns):
-            raise InputError(f"{len(rows)} users and {len(columns)} items are no pairs", "give one item for each user")
+            raise InputError(
+                f"{counted(len(rows), 'user')} and {counted(len(columns), 'item')} are no pairs",
+                "give one item for each user",
+            )
         if not 0 < level < 1:
             raise InputError(f"level is {level}, but it must be between 0 and 1", "for instance 0.9")
         explicit = self.model.ratings.explicit

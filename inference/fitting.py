@@ -57,6 +57,7 @@ from pyro_cvae.data.splits import Split, make_split
 from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.kinds import Ratings
 from pyro_cvae.runs import RunWriter, run_config
+from pyro_cvae.text import counted
 
 __all__ = ["ALGORITHMS", "PRETRAINING", "Fit", "Pretrained", "fit", "fit_with", "load"]
 
@@ -295,7 +296,8 @@ def _within_memory(options: Options, dataset: Dataset, split: Split, n_workers: 
     needed = rated * options.model.factors**2 * torch.empty(0, dtype=getattr(torch, options.fit.dtype)).element_size()
     if needed <= options.method.max_memory * 2**30:
         return options
-    problem = f"full covariances of {rated:,} rows with {options.model.factors} factors take {needed / 2**30:.1f} GiB"
+    what = f"{counted(rated, 'row')} with {counted(options.model.factors, 'factor')}"
+    problem = f"full covariances of {what} take {needed / 2**30:.1f} GiB"
     if options.kind == "structured":
         raise InputError(problem, "use fewer --factors, or a larger --max-memory")
     logging.getLogger("pyro_cvae").warning(f"{problem}, above --max-memory: the diagonal family is taken instead")

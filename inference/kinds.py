@@ -14,7 +14,7 @@ PosteriorKind = Literal["point", "full", "draws", Guide]
 """What is known of u and v after a fit; see :class:`inference.posterior.Posterior`."""
 Objective = Literal["map_objective", "elbo", "log_joint"]
 """What is maximised, or of draws their log joint density."""
-Hide = Literal["auto", "random", "latest"]
+Hide = Literal["auto", "random", "latest", "last", "items"]
 """Which training pairs --tune hides."""
 Biases = Literal["auto", "on", "off"]
 """A global mean and biases in the scores; auto is the rating likelihood's own choice."""
@@ -22,6 +22,8 @@ Dtype = Literal["float32", "float64"]
 """Floating-point types."""
 Kernel = Literal["auto", "torch", "numba"]
 """What solves the rows of a half-step; auto takes numba's compiled kernels where numba is installed, else torch."""
+Gather = Literal["all", "needed"]
+"""The users that a worker gets for the update of its items: of all workers, or those alone that its cells meet."""
 Ranking = Literal["mean", "thompson", "ucb"]
 """What a list is ordered by: the mean score, a draw of it, or the mean and some standard deviations."""
 Index = Literal["exact", "faiss"]

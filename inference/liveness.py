@@ -21,6 +21,8 @@ MOST_NATS = 10.0
 """KL a factor beyond which no content says so much: a standard deviation of e^-10, or a mean of four and a half."""
 NONE = "none"
 """The state of a model that reads no content."""
+POINT = "a point"
+"""The state of a model to which the content of an item has no posterior."""
 SHOUTED = ("collapsed", "implausible", "constant", "faint")
 """States of :func:`content_verdict` that are no good news."""
 
@@ -94,18 +96,18 @@ def content_verdict(
     elif units == 0 or information < 0.1:
         state, words = (
             "collapsed",
-            "Every text leads to nearly the same z: what is recommended rests on ratings alone, and items that nobody "
-            "has chosen cannot be told apart. More pre-training or a KL warm-up may cure it.",
+            "Every content leads to nearly the same z: what is recommended rests on ratings alone, and items that "
+            "nobody has chosen cannot be told apart. More pre-training or a KL warm-up may cure it.",
         )
     elif (information < 1 and information < 0.5 * float(np.log(apart))) or units < possible / 10:
         state, words = (
             "faint",
-            "The texts tell items apart only a little. Items that nobody has chosen are ranked on thin evidence.",
+            "The contents tell items apart only a little. Items that nobody has chosen are ranked on thin evidence.",
         )
     else:
         state, words = (
             "alive",
-            f"A text says which item it is about: {share} of what would tell every item apart from all others.",
+            f"A content says which item it is of: {share} of what would tell every item apart from all others.",
         )
     return {
         "state": state,
@@ -120,7 +122,10 @@ def content_verdict(
 
 
 def judge(fit: Fit) -> dict[str, Any]:
-    """The verdict on the content of a fit, of all that the model is of; state "none" of a model that reads none."""
+    """The verdict on the content of a fit, of all that the model is of.
+
+    State "none" of a model that reads none, "a point" of one to which contents have no posterior.
+    """
     if not fit.model.has_content:
         words = "The model reads no content: items that nobody has chosen are all alike to it."
         return {"state": NONE, "words": words, "numbers": {}}
@@ -150,7 +155,7 @@ def _of_points(m: torch.Tensor) -> dict[str, Any]:
     directions = float(eigenvalues.sum() ** 2 / eigenvalues.square().sum().clamp(min=1e-300))
     words = "The content of an item is a point to this model, without a posterior that could collapse."
     figures = {"Directions in which the contents vary": f"{directions:.1f} of {m.shape[1]}"}
-    return {"state": NONE, "words": words, "numbers": figures}
+    return {"state": POINT, "words": words, "numbers": figures}
 
 
 def doubt(fit: Fit) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from inference import stored
 from inference.fitted import Fit
@@ -25,6 +26,7 @@ def load(path: str | os.PathLike[str] | Run, *, trust: Trust = ()) -> Fit:
     tensors, metrics = run.tensors("posterior"), run.metrics()
     posterior = stored.stored_posterior(run, options, dataset, tensors)
     model = stored.stored_model(run, options, dataset, tensors)
+    posterior = replace(posterior, tells_users=model.tells_users())
     scalings = stored.stored_scalings(run, options, dataset, model)
     history = stored.stored_history(run, metrics)
     return Fit(posterior, dataset, split, options, history, metrics, model, scalings, run.path)

@@ -27,6 +27,7 @@ from models.base import FactorModel
 from models.build import content_likelihood_of, observe
 from models.priors import NOTHING, Above
 from pyro_cvae.limits import check_memory
+from pyro_cvae.text import counted
 
 if TYPE_CHECKING:
     from inference.fitted import Fit
@@ -44,7 +45,7 @@ def plain_model(fit: Fit, items: Iterable[Any] | None = None) -> Callable[[], No
     """
     rows = _rows(fit, items)
     n_numbers = len(rows) * (fit.dataset.n_users + sum(one.n_features for one in fit.dataset.contents.values()))
-    what = f"dense ratings and contents of {len(rows):,} items and {fit.dataset.n_users:,} users"
+    what = f"dense ratings and contents of {counted(len(rows), 'item')} and {counted(fit.dataset.n_users, 'user')}"
     check_memory(64.0 * n_numbers, what, "name some of the items")
     model = copy.deepcopy(fit.model).requires_grad_(False).eval()
     model.plain = True

@@ -40,7 +40,8 @@ class Posterior:
 
     Where the model reads no content (``has_content`` false) z is 0, known for certain, and is not stored. ``above`` are
     the model's sites above u and v: ``name_loc`` and, unless points, ``name_scale``, each of the site's own shape.
-    ``content_scale`` (n_items,) is c_j where v_j lies around c_j z_j; ``None``: 1 for all.
+    ``content_scale`` (n_items,) is c_j where v_j lies around c_j z_j; ``None``: 1 for all. With ``tells_users``, which
+    is not stored, the model has a prior of u of its own, by which users without training pairs are ranked.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Posterior:
     has_content: bool = True
     above: dict[str, Tensor] = field(default_factory=dict)
     content_scale: Tensor | None = None
+    tells_users: bool = False
 
     @property
     def u_loc(self) -> Tensor:
@@ -261,7 +263,7 @@ class Posterior:
     def detached(self) -> Posterior:
         """A copy in main memory that no gradient follows, as it would be read from a file."""
         moved = {name: tensor.detach().cpu().clone() for name, tensor in self.tensors().items()}
-        return self.from_tensors(self.kind, moved, self.parametrization)
+        return replace(self.from_tensors(self.kind, moved, self.parametrization), tells_users=self.tells_users)
 
 
 def _rows_in(tensors: dict[str, Tensor], side: str) -> Gaussians:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, get_args
 
 from inference.kinds import Format
+from inference.numerals import largest, number
 from inference.options.checking import choice
 from inference.sheets import Sheet, one_line, speaks_unicode
 from pyro_cvae.text import visible_lines
@@ -105,18 +106,25 @@ def show(part: Sheet | str, stream: TextIO | None = None) -> None:
     stream.flush()
 
 
-def cell(value: Any, decimals: int = 3) -> str:
-    """A value in a table: blank where it is missing, so many decimals of what is no whole number."""
+def cell(value: Any, size: float | None = None) -> str:
+    """A value in a table: blank where it is missing, three decimals of what is no whole number.
+
+    ``size`` as of :func:`inference.numerals.number`.
+    """
     if value is None or value != value or type(value).__name__ == "NAType":
         return ""
-    is_float = isinstance(value, float) or type(value).__name__.startswith("float")
-    return f"{value:.{decimals}f}" if is_float else str(value)
+    return number(value, 3, size) if _is_float(value) else str(value)
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, float) or type(value).__name__.startswith("float")
 
 
 def sheet_of(table: pd.DataFrame, title: str = "", texts: Sequence[str] = (), rules: Sequence[int] = ()) -> Sheet:
     """A frame as a table for people."""
     columns = [str(name) for name in table.columns]
-    rows = [[cell(value) for value in row] for row in table.itertuples(index=False, name=None)]
+    sizes = [largest(filter(_is_float, table.iloc[:, place])) for place in range(len(columns))]
+    rows = [list(map(cell, row, sizes)) for row in table.itertuples(index=False, name=None)]
     return Sheet(columns, rows, title, texts, list(rules))
 
 

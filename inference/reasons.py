@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from inference.kinds import Method
 from inference.sheets import Sheet
+from pyro_cvae.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,12 +60,13 @@ def large_rests(scores: pd.DataFrame) -> int:
     return int((scores["rest"].abs() > LARGE * scores["score"].abs()).sum())
 
 
-def told_rests(n: int, of: int) -> list[str]:
-    """That shares do not explain ``n`` of so many scores, in a line, or no line of none."""
+def told_rests(n: int, of: int, method: Method) -> list[str]:
+    """That shares do not explain ``n`` of so many scores of a fit by ``method``, in a line, or no line of none."""
     if not n:
         return []
-    told = f"the rest of {n} of {of} scores is more than {LARGE:.0%} of them"
-    return [f"{told}: the fit has not converged, and shares explain them badly; fit with more --sweeps or --epochs"]
+    told = f"the rest of {counted(n, 'score', of=of)} is more than {LARGE:.0%} of them"
+    more = "--sweeps or --epochs" if method == "coordinate" else "--epochs, or with inference.coordinate"
+    return [f"{told}: the fit has not converged, and shares explain them badly; fit with more {more}"]
 
 
 def _rows(score: dict[str, Any], reasons: list[dict[str, Any]]) -> Iterator[tuple[float, str, dict[str, Any]]]:

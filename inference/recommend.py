@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
-from inference.kinds import Format
+from inference.kinds import Format, Method
 from inference.printing import emit, sheet_of, show, write_frame
 from inference.progress import Lines, progress
 from inference.reasons import large_rests, told_reasons, told_rests
@@ -26,6 +26,7 @@ from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError, about_file, run_command
 from pyro_cvae.kinds import Ratings, Unknown
 from pyro_cvae.runs import check_runs
+from pyro_cvae.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +76,7 @@ def main() -> None:
         _stream(fit, options, options.out)
         return
     tables = _tables(fit, _answer(fit, options), options)
-    notes = _Notes()
+    notes = _Notes(fit.options.method_name)
     notes.count(tables)
     if options.out:
         _write(tables["recommendations"], options.out, options.csv_safe)
@@ -230,16 +231,19 @@ def _tables(fit: Fit, table: pd.DataFrame, options: RecommendOptions) -> dict[st
 
 @dataclass
 class _Notes:
-    """What is told of lists in a line each: who got the average user's, and how much reasons leave unexplained."""
+    """What is told of lists in a line each: that they are empty, who got the average user's, what is unexplained."""
 
+    method: Method
     users: int = 0
     average: int = 0
     scores: int = 0
     rests: int = 0
+    rows: int = 0
 
     def count(self, tables: dict[str, pd.DataFrame]) -> None:
         """Count a part of the lists."""
         table = tables["recommendations"]
+        self.rows += len(table)
         if "origin" in table:
             self.users += table["user"].nunique()
             self.average += table.loc[table["origin"] == "average", "user"].nunique()
@@ -249,9 +253,14 @@ class _Notes:
 
     def lines(self, reasons: bool) -> list[str]:
         """The lines."""
-        told = f"{self.average} of {self.users} users without a training pair get the average user's list"
+        told = f"{counted(self.average, 'user', of=self.users)} without a training pair: the average user's list"
         line = f"{told} (origin: average)" + (", for which there are no reasons" if reasons else "")
-        return [line] * (self.average > 0) + told_rests(self.rests, self.scores)
+        nothing = "nothing is left to be listed: what there is has been chosen, is unknown or is left out"
+        return (
+            [nothing] * (self.rows == 0)
+            + [line] * (self.average > 0)
+            + told_rests(self.rests, self.scores, self.method)
+        )
 
 
 def _stream(fit: Fit, options: RecommendOptions, out: str) -> None:
@@ -263,7 +272,7 @@ def _stream(fit: Fit, options: RecommendOptions, out: str) -> None:
     ranked = _ranked(fit, options) | _barred(fit, options, users or ())
     parts = lists_in_parts(fit, users, options.top, **ranked, **asdict(options.lists))
     names = ("", "scores", "reasons") if options.why else ("",)
-    path, notes, rows = Path(out), _Notes(), Counter[str]()
+    path, notes, rows = Path(out), _Notes(fit.options.method_name), Counter[str]()
     paths = [str(path.with_suffix(f".{name}{path.suffix}")) if name else out for name in names]
     with ExitStack() as files, progress(lines=Lines(free=0), transient=True) as tell:
         written = [files.enter_context(parts_to(one, options.csv_safe)) for one in paths]
@@ -275,7 +284,7 @@ def _stream(fit: Fit, options: RecommendOptions, out: str) -> None:
                 rows[own] += len(table)
             tell("users", notes.users, len(parts.rows), "")
     for own in paths:
-        show(f"{rows[own]} rows: {own}")
+        show(f"{counted(rows[own], 'row')}: {own}")
     for line in [*notes.lines(options.why > 0), *_told_recall(parts, options)]:
         show(line)
 
@@ -287,13 +296,13 @@ def _told_recall(lists: Lists, options: RecommendOptions) -> list[str]:
     if options.index == "exact":
         return []
     found = f"--index {options.index} --probes {options.probes} finds {lists.recall():.1%} of the exact lists"
-    return [f"{found} (measured on {min(RECALL_USERS, len(lists.rows)):,} users)"]
+    return [f"{found} (measured on {counted(min(RECALL_USERS, len(lists.rows)), 'user')})"]
 
 
 def _write(table: pd.DataFrame, out: str, csv_safe: bool) -> None:
     """Another answer as a file."""
     write_frame(table, out, csv_safe)
-    show(f"{len(table)} rows: {out}")
+    show(f"{counted(len(table), 'row')}: {out}")
 
 
 def _print(tables: dict[str, pd.DataFrame], fit: Fit, format: Format, notes: list[str], csv_safe: bool) -> None:

@@ -31,6 +31,7 @@ from pyro_cvae.data.content import Content
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError, shown
+from pyro_cvae.text import counted
 
 log = logging.getLogger("pyro_cvae")
 
@@ -135,20 +136,21 @@ class Start:
         """
         old = self.fit.dataset
         users, items = places_of(dataset.user_ids, old.user_ids), places_of(dataset.item_ids, old.item_ids)
-        counts = int((users >= 0).sum()), len(users), int((items >= 0).sum()), len(items)
-        log.info("the run knows %d of %d users and %d of %d items", *counts)
-        if not counts[2]:
+        known = [counted((rows >= 0).sum(), noun, of=len(rows)) for rows, noun in ((users, "user"), (items, "item"))]
+        log.info("the run knows %s and %s", *known)
+        if not (items >= 0).any():
             log.warning("no item of the data is in the run: check that both use the same ids")
         train, test = self.fit.split.train, split.test
+        if self.fit.model.ratings.explicit:
+            _doubt_units(split.train.ratings[split.train.observed], train.ratings[train.observed])
         of_users, of_items = users[test.users], items[test.items]
         both = (of_users >= 0) & (of_items >= 0)
         keys = of_users[both] * train.n_items + of_items[both]
         seen = int(np.isin(keys, train.keys[train.observed]).sum())
         if seen:
             log.warning(
-                "%d of %d test pairs were training pairs of the run: what is measured on them is too good",
-                seen,
-                len(test),
+                "%s among the training pairs of the run: what is measured on them is too good",
+                counted(seen, "test pair", "were", of=len(test)),
             )
         return users, items
 
@@ -182,8 +184,9 @@ class Start:
             raise InputError(problem, "fit from nothing, without --start-from", path=self.fit.path)
         tensors = kept(old)
         tensors.pop("content_scale", None)
-        if self._changed(options, ("b",)):
-            tensors.pop("ratings.found_b", None)
+        for name in ("b", "b_power"):
+            if self._changed(options, (name,)):
+                tensors.pop(f"ratings.found_{name}", None)
         for name, tensor in list(tensors.items()):
             rows_of_users = name.startswith("ratings.") and tensor.dim() and len(tensor) == old.n_users
             if rows_of_users and name in own:
@@ -196,7 +199,7 @@ class Start:
         model.set_precisions(**found)
         tuned = bool(options.fit.tune)
         model.to_find = tuple(name for name in model.to_find if tuned or name in anew)
-        if not anew and not self._changed(options, ("b", "cold_scale")):
+        if not anew and not self._changed(options, ("b", "b_power", "cold_scale")):
             model.trials = list(self.fit.metrics.get("tuning", []))
 
     def _changed(self, options: Options, names: tuple[str, ...]) -> bool:
@@ -219,12 +222,23 @@ def _without_gaps(dataset: Dataset, name: str) -> Dataset:
     if one.present.all():
         return dataset
     if not isinstance(one, Content):
-        problem = f"{int((~one.present).sum())} items have no {name}, which all items of the run have"
+        problem = f"{counted((~one.present).sum(), 'item', 'have')} no {name}, which all items of the run have"
         raise InputError(problem, "give it to all items, or fit from nothing, without --start-from")
     whole = Content(one.counts, one.vocabulary, one.vectorizer)
     return (
         replace(dataset, content=whole) if name == "text" else replace(dataset, others=dataset.others | {name: whole})
     )
+
+
+def _doubt_units(now: np.ndarray, before: np.ndarray) -> None:
+    """Warn where ratings are so far from those of the run that they can hardly be in its units."""
+    means, spreads = ([float(f(one)) for one in (now, before)] for f in (np.mean, np.std))
+    if min(spreads) > 0 and not (0.5 < spreads[0] / spreads[1] < 2 and abs(means[0] - means[1]) < 3 * spreads[1]):
+        log.warning(
+            "ratings have mean %.3g and standard deviation %.3g, those of the run %.3g and %.3g: if they are in other "
+            "units, fit from nothing, without --start-from",
+            *(means[0], spreads[0], means[1], spreads[1]),
+        )
 
 
 def _radii(model: FactorModel) -> list[float]:

@@ -26,6 +26,7 @@ from models.build import contents_of, model_class, model_of
 from models.networks.product import ProductEncoder
 from models.state import buffers, fill, kept
 from pyro_cvae.arrays import Array, check_arrays
+from pyro_cvae.blame import plugin_failure
 from pyro_cvae.checks import REMEDY
 from pyro_cvae.data.content import Content, ContentScaling
 from pyro_cvae.data.dataset import Dataset
@@ -33,6 +34,7 @@ from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError, about_file
 from pyro_cvae.history import check_history
 from pyro_cvae.runs import Run
+from pyro_cvae.text import counted
 
 PRECISIONS = ("lambda_u", "lambda_v", "kappa_u", "kappa_v")
 """Precisions of the model that a fit may have found or learned, which are then in metrics.json."""
@@ -63,6 +65,8 @@ def stored_model(run: Run, options: Options, dataset: Dataset, tensors: Mapping[
             model = make()
             model.of_data(dataset)
         except (RuntimeError, TypeError, ValueError, OverflowError, MemoryError) as error:
+            if plugin_failure(error) is not None:
+                raise
             raise InputError(f"its model cannot be made ({str(error).splitlines()[0]})", REMEDY) from error
     model.ratings.weight_unit = run.config.get("weight_unit")  # of old runs none: their weights were confidences
     _lengths_of_old(getattr(model.item_prior, "encoder", None), run, options.model.radius)
@@ -194,7 +198,7 @@ def check_split(run: Run, dataset: Dataset, split: Split) -> None:
     """InputError unless data and split are of one catalogue, and those that config.json names."""
     if (split.train.n_users, split.train.n_items) != (dataset.n_users, dataset.n_items):
         problem = (
-            f"is of {split.train.n_users} users and {split.train.n_items} items, "
+            f"is of {counted(split.train.n_users, 'user')} and {counted(split.train.n_items, 'item')}, "
             f"the data of {dataset.n_users} and {dataset.n_items}"
         )
         raise InputError(problem, REMEDY, path=run.path / "data" / "split")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.commands import parse
+from inference.numerals import metric
 from inference.options import METHODS, DataOptions, Options, RunOptions
 from inference.printing import Sheet, emit
 from inference.progress import Lines
@@ -136,7 +137,8 @@ def _progress(tune: TuneOptions) -> Iterator[tuple[Callable[[optuna.Study], None
 
         def on_trial(study: optuna.Study) -> None:
             measure = "RMSE" if study.direction.name == "MINIMIZE" else "recall"
-            best = f"best validation {measure} {ranked(study)[0].value:.4f}" if ranked(study) else ""
+            values = [trial.value for trial in ranked(study)[:1] if trial.value is not None]
+            best = "".join(f"best validation {measure} {metric(measure, value)}" for value in values)
             done = len(finished(study))
             bar.update(trials, completed=done, note=best)
             if lines:
@@ -144,7 +146,9 @@ def _progress(tune: TuneOptions) -> Iterator[tuple[Callable[[optuna.Study], None
 
         def on_step(step: int, n_steps: int, row: dict[str, Any]) -> None:
             looked = {"recall": row.get("validation_recall"), "RMSE": row.get("validation_rmse")}
-            note = "".join(f"validation {name} {value:.4f}" for name, value in looked.items() if value is not None)
+            note = "".join(
+                f"validation {name} {metric(name, value)}" for name, value in looked.items() if value is not None
+            )
             bar.update(fit, description=row["phase"], completed=step, total=n_steps, note=note)
             if lines:
                 lines.tell(f"  {row['phase']}", f"{step}/{n_steps} {note}".rstrip())
@@ -167,7 +171,7 @@ def _report(study: optuna.Study, tune: TuneOptions, base: Options, out: Path) ->
     records = []
     for trial in best[:10]:
         values = settings(trial.params, space, base).to_dict()
-        recalls = [f"{trial.user_attrs['recalls'][name]:.4f}" for name in names]
+        recalls = [metric(name, trial.user_attrs["recalls"][name]) for name in names]
         shown = [" ".join(map(str, v)) if isinstance(v := values[one.name], tuple) else f"{v}" for one in space]
         seconds = trial.duration.total_seconds() if trial.duration else 0.0
         table.add_row(str(trial.number), *recalls, *shown, f"{seconds:.1f}")

@@ -243,6 +243,11 @@ class FactorModel(PyroModule):
         return all(getattr(cls, name) is getattr(FactorModel, name) for name in names)
 
     @classmethod
+    def tells_users(cls) -> bool:
+        """Whether u has a prior of a subclass, which says more of a user without ratings than a mean of 0."""
+        return cls.prior_of_users is not FactorModel.prior_of_users
+
+    @classmethod
     def has_items_around_content(cls) -> bool:
         """Whether v has the prior of this class, around c m, so that v - c m is what ratings have added."""
         return cls.prior_of_items is FactorModel.prior_of_items
@@ -278,6 +283,13 @@ class FactorModel(PyroModule):
         """Observe R, inside the plate "items"."""
         likelihood = self.ratings.distribution(self.of_users(u), self.of_items(v), batch.columns)
         pyro.sample("R", likelihood, obs=batch.columns)
+
+    @property
+    def further_parameters(self) -> dict[str, nn.Parameter]:
+        """What a subclass learns beside item prior, ratings and global mean, by name; gradients alone learn it."""
+        others = {id(one) for part in (self.item_prior, self.ratings) for one in part.parameters()}
+        named = ((name, one) for name, one in self.named_parameters() if id(one) not in others and one.requires_grad)
+        return {name: one for name, one in named if one is not self.mean}
 
     # --- precisions --------------------------------------------------------------------------------------------------
 

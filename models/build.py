@@ -17,6 +17,7 @@ from models.contents.product import Product
 from models.cvae import VAE
 from models.making import class_of, made
 from models.observations import Observations, RatingColumns
+from models.returns import check_cell, is_own
 from models.rows import AnyRows, DenseRows, Form, Forms, NoRows, OneRows, PartRows, SparseRows, TokenRows
 from pyro_cvae.data.chosen import select
 from pyro_cvae.data.content import Content, ContentScaling
@@ -25,6 +26,7 @@ from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Scaling
+from pyro_cvae.text import counted
 
 Likelihood = contents.ContentLikelihood
 CHECKED_AT_ONCE = 8192
@@ -70,10 +72,11 @@ def contents_of(
                 "use " + ", ".join(able),
             )
         if one.n_items < 2 or one.n_features < 2:
-            what = f"{one.n_items} items with {one.n_features} " + ("words" if one.kind == "words" else "features")
+            feature = "word" if one.kind == "words" else "feature"
+            what = f"{counted(one.n_items, 'item')} with {counted(one.n_features, feature)}"
             remedy = "give two of each or more" + (f", or leave {name} out of --contents" if name != "text" else "")
             where = "" if name == "text" else f" in the content {name}"
-            raise InputError(f"{what}{where} are no catalogue", remedy)
+            raise InputError(f"{what}{where}: no catalogue", remedy)
         if not one.present.any() or (isinstance(one, Content) and not one.counts.nnz):
             where = "" if name == "text" else f" called {name}"
             raise InputError(f"no item has any content{where}", "give a table of items with texts")
@@ -186,11 +189,11 @@ def content_likelihood_of(options: Any) -> Likelihood | None:
 def rating_likelihood(options: Any) -> ratings.RatingLikelihood:
     """The ratings likelihood of model options: the package's own of that name, or the class of a path.
 
-    The paper's takes its precisions a and b from the options. Raises InputError.
+    The paper's takes its precisions a and b, and the power of b, from the options. Raises InputError.
     """
     name, arguments = options.rating_likelihood, dict(options.rating_likelihood_args)
     if name == "confidence-normal":
-        arguments = {"a": options.a, "b": options.b} | arguments
+        arguments = {"a": options.a, "b": options.b, "b_power": getattr(options, "b_power", 0.0)} | arguments
     return made("rating_likelihood", name, arguments)
 
 
@@ -253,7 +256,10 @@ def observed_ratings(dataset: Dataset, split: Split, options: Any) -> RatingColu
     columns = RatingColumns.from_interactions(
         split.train, rating.default_confidence, options.unrated, torch.float64, weight_unit(dataset, split)
     )
+    if not is_own(rating):
+        check_cell(rating, columns.ratings)
     rating.check(columns)
+    columns = rating.weighed(columns)
     given = columns.ratings[columns.confidences > 0]
     if rating.explicit and len(given) > 1 and bool((given == given[0]).all()):
         raise InputError(

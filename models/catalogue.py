@@ -16,6 +16,10 @@ NUMBERS: tuple[ContentKind, ...] = ("words", "vectors", "images")
 """Kinds of content that are rows of numbers."""
 
 
+MOST_POWER = 10.0
+"""Power of an item's number of ratings that the weight of its zeros may go with, at most: numbers stay numbers."""
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known of a class before it is imported: its ``path``, as ``models.pmf:PMF``; empty of one's own."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 COVARIANCES_AT_ONCE = 2**22
-"""Numbers of the covariances of single rows that are held at once."""
+"""Numbers of single rows, or of their covariances, that are held at once."""
 BLOCKS_AT_ONCE = 1024
 """Covariances that are multiplied with one another at once."""
 
@@ -237,9 +237,10 @@ def scores_of_pairs(users: Gaussians, items: Gaussians, user_rows: Tensor, item_
 
     var(u.v) = m_u' S_v m_u + m_v' S_u m_v + tr(S_u S_v), users being independent of items.
     """
-    full = users.covariance is not None or items.covariance is not None
-    at_once = max(1, COVARIANCES_AT_ONCE // users.loc.shape[1] ** 2)
-    if full and len(user_rows) > at_once:
+    full, size = users.covariance is not None or items.covariance is not None, users.loc.shape[1]
+    at_once = max(1, COVARIANCES_AT_ONCE // (size**2 if full else 4 * size))
+    held = users.loc.requires_grad or items.loc.requires_grad  # for the gradient all are held anyway
+    if len(user_rows) > at_once and (full or not held):
         pairs = zip(user_rows.split(at_once), item_rows.split(at_once), strict=True)
         means, variances = zip(*(scores_of_pairs(users, items, *part) for part in pairs), strict=True)
         return torch.cat(means), torch.cat(variances)

@@ -37,10 +37,11 @@ class RatingColumns:
 
     A cell that is not stored is a zero with the background's precision ``b``; a stored confidence 0 says that the
     cell is missing and has no factor at all; an item with ``observed`` false has no column at all.
+    ``zero_weights`` are factors of ``b`` by item; ``None`` is 1 for all.
 
     Shapes: ``indptr`` (n_items + 1,); ``users``, ``ratings``, ``confidences`` and, where the data have them, ``times``
-    (n_stored,), NaN where not known; ``observed`` (n_items,). Times are of a fit's own columns alone: columns that are
-    chosen of these have none.
+    (n_stored,), NaN where not known; ``observed`` and ``zero_weights`` (n_items,). Times are of a fit's own columns
+    alone: columns that are chosen of these have none.
     """
 
     indptr: Tensor
@@ -50,6 +51,7 @@ class RatingColumns:
     observed: Tensor
     n_users: int
     times: Tensor | None = None
+    zero_weights: Tensor | None = None
 
     @classmethod
     def from_interactions(
@@ -95,14 +97,20 @@ class RatingColumns:
     def select(self, items: Tensor) -> RatingColumns:
         """The columns of the chosen items, in the order given."""
         indptr, at = segments(self.indptr, items)
-        return RatingColumns(
-            indptr, self.users[at], self.ratings[at], self.confidences[at], self.observed[items], self.n_users
-        )
+        cells = self.users[at], self.ratings[at], self.confidences[at]
+        weights = None if self.zero_weights is None else self.zero_weights[items]
+        return RatingColumns(indptr, *cells, self.observed[items], self.n_users, zero_weights=weights)
+
+    def zeros(self, b: float) -> Tensor:
+        """Precision that a zero of each item has, ``b`` times its weight, in float64, (n_items,)."""
+        if self.zero_weights is None:
+            return self.ratings.new_full((len(self),), b, dtype=torch.float64)
+        return b * self.zero_weights.double()
 
     def dense(self, b: float) -> tuple[Tensor, Tensor]:
         """Ratings and confidences as dense blocks (n_items, n_users), 0 where missing: for tests and oracles."""
         ratings = self.ratings.new_zeros(len(self), self.n_users)
-        confidences = torch.full_like(ratings, b)
+        confidences = self.zeros(b).to(ratings)[:, None].repeat(1, self.n_users)
         ratings[self.items, self.users] = self.ratings
         confidences[self.items, self.users] = self.confidences
         return ratings, confidences * self.observed[:, None]
@@ -112,7 +120,8 @@ class RatingColumns:
         ratings, confidences = self.ratings.to(device, dtype), self.confidences.to(device, dtype)
         indptr, users, observed = (part.to(device) for part in (self.indptr, self.users, self.observed))
         times = None if self.times is None else self.times.to(device)
-        return RatingColumns(indptr, users, ratings, confidences, observed, self.n_users, times)
+        weights = None if self.zero_weights is None else self.zero_weights.to(device, dtype)
+        return RatingColumns(indptr, users, ratings, confidences, observed, self.n_users, times, weights)
 
 
 @dataclass(frozen=True, eq=False)

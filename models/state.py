@@ -57,6 +57,13 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], lacking: frozenset[st
             own[name].copy_(tensor)
 
 
+def adopt(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Let the module's own buffers that are ``None`` be what was kept of them, if it was."""
+    for name, buffer in module._buffers.items():
+        if buffer is None and name in tensors:
+            module._buffers[name] = tensors[name].clone()
+
+
 def _adopt(module: nn.Module, name: str, tensor: Tensor) -> None:
     """A buffer that the constructor registers as ``None``, and that the fit has set."""
     path, _, leaf = name.rpartition(".")

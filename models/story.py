@@ -10,9 +10,9 @@ import math
 from dataclasses import replace
 from typing import Any, NoReturn
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from models.base import FactorModel
@@ -36,7 +36,8 @@ def check_story(model: FactorModel, observations: Observations, remedy: str = _R
     """InputError, naming the site, unless the program draws from what the model's methods say.
 
     Looked at: the plates and priors of u and v, that the mean of v moves one to one with m, the prior of z, the density
-    of R, and that no other latent site is there than those of ``above``. The density of x is not: the algorithms read
+    of R, that no site is masked or weighted, that no other latent site is there than those of ``above``, and none that
+    is observed but x and R. The density of x is not: the algorithms read
     it from the program.
 
     This is of all users, and of all items up to ``MOST_ITEMS``; of more items as many, evenly from the least to the
@@ -115,7 +116,10 @@ class _Story:
         self.plate("u", "users", model.n_users, model.n_users)
         for site in (model.item_site, "R", *of_content):
             self.plate(site, "items", len(self.batch.items), model.n_items)
+        self.nothing_else(of_content)
+        self.whole({"u": 1.0, **dict.fromkeys((model.item_site, "R"), model.n_items / len(self.batch.items))})
         users = model.prior_of_users(self.above)
+        self.precision("u", users, "lambda_u")
         self.prior("u", users, model.n_users)
         m = model.item_prior.of_items(self.batch.items, self.batch.inputs)[0]
         if of_content:
@@ -124,15 +128,13 @@ class _Story:
                 self.refuse(f"has another {model.item_prior.site} than of_items() of its item prior says")
             m = drawn["value"]
         items = model.prior_of_items(m, self.above, self.batch.items)
+        self.precision("v", items, "lambda_v")
         if model.item_site == "v":
             self.prior("v", items, len(self.batch.items))
         else:
             self.prior("v_dagger", replace(items, loc=items.loc[:0].sum(0)), len(self.batch.items))
             if not _close(self.trace.nodes["v"]["value"], self.trace.nodes["v_dagger"]["value"] + items.loc):
                 self.refuse("has another v than v_dagger around the mean of prior_of_items()")
-        for site, stated, own in (("u", users, "lambda_u"), ("v", items, "lambda_v")):
-            if stated.precision != getattr(model, own):
-                self.refuse(f"has a prior of {site} whose precision is not the model's {own}")
         step = torch.randn_like(m)
         moved = model.prior_of_items(m + step, self.above, self.batch.items).loc
         step = step if items.slope is None else items.slope[:, None] * step
@@ -146,6 +148,38 @@ class _Story:
             if not self.is_normal(z, nothing, torch.ones_like(m)):
                 self.refuse("draws z from another prior than N(0, I)")
 
+    def nothing_else(self, of_content: list[str]) -> None:
+        """No site is observed, no factor and no parameter there that the algorithms would pass over."""
+        model, nodes = self.model, self.trace.nodes
+        known = {"u", "v", "v_dagger", "R", *of_content, *self.above, *(["x"] if model.item_prior.generates else [])}
+        known |= set(poutine.trace(model.item_prior.weights).get_trace().nodes)
+        learned = {name.removesuffix("_unconstrained") for name, _ in model.named_parameters(remove_duplicate=False)}
+        for name, site in nodes.items():
+            if site["type"] == "param" and name.replace("$$$", ".") not in learned:
+                remedy = "make it an nn.Parameter in __init__, which inference.svi learns"
+                self.refuse(f"has the parameter {name}, which is none of its module", remedy)
+            deterministic = site["infer"].get("_deterministic") if site["type"] == "sample" else True
+            if not (deterministic or name in known or site_is_subsample(site)):
+                remedy = "leave it out, or let prior_of_users or prior_of_items take what it says"
+                self.refuse(f"observes {name}, a site or factor that no algorithm reads", remedy)
+
+    def whole(self, scales: dict[str, float]) -> None:
+        """No site is masked, and those that the algorithms read row by row have these ``scales``."""
+        for name, site in self.trace.nodes.items():
+            if site["type"] == "sample" and site["mask"] is not None:
+                self.refuse(f"masks {name}", "leave poutine.mask out: all rows count")
+            if name in scales and not math.isclose(site["scale"], scales[name], rel_tol=1e-9):
+                remedy = "leave poutine.scale out; a weight of pairs is the column weight"
+                self.refuse(f"scales {name} by more than its plate does", remedy)
+
+    def precision(self, site: str, stated: Any, own: str) -> None:
+        """The precision of a prior is one number, the model's."""
+        if not isinstance(stated.precision, int | float):
+            remedy = f"all rows have one: give self.{own}, and let means differ"
+            self.refuse(f"has a prior of {site} whose precision is no number", remedy)
+        if stated.precision != getattr(self.model, own):
+            self.refuse(f"has a prior of {site} whose precision is not the model's {own}")
+
     def prior(self, site: str, stated: Any, n_rows: int) -> None:
         """The site's distribution is the one stated."""
         loc = stated.loc.expand(n_rows, self.model.width)
@@ -155,8 +189,6 @@ class _Story:
 
     def is_normal(self, fn: Any, loc: Tensor, scale: Tensor) -> bool:
         """Whether a distribution is the product of these Normals over its last dimension."""
-        while isinstance(fn, dist.MaskedDistribution):
-            fn = fn.base_dist
         base = fn.base_dist if isinstance(fn, torch.distributions.Independent) else fn
         if not isinstance(base, torch.distributions.Normal) or fn.event_shape != loc.shape[1:]:
             return False
@@ -190,9 +222,9 @@ class _Story:
             if not _close(model.prior_of_items(m[items], self.above, items).loc, whole[items]):
                 self.refuse("has a prior_of_items() that says of some items what it does not say of them among all")
 
-    def refuse(self, problem: str) -> NoReturn:
+    def refuse(self, problem: str, remedy: str = "") -> NoReturn:
         """InputError that names the model."""
-        raise InputError(f"the story of {type(self.model).__name__} {problem}", self.remedy)
+        raise InputError(f"the story of {type(self.model).__name__} {problem}", remedy or self.remedy)
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

@@ -23,7 +23,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints
 
 from models.contents import ContentDistribution, ContentLikelihood
+from models.contents.base import innermost
 from models.networks.mlp import MLPDecoder
+from models.ratings import cells
 from models.rows import DenseRows, SparseRows
 from models.testing_base import ANOTHER, KEEP, N_DRAWS, Kit, in_float64, moved, quantile
 from models.testing_contents import ProductKit, SequenceKit
@@ -128,7 +130,8 @@ class _RowsKit(Kit):
             self.fail(problem, "take exactly the names of param_names", error)
         except (RuntimeError, ValueError, IndexError) as error:
             problem = f"distribution fails on parameters of {N_ITEMS} items ({type(error).__name__}: {error})"
-            self.fail(problem, "work for any number of items, with parameters (n_items, n_features)", error)
+            remedy = "work for any number of items and features, (n_items, n_features); let heads tell features apart"
+            self.fail(problem, remedy, error)
 
     def log_prob(self, obs: SparseRows, params: Params) -> Tensor:
         try:
@@ -202,7 +205,7 @@ class _RowsKit(Kit):
 
     def lengths(self) -> None:
         """Draws are what was asked for: one row an item, of a given length where lengths are given."""
-        given = _given_totals(_innermost(self.distribution(self.params).support))
+        given = _given_totals(innermost(self.distribution(self.params).support))
         wanted = texts((9, 1, 0, 4, 40, 1, 9), N_FEATURES)
         wanted = torch.stack(
             [row if self.takes(row[None]) or not given else torch.eye(N_FEATURES)[0] for row in wanted]
@@ -321,7 +324,7 @@ class _RowsKit(Kit):
         two = {name: value[:, :2] for name, value in self.params.items()}
         first = {name: value[:1] for name, value in two.items()}
         dist = self.distribution(first)
-        base = _innermost(dist.support)
+        base, weight = innermost(dist.support), torch.ones(())
         if bool(base.is_discrete):
             grid = torch.arange(LARGEST_COUNT + 1.0)
             rows = torch.cartesian_prod(grid, grid)
@@ -334,11 +337,11 @@ class _RowsKit(Kit):
             outside = float((dist.sample((1000,)) > LARGEST_COUNT / 2).any(-1).double().mean())
             tolerance = 1e-6 + 10 * outside
         elif base is constraints.real:
-            sd, mean = dist.stddev[0].detach(), dist.mean[0].detach()
-            axis = torch.linspace(-12, 12, 301)
-            rows = torch.cartesian_prod(*(mean[:, None] + sd[:, None] * axis))
-            masses = [self.mass(rows, first) * sd.prod() * (axis[1] - axis[0]) ** 2]
-            tolerance = 1e-6
+            sd, mean = (part.detach() for part in (dist.stddev[0], dist.mean[0]))
+            nodes = cells.line(torch.where(mean.isfinite(), mean, 0.0), torch.where(sd.isfinite(), sd, 1.0))
+            rows, weights = (torch.cartesian_prod(*part.mT) for part in nodes)
+            weight, tolerance = weights.prod(-1), 1e-6
+            masses = [self.mass(rows, first, weight)]
         else:
             return
         for mass in masses:
@@ -348,35 +351,37 @@ class _RowsKit(Kit):
                 "add the normaliser to log_prob and to distribution, or set pseudo = True and say what it is",
             )
         if not _given_totals(base):
-            self.stated_moments(dist, rows, first, tolerance)
+            self.stated_moments(dist, rows, weight, first, tolerance)
 
-    def stated_moments(self, dist: Distribution, rows: Tensor, params: Params, tolerance: float) -> None:
-        """Mean and variance as distribution states them are those of the density at ``rows``, a grid of it."""
+    def stated_moments(
+        self, dist: Distribution, rows: Tensor, weight: Tensor, params: Params, tolerance: float
+    ) -> None:
+        """Mean and variance as distribution states them are those of the density at ``rows`` of such a weight."""
         with torch.no_grad():
             repeated = {name: value.expand(len(rows), -1) for name, value in params.items()}
-            mass = self.log_prob(SparseRows.from_dense(rows), repeated).softmax(0)[:, None]
+            mass = (self.log_prob(SparseRows.from_dense(rows), repeated) + weight.log()).softmax(0)[:, None]
             mean = (mass * rows).sum(0)
             found = mean, (mass * (rows - mean).square()).sum(0)
         for what, ours, stated in zip(("mean", "variance"), found, self.of_distribution(dist), strict=True):
             wanted, scale = stated.flatten()[: len(ours)], 1 + ours.abs()
             self.require(
-                ((ours - wanted).abs() < (1e-6 + 1e3 * (tolerance - 1e-6)) * scale).all(),
+                (((ours - wanted).abs() < (1e-6 + 1e3 * (tolerance - 1e-6)) * scale) | ~wanted.isfinite()).all(),
                 f"the {what} that distribution states ({float(wanted[0]):.6g}) is not that of its density "
                 f"({float(ours[0]):.6g})",
                 "mend it: draws are held to it",
             )
 
-    def mass(self, rows: Tensor, params: Params) -> Tensor:
+    def mass(self, rows: Tensor, params: Params, weight: Tensor | float = 1.0) -> Tensor:
         with torch.no_grad():
             repeated = {name: value.expand(len(rows), -1) for name, value in params.items()}
-            return self.log_prob(SparseRows.from_dense(rows), repeated).exp().sum()
+            return (self.log_prob(SparseRows.from_dense(rows), repeated).exp() * weight).sum()
 
     def moments(self) -> None:
         """Of draws for texts of different lengths side by side, against those of the density."""
         rows, asked = torch.arange(3), texts(ASKED, N_FEATURES)
         params = {name: value[rows] for name, value in self.params.items()}
         dist = self.distribution(params)
-        given = _given_totals(_innermost(dist.support))
+        given = _given_totals(innermost(dist.support))
         if given:
             asked = torch.stack([row if self.takes(row[None]) else torch.eye(N_FEATURES)[0] for row in asked])
         with torch.no_grad():
@@ -467,19 +472,13 @@ class _RowsKit(Kit):
         self.close(found.double(), wanted, "log_prob in float32 is far from float64", "sum in a stable order", 1e-3)
 
 
-def _innermost(support: Any) -> Any:
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return support
-
-
 def _given_totals(support: Any) -> bool:
     return isinstance(support, type(constraints.multinomial(1)))
 
 
 def _inside(distribution: Distribution) -> Callable[[Tensor], Tensor]:
     """Which rows are in the support; a multinomial's total is given, so that any total is."""
-    support = _innermost(distribution.support)
+    support = innermost(distribution.support)
     if _given_totals(support):
         support = constraints.nonnegative_integer
     return lambda rows: support.check(rows) if support.event_dim else support.check(rows).all(-1)

@@ -208,11 +208,10 @@ class _RatingKit(Kit):
         if len(near):  # and some that it would hardly draw
             ratings[1::3] = near[torch.randint(len(near), (len(ratings[1::3]),))].to(ratings)
         confidence[::4], ratings[::4] = 0.0, 0.0
-        return RatingColumns(indptr, users, ratings, confidence, observed, N_USERS)
+        return self.likelihood.weighed(RatingColumns(indptr, users, ratings, confidence, observed, N_USERS))
 
     def with_ratings(self, ratings: Tensor) -> RatingColumns:
-        c = self.columns
-        return RatingColumns(c.indptr, c.users, ratings, c.confidences, c.observed, c.n_users)
+        return replace(self.columns, ratings=ratings)
 
     def support(self) -> None:
         there = self.columns.confidences > 0

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyro_cvae.blame import plugin_failure, without_shapes
+from pyro_cvae.terminated import end_by_sigterm, end_worker_by_sigterm
 from pyro_cvae.text import log_to_stderr, visible, write_anything
 
 _NO_MEMORY = re.compile(
@@ -81,12 +82,7 @@ def run_command(main: Callable[[], None]) -> int:
     0 done, 1 what the machine lacks, 2 what was given, 130 Ctrl-C, 143 SIGTERM. With ``PYRO_CVAE_DEBUG=1`` the
     traceback is kept.
     """
-
-    def terminate(signum: int, frame: object) -> None:
-        raise SystemExit(128 + signum)
-
-    if os.environ.get("WORLD_SIZE", "1") == "1":  # a worker that waits for another in C would not hear of it
-        signal.signal(signal.SIGTERM, terminate)
+    (end_by_sigterm if os.environ.get("WORLD_SIZE", "1") == "1" else end_worker_by_sigterm)()
     write_anything()
     log_to_stderr()
     try:
@@ -110,18 +106,22 @@ def run_command(main: Callable[[], None]) -> int:
 
 
 def as_known(error: BaseException) -> PyroCvaeError | None:
-    """Our own error for an exception whose cause a person can mend (disk, memory, permissions), or ``None``."""
+    """Our own error for an exception whose cause a person can mend (disk, memory, a plug-in), or ``None``."""
+    error = without_shapes(error)
     if isinstance(error, PyroCvaeError):
         return error
+    failure = plugin_failure(error)
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or _NO_MEMORY.search(str(error))
-        or isinstance(error, OverflowError)
+        or (isinstance(error, OverflowError) and failure is None)
     ):
         wanted = _WANTED.search(str(error))
         what = f"out of memory (wanted {wanted[1]} more)" if wanted else "out of memory"
         return MachineError(what, "use a smaller --batch-size or fewer --factors")
+    if failure is not None:
+        return InputError(failure, "mend it; PYRO_CVAE_DEBUG=1 shows the traceback")
     if _LOST.search(str(error)):
         return MachineError(
             "another worker of the fit has ended or cannot be reached", "a fit with --out goes on with --resume"

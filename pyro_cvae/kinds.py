@@ -13,7 +13,7 @@ Ratings = Literal["clicks", "stars"]
 """What a rating is: a choice, or a number of its own."""
 Entries = Literal["choices", "weights", "stars"]
 """What the entries of a matrix of users and items are."""
-Splitting = Literal["per-user", "time", "items", "cells", "none"]
+Splitting = Literal["per-user", "time", "last", "items", "cells", "none"]
 """How training and test are told apart."""
 Scaling = Literal["none", "binary", "word-max", "row-max", "tfidf", "tfidf-counts"]
 """How word counts become content; see :class:`pyro_cvae.data.content.ContentScaling`."""

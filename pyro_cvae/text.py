@@ -70,3 +70,18 @@ def log_to_stderr() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(VisibleFormatter("%(message)s"))
         logging.root.addHandler(handler)
+
+
+_OF_ONE = {"are": "is", "were": "was", "have": "has", "count": "counts", "stand": "stands", "train": "trains"}
+"""Verbs as they follow one thing."""
+
+
+def counted(n: float, noun: str, verb: str = "", *, of: float | None = None) -> str:
+    """``1 pair``, ``2,000 pairs``; with a plural ``verb`` ``1 pair is``; ``of`` more of them ``1 of 5 pairs is``.
+
+    ``noun`` is in the singular, with what stands before it: ``test pair``.
+    """
+    several = f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}s"
+    size = n if of is None else of
+    words = f"{n:,.0f}" + ("" if of is None else f" of {of:,.0f}")
+    return f"{words} {noun if size == 1 else several}" + (f" {_OF_ONE[verb] if n == 1 else verb}" if verb else "")

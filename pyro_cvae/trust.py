@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_cvae import run_folder_above
+from pyro_cvae.blame import note_plugin
 from pyro_cvae.errors import InputError
 
 Trust = str | Iterable[str]
@@ -78,6 +79,7 @@ def import_named(path: str, own: Iterable[str] = ()) -> Any:
     opening = _opening.get()
     if opening is not None and path not in opening.trusted:
         raise InputError(f"the run asks for {path}", f"if you trust it, add --trust {path}", path=opening.folders[-1])
+    note_plugin(module)
     return getattr(_module(module, opening.folders if opening else ()), name)
 
 

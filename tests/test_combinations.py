@@ -121,3 +121,16 @@ def test_incompatible_names_are_refused_before_anything_heavy_is_imported(method
     answer = subprocess.run(command, capture_output=True, text=True)
     assert answer.returncode == 2 and len(answer.stderr.strip().splitlines()) == 1, answer.stderr
     assert works in answer.stderr and not answer.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_structured_fit_keeps_what_contents_have_said(seed):
+    """Cold items are found as by closed forms. From a draw of u they had .20 and .07, where sweeps have .68 and .71."""
+    cases = [
+        Case("tokens", "tokens", "convolutional", "confidence-normal", method, "structured")
+        for method in ("coordinate", "svi")
+    ]
+    data, pretrained = combinations.simulate(cases[0], seed), Pretrained()
+    closed, steps = (combinations.measure(case, data, pretrained)["cold"] for case in cases)
+    assert abs(closed - steps) < 0.05

@@ -37,7 +37,7 @@ def test_the_class_conforms(tmp_path: Path) -> None:
     (tmp_path / "my_module.py").write_text(module, encoding="utf-8")
     assert run(tmp_path, "-W", "error", "-c", check) == ""
     with pytest.raises(AssertionError, match=r"ZeroInflatedPoisson: .*check accepts a row of signs"):
-        (tmp_path / "my_module.py").write_text(module.replace("def check", "def unchecked"), encoding="utf-8")
+        (tmp_path / "my_module.py").write_text(module.replace("obs.values >= 0", "obs.values >= -9"), encoding="utf-8")
         run(tmp_path, "-c", check)
 
 
@@ -71,4 +71,5 @@ def test_the_commands_fit_it_in_both_modes_and_compare_the_runs(tmp_path: Path, 
         assert fit.metrics["recovery"]["correlation"] > 0.1
         assert float(fit.model.content.gate_logit.detach().sigmoid()) != pytest.approx(0.3, abs=1e-3)
     frame = pd.read_csv(tmp_path / "compared" / "runs.csv")
-    assert set(frame.filter(like="content").iloc[:, 0]) == {"my_module.ZeroInflatedPoisson"}
+    assert set(frame["contents"]) == {"text"}
+    assert set(frame["content"]) == {"my_module.ZeroInflatedPoisson"}

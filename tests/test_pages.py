@@ -36,7 +36,7 @@ LITTLE = {
 }
 
 
-class TakenError(Exception):
+class TakenError(BaseException):  # which no command turns into a line
     """A command line was taken, and what it asks for would begin now."""
 
 

@@ -1,8 +1,8 @@
-"""The benchmarks of lists for everybody and of the service run, and see what is wrong."""
+"""The benchmarks of lists for everybody, of workers' memory and of the service run, and see what is wrong."""
 
 import pytest
 
-from benchmarks import lists, service
+from benchmarks import lists, reading, service
 
 pytestmark = pytest.mark.slow
 SMALL = ["--users=300", "--items=400", "--factors=4"]
@@ -40,3 +40,10 @@ def test_the_service_is_measured(folder, capsys):
     assert found["reload"]["reloads"] == 2 and found["reload"]["wrong"] == 0 < found["reload"]["answers"]
     assert found["token"] == [401, 401, 200]
     assert "MISSED: no token" not in capsys.readouterr().out
+
+
+def test_memory_of_workers_is_measured(capsys):
+    rows = reading.main(["--ratings=2000", "--workers", "1", "2", "--factors=4"])
+    assert [(row["workers"], row["worker"]) for row in rows] == [(1, 0), (2, 0), (2, 1)]
+    assert all(0.02 < row["own"] < 2 and row["seconds"] > 0 for row in rows)
+    assert "2,000 pairs in a table" in capsys.readouterr().out

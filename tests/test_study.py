@@ -1,16 +1,23 @@
 """What the benchmarks share: splits and settings of a study, turns, paired errors, processes that are asked."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.study.arguments import add_data, add_threads, command, data_folder
+from benchmarks.study.arguments import add_data, add_threads, as_command, command, data_folder
 from benchmarks.study.choosing import best_recall, least, reported_split, tuning_split, validation_as_test
 from benchmarks.study.paired import difference, standard_error
 from benchmarks.study.tables import show_rows, told
 from benchmarks.study.turns import in_turns
 from benchmarks.study.workers import ask, worker
 from pyro_cvae.data.simulated import simulated
+from pyro_cvae.errors import MachineError
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +90,35 @@ def test_rows_are_printed_under_their_keys(capsys):
 def test_a_worker_that_dies_is_told():
     with worker("sys", 1) as process, pytest.raises(SystemExit, match="that was asked 'size' died"):
         ask(process, "size")
+
+
+def test_every_benchmark_runs_as_a_command():
+    files = [path for path in (ROOT / "benchmarks").glob("*.py") if "__main__" in path.read_text()]
+    assert len(files) > 30
+    ends = {path.name: path.read_text().split('if __name__ == "__main__":')[1] for path in files}
+    assert [name for name, end in ends.items() if "as_command(" not in end] == ["fuzz_cases.py"]  # a step of fuzz.py
+
+
+def lacking():
+    raise MachineError("there is no network", "connect to one")
+
+
+@pytest.mark.parametrize(
+    ("main", "code", "said"),
+    [
+        (lambda: [{"seconds": 1.0}], 0, ""),
+        (lambda: 3, 3, ""),
+        (lacking, 1, "error: there is no network; connect to one\n"),
+    ],
+)
+def test_errors_of_a_benchmark_are_one_line(main, code, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        as_command(main)
+    assert ended.value.code == code and capsys.readouterr().err == said
+
+
+@pytest.mark.slow
+def test_a_benchmark_without_its_data_says_so_in_one_line(tmp_path):
+    how = [sys.executable, "-m", "benchmarks.sweeps", "--parts", "sweeps", "--data", str(tmp_path / "none")]
+    done = subprocess.run(how, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "no such data set" in done.stderr

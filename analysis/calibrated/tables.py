@@ -16,6 +16,7 @@ from analysis.over_users import Interval
 from analysis.plots import save
 from analysis.reliability import Reliability, draw_reliability
 from inference.printing import Sheet, write_frame
+from pyro_cvae.text import counted
 from pyro_cvae.whole import whole_file
 
 
@@ -108,7 +109,7 @@ def _reliability_rows(reliable: list[Reliability]) -> Printed:
             skills = (_with(row, name, 4) for name in ("skill", "skill_over_popularity"))
             cells = [one.name, row["prediction"], f"{row['mean']:.4f}", _with(row, "calibration_error", 4)]
             rows.append([*cells, f"{row['brier']:.5f}", *skills])
-        users = f"{one.n_users:,} users reported, {one.n_reserved:,} reserved"
+        users = f"{counted(one.n_users, 'user')} reported, {one.n_reserved:,} reserved"
         chosen = f"{one.recalibration.method} in {', '.join(one.recalibration.inputs)}"
         note = f"{one.name}: {users}; base rate {_text(one.base_rate)}; recalibrated by {chosen}"
         gain = ""
@@ -137,9 +138,10 @@ def _error_rows(correlated: list[ErrorCorrelation]) -> Printed:
 
 
 def _with(row: dict[Any, Any], name: str, digits: int) -> str:
-    value, low, high = (f"{row[name + end]:.{digits}f}" for end in ("", "_low", "_high"))
-    return f"{value} [{low}, {high}]"
+    return _text(Interval(*(row[name + end] for end in ("", "_low", "_high"))), digits)
 
 
-def _text(one: Interval) -> str:
-    return f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]"
+def _text(one: Interval, digits: int = 4) -> str:
+    """An estimate with its interval, "-" where it cannot be asked."""
+    value, low, high = (f"{number:.{digits}f}" for number in (one.value, one.low, one.high))
+    return "-" if one.value != one.value else f"{value} [{low}, {high}]"

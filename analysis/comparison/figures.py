@@ -126,7 +126,7 @@ def draw_shrinkage(axes: Any, comparison: Comparison, column: str, what: str) ->
         axes.plot(group["ratings"], group[column], "--" if artefact else "-", marker=".", color=color, label=label)
     axes.set_xscale("symlog", linthresh=1, linscale=0.4)
     ticks = [tick for tick in (0, 1, 10, 100, 1000) if tick <= 2 * comparison.shrinkage["ratings"].max()]
-    axes.set_xticks(ticks, ["0\n(content)", *map(str, ticks[1:])])
+    axes.set_xticks(ticks, ["0\n(content)" if comparison.reads else "0", *map(str, ticks[1:])])
     axes.set(xlabel="training ratings of the item", ylabel=f"posterior sd {what}", ylim=(0, None))
     axes.set_title("Spread by ratings: median, 10 to 90 % of items")
     axes.legend(fontsize="small")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pyro_cvae.errors import InputError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -45,14 +47,23 @@ class Comparison:
     explicit: bool = False
 
     @property
+    def reads(self) -> bool:
+        """Whether a run reads contents, so that something is known of items without ratings."""
+        return bool((self.runs["contents"] != "").any())
+
+    @property
     def files(self) -> dict[str, str]:
         """Each frame, and the name of its file: what is called recall of rankings is errors of explicit ratings."""
         return {name: "errors" if name == "recall" and self.explicit else name for name in FRAMES}
 
 
 def recalls(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of recall@M alone, with M as ``cutoff``."""
+    """The rows of recall@M alone, with M as ``cutoff``; InputError where there are none."""
+    if not len(frame):
+        raise InputError("one model alone has no differences", "name two runs or more, or rivals")
     chosen = frame[frame["metric"].str.startswith("recall@")]
+    if not len(chosen):
+        raise InputError("explicit ratings have errors, no recall@M", "use draw_errors and draw_error_differences")
     return chosen.assign(cutoff=chosen["metric"].str.partition("@")[2].astype(int))
 
 

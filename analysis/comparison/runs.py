@@ -19,6 +19,8 @@ from pyro_cvae.runs import Run, open_run
 from pyro_cvae.trust import Trust
 
 OBJECTIVES = {"elbo": "ELBO", "map_objective": "MAP objective", "log_joint": "log joint"}
+OF_OBJECTIVES = ("ratings", "contents", "content", "scaling", "unrated")
+"""Facts of a run without which an objective is of other things."""
 NO_BOUND = {
     "tempered": "a tempered fit (lambda_r or the weight of the KL is not 1), of which the untempered value is shown",
     "pseudo_likelihood": "a pseudo-likelihood of the content, so that the objective is of no probability of the data",
@@ -73,8 +75,9 @@ def facts(fit: Fit, run: Run) -> dict[str, Any]:
         "factors": fit.posterior.n_factors,
         "ratings": model.get("rating_likelihood", "confidence-normal"),
         "biases": model.get("biases", "off"),
-        "content": model.get("content_likelihood", ""),
-        "scaling": model.get("scaling", ""),
+        "contents": ", ".join(contents_read(fit)),
+        "content": model.get("content_likelihood", "") if fit.model.item_prior.generates else "",
+        "scaling": model.get("scaling", "") if fit.model.has_content else "",
         "unrated": model.get("unrated", ""),
         "objective": objective,
         "value": float(history[kept - 1].get(objective, np.nan)) if history else np.nan,
@@ -101,7 +104,7 @@ def comparability(runs: pd.DataFrame) -> list[str]:
     """What forbids to compare objectives of these runs, in words; empty where nothing does."""
     notes = []
     for objective, group in runs.groupby("objective", sort=False):
-        differ = [name for name in ("ratings", "content", "scaling", "unrated") if group[name].nunique() > 1]
+        differ = [name for name in OF_OBJECTIVES if group[name].nunique() > 1]
         label = OBJECTIVES.get(str(objective), str(objective))
         if differ:
             notes.append(f"The {label}s are of different things: the runs differ in {', '.join(differ)}.")

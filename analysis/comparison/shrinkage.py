@@ -8,13 +8,19 @@ import numpy as np
 import pandas as pd
 import torch
 
+from inference.fitting import Fit
 from inference.posterior import Posterior
 from pyro_cvae.data.splits import Split
 
 RATINGS = (0, 1, 2, 4, 8, 16, 32, 64, 128)
 """Least number of ratings of each bin of :func:`shrinkage`; 0 is an item of which only the content is known."""
-ARTEFACT = "the spread of v takes no notice of what the text leaves open: an artefact of mean field, not knowledge"
+ARTEFACT = "the spread of v takes no notice of what the content leaves open: an artefact of mean field, not knowledge"
 FLOATS_AT_ONCE = 2**25
+
+
+def can_be_structured(fit: Fit) -> bool:
+    """Whether ``--guide structured``, in which the spread of v follows that of z, knows the model and its ratings."""
+    return fit.model.item_prior.latent and fit.model.ratings.conjugate
 
 
 def ignores_content(posterior: Posterior) -> bool:

@@ -24,7 +24,7 @@ from analysis.comparison.runs import (
     short_names,
     split_words,
 )
-from analysis.comparison.shrinkage import ARTEFACT, ignores_content, ratings_of_items, shrinkage
+from analysis.comparison.shrinkage import ARTEFACT, can_be_structured, ignores_content, ratings_of_items, shrinkage
 from analysis.comparison.stability import ScoreBlock, agreement, drawn_lists, some_users, summary, top_lists
 from inference.average import list_scores
 from inference.evaluation.comparison import predictor
@@ -38,6 +38,7 @@ from inference.threads import torch_threads
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.errors import InputError, PyroCvaeError, about_file
 from pyro_cvae.runs import Run
+from pyro_cvae.text import counted
 
 
 def compare(
@@ -92,7 +93,7 @@ class _Gathered:
 
     Shapes: ``lists`` (n_users, top) of each model, the rows being ``users``, whose known pairs are ``known``, a CSR
     matrix (n_users, n_items). ``dataset`` and ``split`` are the same for all runs;
-    ``contents`` are those that any of them reads.
+    ``contents`` are those that any of them reads, ``passing`` the runs whose spread can follow that of contents.
     """
 
     options: CompareOptions
@@ -107,6 +108,7 @@ class _Gathered:
     users: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     known: Any = None
     contents: list[str] = field(default_factory=list)
+    passing: set[str] = field(default_factory=set)
     dataset: Any = None
     split: Any = None
 
@@ -162,6 +164,7 @@ class _Gathered:
     def _add_spread(self, name: str, fit: Fit) -> None:
         """The posterior spread of a fit, beside that of the prior."""
         table = shrinkage(fit.posterior, ratings_of_items(fit.split), seed=self.options.seed)
+        self.passing |= {name} if can_be_structured(fit) else set()
         prior = (fit.model.item_prior.latent + 1 / fit.model.lambda_v) ** 0.5
         self.spreads.append(
             table.assign(
@@ -193,7 +196,7 @@ class _Gathered:
         how = "test ratings" if self.explicit else "corrected protocol"
         recall, differences = intervals(self.evaluations, options.resamples, options.level, options.seed)
         return Comparison(
-            title=f"{self.dataset.name}, {split_words(self.split)}; {how}, {n_users:,} users",
+            title=f"{self.dataset.name}, {split_words(self.split)}; {how}, {counted(n_users, 'user')}",
             runs=runs,
             recall=recall,
             differences=differences,
@@ -211,5 +214,6 @@ class _Gathered:
         if points := [row["model"] for row in self.runs if row["posterior"] == "point"]:
             notes.append(f"{', '.join(points)}: a point estimate, which has no posterior spread; --mode bayes has.")
         if plain := [str(table["model"].iloc[0]) for table in self.spreads if table["artefact"].any()]:
-            notes.append(f"{', '.join(plain)}: {ARTEFACT}; --guide structured passes it on.")
+            remedy = "; --guide structured passes it on" if set(plain) & self.passing else ""
+            notes.append(f"{', '.join(plain)}: {ARTEFACT}{remedy}.")
         return notes

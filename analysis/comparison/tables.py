@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from analysis.comparison.result import Comparison, recalls, rows_of
 from analysis.comparison.runs import marks, objective_label
 from analysis.comparison.shrinkage import ARTEFACT, RATINGS, shown_spread
+from inference.numerals import largest, metric, plus_minus
 from inference.printing import Sheet
 
 
@@ -44,7 +46,7 @@ def _means(comparison: Comparison) -> Sheet:
     title = f"Mean over {'ratings' if comparison.explicit else 'users'}, bootstrap interval"
     sheet = Sheet(["model", *comparison.recall["metric"].unique()], title=title)
     for model, group in comparison.recall.groupby("model", sort=False):
-        sheet.add_row(str(model), *(f"{row.mean_:.4f}\n{row.low:.4f} to {row.high:.4f}" for row in rows_of(group)))
+        sheet.add_row(str(model), *map(_mean, rows_of(group)))
     return sheet
 
 
@@ -55,19 +57,29 @@ def _differences(comparison: Comparison) -> Sheet:
     about = "user by user: mean ± standard error, bootstrap interval, users better / worse"
     sheet = Sheet(["model", *compared["metric"].unique()], title=f"Difference to {reference}, {about}")
     for model, group in compared.groupby("model", sort=False):
-        cells = [
-            f"{row.mean_:+.4f} ± {row.se:.4f}\n[{row.low:+.4f}, {row.high:+.4f}]\n{row.better:.0%} / {row.worse:.0%}"
-            for row in rows_of(group)
-        ]
-        sheet.add_row(str(model), *cells)
+        sheet.add_row(str(model), *map(_difference, rows_of(group)))
     return sheet
+
+
+def _mean(row: Any) -> str:
+    """A metric with its interval, one below the other."""
+    mean, low, high = (metric(row.metric, value, size=row.mean_) for value in (row.mean_, row.low, row.high))
+    return f"{mean}\n{low} to {high}"
+
+
+def _difference(row: Any) -> str:
+    """A difference with its standard error, its interval, and the shares of users who are better and worse."""
+    size = largest((row.mean_, row.se, row.low, row.high))
+    mean, low, high = (metric(row.metric, value, size=size, sign="+") for value in (row.mean_, row.low, row.high))
+    told = plus_minus(mean, metric(row.metric, row.se, size=size))
+    return f"{told}\n[{low}, {high}]\n{row.better:.0%} / {row.worse:.0%}"
 
 
 def _spread(comparison: Comparison) -> Sheet:
     """The posterior spread by the number of ratings; an artefact has a star."""
     lows = sorted(comparison.shrinkage["from"].unique())
     title = "Posterior sd, median, by the item's training ratings"
-    sheet = Sheet(["run", "sd of", *_bin_labels(lows)], title=title)
+    sheet = Sheet(["run", "sd of", *_bin_labels(lows, comparison.reads)], title=title)
     for model, group in comparison.shrinkage.groupby("model", sort=False):
         mark = " *" if group["artefact"].any() else ""
         words = {"sd_v": f"v{mark}", "sd_score": f"u.v{mark}", "item_share": "item's share"}
@@ -85,14 +97,17 @@ def _lists(comparison: Comparison) -> Sheet:
     for row in comparison.stability.to_dict("records"):
         if row["second"] in rivals and row["first"] != runs.iloc[0]:
             continue
-        numbers = (f"{row['overlap']:.3f} ± {row['overlap_se']:.3f}", f"{row['kendall']:.3f}", str(row["n_users"]))
-        sheet.add_row(row["first"], row["second"], *numbers)
+        overlap, error, kendall = (metric("", row[name], 3) for name in ("overlap", "overlap_se", "kendall"))
+        sheet.add_row(row["first"], row["second"], plus_minus(overlap, error), kendall, str(row["n_users"]))
     return sheet
 
 
-def _bin_labels(lows: Iterable[int]) -> list[str]:
-    """What the bins of :data:`analysis.comparison.shrinkage.RATINGS` that begin at ``lows`` are called."""
+def _bin_labels(lows: Iterable[int], reads: bool) -> list[str]:
+    """What the bins of :data:`analysis.comparison.shrinkage.RATINGS` that begin at ``lows`` are called.
+
+    ``reads`` as :attr:`Comparison.reads`.
+    """
     highest = dict(zip(RATINGS, (low - 1 for low in RATINGS[1:]), strict=False))
     labels = {low: f"{low}" if low == high else f"{low}-{high}" for low, high in highest.items()}
-    labels |= {0: "0: content only", RATINGS[-1]: f"{RATINGS[-1]}+"}
+    labels |= {0: "0: content only" if reads else "0", RATINGS[-1]: f"{RATINGS[-1]}+"}
     return [labels[low] for low in lows]

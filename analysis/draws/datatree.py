@@ -20,6 +20,7 @@ from analysis.kinds import DrawnFrom
 from inference.commands import version
 from inference.fitting import Fit
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 Groups = dict[str, dict[str, Any]]
 """Arrays by group and variable."""
@@ -45,7 +46,7 @@ def to_datatree(
     if fit.posterior.is_point:
         raise InputError("a MAP fit is a point: it has no draws to export", "fit with --mode bayes")
     if export.draws < 1:
-        raise InputError(f"{export.draws} draws are none", "ask for one or more --draws")
+        raise InputError(f"{counted(export.draws, 'draw', 'are')} none", "ask for one or more --draws")
     chosen = select(fit, users, items, pairs, export)
     chosen.need_memory(export)
     n_chains = getattr(fit.posterior, "n_chains", 1)

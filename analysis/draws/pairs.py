@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.draws.ratings import confidence_of_zeros, stored_confidences
+from analysis.draws.ratings import confidences_of_zeros, stored_confidences
 from inference.fitting import Fit
 from pyro_cvae.data.interactions import Interactions
 
@@ -81,7 +81,7 @@ def seen_cells(fit: Fit, users: np.ndarray, items: np.ndarray) -> Cells:
     columns = np.bincount(train.items, minlength=train.n_items) > 0
     has_column = columns[items] if fit.options.model.unrated == "masked" else np.ones(len(items), bool)
     ratings = np.where(stored, train.ratings[at], 0.0)
-    confidences = np.where(stored, stored_confidences(train, likelihood)[at], confidence_of_zeros(likelihood))
+    confidences = np.where(stored, stored_confidences(train, likelihood)[at], confidences_of_zeros(fit, items))
     there = has_column & (confidences > 0)
     return Cells(users[there], items[there], ratings[there], confidences[there])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from inference.fitting import Fit
+from inference.recommending.updated import zero_weights
 from models.ratings import RatingLikelihood
 from pyro_cvae.data.interactions import Interactions
 
@@ -15,8 +17,17 @@ def stored_confidences(pairs: Interactions, likelihood: RatingLikelihood) -> np.
 
 
 def confidence_of_zeros(likelihood: RatingLikelihood) -> float:
-    """Confidence of a cell that is not stored, 0 where it is missing."""
+    """Confidence of a cell that is not stored, 0 where it is missing; the mean over rated items."""
     return likelihood.background if likelihood.zeros else 0.0
+
+
+def confidences_of_zeros(fit: Fit, items: np.ndarray) -> np.ndarray:
+    """Confidence of a cell of each of these items that is not stored, 0 where it is missing, (n,)."""
+    likelihood = getattr(fit.model, "ratings", None)
+    if likelihood is None:
+        return np.full(len(items), fit.options.model.b)
+    confidence, weights = confidence_of_zeros(likelihood), zero_weights(fit)
+    return np.full(len(items), confidence) if weights is None else confidence * weights.numpy()[items]
 
 
 def draw_ratings(likelihood: RatingLikelihood, scores: np.ndarray, confidences: np.ndarray, seed: int) -> np.ndarray:

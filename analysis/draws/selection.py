@@ -14,6 +14,7 @@ from inference.fitting import Fit
 from pyro_cvae.data.cells import ids_of, with_ids
 from pyro_cvae.data.frames import PAIRS, read_table
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 PAIRS_OF_A_KIND = 10
 
@@ -80,8 +81,9 @@ class Selection:
         doubles = len(self.seen) + (len(self.users) if export.user_log_likelihood else 0)
         needed = export.draws * (drawn * loc.element_size() + doubles * 8) / 2**30
         if needed > export.max_memory:
-            what = f"{len(self.users):,} users, {len(self.items):,} items and {len(self.pair_users):,} pairs"
-            takes = f"{export.draws:,} draws of {what} take {needed:.1f} GiB"
+            users, items = counted(len(self.users), "user"), counted(len(self.items), "item")
+            what = f"{users}, {items} and {counted(len(self.pair_users), 'pair')}"
+            takes = f"{counted(export.draws, 'draw')} of {what} take {needed:.1f} GiB"
             problem = f"{takes}, above --max-memory {export.max_memory:g}"
             raise InputError(problem, "ask for fewer draws, users, items or pairs, or for more --max-memory")
 

@@ -13,6 +13,7 @@ from inference.fitting import Fit
 from inference.posterior import Posterior
 from models.base import FactorModel, own_parameters
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 FLOATS_AT_ONCE = 2**23
 
@@ -58,7 +59,10 @@ def _stored_draws(posterior: Posterior, users: np.ndarray, items: np.ndarray, n:
     stored = {name: rows.chains(name) for name in "uvz"}  # type: ignore[attr-defined]
     n_chains, n_stored = stored["u"].shape[:2]
     if n % n_chains:
-        raise InputError(f"{n} draws are no multiple of {n_chains} chains", "ask for another number of --draws")
+        raise InputError(
+            f"{counted(n, 'draw', 'are')} no multiple of {counted(n_chains, 'chain')}",
+            "ask for another number of --draws",
+        )
     kept = torch.as_tensor(evenly_thinned(n_stored, n // n_chains))
     return {name: draws[:, kept].flatten(0, 1) for name, draws in stored.items()}
 
@@ -66,7 +70,9 @@ def _stored_draws(posterior: Posterior, users: np.ndarray, items: np.ndarray, n:
 def evenly_thinned(n_stored: int, n: int) -> np.ndarray:
     """``n`` of ``n_stored`` draws of a chain, evenly, in their order. Raises InputError where there are fewer."""
     if n > n_stored:
-        raise InputError(f"{n} draws of each chain are asked for, {n_stored} are stored", "ask for fewer --draws")
+        raise InputError(
+            f"{counted(n, 'draw', 'are')} asked of each chain, {n_stored} are stored", "ask for fewer --draws"
+        )
     return np.linspace(0, n_stored - 1, n).round().astype(np.int64)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.draws.ratings import confidence_of_zeros, stored_confidences
+from analysis.draws.ratings import confidences_of_zeros, stored_confidences
 from inference.fitting import Fit
 from models.ratings import RatingLikelihood
 
@@ -21,8 +21,8 @@ class UserRows:
 
     Shapes: ``items`` (n_observed,) rows of the catalogue, ascending; of each stored cell ``user``, its place among the
     users, ``item``, its place among ``items``, ``rating`` and ``confidence`` (n_stored,), in the order of the items.
-    Of Normal ratings, ``gaussian``, the confidences are the precisions, and ``b`` is that of a zero; of others ``b`` is
-    the confidence of a zero, and 0 where cells that are not stored are missing.
+    Of Normal ratings, ``gaussian``, the confidences are the precisions, and ``b`` (n_observed,) are those of zeros; of
+    others ``b`` are the confidences of zeros, and 0 where cells that are not stored are missing.
     """
 
     n_users: int
@@ -31,7 +31,7 @@ class UserRows:
     item: np.ndarray
     rating: np.ndarray
     confidence: np.ndarray
-    b: float
+    b: np.ndarray
     likelihood: RatingLikelihood
     gaussian: bool
 
@@ -54,7 +54,7 @@ class UserRows:
             item=np.searchsorted(items, train.items[mine]),
             rating=train.ratings[mine],
             confidence=times * stored_confidences(train, likelihood)[mine],
-            b=times * confidence_of_zeros(likelihood),
+            b=times * confidences_of_zeros(fit, items),
             likelihood=likelihood,
             gaussian=factor is not None,
         )
@@ -84,40 +84,44 @@ class UserRows:
                 own = stored[:, there]
                 added = self.likelihood.log_prob(own, rating.expand_as(own), confidence.expand_as(own))
                 total = score.new_zeros(score.shape[:2], dtype=torch.float64)
-                if self.b > 0:
-                    total += self._zeros(score).double().sum(-1)
-                    total.index_add_(1, user, -self._zeros(stored).double())
+                if (self.b > 0).any():
+                    b = self.zeros(block, score.dtype)
+                    total += self._zeros(score, b).double().sum(-1)
+                    total.index_add_(1, user, -self._zeros(stored, b[item]).double())
                 totals.append(total.index_add_(1, user[there], added.double()))
         return torch.cat(totals)
 
-    def _zeros(self, score: Tensor) -> Tensor:
-        """Log p(R = 0 | s) of cells that are not stored, in the shape of ``score``."""
-        return self.likelihood.log_prob(score, torch.zeros_like(score), torch.full_like(score, self.b))
+    def zeros(self, block: slice, dtype: torch.dtype) -> Tensor:
+        """Confidences of zeros of a block of ``items``, (n_block,)."""
+        return torch.as_tensor(self.b[block]).to(dtype)
+
+    def _zeros(self, score: Tensor, b: Tensor) -> Tensor:
+        """Log p(R = 0 | s) of cells that are not stored, in the shape of ``score``; ``b`` of each in the last one."""
+        return self.likelihood.log_prob(score, torch.zeros_like(score), b.expand_as(score))
 
     def log_normalizer(self) -> np.ndarray:
         """sum_j 1/2 log(C_ij / 2 pi) over the cells that are there, of Normal ratings, in nats, (n_users,)."""
         there = self.confidence > 0
         log_c = np.log(np.where(there, self.confidence, 1.0) / (2 * np.pi)) * there
         total = np.bincount(self.user, log_c, self.n_users)
-        if self.b > 0:
-            rest = len(self.items) - np.bincount(self.user, minlength=self.n_users)
-            total += rest * np.log(self.b / (2 * np.pi))
-        return 0.5 * total
+        log_b = np.log(np.where(self.b > 0, self.b, 1.0) / (2 * np.pi)) * (self.b > 0)
+        return 0.5 * (total + log_b.sum() - np.bincount(self.user, log_b[self.item], self.n_users))
 
     def half_square(self, block: slice, u: Tensor, v: Tensor) -> Tensor:
         """What a block of ``items`` adds to 1/2 sum_j C_ij (R_ij - u_i.v_j)^2, (n_draws, n_users) in float64.
 
-        With G = sum over the block of v_j v_j' it is 1/2 [b u_i' G u_i + sum over stored of c (r - s)^2 - b s^2].
+        With G = sum over the block of b_j v_j v_j' it is 1/2 [u_i' G u_i + sum over stored of c (r - s)^2 - b_j s^2].
         Shapes: ``u`` (n_draws, n_users, n_factors), ``v`` (n_draws, n_block, n_factors).
         """
+        b = self.zeros(block, u.dtype)
         if self.n_users > u.shape[2]:  # the Gram matrix is cheaper than all scores
-            square = ((u @ (v.mT @ v)) * u).double().sum(-1)
+            square = ((u @ (v.mT @ (b[:, None] * v))) * u).double().sum(-1)
         else:
-            square = (u @ v.mT).square_().double().sum(-1)
+            square = ((u @ v.mT).square_() * b).double().sum(-1)
         user, item, rating, confidence = self.cells(block, u.dtype)
         score = (u[:, user] * v[:, item]).sum(-1)
-        stored = confidence * (rating - score).square() - self.b * score.square()
-        return 0.5 * (self.b * square).index_add_(1, user, stored.double())
+        stored = confidence * (rating - score).square() - b[item] * score.square()
+        return 0.5 * square.index_add_(1, user, stored.double())
 
     def cells(self, block: slice, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """User, item (its place in the block), rating and confidence of the stored cells in a block of ``items``."""

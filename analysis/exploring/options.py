@@ -9,6 +9,7 @@ from analysis.kinds import Policy, Shows
 from inference.kinds import Format
 from inference.options.checking import check, check_file, check_least, check_words
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 POLICIES = get_args(Policy)
 BASELINE = "greedy"
@@ -72,7 +73,9 @@ class BanditOptions:
         needed = self.first_ratings + self.rounds * max(self.slate)
         check_least(self, {"first_ratings": 0, "new_items": 0, "seed": 0})
         if self.first_items < self.first_ratings + max(self.slate) or self.n_items < needed:
-            raise InputError(f"a user is to see {needed} items, more than there are", "give more --first-items")
+            raise InputError(
+                f"a user is to see {counted(needed, 'item')}, more than there are", "give more --first-items"
+            )
         for flag, file, end in (("out", self.out, ".csv"), ("figure", self.figure, ".png")):
             check_file(flag, file, end)
 

@@ -201,7 +201,7 @@ has no click in training and is ranked by its text alone.
 """
 
 # %%
-user = dataset.user_ids[6]
+user = dataset.user_ids[:7][-1]
 recommend(fit, [user], top=8).round(3)
 
 # %% [markdown]

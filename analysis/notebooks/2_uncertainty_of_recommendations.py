@@ -61,7 +61,7 @@ where many others are close behind.
 """
 
 # %%
-user = dataset.user_ids[6]
+user = dataset.user_ids[:7][-1]
 listed = recommend(fit, [user], top=20, interval=0.9, top_probability=10)
 listed.head(5).round(3)
 
@@ -169,7 +169,7 @@ pairs = [(name, item) for name, n in zip(names, sizes, strict=True) for item in 
 folded = fold_in(fit, *zip(*pairs, strict=True))
 rows = folded.dataset.user_rows([*names, user])
 sd_u = folded.posterior.covariance("u", rows).diagonal(dim1=-2, dim2=-1).mean(-1).sqrt()
-asked = listed["item"].iloc[[0, 9]]
+asked = listed["item"].iloc[[0, min(9, len(listed) - 1)]]
 mean, sd = folded.posterior.score(rows[:, None], dataset.item_rows(asked))
 drawn, ((left, right),) = figure(2, width=5, height=3.6)
 left.plot(sizes, sd_u[:-1], "o-")

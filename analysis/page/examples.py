@@ -11,6 +11,7 @@ from analysis.over_users import counted_pairs
 from analysis.page.options import ReportOptions
 from analysis.reliability import Reliability
 from inference.fitting import Fit
+from inference.numerals import largest, number
 from inference.recommending.asked import posterior_of
 from inference.recommending.lists import recommend
 
@@ -76,27 +77,27 @@ def example_lists(
         popularity = counted_pairs(fit).item_counts[items]
         p = reliable.recalibration(table["score"].to_numpy(), table["rank"].to_numpy(), popularity)
     lists: dict[int, list[dict[str, Any]]] = {int(user): [] for user in users}
-    for number, (row, item, score, group) in enumerate(zip(rows, items, table["score"], table["group"], strict=True)):
+    for index, (row, item, score, group) in enumerate(zip(rows, items, table["score"], table["group"], strict=True)):
         ends = None
         if quantiles is not None:
-            mine, n = quantiles[:, number], len(LEVELS)
+            mine, n = quantiles[:, index], len(LEVELS)
             ends = {level: (float(mine[k]), float(mine[n + k])) for k, level in enumerate(LEVELS)}
         entry: dict[str, Any] = {"id": str(dataset.item_ids[item]), "title": _title(fit, item), "group": str(group)}
-        entry["p"] = None if p is None else float(p[number])
-        lists[int(row)].append(entry | {"score": float(score), "hit": bool(hits[number]), "ends": ends})
+        entry["p"] = None if p is None else float(p[index])
+        lists[int(row)].append(entry | {"score": float(score), "hit": bool(hits[index]), "ends": ends})
     return list(lists.values())
 
 
 def with_strips(examples: list[dict[str, Any]], about: dict[str, dict[str, Any]], names: Sequence[str]) -> list[Any]:
     """The users with their lists, each strip placed on one scale a user, 0 to 100 from its lowest to its highest."""
     placed = []
-    for number, user in enumerate(examples):
-        lists = {name: about[name]["lists"][number] for name in names}
+    for place, user in enumerate(examples):
+        lists = {name: about[name]["lists"][place] for name in names}
         entries = [entry for listed in lists.values() for entry in listed]
         ends = [end for entry in entries for pair in (entry["ends"] or {}).values() for end in pair]
         values = [entry["score"] for entry in entries] + ends
         low, high = (min(values), max(values)) if values else (0.0, 1.0)
-        width = (high - low) or 1.0
+        width, size = (high - low) or 1.0, largest((low, high))
 
         def at(value: float, low: float = low, width: float = width) -> float:
             return round(100 * (value - low) / width, 2)
@@ -107,8 +108,11 @@ def with_strips(examples: list[dict[str, Any]], about: dict[str, dict[str, Any]]
                 f"i{100 * level:.0f}": (at(pair[0]), at(pair[1])) for level, pair in (entry["ends"] or {}).items()
             }
             entry["told"] = "; ".join(
-                [f"mean {entry['score']:.3f}"]
-                + [f"{level:.0%} from {a:.3f} to {b:.3f}" for level, (a, b) in (entry["ends"] or {}).items()]
+                [f"mean {number(entry['score'], 3, size)}"]
+                + [
+                    f"{level:.0%} from {number(a, 3, size)} to {number(b, 3, size)}"
+                    for level, (a, b) in (entry["ends"] or {}).items()
+                ]
             )
-        placed.append(user | {"lists": lists, "low": f"{low:.2f}", "high": f"{high:.2f}"})
+        placed.append(user | {"lists": lists, "low": number(low, 2, size), "high": number(high, 2, size)})
     return placed

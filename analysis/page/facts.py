@@ -9,7 +9,9 @@ from typing import Any
 
 from analysis.comparison.runs import OBJECTIVES, facts, marks
 from inference.fitting import Fit
+from inference.numerals import number
 from inference.options import Options
+from models.build import contents_of
 from pyro_cvae.runs import FREE_OPTIONS, Run
 
 
@@ -53,14 +55,13 @@ def fit_facts(fit: Fit, run: Run) -> dict[str, str]:
         "draws": "draws of a Markov chain",
     }
     objective = OBJECTIVES.get(fitted["objective"], fitted["objective"])
-    layers = f"{'tied' if options.get('tied') else 'untied'} layers {' '.join(map(str, options.get('hidden', ())))}"
     marked = marks(fitted, "pseudo-likelihood of the content")
     precisions = fit.metrics.get("precisions") or {name: options.get(name) for name in ("lambda_u", "lambda_v")}
     return {
         "Algorithm": f"inference.{fitted['method']}, mode {fitted['mode']}",
         "Posterior": kinds.get(fitted["posterior"], fitted["posterior"]),
         "Factors": f"{fitted['factors']}",
-        "Content": f"{fitted['content']} likelihood, scaling {fitted['scaling']}, {layers}",
+        "Content": _content_fact(fit),
         "Ratings": _ratings_fact(fit),
         "Precisions": ", ".join(f"{name} {value:g}" for name, value in precisions.items()) + _scale_fact(fit),
         "Objective": f"{objective} {fitted['value']:,.0f} nats{marked}",
@@ -81,14 +82,30 @@ def _scale_fact(fit: Fit) -> str:
     return f"; contents of unrated items count {of_unrated:.3g} times, of new ones {float(scale[-1]):.3g} times"
 
 
+def _content_fact(fit: Fit) -> str:
+    """What the model reads and how: the likelihood, the scaling of words and the layers, of those that it has."""
+    model, prior = fit.options.model, fit.model.item_prior
+    if not fit.model.has_content:
+        return "the model reads none"
+    read = contents_of(fit.dataset, fit.model.content, model.content)[0]
+    kinds = {one.kind for one in read.values()}
+    said = [", ".join(read)] + [f"{model.content_likelihood} likelihood"] * prior.generates
+    said += [f"scaling {fit.options.data.scaling}"] * ("words" in kinds)
+    if prior.trained:
+        tied = ("tied " if model.tied else "untied ") if prior.generates and kinds & {"words", "tokens"} else ""
+        said.append(f"{tied}layers {' '.join(map(str, model.hidden))}")
+    return ", ".join(said)
+
+
 def _ratings_fact(fit: Fit) -> str:
     """The likelihood of ratings, its own parameters, and whether there are biases."""
     model, ratings = fit.options.model, fit.model.ratings
     said = f"{model.rating_likelihood} likelihood"
     if model.rating_likelihood == "confidence-normal":
         said += f", a {model.a:g}, b {ratings.background:g}"
+        said += f" n^{ratings.b_power:g}" if ratings.b_power else ""
     if ratings.explicit and (tau := ratings.noise_precision) is not None:
-        said += f", noise of standard deviation {tau**-0.5:.3f}"
+        said += f", noise of standard deviation {number(tau**-0.5)}"
     return said + (f", biases of precision {fit.model.lambda_b:g}" if model.biases == "on" else ", no biases")
 
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis.comparison.options import CompareOptions
 from analysis.comparison.result import Comparison
 from analysis.comparison.runs import open_runs, short_names
+from analysis.comparison.shrinkage import can_be_structured
 from analysis.comparison.side_by_side import compare
 from analysis.page.examples import example_lists, example_rows, user_facts, with_strips
 from analysis.page.facts import data_facts, fit_facts, reproduce, was_given
@@ -33,7 +34,7 @@ from analysis.reliability import Reliability, reliability
 from analysis.soundness.slopes import slopes
 from inference.evaluation.rivals import RIVALS as ALL
 from inference.fitting import Fit
-from inference.liveness import judge
+from inference.liveness import SHOUTED, judge
 from pyro_cvae.errors import InputError
 from pyro_cvae.text import visible_lines
 
@@ -57,6 +58,8 @@ def report(options: ReportOptions, on_step: Callable[[int, int, str], None] = la
             "given": was_given(runs[name]),
             "model": type(fit.model).__name__,
             "content": judge(fit),
+            "latent": fit.model.item_prior.latent,
+            "structured": can_be_structured(fit),
             "is_point": fit.posterior.is_point,
             "lists": lists,
             "slopes": slopes(fit),
@@ -88,6 +91,8 @@ def render(comparison: Comparison, about: dict[str, dict[str, Any]], shared: dic
     reliable = [one["reliable"] for one in about.values() if one["reliable"]]
     return environment.get_template("report.html.j2").render(
         names=names,
+        shouted=SHOUTED,
+        structured=any(one["structured"] for one in about.values()),
         models=", ".join(dict.fromkeys(about[name]["model"] for name in names)),
         about=about,
         shared=shared,
@@ -117,4 +122,4 @@ def _listed(fit: Fit, name: str, seed: int) -> tuple[Reliability | None, str]:
     try:
         return reliability(fit, name, resamples=300, seed=seed), ""
     except InputError as error:
-        return None, str(error)
+        return None, error.problem  # its remedy is of another command's options

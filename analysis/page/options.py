@@ -8,6 +8,7 @@ from pathlib import Path
 
 from inference.options.checking import check_file, check_least, check_new
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,9 @@ class ReportOptions:
 
     def __post_init__(self) -> None:
         if len(self.runs) > 2:
-            raise InputError(f"{len(self.runs)} runs are named", "a report is about one or two; see analysis.compare")
+            raise InputError(
+                f"{counted(len(self.runs), 'run', 'are')} named", "a report is about one or two; see analysis.compare"
+            )
         check_least(self, {"users": 0, "top": 1, "draws": 20, "seed": 0, "threads": 1})
         if self.out is None:
             names = "-".join(re.sub(r"[^\w.-]+", "_", Path(run).absolute().name) for run in self.runs)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pyro_cvae.data import files
+from pyro_cvae.text import counted
 from pyro_cvae.whole import whole_file
 
 log = logging.getLogger("pyro_cvae")
@@ -34,7 +35,7 @@ class Store:
             rows = [_row(line) for line in lines if line.strip()]
             self.rows = {row["key"]: row for row in rows if row is not None}
             if bad := rows.count(None):
-                log.warning("%s: %d line(s) hold no finished fit, and are passed over", self.path, bad)
+                log.warning("%s: %s without a finished fit passed over", self.path, counted(bad, "line"))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Keep a row, on the disk too: one line is written at once, after the end of what stands there."""

@@ -16,6 +16,7 @@ from analysis.replication.verdicts import RULE, Verdict
 from inference.printing import Sheet
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.protocol import CUTOFFS
+from pyro_cvae.text import counted
 from pyro_cvae.whole import whole_file
 
 WIDTH = 80
@@ -29,7 +30,8 @@ SETTINGS_TOLD = {"paper": "the paper's settings", "validated": "validated settin
 def protocol_lines(datasets: Iterable[tuple[Dataset, str]], n_splits: dict[Part, int]) -> list[str]:
     """What was measured on which data, a line each."""
     lines = [
-        f"{one.name}: {one.n_users:,} users, {one.n_items:,} items, {one.n_features:,} features; {words}."
+        f"{one.name}: {counted(one.n_users, 'user')}, {counted(one.n_items, 'item')}, "
+        f"{counted(one.n_features, 'feature')}; {words}."
         for one, words in datasets
     ]
     told = ", ".join(f"{part} {n}" for part, n in n_splits.items())
@@ -89,7 +91,7 @@ def _splits(rows: pd.DataFrame) -> str:
     least, most = rows["splits"].min(), rows["splits"].max()
     if least < most:
         return f"{least} to {most} splits"
-    return "1 split" if most == 1 else f"{most} splits"
+    return counted(most, "split")
 
 
 def verdict_sheet(verdicts: Sequence[Verdict]) -> Sheet:

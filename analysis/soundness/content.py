@@ -9,6 +9,7 @@ import torch
 
 from analysis.plots import figure
 from inference.fitting import Fit
+from pyro_cvae.errors import InputError
 
 
 def content_units(fit: Fit) -> tuple[pd.DataFrame, Any]:
@@ -16,7 +17,11 @@ def content_units(fit: Fit) -> tuple[pd.DataFrame, Any]:
 
     Columns: ``kl``, the mean over items of KL(q(z_k|x) || p(z_k)) in nats, and ``eigenvalue`` of the covariance of the
     means over items, both in falling order, so that a row pairs the k-th largest of each, not one unit with another.
+    Raises InputError for a model without such a q.
     """
+    if not fit.model.item_prior.latent:
+        problem = f"{type(fit.model).__name__} has no q(z|x) whose units could be looked at"
+        raise InputError(problem, "fit a model that has, for instance --model cvae")
     loc, scale = fit.posterior.z_loc.double(), fit.posterior.z_scale.double()
     kl = (0.5 * (loc.square() + scale.square() - 1) - scale.log()).mean(0).sort(descending=True).values
     eigenvalues = torch.linalg.eigvalsh(torch.atleast_2d(torch.cov(loc.mT))).flip(0)

@@ -22,8 +22,10 @@ from analysis.soundness.slopes import TOP, slopes, told_slope
 from analysis.soundness.text_checks import word_counts
 from inference.fitting import Fit
 from inference.liveness import judge
+from inference.numerals import largest, number
 from inference.posterior import content_diagnostics
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 Finding = tuple[str, str, str]
 """What was looked at, its value, and a note."""
@@ -98,7 +100,8 @@ def diagnose(
             for check in checks[source]
         ]
     if fit.model.has_content and word_counts(fit) is None:
-        rows.append(("texts", "-", "this content is no table of word counts, and only those have predictive checks"))
+        why = "this content is no table of word counts, and only those have predictive checks"
+        rows.append(("texts", "-", why if fit.model.item_prior.generates else "the model draws no contents to check"))
     summary = pd.DataFrame(rows, columns=["what", "value", "note"])
     return Diagnosis(summary, table, checks, by_group, figures)
 
@@ -118,12 +121,13 @@ def _noise_rows(fit: Fit) -> list[Finding]:
     """The noise of explicit ratings, and the biases where there are any."""
     rows = []
     if fit.model.ratings.explicit and (tau := fit.model.ratings.noise_precision) is not None:
-        rows.append(("noise of a rating", f"{tau**-0.5:.3f}", "standard deviation, in units of the ratings"))
+        rows.append(("noise of a rating", number(tau**-0.5), "standard deviation, in units of the ratings"))
     for side, (loc, _) in fit.posterior.biases().items():
         note = "mean and standard deviation over them"
         if side == "item":
             note += ", the global mean included"
-        rows.append((f"{side} biases", f"{float(loc.mean()):.3f}, {float(loc.std(correction=0)):.3f}", note))
+        both = float(loc.mean()), float(loc.std(correction=0))
+        rows.append((f"{side} biases", ", ".join(number(one, 3, largest(both)) for one in both), note))
     return rows
 
 
@@ -140,7 +144,7 @@ def _content_rows(fit: Fit, seed: int) -> list[Finding]:
         ("content", verdict["state"], verdict["words"]),
         ("KL(q(z|x) || p(z))", f"{content['kl']:.2f} nats", "mean over items; 0 says that the content is dead"),
         ("active units", active, "directions of E[z] with variance above 0.01"),
-        ("I(x; z)", information, f"at most log of {n_items:,} items, {np.log(n_items):.2f}"),
+        ("I(x; z)", information, f"at most log of {counted(n_items, 'item')}, {np.log(n_items):.2f}"),
     ]
 
 
@@ -149,9 +153,9 @@ def _slope_rows(table: pd.DataFrame) -> list[Finding]:
     rows = []
     for name, row in table.iterrows():
         scaled = f", whose content counts {row['scale']:.2f} times" if row["scale"] != 1 else ""
-        note = f"held-out ratings on score, through 0, {row['n_pairs']:,.0f} test pairs{scaled}"
+        note = f"held-out ratings on score, through 0, {counted(row['n_pairs'], 'test pair')}{scaled}"
         rows.append((f"{name} items: slope", told_slope(row), note))
-        if row["listed"]:
+        if not np.isnan(row["hit"]):
             note = f"are held out, of the {row['listed']:.0%} of the top {TOP} that {name} items have"
             rows.append((f"{name} items: listed", f"{row['hit']:.1%}", note))
     return rows
@@ -161,7 +165,7 @@ def _pareto_rows(fit: Fit, table: pd.DataFrame, limit: float) -> list[Finding]:
     """How many users have a k below the limit, and how far q(u) is from its target."""
     good = (table["k"] < limit).mean()
     given = "one draw from q" if fit.model.ratings.noise_precision is None else "drawn from q"
-    share = f"{good:.0%} of {len(table)} users"
+    share = f"{good:.0%} of {counted(len(table), 'user')}"
     return [
         (f"Pareto k below {limit:.2f}", share, "q(u) against p(u | R, V), V " + given),
         ("KL(q(u) || p(u | R, V))", f"{table['kl'].median():.2f} nats", "median over the same users"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.comparison.runs import OBJECTIVES
 from analysis.plots import CYCLE, panels
 from inference.algorithms.elbo import SIGNS
 from inference.fitting import Fit
@@ -44,7 +45,7 @@ def traces(fit: Fit) -> Any:
 
 def objective_name(fit: Fit) -> str:
     """What the objective is to be called."""
-    name = "MAP objective" if fit.options.objective == "map_objective" else "ELBO"
+    name = OBJECTIVES[fit.options.objective]
     name = f"pseudo-{name}" if fit.model.pseudo else name
     return f"{name} of a tempered fit" if fit.options.tempered else name
 

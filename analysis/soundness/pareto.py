@@ -78,12 +78,13 @@ def need_density(fit: Fit) -> None:
         raise InputError("draws of MCMC have no q whose Pareto k could be asked for", "look at their R-hat and ESS")
 
 
+@torch.no_grad()
 def log_ratios(fit: Fit, users: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """Log p(u_i | R_i, V) - log q(u_i) in nats of draws from q, (n_draws, n_users), in float64; see :func:`pareto_k`.
 
     Of Normal ratings the background costs no pass over all pairs: with x_j = (v_j, 1) where there are biases, otherwise
-    v_j, and c_j the item's bias, the precision of p(u_i | R_i, V) is lambda_u I + b G + sum over stored cells of
-    (c - b) x_j x_j', with G = sum_j x_j x_j', and the ratings are R - c_j.
+    v_j, and c_j the item's bias, the precision of p(u_i | R_i, V) is lambda_u I + G + sum over stored cells of
+    (c - b_j) x_j x_j', with G = sum_j b_j x_j x_j', and the ratings are R - c_j.
     """
     cells = UserRows.of(fit, users)
     loc, tril = _own_normal(fit, users)
@@ -115,22 +116,24 @@ def _given_items(fit: Fit, cells: UserRows, users: np.ndarray, n: int, seed: int
     for block, draws, drawn in draw_blocks(fit.posterior, users, cells.items, n, seed):
         u[draws] = drawn["u"][..., :width].double()
         x, bias = drawn["v"][..., :width], None
-        gram[draws] += (x.mT @ x).double()
+        b = cells.zeros(block, x.dtype)
+        weighted = b[:, None] * x
+        gram[draws] += (weighted.mT @ x).double()
         if model.mean is not None:
             bias = model.kappa_v * drawn["v"][..., -1]
-            pull[draws] += (bias[:, None] @ x).double()
+            pull[draws] += (bias[:, None] @ weighted).double()
         user, item, rating, confidence = cells.cells(block, torch.float64)
         step = max(1, FLOATS_AT_ONCE // (4 * width**2 * (draws.stop - draws.start)))
         for some in torch.arange(len(user)).split(step):
             here = x[:, item[some]].double()
-            excess = confidence[some] - cells.b
+            excess = confidence[some] - b[item[some]].double()
             precision[draws].index_add_(1, user[some], (excess[:, None] * here)[..., :, None] * here[..., None, :])
             target = confidence[some] * rating[some]
             if bias is not None:
                 target = target - excess * bias[:, item[some]].double()
             shift[draws].index_add_(1, user[some], target[..., None] * here)
-    precision += cells.b * gram[:, None]
-    shift += model.lambda_u * _prior_mean(fit, users) - cells.b * pull
+    precision += gram[:, None]
+    shift += model.lambda_u * _prior_mean(fit, users) - pull
     factor = torch.linalg.cholesky(precision)
     return u, torch.cholesky_solve(shift[..., None], factor).squeeze(-1), factor
 

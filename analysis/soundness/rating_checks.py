@@ -63,18 +63,20 @@ def _stored_checks(
     fit: Fit, stored: Cells, background: Cells, scores: list[np.ndarray], rng: np.random.Generator
 ) -> Iterator[Check]:
     """Of ratings whose exposure is given: stored cells, and cells that are not stored where they are zeros."""
+    likelihood = fit.model.ratings
     drawn, mean, variance = _drawn(fit, stored, scores[0], rng)
     means, drawn_means = _by_user(stored.ratings[None], stored.users), _by_user(drawn, stored.users)
     same = np.ones(len(drawn))
     yield Check(
         "mean of stored ratings",
-        "Mean over users of the mean of their stored R; a click is a 1, and shrinkage draws less.",
+        "Mean over users of the mean of their stored R"
+        + ("." if likelihood.explicit else "; a click is a 1, and shrinkage draws less."),
         means.mean(1) * same,
         drawn_means.mean(1),
     )
     yield Check(
         "spread between users",
-        "Standard deviation over users of that mean; 0 for clicks.",
+        "Standard deviation over users of that mean" + ("." if likelihood.explicit else "; 0 for clicks."),
         means.std(1) * same,
         drawn_means.std(1),
     )
@@ -106,7 +108,7 @@ def _whole_row_checks(fit: Fit, source: DrawnFrom, users: np.ndarray, draws: int
         step = max(1, FLOATS_AT_ONCE // max(1, 4 * n_users * v.shape[1]))
         for start in range(0, len(u), step):
             score = (u[start : start + step] @ v[start : start + step].mT).numpy()
-            given = np.full(score.shape[-1], rows.b)
+            given = rows.b[block]
             ratings = draw_ratings(fit.model.ratings, score, given, int(rng.integers(2**62)))
             ratings[:, user[missing].numpy(), item[missing].numpy()] = 0
             at = slice(some.start + start, some.start + start + len(score))

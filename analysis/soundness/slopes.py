@@ -43,7 +43,8 @@ def slopes(fit: Fit, top: int = TOP) -> pd.DataFrame | None:
     ``n_items``; ``n_pairs`` test pairs; ``slope`` with its ``standard_error`` over users; ``scale``, the mean factor c
     of contents in it, by which scores of cold items were multiplied (so that without it the slope was c times as
     large); ``listed``, the share of the group in the ``top`` items of each user; ``hit``, the share of test pairs among
-    these. Users are those with test pairs on which no setting was chosen. Explicit ratings have no lists to hit.
+    these. A group without test pairs has no slope and no hits, one user no standard error. Users are those with test
+    pairs on which no setting was chosen. Explicit ratings have no lists to hit.
     """
     if fit.model.ratings.explicit:
         return None
@@ -63,25 +64,28 @@ def slopes(fit: Fit, top: int = TOP) -> pd.DataFrame | None:
         if not own.any():
             continue
         products, squares = _sums(fit, users, own, test.select(pairs), known)
-        slope = float(products.sum() / squares.sum()) if squares.sum() > 0 else np.nan
+        slope = float(products.sum() / squares.sum()) if pairs.any() and squares.sum() > 0 else np.nan
         away = products - slope * squares
-        error = float(np.sqrt((away**2).sum()) / squares.sum()) if squares.sum() > 0 else np.nan
+        error = float(np.sqrt((away**2).sum()) / squares.sum()) if (squares > 0).sum() > 1 else np.nan
         shown = own[listed.items] & listed.there
         factor = 1.0 if scale is None else float(torch.as_tensor(scale)[: len(own)][torch.from_numpy(own)].mean())
-        share = float(listed.relevant[shown].mean()) if shown.any() else np.nan
+        share = float(listed.relevant[shown].mean()) if pairs.any() and shown.any() else np.nan
         numbers = (int(own.sum()), int(pairs.sum()), slope, error, factor, shown.sum() / listed.there.sum(), share)
         rows.append((name, *numbers))
     return pd.DataFrame(rows, columns=list(COLUMNS)).set_index("group")
 
 
 def told_slope(row: pd.Series) -> str:
-    """A slope with its standard error; "-" where all scores of the group are 0."""
-    return "-" if np.isnan(row["slope"]) else f"{row['slope']:.3g} ± {row['standard_error']:.1g}"
+    """A slope with its standard error; "-" without test pairs or where all scores are 0."""
+    if np.isnan(row["slope"]):
+        return "-"
+    error = row["standard_error"]
+    return f"{row['slope']:.3g}" if np.isnan(error) else f"{row['slope']:.3g} ± {error:.1g}"
 
 
 def told_hits(row: pd.Series) -> str:
-    """Which share of the listed items of a group are hits, and of how much of the lists; "-" where none is listed."""
-    return f"{row['hit']:.1%} of {row['listed']:.0%}" if row["listed"] else "-"
+    """Which share of the listed items of a group are hits, and of how much of the lists; "-" without such pairs."""
+    return "-" if np.isnan(row["hit"]) else f"{row['hit']:.1%} of {row['listed']:.0%}"
 
 
 def _sums(

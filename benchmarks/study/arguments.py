@@ -1,11 +1,15 @@
-"""The options that several of the commands have; nothing heavy is imported before it is needed."""
+"""The options that several of the commands have, and how each runs; nothing heavy is imported before it is needed."""
 
 from __future__ import annotations
 
 import os
+import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
+
+from pyro_cvae.errors import run_command
 
 
 def command(name: str, doc: str | None) -> ArgumentParser:
@@ -13,6 +17,16 @@ def command(name: str, doc: str | None) -> ArgumentParser:
     return ArgumentParser(
         prog=f"python -m benchmarks.{name}", description=doc, formatter_class=RawDescriptionHelpFormatter
     )
+
+
+def as_command(main: Callable[[], object]) -> NoReturn:
+    """Run a benchmark and end: an error is one line, as of every command, and an int that it returns its exit code."""
+
+    def work() -> None:
+        if isinstance(code := main(), int) and code:
+            raise SystemExit(int(code))
+
+    sys.exit(run_command(work))
 
 
 def add_threads(parser: ArgumentParser, default: int = 0, of: str = "") -> None:

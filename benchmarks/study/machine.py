@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from pathlib import Path
 
 
 class Load:
@@ -17,6 +18,23 @@ class Load:
         """Threads, cores, and the load average at the start and now."""
         load = f"load average {self.began:.1f} at the start, {os.getloadavg()[0]:.1f} at the end"
         return f"{threads or os.cpu_count()} thread(s) on {os.cpu_count()} cores, {load}"
+
+
+def forget_peak() -> None:
+    """Let :func:`peak_since_mib` begin anew, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_since_mib() -> float:
+    """Peak memory of this process in MiB since :func:`forget_peak`, or ever, where the system cannot begin anew."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return peak_mib()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def peak_mib() -> float:

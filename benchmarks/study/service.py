@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -22,10 +23,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.study.narrowed import narrowed
 from benchmarks.study.workers import ROOT
 from pyro_cvae.runs import open_run
 
 KINDS = ("recommend", "fold-in", "similar", "why")
+QUESTIONS = (*KINDS, "similar-users", "new-item")
 LIKED = 10
 POINTS = 20
 """How often memory is looked at in a long series."""
@@ -53,11 +56,12 @@ class Server:
 
 
 def ids_of(run: Path) -> Ids:
-    """Ids of users with training pairs, and of items."""
+    """Ids of users with training pairs, and of items; the words that are counted, if any."""
     opened = open_run(run)
     dataset, split = opened.dataset(), opened.split()
     known = split.train.user_counts > 0
-    return {"user": dataset.user_ids[known].tolist(), "item": dataset.item_ids.tolist()}
+    words = list(dataset.content.vocabulary or ())
+    return {"user": dataset.user_ids[known].tolist(), "item": dataset.item_ids.tolist(), "word": words}
 
 
 @contextmanager
@@ -216,16 +220,34 @@ def tokens(run: Path, ids: Ids) -> list[int]:
             return [ask(client, "POST", "/recommend", asked, token)[0] for token in (None, TOKEN[:-1], TOKEN)]
 
 
-def fuzzed(server: Server, program: Path, cases: int) -> tuple[int, str]:
-    """Exit code of schemathesis, so many cases for each question, and the end of what it says."""
-    asked = [
-        str(program.absolute()),
-        "run",
-        f"http://127.0.0.1:{server.port}/openapi.json",
-        "--checks",
-        "not_a_server_error",
-    ]
-    asked += ["--max-examples", str(cases), "--phases", "fuzzing", "--exclude-path", "/reload", "--continue-on-failure"]
+def statuses(server: Server) -> Counter[str]:
+    """Answers to questions until now, by the first digit of their status: ``2xx``, ``4xx``, ``5xx``."""
+    with closing(connect(server.port)) as client:
+        text = ask(client, "GET", "/metrics")[1].decode()
+    counts = Counter[str]()
+    for path, first, n in re.findall(r'requests_total\{path="([^"]*)",status="(\d)\d\d"\} (\d+)', text):
+        if path.strip("/") in QUESTIONS:
+            counts[f"{first}xx"] += int(n)
+    return counts
+
+
+def fuzzed(server: Server, program: Path, cases: int, ids: Ids | None) -> tuple[int, Counter[str], str]:
+    """Exit code of schemathesis, so many cases for each question, what they were answered, and the end of what it says.
+
+    With ``ids`` its cases are of the narrowed document and right ones, else of the published one, half of them wrong.
+    """
+    with closing(connect(server.port)) as client:
+        health, document = (json.loads(ask(client, "GET", path)[1]) for path in ("/health", "/openapi.json"))
+    if ids is not None:
+        document = narrowed(document, ids, health["uncertain"], health["explicit"])
+    document["paths"] = {path: what for path, what in document["paths"].items() if path.strip("/") in QUESTIONS}
+    before = statuses(server)
     with tempfile.TemporaryDirectory() as folder:  # it leaves what it has found in the folder where it runs
+        path = Path(folder) / "openapi.json"
+        path.write_text(json.dumps(document))
+        asked = [str(program.absolute()), "run", str(path), "--url", f"http://127.0.0.1:{server.port}"]
+        asked += ["--checks", "not_a_server_error", "--max-examples", str(cases), "--phases", "fuzzing"]
+        asked += ["--mode", "all" if ids is None else "positive", "--continue-on-failure"]
         done = subprocess.run(asked, capture_output=True, text=True, cwd=folder)
-    return done.returncode, "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
+    said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-25:])
+    return done.returncode, statuses(server) - before, said

@@ -24,6 +24,7 @@ from models.base import FactorModel
 from models.priors import Above
 from models.story import MOST_ITEMS
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 WHOLE_UP_TO = 3000
 """Numbers of h up to which a precision that is not diagonal is made."""
@@ -140,7 +141,7 @@ def _precision(times: Callable[[Tensor], Tensor], at: Tensor) -> Tensor:
     if all(_near(times(sign), diagonal * sign) for sign in signs) and bool((diagonal > 0).all()):
         return diagonal
     if len(at) > WHOLE_UP_TO:
-        problem = f"{len(at):,} numbers of the sites above u and v depend on one another"
+        problem = f"the sites above u and v have {counted(len(at), 'number')} that depend on one another"
         raise InputError(problem, "use inference.svi, which takes them as independent")
     return torch.stack([times(row) for row in torch.eye(len(at)).to(at)])
 

@@ -23,6 +23,7 @@ from inference.algorithms.workers import ALONE, Workers
 from inference.options import Options
 from inference.posterior import Posterior
 from inference.threads import torch_threads
+from pyro_cvae.blame import plugin_failure
 from pyro_cvae.errors import InputError, MachineError
 
 State = TypeVar("State")
@@ -117,6 +118,8 @@ def fit(
             try:
                 state, history, best = _unpack(inference, *resume)
             except (InputError, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+                if plugin_failure(error) is not None:
+                    raise
                 problem = f"the checkpoint is none of this fit ({type(error).__name__}: {error})"
                 raise InputError(problem, "start anew with --overwrite") from error
         written = time.monotonic()

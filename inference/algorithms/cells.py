@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from inference.algorithms import kernels
+from inference.algorithms.afar import Afar
 from inference.algorithms.summed import Elsewhere
 from models.observations import RatingColumns
 from models.ratings import GaussianSite
@@ -25,7 +26,8 @@ class Cells:
     Shapes: ``indptr`` (n_rows + 1,); ``others`` the other side's row, ``weights`` c - b, ``targets`` c r, all
     (n_stored,); ``observed`` (n_rows,), false for rows that have no cells at all, not even zeros. Of any Gaussian site
     the weights are its precisions less those of zeros, the targets its shifts less those of zeros. With ``elsewhere``
-    these are the cells of one worker, whose half-step gives the rows that all workers' cells have.
+    these are the cells of one worker, whose half-step gives the rows that all workers' cells have. With rows ``afar`` a
+    half-step is told this worker's rows of the other side, and ``others`` are places among those that are met.
     """
 
     indptr: Tensor
@@ -34,6 +36,7 @@ class Cells:
     targets: Tensor
     observed: Tensor
     elsewhere: Elsewhere | None = None
+    afar: Afar | None = None
 
     @classmethod
     def of_items(cls, columns: RatingColumns, site: float | GaussianSite) -> Cells:
@@ -58,6 +61,8 @@ class Cells:
 
     def among_met(self, other: Tensor) -> tuple[Cells, Tensor]:
         """The same cells over those rows of the other side alone that have any, and these rows of ``other``."""
+        if self.afar is not None:
+            return self, other
         met, places = self._met
         cells = replace(self, others=places)
         for name in ("_buckets", "needed"):
@@ -77,9 +82,13 @@ class Cells:
         """Stored cells of each row in all, those elsewhere among them, (n_rows,)."""
         return self.lengths if self.elsewhere is None else self.elsewhere.counts
 
-    def added(self, tensor: Tensor) -> Tensor:
-        """A sum over the other side's rows, with those elsewhere; it may be changed in place."""
+    def over_cells(self, tensor: Tensor) -> Tensor:
+        """A sum over cells, with those elsewhere; it may be changed in place."""
         return tensor if self.elsewhere is None else self.elsewhere.workers.add(tensor)
+
+    def over_others(self, tensor: Tensor) -> Tensor:
+        """A sum over the other side's rows, with those of other workers; it may be changed in place."""
+        return self.over_cells(tensor) if self.afar is None else self.afar.workers.add(tensor)
 
     def shift(self, other: Tensor) -> Tensor:
         """Sum over each row's stored cells of c r times the other side's row, (n_rows, n_factors)."""
@@ -88,6 +97,8 @@ class Cells:
     @cached_property
     def _met(self) -> tuple[Tensor, Tensor]:
         """The other side's rows that have cells, and the place among them of each cell's, (n_stored,)."""
+        if self.afar is not None:
+            return torch.arange(len(self.afar.met), device=self.others.device), self.others
         return torch.unique(self.others, return_inverse=True)
 
     @cached_property
@@ -144,7 +155,7 @@ def _values(columns: RatingColumns, site: float | GaussianSite) -> tuple[Tensor,
     c = columns.confidences
     if isinstance(site, int | float):
         return c - site, c * columns.ratings
-    return site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
+    return site.precision - site.zeros_at(columns), site.shift - site.zero_shift
 
 
 @dataclass(frozen=True, eq=False)

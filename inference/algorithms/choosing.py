@@ -1,14 +1,18 @@
 r"""Settings of clicks that are found within the fit: ``--tune N``.
 
 Once networks are trained, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
-sweeps, of which all trials share the first. What is looked for is what ranks the hidden pairs best. First the networks
-as they were after half and after a quarter of the epochs: of few or short texts they learn by heart what the rest says
-no more of. Then the precision b of zeros and the shrinkages of users and items
+sweeps, of which all trials share the first. What is looked for is what ranks the hidden pairs best.
+
+First the networks as they are, as they were after half and after a quarter of the epochs, and as they started, with
+``--start svd`` at an SVD of the contents: of few or short texts they learn by heart what the rest says no more of. The
+best of these is taken. Then the precision b of zeros and the shrinkages of users and items
 (:mod:`inference.algorithms.precisions`), by steps of 4 and then of 2 in one of them at a time, then in b and the users'
 shrinkage together, which turns zeros up and leaves how far they whiten u (``b V'V + lambda_u I``) as it was: where
-pairs are dense, neither of the two alone is better. A step is taken where the mean over users is better by more than
-two of its standard errors. One of 2 is left out where it is no better by the parabola through steps of 4 either way
-(:func:`_promises`). The short fits are of points in ``bayes`` too: what ranks best does so by its means, and
+pairs are dense, neither of the two alone is better. Where later pairs are hidden (below) the power of popularity that
+zeros go with (``--b-power``) is looked for too, by steps of 1/2 and then of 1/4: many of an item's users were there
+before it, and its few ratings hide that. Such a step is taken where the mean over users is better by more
+than two of its standard errors. One of 2 is left out where it is no better by the parabola through steps of 4 either
+way (:func:`_promises`). The short fits are of points in ``bayes`` too: what ranks best does so by its means, and
 covariances of many factors would take minutes each.
 
 A pair of rank r, among all items that the user has not chosen yet, is worth
@@ -17,16 +21,19 @@ A pair of rank r, among all items that the user has not chosen yet, is worth
 
 the mean recall over lists of L to M items whose length is uniform on the log scale.
 
-With ``--hide latest`` the latest fifth of all training pairs is hidden instead, as where a split by time holds the
-latest out. Among the users of hidden pairs are then some who have no other. They are ranked by the list that strangers
-get (:mod:`inference.average`).
+What is hidden rehearses what is to come. With ``--hide latest`` the latest fifth of all training pairs is hidden
+instead, as where a split by time holds the latest out. Among the users of hidden pairs are then some who have no other.
+They are ranked by the list that strangers get (:mod:`inference.average`). With ``--hide last`` the latest fifth of each
+user's pairs is, as where a split holds out the last of each user. With ``--hide items`` all pairs of some items
+are hidden and no others, as where a split holds items out: what is to come is of new items alone.
 
 **Items without ratings.** Their v is c z and not z where that ranks hidden pairs better. Without it their scores are
 too small to be compared with those of rated items, whose v has grown towards their users. There are two kinds. An
 *unchosen* item was there and nobody took it: hidden pairs make such items. A *new* one could not have been chosen:
-hiding all pairs of some items makes those, as many as a fit has without ratings. ``--cold`` says of which kind the
-items without ratings are; items that are added to a fit are new. Where they are new, all that is looked for is looked
-for with such items among the hidden pairs.
+hiding all pairs of some items makes those, as many as a fit has without ratings; too few leave c that of the others.
+``--cold`` says of which kind the items without ratings are; items that are added to a fit are new. Where they are new,
+all that is looked for is looked for with such items among the hidden pairs. Their c is larger with ``--hide items``,
+where lists need no rated item.
 
 Sources: block coordinate ascent by :mod:`inference.algorithms.half_steps`; the recall over many lengths at once is an
 area under the recall curve, as in Cremonesi, Koren and Turrin, RecSys 2010, on a log scale.
@@ -35,6 +42,7 @@ area under the recall curve, as in Cremonesi, Koren and Turrin, RecSys 2010, on 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,11 +54,15 @@ from torch import Tensor
 from inference.algorithms.kernels import compiled_for
 from inference.algorithms.precisions import default_shrinkages, set_relative, short_fit
 from inference.algorithms.standard_scale import rated
+from inference.kinds import Hide
 from inference.mixing import last_times, weights_of_counts
 from inference.options import Options
 from models.base import FactorModel
+from models.kinds import Cold
 from models.observations import RatingColumns
+from pyro_cvae.data.splits import share_of_each_user
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 HIDDEN = 0.2
 """Share of each user's training pairs that is hidden."""
@@ -63,8 +75,8 @@ SWEEPS = 2
 STEPS = (4.0, 2.0)
 SURE = 2.0
 """Standard errors by which a step has to be better: of so many steps one is so by chance by a single one."""
-SCALES = tuple(2.0 ** (k / 4) for k in range(-4, 13))
-"""Values of c that are tried, 1/2 to 8."""
+SCALES = (*(2.0 ** (k / 4) for k in range(-4, 9)), *(2.0 ** (k / 2) for k in range(5, 13)))
+"""Values of c that are tried, 1/2 to 4 and then less densely to 64."""
 LEAST = 1e-6
 """A given c below it ranks unrated items as this one does."""
 SHORT, LONG = 20, 500
@@ -78,15 +90,18 @@ log = logging.getLogger("pyro_cvae")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a trial is of: epochs of the networks, the precision of zeros, and the shrinkages."""
+    """What a trial is of: epochs of the networks, the precision of zeros and its power, and the shrinkages."""
 
     epochs: int
     b: float
     user_shrinkage: float
     item_shrinkage: float
+    b_power: float = 0.0
 
     def times(self, names: Sequence[str], factor: float) -> Settings:
-        """The same with these of them ``factor`` times as large."""
+        """The same with these of them ``factor`` times as large; the power of b has log2(factor)/4 more, from 0 on."""
+        if tuple(names) == ("b_power",):
+            return replace(self, b_power=max(0.0, self.b_power + math.log2(factor) / 4))
         return replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
@@ -138,24 +153,40 @@ def choose(
     to be hidden of pairs without times.
     """
     rng = np.random.default_rng(options.fit.seed)
-    hidden = latest_pairs(columns) if options.fit.hide == "latest" else hidden_pairs(columns, rng)
-    if (n := int(hidden.sum())) < FEWEST:
-        log.info("--tune chooses nothing: %d training pairs can be hidden, but %d are needed", n, FEWEST)
+    hide = options.fit.hide
+    hidden = latest_pairs(columns) if hide == "latest" else hidden_pairs(columns, rng, hide == "last")
+    if _too_few(int(hidden.sum())):
         return max(contents), []
     trials = _Trials(model, columns, contents, options)
-    unchosen = trials.hiding(hidden, rng)
-    scaled, kind = scales_contents(model, options), options.model.cold
-    new = trials.hiding(hidden_items(columns, hidden, rng), rng) if scaled or kind == "new" else unchosen
-    held_out = new if kind == "new" else unchosen
-    trials.start = _networks(trials, held_out, kind)
-    at, scale = _best(trials, held_out, options.fit.tune, kind)
-    of_new = trials.worth(at, new, "new").scale if scaled else scale
+    scaled, cold = scales_contents(model, options), options.model.cold
+    items_alone = hide == "items" and model.item_prior.knows_content
+    held_out = {"unchosen": trials.hiding(hidden, rng)}
+    kind: Cold = "new" if items_alone or cold == "new" else "unchosen"
+    if scaled or kind == "new":
+        pairs = np.zeros_like(hidden) if items_alone else hidden
+        held_out["new"] = trials.hiding(hidden_items(columns, pairs, rng), rng)
+    if kind == "new" and _too_few(len(held_out["new"].items)):
+        return max(contents), []
+    trials.start = _networks(trials, held_out[kind], kind)
+    at, scale = _best(trials, held_out[kind], options.fit.tune, kind)
+    of_new = scale
+    if scaled and len(held_out["new"].items) >= FEWEST:
+        of_new = trials.worth(at, held_out["new"], "new").scale
+    if scaled and kind != cold:
+        scale = trials.worth(at, held_out["unchosen"], "unchosen").scale
     for row in trials.rows:
         row["taken"] = "yes" if all(row[name] == value for name, value in vars(at).items()) else "no"
     if scaled:
         model.scale_contents(~columns.observed, scale, of_new)
     trials.set(at)
     return at.epochs, trials.rows
+
+
+def _too_few(n_pairs: int) -> bool:
+    if n_pairs < FEWEST:
+        told = counted(n_pairs, "training pair")
+        log.info("--tune chooses nothing: %s can be hidden, but %d are needed", told, FEWEST)
+    return n_pairs < FEWEST
 
 
 def _networks(trials: _Trials, held_out: _HeldOut, kind: str) -> Settings:
@@ -165,7 +196,7 @@ def _networks(trials: _Trials, held_out: _HeldOut, kind: str) -> Settings:
         ahead = replace(at, epochs=epochs)
         if len(trials.rows) < trials.options.fit.tune - 1:
             found, other = (trials.worth(one, held_out, kind) for one in (at, ahead))
-            at = ahead if other.better_than(found) else at
+            at = ahead if other.value > found.value else at
     return at
 
 
@@ -211,29 +242,35 @@ def scales_contents(model: FactorModel, options: Options) -> bool:
     return own and model.item_prior.knows_content and options.model.unrated == "masked"
 
 
-def hidden_pairs(columns: RatingColumns, rng: np.random.Generator) -> np.ndarray:
-    """A fifth of the positive cells of each user, rounded at random; one or more stay. Bool (n_stored,)."""
-    users = columns.users.cpu().numpy()
-    able = np.flatnonzero(((columns.ratings > 0) & (columns.confidences > 0)).cpu().numpy())
-    counts = np.bincount(users[able], minlength=columns.n_users)
-    wanted = np.minimum(np.floor(HIDDEN * counts + rng.random(len(counts))), counts - 1)
-    order = able[np.lexsort((rng.random(len(able)), users[able]))]
-    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
-    hidden = np.zeros(len(users), bool)
-    hidden[order[rank < wanted[users[order]]]] = True
+def hidden_pairs(columns: RatingColumns, rng: np.random.Generator, last: bool = False) -> np.ndarray:
+    """A fifth of the positive cells of each user, any or the ``last``; one or more stay. Bool (n_stored,)."""
+    able, users = _positive(columns), columns.users.cpu().numpy()
+    times = _times(columns, "last")[able] if last else None
+    hidden = np.zeros_like(able)
+    hidden[able] = share_of_each_user(users[able], columns.n_users, HIDDEN, rng, times)
     return hidden
 
 
 def latest_pairs(columns: RatingColumns) -> np.ndarray:
     """The latest fifth of the positive cells, those of one moment together; the earliest stay. Bool (n_stored,)."""
-    if columns.times is None:
-        raise InputError("--hide latest is of pairs with times, and these have none", "use --hide random")
-    times = columns.times.cpu().numpy()
-    able = ((columns.ratings > 0) & (columns.confidences > 0)).cpu().numpy() & ~np.isnan(times)
+    times = _times(columns, "latest")
+    able = _positive(columns) & ~np.isnan(times)
     if not able.any():
         return able
     cut = np.sort(times[able])[min(int(np.ceil((1 - HIDDEN) * able.sum())), int(able.sum()) - 1)]
     return able & (times >= cut) & (times > times[able].min())
+
+
+def _positive(columns: RatingColumns) -> np.ndarray:
+    """Which cells are choices, bool (n_stored,)."""
+    return ((columns.ratings > 0) & (columns.confidences > 0)).cpu().numpy()
+
+
+def _times(columns: RatingColumns, hide: Hide) -> np.ndarray:
+    """When cells came, (n_stored,); InputError where there are no times."""
+    if columns.times is None:
+        raise InputError(f"--hide {hide} is of pairs with times, and these have none", "use --hide random")
+    return columns.times.cpu().numpy()
 
 
 def hidden_items(columns: RatingColumns, hidden: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -273,9 +310,13 @@ class _Trials:
         given = options.model.cold_scale
         self.scales = SCALES if scales_contents(model, options) else (1.0 if given is None else max(given, LEAST),)
         latest, *self.earlier = sorted(contents, reverse=True)
-        self.start = Settings(latest, model.ratings.background, *default_shrinkages(model, options))
+        power = model.ratings.b_power
+        self.start = Settings(
+            latest, model.ratings.background, *default_shrinkages(model, options), 0.0 if power is None else power
+        )
         free = {"user_shrinkage": "lambda_u", "item_shrinkage": "lambda_v"}
         alone = ["b"] if model.ratings.weighs_zeros and model.ratings.background > 0 else []
+        alone += ["b_power"] if alone and power is not None and options.fit.hide in ("latest", "last") else []
         alone += [name for name, precision in free.items() if precision in model.to_find]
         self.moving: list[tuple[str, ...]] = [(name,) for name in alone]
         if {"b", "user_shrinkage"} <= set(alone):
@@ -304,7 +345,8 @@ class _Trials:
     def set(self, settings: Settings) -> None:
         """Let the model have these."""
         if self.model.ratings.weighs_zeros:
-            self.model.ratings.weigh_zeros(settings.b)
+            power = {} if self.model.ratings.b_power is None else {"b_power": settings.b_power}
+            self.model.ratings.weigh_zeros(settings.b, **power)
         shrinkage = (settings.user_shrinkage, settings.item_shrinkage)
         z_loc = self.contents[settings.epochs]
         set_relative(self.model, self.columns, z_loc, shrinkage, self.options.model.rating_facts.lambda_b)
@@ -320,7 +362,8 @@ class _Trials:
         model, mean = self.model, None if self.model.mean is None else self.model.mean.clone()
         begin, z_loc = self._begin(settings.epochs, held_out), self.contents[settings.epochs]
         self.set(settings)
-        users, items, observed = short_fit(model, held_out.known, z_loc, "point", SWEEPS, begin)
+        known = model.ratings.weighed(held_out.known)
+        users, items, observed = short_fit(model, known, z_loc, "point", SWEEPS, begin)
         if self.options.fit.hide == "latest":
             counts = torch.bincount(held_out.known.users, minlength=len(users))
             last = last_times(held_out.known.users, held_out.known.times, len(users))
@@ -331,8 +374,9 @@ class _Trials:
             model.mean.copy_(mean)
         told = {"cold": kind, "taken": "yes", **vars(settings), "cold_scale": worth.scale, "worth": worth.value}
         self.rows.append(told)
-        which = f"b {settings.b:g}, shrinkages {settings.user_shrinkage:.3g} and {settings.item_shrinkage:.3g}"
-        trained = f"{settings.epochs} epochs, " if self.earlier else ""
+        power = f" n^{settings.b_power:g}" if settings.b_power else ""
+        which = f"b {settings.b:g}{power}, shrinkages {settings.user_shrinkage:.3g} and {settings.item_shrinkage:.3g}"
+        trained = f"{counted(settings.epochs, 'epoch')}, " if self.earlier else ""
         log.info("short fit %d, %s%s: worth %.4f, c %.2f", len(self.rows), trained, which, worth.value, worth.scale)
         return worth
 
@@ -340,7 +384,8 @@ class _Trials:
         """Means of v after the sweep that all trials of these networks share, (n_items, width)."""
         if self.begun is None or self.begun[:2] != (epochs, held_out):
             self.set(replace(self.start, epochs=epochs))
-            self.begun = epochs, held_out, short_fit(self.model, held_out.known, self.contents[epochs], "point", 1)[1]
+            known = self.model.ratings.weighed(held_out.known)
+            self.begun = epochs, held_out, short_fit(self.model, known, self.contents[epochs], "point", 1)[1]
         return self.begun[2]
 
 

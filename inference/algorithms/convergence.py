@@ -15,6 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from inference.draws import Draws
+from pyro_cvae.errors import InputError
 
 RHAT_UP_TO, ESS_PER_CHAIN = 1.05, 100
 """Beyond these :func:`doubts` are raised. The reference asks R-hat <= 1.01 of one quantity; here the largest counts."""
@@ -56,7 +57,10 @@ def convergence(draws: Draws) -> dict[str, dict[str, float]]:
     """The worst R-hat and effective sample sizes over log p(R, X, U, V, Z), over scores u.v, and over u, v and z.
 
     Of each kind at most 2,000 quantities are looked at, evenly spread. Empty for chains of fewer than 4 draws.
+    Raises InputError for a posterior that is no chains.
     """
+    if not hasattr(draws, "n_chains"):
+        raise InputError("this posterior is no chains, of which convergence is asked", "fit with inference.mcmc")
     if len(draws) < 4 * draws.n_chains:
         return {}
     n_users, n_items = len(draws.u_loc), len(draws.v_loc)

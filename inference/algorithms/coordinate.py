@@ -22,6 +22,7 @@ in ``bayes``.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,6 +46,7 @@ from models.gaussians import Gaussians
 from models.item_prior import Pull
 from models.observations import Batch, Observations
 from models.priors import Above
+from models.returns import number_given
 from pyro_cvae.errors import InputError
 
 LOOKED = 8192
@@ -57,10 +59,10 @@ class State(NetworkState):
 
     Of several workers each has q of its own users and of all items. ``first`` are the sweeps made before the contents
     were looked at, ``ratings`` the ratings' part of the objective at the last one. ``shift`` (n_items, width) is the
-    ratings' part of the items' last half-step, ``second`` (n_stored,) E[s^2] of the stored cells where a bound needs
-    it, ``prior`` the precisions around which others are learned, ``above`` q of the sites above u and v, ``z`` mean and
-    standard deviation of q(z), behind how often each parameter of the encoder had changed, and ``alive`` what
-    diagnostics say of these.
+    ratings' part of the items' last half-step where q is structured, ``second`` (n_stored,) E[s^2] of the stored cells
+    where a bound needs it, ``prior`` the precisions around which others are learned, ``above`` q of the sites above u
+    and v, ``z`` mean and standard deviation of q(z), behind how often each parameter of the encoder had changed, and
+    ``alive`` what diagnostics say of these.
     """
 
     users: Gaussians | None = None
@@ -99,9 +101,16 @@ class Coordinate(NetworkFit[State]):
         self.of_users = PerUser()
 
     def check(self, model: FactorModel) -> None:
-        """InputError where the ratings have no Gaussian site."""
+        """InputError where the ratings have no Gaussian site, or something would not be learned."""
         if not model.ratings.conjugate:
             raise model.ratings.refuse("inference.coordinate")
+        self.refuse_parameters(model, "inference.coordinate")
+        ratings = copy.deepcopy(model.ratings)
+        if self.options.fit.mode == "map":
+            ratings.hold()
+        if idle := ratings.idle_parameters:
+            problem = f"inference.coordinate does not learn {', '.join(idle)} of {type(ratings).__name__}"
+            raise InputError(problem, "state learns and define learn, or define after_sweep, or use inference.svi")
         if self.options.kind == "structured" and not model.item_prior.latent:
             raise InputError("--guide structured is q(v|z), and the model has no z", "leave --guide out")
 
@@ -132,7 +141,8 @@ class Coordinate(NetworkFit[State]):
         """This worker's part of the ratings, and of what the likelihood has of every user."""
         if self.shard is None:
             full = self.options.kind in ("full", "structured")
-            self.shard = Shard(self.observations.columns, model.ratings, self.workers, full)
+            columns, ratings = self.observations.columns, model.ratings
+            self.shard = Shard(columns, ratings, self.workers, full, self._method.gather)
             self.observations = replace(self.observations, columns=self.shard.columns)
         self.of_users.take(model.ratings, self.shard)
 
@@ -220,7 +230,8 @@ class Coordinate(NetworkFit[State]):
         u = shard.step_users(model, sites, state.items, family, above)
         spread = z_var if self.options.kind == "structured" else None
         v = shard.step_items(model, sites, u.rows, model.prior_of_items(z_loc, above), spread, family)
-        state.users, state.items, state.shift = u.rows, v.rows, v.shift
+        state.users, state.items = u.rows, v.rows
+        state.shift = None if v.rows.spread is None else v.shift
         self._center(state, z_loc)
         if state.above is not None:
             everybody = self.workers.rows(u.rows.loc, shard.user_spans)
@@ -279,7 +290,7 @@ class Coordinate(NetworkFit[State]):
             return self.workers.total(value)
 
         scores = scores_of(model, users, items, columns, last.form, total)
-        value = float(model.ratings.after_sweep(columns, scores))
+        value = number_given(model.ratings, "after_sweep", model.ratings.after_sweep(columns, scores), finite=False)
         if self.workers.size > 1 and not summed:
             problem = f"{type(model.ratings).__name__}.after_sweep does not sum over workers"
             raise InputError(problem, "let its sums over columns go through scores.total, or fit with one worker")
@@ -367,7 +378,7 @@ class Coordinate(NetworkFit[State]):
         assert state.users is not None and state.items is not None
         above = self._above(state)
         prior = model.prior_of_items(z_loc, above)
-        more: dict[str, Any] = {"has_content": model.has_content}
+        more: dict[str, Any] = {"has_content": model.has_content, "tells_users": model.tells_users()}
         if state.above is not None:
             scales: dict[str, Any] = dict.fromkeys(above) if state.users.is_point else state.above.scales
             more["above"] = flat_above({name: (loc, scales[name]) for name, loc in above.items()})
@@ -380,7 +391,10 @@ class Coordinate(NetworkFit[State]):
         z = Gaussians(z_loc, z_scale.square())
         more["content_scale"] = prior.slope
         posterior = Posterior(kind, *rows, z, prior.precision, **more)
-        return self.scale.posterior(posterior.detached())
+        known = self.scale.posterior(posterior.detached())
+        if len(known.u) == model.n_users:
+            return known
+        return replace(known, u=known.u.mapped(*2 * [lambda row: row.expand(model.n_users, -1)]))
 
     def finish(self, state: State) -> FactorModel:
         """The model in the ratings' own units, with what it has of all users."""

@@ -122,20 +122,26 @@ def half_step(
         n_factors = other.loc.shape[1]
         eye = torch.eye(n_factors, dtype=other.loc.dtype, device=other.loc.device)
         counted = other_observed.to(other.loc.dtype)
-        gram = cells.added(background.b * kernels.second_moment(other, background.weights(counted), workers))
-        given, offset = cells, background.offset
+        gram = cells.over_others(background.b * kernels.second_moment(other, background.weights(counted), workers))
+        of_zeros, of_offsets = _of_zeros(cells, other, counted, background), 0.0
+        if background.offset is not None:
+            of_offsets = _offsets_of_zeros(cells, background.offset, counted, background)
+        other, offset = _met(cells, other, background.offset)
         if offset is not None:
+            of_offsets += _offsets_of_cells(cells, offset)
             cells = cells.with_values(cells.weights, cells.targets - cells.weights * offset.mean[cells.others])
-        shift, of_zeros = _shifts(cells, other, counted, background)
-        shift, of_zeros = cells.added(shift), None if of_zeros is None else cells.added(of_zeros)
+        shift = cells.over_cells(_shift(cells, other, offset))
         pull = None if prior_loc is None else precision * prior_loc
         if of_zeros is not None:
             shift = shift + of_zeros
             pull = of_zeros.expand_as(shift) if pull is None else pull + of_zeros
         right = shift if prior_loc is None else torch.add(shift, prior_loc, alpha=precision)
-        if family == "point" and other.is_point and by_row is None and cells.elsewhere is None:
+        if family == "point" and other.is_point and cells.elsewhere is None:
             short = WOODBURY_UP_TO * n_factors
-            points = _points(cells, other.loc, gram + precision * eye, pull, right, short, workers)
+            if by_row is None:
+                points = _points(cells, other.loc, gram + precision * eye, pull, right, short, workers)
+            else:
+                points = _points_by_row(cells, other.loc, (gram, precision, by_row), pull, right, short, workers)
             rows = Gaussians(points)
         else:
             rows = _rows(cells, other, gram, right, precision, family == "full", workers, by_row)
@@ -144,41 +150,55 @@ def half_step(
             rows.loc[unobserved] = 0.0 if prior_loc is None else prior_loc.index_select(0, unobserved)
         if prior_var is not None:
             rows = replace(rows, spread=prior_var, slope=precision)
-        found = _summed(rows, cells, shift, right, precision)
-        if offset is not None:
-            found = replace(found, offset=float(cells.added(_offsets(given, offset, counted, background))))
-        return found
+        return replace(_summed(rows, cells, shift, right, precision), offset=of_offsets)
 
 
-def _shifts(cells: Cells, other: Gaussians, counted: Tensor, background: Background) -> tuple[Tensor, Tensor | None]:
-    """What the stored cells add to h_i, (n_rows, n_factors), and what the zeros add, which is often the same for all.
+def _met(cells: Cells, other: Gaussians, offset: Offset | None) -> tuple[Gaussians, Offset | None]:
+    """The other side's rows that cells are numbered by, and their offsets; those of other workers among them."""
+    if cells.afar is None:
+        return other, offset
+    if offset is not None:
+        offset = Offset(cells.afar.numbers(offset.mean), cells.afar.numbers(offset.second))
+    return cells.afar.rows(other), offset
 
-    The targets of the cells have the offset's mean taken out of them.
-    """
-    b, offset, weights = background.b, background.offset, background.weights(counted)
+
+def _shift(cells: Cells, other: Gaussians, offset: Offset | None) -> Tensor:
+    """What the stored cells add to h_i, (n_rows, n_factors); their targets have the offset's mean taken out of them."""
     shift = cells.shift(other.loc)
-    linear = background.shift * (counted @ other.loc) if background.shift else None
+    if offset is None or offset.covariance is None:
+        return shift
+    return shift - F.embedding_bag(
+        cells.others, offset.covariance, cells.indptr[:-1], mode="sum", per_sample_weights=cells.weights
+    )
+
+
+def _of_zeros(cells: Cells, other: Gaussians, counted: Tensor, background: Background) -> Tensor | None:
+    """What the zeros add to h_i, which is often the same for all, (n_factors,) or (n_rows, n_factors)."""
+    offset, weights = background.offset, background.weights(counted)
+    linear = cells.over_others(background.shift * (counted @ other.loc)) if background.shift else None
     if offset is None:
-        return shift, linear
-    of_zeros = b * ((weights * offset.mean) @ other.loc)
+        return linear
+    of_zeros = (weights * offset.mean) @ other.loc
     if offset.covariance is not None:
-        bag = F.embedding_bag(
-            cells.others, offset.covariance, cells.indptr[:-1], mode="sum", per_sample_weights=cells.weights
-        )
-        shift, of_zeros = shift - bag, of_zeros + b * (weights @ offset.covariance)
+        of_zeros = of_zeros + weights @ offset.covariance
+    of_zeros = cells.over_others(background.b * of_zeros)
     of_zeros = of_zeros if background.by_row is None else background.by_row[:, None] * of_zeros
-    return shift, -of_zeros if linear is None else linear - of_zeros
+    return -of_zeros if linear is None else linear - of_zeros
 
 
-def _offsets(cells: Cells, offset: Offset, counted: Tensor, background: Background) -> Tensor:
-    """What of sum_io [c E[s^2] - 2 t E[s]] the offsets have for themselves, over observed rows, in float64."""
-    by_row, shift = background.by_row, background.shift
+def _offsets_of_zeros(cells: Cells, offset: Offset, counted: Tensor, background: Background) -> float:
+    """What of sum_io [c E[s^2] - 2 t E[s]] over zeros the offsets have for themselves, over observed rows."""
+    by_row, weights = background.by_row, (background.b * background.weights(counted)).double()
     seen = cells.observed.double() if by_row is None else cells.observed * by_row.double()
-    mean, second = offset.mean.double(), offset.second.double()
-    weights = (background.b * background.weights(counted)).double()
-    zeros = seen.sum() * (weights @ second) - 2 * shift * cells.observed.sum() * (counted.double() @ mean)
-    stored = cells.weights.double() * second[cells.others] - 2 * cells.targets.double() * mean[cells.others]
-    return zeros + stored.sum()
+    sums = torch.stack([weights @ offset.second.double(), counted.double() @ offset.mean.double()])
+    second, mean = cells.over_others(sums).tolist()
+    return float(seen.sum()) * second - 2 * background.shift * float(cells.observed.sum()) * mean
+
+
+def _offsets_of_cells(cells: Cells, offset: Offset) -> float:
+    """The same over stored cells, whose targets have no offset taken out of them."""
+    mean, second = offset.mean.double()[cells.others], offset.second.double()[cells.others]
+    return float(cells.over_cells((cells.weights.double() * second - 2 * cells.targets.double() * mean).sum()))
 
 
 def _summed(rows: Gaussians, cells: Cells, shift: Tensor, right: Tensor, precision: float) -> HalfStep:
@@ -225,29 +245,80 @@ def _points(
 
     def solve(rows: Tensor) -> None:
         cell = cells.padded(rows)
-        if cell.others.shape[1] > short or bool((cell.weights[cell.real] <= 0).any()):
+        if _is_long(cell, short):
             x = F.embedding(cell.others, other)
             precisions = shared + (x * cell.weights[..., None]).mT @ x
             found[rows] = torch.cholesky_solve(right[rows, :, None], _cholesky(precisions)).squeeze(-1)
             return
-        inverse = torch.where(cell.real, 1 / cell.weights, 1.0)
-        x = F.embedding(cell.others, whitened)
-        if not cell.full:
-            x = x * cell.real[..., None]
-        residual = cell.targets * inverse
         start = None if pull is None else pull.index_select(0, rows) @ inverse_tril.mT
-        if start is not None:
-            residual = residual - (x * start[:, None]).sum(-1)
-        if x.shape[1] == 1:
-            weight = (residual / (x.square().sum(-1) + inverse))[..., None]
-        else:
-            system = x @ x.mT
-            system.diagonal(dim1=-2, dim2=-1).add_(inverse)
-            weight = torch.cholesky_solve(residual[..., None], _cholesky(system))
-        point = (weight.mT @ x).squeeze(1)
-        found.index_copy_(0, rows, (point if start is None else point + start) @ inverse_tril)
+        found.index_copy_(0, rows, _woodbury(cell, F.embedding(cell.others, whitened), start) @ inverse_tril)
 
     in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2, left), workers)
+    return found
+
+
+def _is_long(cell: Padded, short: float) -> bool:
+    """Whether rows have more cells than ``short``, or one with a weight that Woodbury's identity does not take."""
+    return cell.others.shape[1] > short or bool((cell.weights[cell.real] <= 0).any())
+
+
+def _woodbury(cell: Padded, x: Tensor, start: Tensor | None) -> Tensor:
+    """Points of rows in coordinates where what they share is I: start + X' (W^-1 + X X')^-1 (W^-1 y - X start).
+
+    Shapes: ``x`` (n_rows, length, size) the other side's rows in these coordinates, ``start`` (n_rows, size) or 0.
+    """
+    inverse = torch.where(cell.real, 1 / cell.weights, 1.0)
+    if not cell.full:
+        x = x * cell.real[..., None]
+    residual = cell.targets * inverse
+    if start is not None:
+        residual = residual - (x * start[:, None]).sum(-1)
+    if x.shape[1] == 1:
+        weight = (residual / (x.square().sum(-1) + inverse))[..., None]
+    else:
+        system = x @ x.mT
+        system.diagonal(dim1=-2, dim2=-1).add_(inverse)
+        weight = torch.cholesky_solve(residual[..., None], _cholesky(system))
+    point = (weight.mT @ x).squeeze(1)
+    return point if start is None else point + start
+
+
+def _points_by_row(
+    cells: Cells,
+    other: Tensor,
+    base: tuple[Tensor, float, Tensor],
+    pull: Tensor | None,
+    right: Tensor,
+    short: float,
+    workers: int,
+) -> Tensor:
+    """Points of all rows where what row i shares is g_i G + precision I, ``base`` being G, the precision and g.
+
+    With G = Q diag(e) Q' that is diagonal for all rows in the coordinates Q' w, in which Woodbury's identity is used.
+    """
+    (gram, precision, by_row), (cells, other) = base, cells.among_met(other)
+    size, found = len(gram), torch.zeros_like(right)
+    values, axes = torch.linalg.eigh(gram.double())
+    values, axes = values.clamp(min=0).to(gram), axes.to(gram)
+    eye, turned = torch.eye(size, dtype=gram.dtype, device=gram.device), other @ axes
+    pulled = None if pull is None else pull @ axes
+    if pulled is not None:
+        rest = (cells.observed & (cells.lengths == 0)).nonzero().squeeze(-1)
+        found[rest] = (pulled[rest] / (by_row[rest, None] * values + precision)) @ axes.mT
+
+    def solve(rows: Tensor) -> None:
+        cell = cells.padded(rows)
+        if _is_long(cell, short):
+            x = F.embedding(cell.others, other)
+            precisions = by_row[rows, None, None] * gram + precision * eye + (x * cell.weights[..., None]).mT @ x
+            found[rows] = torch.cholesky_solve(right[rows, :, None], _cholesky(precisions)).squeeze(-1)
+            return
+        scale = (by_row[rows, None] * values + precision).rsqrt()
+        x = F.embedding(cell.others, turned) * scale[:, None]
+        start = None if pulled is None else pulled.index_select(0, rows) * scale
+        found.index_copy_(0, rows, (_woodbury(cell, x, start) * scale) @ axes.mT)
+
+    in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2), workers)
     return found
 
 
@@ -266,8 +337,9 @@ def _rows(
         return _normals(cells, other, gram, right, precision, full, workers, by_row)
     marginal = other.marginal()
 
-    def solve(cells: Cells, other: Gaussians, right: Tensor) -> Gaussians:
-        return _normals(cells, other, gram, right, precision, full, workers)
+    def solve(rows: Tensor, cells: Cells, other: Gaussians, right: Tensor) -> Gaussians:
+        own = None if by_row is None else by_row[rows]
+        return _normals(cells, other, gram, right, precision, full, workers, own)
 
     return cells.elsewhere.normals(cells, right, lambda rows: _sums(cells, marginal, rows), solve)
 

@@ -36,6 +36,7 @@ from inference.algorithms.cells import Cells
 from inference.algorithms.elbo import NamedELBO, total
 from inference.algorithms.half_steps import half_step
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
+from inference.algorithms.sides import background_of
 from inference.draws import Draws
 from inference.options import MCMCOptions, Options
 from inference.posterior import content_diagnostics
@@ -44,6 +45,7 @@ from models.build import content_likelihood_of
 from models.gaussians import Gaussians
 from models.observations import Batch, Observations
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 ACCEPTANCE = 0.8
 """Mean acceptance of Hamiltonian steps that their sizes are brought to."""
@@ -97,7 +99,8 @@ class MCMC(NetworkFit[State]):
         needed = method.chains * (stored + at_work) * size / 2**30
         if needed > method.max_memory:
             raise InputError(
-                f"{method.chains} chains with {method.draws:,} stored draws of {n_users:,} users and {n_items:,} items "
+                f"{counted(method.chains, 'chain')} with {counted(method.draws, 'stored draw')} of "
+                f"{counted(n_users, 'user')} and {counted(n_items, 'item')} "
                 f"take {needed:.1f} GiB, above --max-memory {method.max_memory:g}: inference.mcmc is for small data",
                 "use inference.coordinate or inference.svi, or fewer --draws or --chains",
             )
@@ -121,6 +124,7 @@ class MCMC(NetworkFit[State]):
         if not (model.ratings.conjugate and model.ratings.exact and model.mean is None):
             raise model.ratings.refuse("inference.mcmc")
         self.refuse_stages(model)
+        self.refuse_parameters(model, "inference.mcmc")
         if self.workers.size > 1:
             raise InputError("inference.mcmc has one worker alone", "start it without torchrun")
 
@@ -174,8 +178,8 @@ class MCMC(NetworkFit[State]):
     def _prepare(self, model: FactorModel) -> None:
         """What every sweep reads of the data: cells of both sides, the contents of all chains."""
         columns = self.observations.columns
-        site = model.ratings.site(columns)
-        self.item_cells, self.user_cells = Cells.of_items(columns, site), Cells.of_users(columns, site)
+        self.site = model.ratings.site(columns)
+        self.item_cells, self.user_cells = (of(columns, self.site) for of in (Cells.of_items, Cells.of_users))
         items = torch.arange(self.observations.n_items, device=self.observations.content.device)
         self.catalogue = self.observations.batch(items)
         if model.item_prior.latent:
@@ -218,15 +222,16 @@ class MCMC(NetworkFit[State]):
     def sweep(self, state: State) -> Tensor:
         """U given V, then Z and V given U, of every chain; acceptance of each item's Hamiltonian step, as log_step."""
         model, chains = state.model, state.chains
-        users, items, b = self.user_cells, self.item_cells, model.ratings.background
+        users, items = self.user_cells, self.item_cells
+        of_zeros = [background_of(self.site, of_users) for of_users in (True, False)]
         given_u, shifts = [], []
         for chain in range(len(chains["u"])):
             of_users = model.prior_of_users({name: value[chain] for name, value in state.above.items()})
             own = of_users.precision, of_users.rows(model.n_users)
             v = Gaussians(chains["v"][chain])
-            chains["u"][chain] = draw_rows(half_step(users, v, items.observed, b, *own, family="full").rows)
+            chains["u"][chain] = draw_rows(half_step(users, v, items.observed, of_zeros[0], *own, family="full").rows)
             u = Gaussians(chains["u"][chain])
-            given_u.append(half_step(items, u, users.observed, b, model.lambda_v, family="full").rows)
+            given_u.append(half_step(items, u, users.observed, of_zeros[1], model.lambda_v, family="full").rows)
             nothing = torch.zeros_like(chains["v"][chain])
             shifts.append(self._prior_of_items(model, nothing, state.above, chain))
         covariance = torch.stack([rows.covariances() for rows in given_u])
@@ -314,7 +319,8 @@ class MCMC(NetworkFit[State]):
         z = flat["z"] if state.model.has_content else None
         above = {f"{name}_draws": flat[name] for name in state.above}
         drawn = Draws.of(flat["u"], flat["v"], z, flat["log_joint"], n_chains, state.model.lambda_v, above)
-        return self.scale.posterior(drawn)  # type: ignore[return-value]
+        known: Any = replace(self.scale.posterior(drawn), tells_users=state.model.tells_users())
+        return known
 
     def snapshot(self, state: State) -> Snapshot:
         """Networks and optimiser, the chains, their step sizes and what has been stored."""

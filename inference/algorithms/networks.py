@@ -30,9 +30,10 @@ from models.build import rating_likelihood
 from models.corruption import drop_parts, drop_words, hide_tokens
 from models.item_prior import Pull
 from models.observations import Batch, Observations
+from models.returns import check_returns, number_given
 from models.rows import DenseRows, PartRows
 from models.starting import start_alive
-from models.state import fill, kept
+from models.state import adopt, fill, kept
 from models.story import check_story
 from pyro_cvae.errors import InputError
 
@@ -95,12 +96,18 @@ class NetworkFit(Inference[State]):
         model = self._model()
         self.check(model)
         self.check_found(model)
-        check_story(model, self.observations)
+        self.workers.by_first(lambda: self._check_plugins(model))
         state = self.pretraining(model)
         if state.model.item_prior.trained and self.warm is None:
             start_alive(state.model, self.observations, self.options.fit.start)
         self.shares.same_start(state.model)
+        self._keep_early(state)
         return state if self.options.fit.pretrain_epochs else self.joint(state)
+
+    def _check_plugins(self, model: FactorModel) -> None:
+        """InputError where methods do not give what the algorithms read, or the program is not what they read."""
+        check_returns(model, self.observations)
+        check_story(model, self.observations)
 
     def _probe(self) -> FactorModel:
         """A model to ask, whose making takes no random number of the fit's."""
@@ -123,7 +130,8 @@ class NetworkFit(Inference[State]):
         """
         model = state.model
         if model.mean is not None and self.warm is None:
-            model.mean.fill_(model.ratings.initial_mean(self.observations.columns))
+            start = model.ratings.initial_mean(self.observations.columns)
+            model.mean.fill_(number_given(model.ratings, "initial_mean", start))
         if found is None:
             z_loc = encode(model, self.observations, self.workers)[0]
             if self.workers.is_first:
@@ -131,6 +139,7 @@ class NetworkFit(Inference[State]):
             self.shares.same_model(model)
         else:
             move(found, model)
+        self.observations = replace(self.observations, columns=model.ratings.weighed(self.observations.columns))
         if self.options.fit.mode == "map":
             model.ratings.hold()
 
@@ -164,18 +173,22 @@ class NetworkFit(Inference[State]):
             fill(item_prior, now)
         return means
 
-    def _is_early(self, state: NetworkState) -> bool:
-        """Whether the networks as they are now are kept: after a quarter and a half of the epochs on contents alone."""
+    def _keep_early(self, state: NetworkState) -> None:
+        """Keep the networks as they started and are after a quarter and a half of the epochs on contents alone."""
         n, item_prior = self.options.fit.pretrain_epochs, state.model.item_prior
         chosen = self.options.fit.tune > 0 and item_prior.trained and item_prior.knows_content
-        return chosen and not state.joint and state.epoch in (n // 4, n // 2) and state.epoch < n
+        if chosen and not state.joint and state.epoch in (0, n // 4, n // 2) and state.epoch < n:
+            state.early[state.epoch] = _copied(item_prior)
 
     def check(self, model: FactorModel) -> None:
         """InputError, before any work, where the algorithm takes no such ratings."""
 
     def check_found(self, model: FactorModel) -> None:
-        """InputError where --tune finds nothing of these ratings, or --cold-scale is none of the model."""
+        """InputError where ratings are of two densities, --tune finds nothing, or --cold-scale is none of the model."""
         ratings, scale = model.ratings, self.options.model.cold_scale
+        if borrowed := type(ratings).borrowed():
+            problem = f"{type(ratings).__name__} has a cell of its own and takes {', '.join(borrowed)} of another"
+            raise InputError(problem, "define these too, or derive from models.ratings.RatingLikelihood")
         if self.options.fit.tune and not (ratings.conjugate and ratings.exact and not ratings.learns):
             problem = f"--tune is of ratings in closed form, which {type(ratings).__name__} has not"
             raise InputError(problem, "leave it out, or use inference.tune")
@@ -186,6 +199,13 @@ class NetworkFit(Inference[State]):
     def own_part(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """What this worker has of the tensors of model and guide."""
         return tensors
+
+    @staticmethod
+    def refuse_parameters(model: FactorModel, method: str) -> None:
+        """InputError where the model has parameters of its own, which closed forms do not learn."""
+        if model.further_parameters:
+            problem = f"{method} does not learn {', '.join(model.further_parameters)} of {type(model).__name__}"
+            raise InputError(problem, "use inference.svi, draw it in above(), or hold it by requires_grad_(False)")
 
     @staticmethod
     def refuse_stages(model: FactorModel) -> None:
@@ -251,8 +271,7 @@ class NetworkFit(Inference[State]):
         if not moves:
             sums = self.held_content(state)
         state.epoch += 1
-        if self._is_early(state):
-            state.early[state.epoch] = _copied(item_prior)
+        self._keep_early(state)
         return sums, kl_weight
 
     def _gradient_steps(self, state: State) -> tuple[dict[str, float], float]:
@@ -356,10 +375,12 @@ class NetworkFit(Inference[State]):
         given = {name: tensor.clone() for name, tensor in kept(state.model.ratings).items()}
         state.epoch, start = meta["epoch"], "parameter."
         state.model.trials = list(meta.get("trials", []))
+        found = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
         if meta["joint"]:
+            of_ratings = "model.ratings."
+            adopt(state.model.ratings, {name.removeprefix(of_ratings): tensor for name, tensor in found.items()})
             state = self.joint(state, meta["precisions"])
         both = _both(state)
-        found = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
         fill(both, self.own_part(found))
         if not meta["joint"]:  # the ratings have not been seen: another fit, of another noise, may go on from here
             fill(state.model.ratings, given)

@@ -40,6 +40,7 @@ from inference.options import Options
 from models.base import FactorModel
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
+from models.returns import numbers_given
 
 SHORTEST = 0.01
 """Least root mean square of a coordinate of the content means that counts as a length, for contents that are dead."""
@@ -109,7 +110,7 @@ def set_relative(
     """Precisions that are to be found, from shrinkages and ``penalty``, that of the biases in units of the noise's."""
     knows_content = model.item_prior.knows_content
     length = content_length(z_loc) if knows_content else 1.0  # without contents any length is the same model
-    noise, square = model.ratings.units(columns)
+    noise, square = numbers_given(model.ratings, "units", model.ratings.units(columns), 2)
     if not knows_content and model.ratings.weight_unit is None:
         noise *= stated_confidence(columns) / model.ratings.default_confidence
     found = {"lambda_u": model.lambda_u, "lambda_v": model.lambda_v, "lambda_b": model.lambda_b}

@@ -3,8 +3,9 @@ r"""The closed-form half-steps of workers that share users and items out.
 A worker has the stored cells of its own users, contiguous rows of the matrix with like numbers of cells, and updates
 these users alone; it knows q of all items. q of the items is then updated in one of two ways:
 
-- of points and diagonal Normals each worker updates items of its own from the cells of their columns, for which all
-  workers' users are sent to all, (n_users, n_factors) numbers;
+- of points and diagonal Normals each worker updates items of its own from the cells of their columns. For these it gets
+  all workers' users, (n_users, n_factors) numbers, or those alone that have a stored cell in these columns, and sums
+  over all users, (n_factors, n_factors) numbers (:mod:`inference.algorithms.afar`);
 - where users have full covariances, or cells a bound of their own, no user leaves its worker. Of every item j
 
       Lambda_j - P = sum over workers w of sum over users i of w with a stored cell of (c_ij - b) E[u_i u_i']
@@ -24,11 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.algorithms.afar import Afar
 from inference.algorithms.cells import Cells
 from inference.algorithms.half_steps import HalfStep
 from inference.algorithms.sides import update_items, update_users
 from inference.algorithms.summed import Elsewhere
 from inference.algorithms.workers import Workers
+from inference.kinds import Gather
 from models.base import FactorModel
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
@@ -56,8 +59,18 @@ class Shard:
     0, and all items, of which ``observed`` are those that anybody has rated.
     """
 
-    def __init__(self, columns: RatingColumns, ratings: RatingLikelihood, workers: Workers, full: bool) -> None:
-        """Take this worker's part of all ``columns``; ``full`` says that users have full covariances."""
+    def __init__(
+        self,
+        columns: RatingColumns,
+        ratings: RatingLikelihood,
+        workers: Workers,
+        full: bool,
+        gather: Gather = "all",
+    ) -> None:
+        """Take this worker's part of all ``columns``; ``full`` says that users have full covariances.
+
+        ``gather`` are the users that a worker gets for its items where these are updated so.
+        """
         self.workers, self.n_users = workers, columns.n_users
         counts = columns.indptr.diff()
         self.user_spans = workers.spans(torch.bincount(columns.users, minlength=columns.n_users))
@@ -67,9 +80,18 @@ class Shard:
         self._gathers = not alone and not full and ratings.exact
         self.columns = columns if alone else of_users(columns, self.users)
         self._item_columns = of_items(columns, self.items) if self._gathers else self.columns
-        self._order, self._background = torch.argsort(self.columns.users, stable=True), ratings.background
-        self._user_cells = Cells.of_users(self.columns, ratings.site(self.columns))
-        self._item_cells = Cells.of_items(self._item_columns, ratings.site(self._item_columns))
+        self._afar: Afar | None = None
+        if self._gathers and gather == "needed":
+            self._afar = Afar(self._item_columns.users, self.user_spans, workers)
+            n_met = len(self._afar.met)
+            self._item_columns = replace(self._item_columns, users=self._afar.places, n_users=n_met)
+        self._order = torch.argsort(self.columns.users, stable=True)
+        self._site = self._item_site = ratings.site(self.columns)
+        if self._gathers:
+            self._item_site = ratings.site(self._item_columns)
+        self._user_cells = Cells.of_users(self.columns, self._site)
+        self._item_cells = Cells.of_items(self._item_columns, self._item_site)
+        self._item_cells = replace(self._item_cells, afar=self._afar)
         if not alone and not self._gathers:
             self._item_cells = replace(self._item_cells, elsewhere=Elsewhere(counts, workers))
 
@@ -82,7 +104,7 @@ class Shard:
         """The Gaussian sites as they are now; ``second`` (n_stored,) as in :meth:`RatingLikelihood.site`."""
         site = ratings.site(self.columns, second)
         item_site = ratings.site(self._item_columns) if self._gathers else site
-        if not ratings.learns and ratings.background == self._background:
+        if site.is_like(self._site) and item_site.is_like(self._item_site):
             return Sites(site, self._user_cells, item_site, self._item_cells)
         weights, targets = _values(site, self.columns)
         users = self._user_cells.with_values(weights[self._order], targets[self._order])
@@ -109,31 +131,48 @@ class Shard:
         spread: Tensor | None,
         family: str,
     ) -> HalfStep:
-        """Q of all items given q of the users of all workers, of which ``users`` are this one's."""
+        """Q of all items given q of the users of all workers, of which ``users`` are this one's.
+
+        Of points and diagonal Normals the ``shift`` is that of this worker's items alone.
+        """
         if not self._gathers:
             seen = sites.user_cells.observed
             return update_items(model, sites.items, sites.item_cells, users, seen, prior, spread, family)
-        everybody, own = self.all_users(users), self.items
+        everybody, own = users if self._afar else self.all_users(users), self.items
         prior = replace(prior, loc=prior.loc[own], slope=None if prior.slope is None else prior.slope[own])
-        seen = torch.ones(self.n_users, dtype=torch.bool, device=everybody.loc.device)
+        seen = torch.ones(len(everybody), dtype=torch.bool, device=everybody.loc.device)
         step = update_items(model, sites.items, sites.item_cells, everybody, seen, prior, None, family)
         square, linear, offset = self.workers.total(
             torch.tensor([step.square, step.linear, step.offset], dtype=torch.float64)
         ).tolist()
-        rows = gathered(step.rows, self.item_spans, self.workers)
-        return HalfStep(rows, square, linear, self.workers.rows(step.shift, self.item_spans), offset)
+        return HalfStep(gathered(step.rows, self.item_spans, self.workers), square, linear, step.shift, offset)
 
     def all_users(self, users: Gaussians) -> Gaussians:
         """Q of the users of all workers."""
         return gathered(users, self.user_spans, self.workers)
 
     def known_users(self, users: Gaussians) -> Gaussians:
-        """The same at the first worker; of full covariances the others know the diagonals."""
+        """The same at the first worker; of full covariances the others know the diagonals.
+
+        Where a worker gets those users alone that it needs, the others know nobody: one row of NaN stands for all.
+        """
+        if self._afar is not None:
+            return self._at_first(users)
         if self.workers.size == 1 or users.covariance is None:
             return self.all_users(users)
         variance = self.workers.rows(users.variances(), self.user_spans)
         whole = gathered(users, self.user_spans, self.workers, at_first=True)
         return whole if self.workers.is_first else Gaussians(whole.loc, variance)
+
+    def _at_first(self, users: Gaussians) -> Gaussians:
+        """Q of all users at the first worker, of points or diagonal Normals, and a row of NaN at the others."""
+        parts = [None if part is None else self._or_nan(part) for part in (users.loc, users.variance)]
+        assert parts[0] is not None
+        return Gaussians(parts[0], parts[1])
+
+    def _or_nan(self, own: Tensor) -> Tensor:
+        whole = self.workers.rows_at_first(own, self.user_spans)
+        return own.new_full((1, *own.shape[1:]), torch.nan) if whole is None else whole
 
     def own_users(self, users: Gaussians) -> Gaussians:
         """The inverse of :meth:`all_users`."""
@@ -153,7 +192,7 @@ class Shard:
 
 def _values(site: GaussianSite, columns: RatingColumns) -> tuple[Tensor, Tensor]:
     """Weights and targets of the stored cells, (n_stored,) each."""
-    return site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
+    return site.precision - site.zeros_at(columns), site.shift - site.zero_shift
 
 
 def of_users(columns: RatingColumns, users: slice) -> RatingColumns:
@@ -162,7 +201,8 @@ def of_users(columns: RatingColumns, users: slice) -> RatingColumns:
     counts = torch.bincount(columns.items[there], minlength=len(columns))
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     cells = columns.users[there] - users.start, columns.ratings[there], columns.confidences[there]
-    return RatingColumns(indptr, *cells, columns.observed, users.stop - users.start)
+    n_users, weights = users.stop - users.start, columns.zero_weights
+    return RatingColumns(indptr, *cells, columns.observed, n_users, zero_weights=weights)
 
 
 def of_items(columns: RatingColumns, items: slice) -> RatingColumns:
@@ -172,7 +212,9 @@ def of_items(columns: RatingColumns, items: slice) -> RatingColumns:
     users, ratings, confidences = (
         part[cells].clone() for part in (columns.users, columns.ratings, columns.confidences)
     )
-    return RatingColumns(indptr - indptr[0], users, ratings, confidences, columns.observed[items], columns.n_users)
+    observed, weights = columns.observed[items], None if columns.zero_weights is None else columns.zero_weights[items]
+    own = indptr - indptr[0], users, ratings, confidences
+    return RatingColumns(*own, observed, columns.n_users, zero_weights=weights)
 
 
 def gathered(own: Gaussians, spans: list[slice], workers: Workers, at_first: bool = False) -> Gaussians:

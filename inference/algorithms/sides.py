@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -39,10 +38,8 @@ def update_users(
     The ``prior`` of u is the model's given the sites ``above`` where it is not told.
     """
     rows, offset = design(items, model.kappa_u, model.kappa_v) if model.mean is not None else (items, None)
-    zero = site.zero_precision
     prior = model.prior_of_users(above) if prior is None else prior
-    zeros = Background(by_row=zero) if isinstance(zero, Tensor) else Background(zero)
-    background = replace(zeros, shift=site.zero_shift, offset=offset)
+    background = background_of(site, True, offset)
     return half_step(cells, rows, observed, background, prior.precision, prior.rows(len(cells)), family=family)
 
 
@@ -61,12 +58,19 @@ def update_items(
     Shapes: ``observed`` (n_users,); ``spread`` (n_items, n_factors).
     """
     rows, offset = design(users, model.kappa_v, model.kappa_u) if model.mean is not None else (users, None)
-    zero = site.zero_precision
-    zeros = Background(by_other=zero) if isinstance(zero, Tensor) else Background(zero)
-    background = replace(zeros, shift=site.zero_shift, offset=offset)
+    background = background_of(site, False, offset)
     if spread is not None:
         spread = torch.nn.functional.pad(spread, (0, model.width - model.n_factors))
     return half_step(cells, rows, observed, background, prior.precision, prior.loc, spread, family)
+
+
+def background_of(site: GaussianSite, of_users: bool, offset: Offset | None = None) -> Background:
+    """What a site says of the zeros of rows that are users, or items; its precisions may differ by user and by item."""
+    zero = site.zero_precision
+    by_user, b = (zero, 1.0) if isinstance(zero, Tensor) else (None, zero)
+    by_item = None if site.zero_weights is None else site.zero_weights.to(site.precision)
+    by_row, by_other = (by_user, by_item) if of_users else (by_item, by_user)
+    return Background(b, by_row, by_other, site.zero_shift, offset)
 
 
 def start_of_items(model: FactorModel, prior: NormalPrior) -> Gaussians:

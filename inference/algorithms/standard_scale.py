@@ -111,4 +111,5 @@ def rated(columns: RatingColumns, kept: Tensor) -> RatingColumns:
     counts = torch.bincount(columns.items[kept], minlength=len(columns))
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     cells = (columns.users[kept], columns.ratings[kept], columns.confidences[kept])
-    return RatingColumns(indptr, *cells, columns.observed & (counts > 0), columns.n_users)
+    observed, weights = columns.observed & (counts > 0), columns.zero_weights
+    return RatingColumns(indptr, *cells, observed, columns.n_users, zero_weights=weights)

@@ -34,17 +34,17 @@ class Elsewhere:
         cells: Any,
         right: Tensor,
         sums: Callable[[Tensor], Tensor],
-        solve: Callable[[Any, Gaussians, Tensor], Gaussians],
+        solve: Callable[[Tensor, Any, Gaussians, Tensor], Gaussians],
     ) -> Gaussians:
         """Normals of all rows of ``cells``, of which these are this worker's.
 
         Parameters: ``right`` (n_rows, size) the right-hand sides over all workers; ``sums`` those over this worker's
-        cells of some rows, (n, size, size); ``solve`` the Normals of rows from cells, the other side and right-hand
-        sides, the last two covariances being those of rows without cells.
+        cells of some rows, (n, size, size); ``solve`` the Normals of rows from their numbers, cells, the other side and
+        right-hand sides, the last two covariances being those of rows without cells.
         """
         has, size = self.counts > 0, right.shape[1]
         rows, rest = has.nonzero().squeeze(-1), (~has).nonzero().squeeze(-1)
-        without = solve(_one_cell(cells, rest, 0), Gaussians(right.new_zeros(0, size)), right[rest])
+        without = solve(rest, _one_cell(cells, rest, 0), Gaussians(right.new_zeros(0, size)), right[rest])
         found, triangle = _room(without, right, rows, rest), Triangle.of(size, right.device)
         at_once = max(1, BYTES_AT_ONCE // (right.element_size() * size**2))
         shares = [range(len(rows))[part] for part in self.workers.spans(torch.zeros(len(rows)))]
@@ -60,7 +60,7 @@ class Elsewhere:
                         triangle.unpack(packed, matrices)
             met = Gaussians(right.new_zeros(len(matrices), size), covariance=matrices)
             own = rows[mine]
-            solved = solve(_one_cell(cells, own, 1), met, right[own]) if len(own) else None
+            solved = solve(own, _one_cell(cells, own, 1), met, right[own]) if len(own) else None
             for worker, part in enumerate(parts):
                 if part.stop > part.start:
                     self._place(found, rows[part], part, solved if worker == self.workers.rank else None, worker)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from inference.algorithms.above import start_above
 from inference.algorithms.base import StepInfo
+from inference.algorithms.cells import Cells
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import (
     ITEM_SITES,
@@ -28,7 +29,7 @@ from inference.algorithms.guides import (
     rows_of,
 )
 from inference.algorithms.networks import NetworkFit, NetworkState, adam, encode
-from inference.algorithms.sides import start_of_items
+from inference.algorithms.sides import start_of_items, update_users
 from inference.options import SVIOptions
 from inference.posterior import Posterior, content_diagnostics, flat_above
 from models.base import FactorModel
@@ -57,7 +58,11 @@ class SVI(NetworkFit[NetworkState]):
         return NetworkState(model, guide, optimizer, 0, joint=False)
 
     def joint(self, state: NetworkState, found: dict[str, float] | None = None) -> NetworkState:
-        """q(v) starts at the means of q(z|x), q(u) at a draw of the prior."""
+        """q(v) starts at the means of q(z|x), q(u) at a draw of the prior; structured, at what suits these means.
+
+        There q(v|z) is at its optimum given u from the first step on: around a draw of u the ratings would pull z after
+        that draw, away from what the contents have said of it.
+        """
         model, method = state.model, self._method
         self.start_ratings(state, found)
         with torch.no_grad():
@@ -69,6 +74,10 @@ class SVI(NetworkFit[NetworkState]):
             if model.mean is not None:
                 away[:, -1] = 0.0
             u_loc = users.loc + away
+            if self.options.kind == "structured":
+                columns, site = self.observations.columns, model.ratings.site(self.observations.columns)
+                cells = Cells.of_users(columns, site)
+                u_loc = update_users(model, site, cells, Gaussians(v_loc), columns.observed, "point", above).rows.loc
             if self.warm is not None:
                 u_loc = self.warm.of_users(model, u_loc, self.scale)
                 v_loc = self.warm.of_items(model, v_loc, self.scale)
@@ -86,7 +95,7 @@ class SVI(NetworkFit[NetworkState]):
     def _adam(self, model: FactorModel, guide: AutoGuideList, learning_rate: float) -> torch.optim.Optimizer:
         """Adam with ``learning_rate`` for the networks; for factors the step is in prior standard deviations.
 
-        The ratings' own parameters (a global mean, a noise, a bound's) move with the factors.
+        The ratings' own parameters (a global mean, a noise, a bound's) and the model's move with the factors.
         """
         size = self._method.factor_learning_rate
         networks = {id(parameter) for parameter in model.parameters()}
@@ -98,6 +107,7 @@ class SVI(NetworkFit[NetworkState]):
                 sd = 1.0 if is_log_scale else prior_sd(model, site)
                 factors.setdefault(size * sd, []).append(parameter)
         own = [*model.ratings.parameters(), *([] if model.mean is None else [model.mean])]
+        own += model.further_parameters.values()
         if own:
             factors.setdefault(size, []).extend(own)
         return adam(model, learning_rate, factors)
@@ -163,7 +173,7 @@ class SVI(NetworkFit[NetworkState]):
                 of_z = torch.nn.functional.pad(prior.of_content(z_scale.square()), (0, model.width - model.n_factors))
                 items = Gaussians(items.loc + prior.loc, None if items.variance is None else items.variance + of_z)
         common: dict[str, Any] = {"above": flat_above(above), "has_content": model.has_content}
-        common["content_scale"] = prior.slope
+        common |= {"content_scale": prior.slope, "tells_users": model.tells_users()}
         if model.mean is not None:
             common["v_pad"] = model.of_items(prior.loc[:1])[0, -2:]
         rows = model.in_scores("u", users), model.in_scores("v", items), z

@@ -10,6 +10,7 @@ AAIM 2008.
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,8 @@ from inference.algorithms.heartbeat import Heartbeat
 from inference.algorithms.meeting import meet
 from pyro_cvae.errors import MachineError
 
+if dist.is_available():  # its functions would keep a group that there is when it is imported
+    import torch.distributed.nn.functional
 Made = TypeVar("Made")
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
 PATIENCE = timedelta(days=7)
@@ -86,6 +89,10 @@ class Workers:
     def rows_at_first(self, own: Tensor, spans: list[slice], last: Tensor | None = None) -> Tensor | None:
         """The same at the first worker, ``None`` at the others."""
         return self.rows(own, spans, last)
+
+    def exchanged(self, rows: Tensor, give: list[int], get: list[int]) -> Tensor:
+        """So many rows from each worker, ``get``, for as many of ``rows``, in order, as each is given, ``give``."""
+        return rows
 
     def same(self, tensors: Iterable[Tensor]) -> None:
         """Let tensors be those of the first worker, in place."""
@@ -170,6 +177,12 @@ class Group(Workers):
                 dist.recv(whole[span], sender)
         return whole
 
+    def exchanged(self, rows: Tensor, give: list[int], get: list[int]) -> Tensor:
+        """What all others have for this one, one worker after the other."""
+        found = rows.new_empty(sum(get), *rows.shape[1:])
+        dist.all_to_all_single(found, rows.contiguous(), get, give)
+        return found
+
     @staticmethod
     def _send(whole: Tensor, spans: list[slice]) -> None:
         parts = [(sender, whole[span]) for sender, span in enumerate(spans)]
@@ -248,7 +261,11 @@ def here() -> Workers:
 
 @cache
 def _joined() -> Group:
-    """Join the job that torchrun has started, and listen for the others from now on."""
+    """Join the job that torchrun has started, and listen for the others from now on.
+
+    The group's threads have ended when Python exits: one that gave a tensor back then would end the process by abort
+    (134).
+    """
     backend = "cpu:gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
@@ -260,6 +277,7 @@ def _joined() -> Group:
         reason = str(error).splitlines()[0]
         raise MachineError(f"the workers do not find one another: {reason}", "start them with torchrun") from error
     Heartbeat.start(name, rank, size)
+    atexit.register(leave)
     return Group()
 
 

@@ -18,6 +18,7 @@ from inference.evaluation.rankings import evaluate
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.splits import Split, with_validation
 from pyro_cvae.errors import MachineError
+from pyro_cvae.text import counted
 
 CUTOFFS = (50, 300)
 """Settings are chosen by the mean of recall at these."""
@@ -82,7 +83,7 @@ class ALSSettings:
     chosen: str = "fixed, since no user has two training pairs to choose them on"
 
     def __str__(self) -> str:
-        own = f"{self.factors} factors, alpha {self.alpha:g}, regularization {self.regularization:g}"
+        own = f"{counted(self.factors, 'factor')}, alpha {self.alpha:g}, regularization {self.regularization:g}"
         return f"{own}: {self.chosen}"
 
 

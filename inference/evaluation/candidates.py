@@ -19,6 +19,7 @@ from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
 from pyro_cvae.metrics import Positions, rank_positions
 from pyro_cvae.protocol import Protocol
+from pyro_cvae.text import counted
 
 TABLES = (".csv", ".tsv", ".parquet")
 """Endings of files of candidates that are tables; others hold an item a line."""
@@ -44,11 +45,12 @@ class CandidateSet:
         inside = self.items[test.items]
         if self.pairs is not None:
             inside = np.asarray(self.pairs[test.users, test.items]).ravel() > 0
-        n = f"{int(self.items.sum()):,} items"
+        n = counted(self.items.sum(), "item")
         if self.pairs is not None:
-            n = f"{self.pairs.nnz:,} pairs of {int((np.diff(self.pairs.indptr) > 0).sum()):,} users and {n}"
+            users = counted((np.diff(self.pairs.indptr) > 0).sum(), "user")
+            n = f"{counted(self.pairs.nnz, 'pair')} of {users} and {n}"
         return (
-            f"Candidates: {n} ({self.name}); {int(inside.sum()):,} of {len(test):,} test pairs are among them, the"
+            f"Candidates: {n} ({self.name}); {counted(inside.sum(), 'test pair', 'are', of=len(test))} among them, the"
             " others count for nothing."
         )
 

@@ -14,6 +14,7 @@ from inference.evaluation.ratings import Predict
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 
 def mean_rating(dataset: Dataset, split: Split) -> Predict:
@@ -31,7 +32,7 @@ def mean_and_biases(dataset: Dataset, split: Split, penalties: Sequence[float] =
     train = split.train.select(split.train.observed)
     n, n_users = len(train), train.n_users
     if n < 5:
-        raise InputError(f"{n} training ratings are too few for cross-validation", "leave --rivals out")
+        raise InputError(f"{counted(n, 'training rating', 'are')} too few for cross-validation", "leave --rivals out")
 
     def design(users: np.ndarray, items: np.ndarray) -> Any:
         rows, ones = np.arange(len(users)).repeat(2), np.ones(2 * len(users))

@@ -5,9 +5,10 @@ Where the items have no words, the cosines are of their pictures and vectors. Ri
 
 A rival is a factory ``(dataset, split) -> score_block``; ``score_block(users (B,)) -> (B, n_items)`` float32 is what
 :func:`inference.evaluation.rankings.evaluate` asks for. Each sees the positive pairs of ``split.train`` and the item
-counts, and keeps nothing of size users x items. Settings of ALS are chosen on a validation part of the training ratings
-(:mod:`inference.evaluation.als`), all others are fixed; none is chosen on a test part. A user without training pairs
-gets the mean of the others' scores with the weights of a fit (:mod:`inference.average`).
+counts, and keeps nothing of size users x items. Settings of ALS and of the SVD prior are chosen on a part of the
+training ratings (:mod:`inference.evaluation.als`, :mod:`inference.evaluation.svd_prior`), never on a test part; the
+others have none. A user without training pairs gets the mean of the others' scores with the weights of a fit
+(:mod:`inference.average`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,9 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils.extmath import randomized_svd
 
-from inference.algorithms.cells import Cells
-from inference.algorithms.half_steps import half_step
 from inference.average import ScoreBlock, filled
 from inference.evaluation.als import als_factors, als_settings, chosen_pairs
-from models.gaussians import Gaussians
-from models.observations import RatingColumns
+from inference.evaluation.svd_prior import TRIALS, fit_held
 from pyro_cvae.data.chosen import pick
 from pyro_cvae.data.content import Content, ContentScaling
 from pyro_cvae.data.contents import Tokens, Vectors
@@ -101,30 +99,6 @@ def _svd_vectors(dataset: Dataset, n_dimensions: int, seed: int, contents: Seque
     return np.where(norms > 1e-6, vectors / np.maximum(norms, 1e-6), 0.0).astype(np.float32)
 
 
-def svd_prior(
-    dataset: Dataset,
-    split: Split,
-    n_dimensions: int = 300,
-    sweeps: int = 10,
-    seed: int = 0,
-    contents: Sequence[str] = (),
-) -> ScoreBlock:
-    """The vectors of :func:`svd` held as z under the closed form of ``inference.coordinate --mode map``, no network.
-
-    What a learned encoder has to be better than. a = 1, b = 0.01, lambda_v = 1 and lambda_u = 10, or 30 where users
-    have one training item, as a validation part of the training ratings of citeulike-t chose them.
-    """
-    a, b, lambda_u, lambda_v = 1.0, 0.01, 10.0 if np.median(split.train.user_counts) > 1 else 30.0, 1.0
-    z = torch.from_numpy(_svd_vectors(dataset, n_dimensions, seed, contents))
-    columns = RatingColumns.from_interactions(split.train.select(split.train.positive), a, unit=split.train.weight_unit)
-    items, users = Cells.of_items(columns, b), Cells.of_users(columns, b)
-    u, v = Gaussians(z[:0]), Gaussians(z)
-    for _ in range(sweeps):
-        u = half_step(users, v, items.observed, b, lambda_u).rows
-        v = half_step(items, u, users.observed, b, lambda_v, z).rows
-    return _of_factors(u.loc, v.loc, split)
-
-
 @dataclass(frozen=True)
 class TunedScores:
     """Scores of a rival, ``users (B,) -> (B, n_items)``, and the settings that were chosen for it, in words."""
@@ -135,6 +109,24 @@ class TunedScores:
     def __call__(self, users: np.ndarray) -> torch.Tensor:
         """The scores of a block of users."""
         return self.score_block(users)
+
+
+def svd_prior(
+    dataset: Dataset,
+    split: Split,
+    n_dimensions: int = 300,
+    sweeps: int = 10,
+    seed: int = 0,
+    contents: Sequence[str] = (),
+    trials: int = TRIALS,
+) -> TunedScores:
+    """The vectors of :func:`svd` held as z under the closed form of ``inference.coordinate --mode map``, no network.
+
+    What a learned encoder has to be better than; its settings are found as a fit finds them
+    (:func:`inference.evaluation.svd_prior.fit_held`).
+    """
+    fit = fit_held(torch.from_numpy(_svd_vectors(dataset, n_dimensions, seed, contents)), split, sweeps, trials)
+    return TunedScores(_of_factors(fit.u, fit.v, split), fit.settings)
 
 
 def als(dataset: Dataset, split: Split) -> TunedScores:

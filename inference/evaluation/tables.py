@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,11 @@ import pandas as pd
 
 from inference.evaluation.by_user import shown
 from inference.evaluation.comparison import Comparison
+from inference.numerals import metric
 from inference.printing import Sheet
 from pyro_cvae.data.splits import Split
 from pyro_cvae.protocol import Protocol
+from pyro_cvae.text import counted
 
 
 def report(comparison: Comparison, protocol: Protocol) -> list[Sheet | str]:
@@ -40,7 +43,7 @@ def report(comparison: Comparison, protocol: Protocol) -> list[Sheet | str]:
             groups.add_row(model, f"{group}, alone", "", "", *(f"{row[f'own_{name}']:.4f}" for name in recalls))
         groups.add_rule()
     return [
-        f"{title}; {first.n_users_evaluated:,} users evaluated",
+        f"{title}; {counted(first.n_users_evaluated, 'user')} evaluated",
         means,
         *notes,
         *_users_apart(comparison, {name: name for name in first.metrics}),
@@ -55,7 +58,7 @@ def report(comparison: Comparison, protocol: Protocol) -> list[Sheet | str]:
 def rating_report(comparison: Comparison) -> list[Sheet | str]:
     """The same of explicit ratings: errors and coverage, over all items and over hot, warm and cold ones."""
     _, first = comparison.evaluations[0]
-    title = f"{_where(comparison)}; {int(first.headline['n_test'].sum()):,} test ratings"
+    title = f"{_where(comparison)}; {counted(first.headline['n_test'].sum(), 'test rating')}"
     head = {
         "rmse": "RMSE",
         "mae": "MAE",
@@ -69,7 +72,7 @@ def rating_report(comparison: Comparison) -> list[Sheet | str]:
         _add_means(means, model, result)
         for group, row in result.groups.iterrows():
             counts = (f"{int(row[name]):,}" for name in ("n_pairs", "n_users"))
-            groups.add_row(model, str(group), *counts, *(f"{row[name]:.4f}" for name in head))
+            groups.add_row(model, str(group), *counts, *(metric(name, row[name]) for name in head))
         groups.add_rule()
     return [
         title,
@@ -88,22 +91,23 @@ def rating_report(comparison: Comparison) -> list[Sheet | str]:
 def _where(comparison: Comparison) -> str:
     """Data and split, in words."""
     dataset = comparison.dataset
-    size = f"{dataset.n_users:,} users, {dataset.n_items:,} items"
+    size = f"{counted(dataset.n_users, 'user')}, {counted(dataset.n_items, 'item')}"
     return f"{dataset.name} ({size}); split {split_name(comparison.split)}"
 
 
 def _add_means(sheet: Sheet, model: str, result: Any) -> None:
     """The headline means of a model, and below them those over all users where these are others."""
-    sheet.add_row(model, *(f"{value:.4f}" for value in result.means().values()))
+    sheet.add_row(model, *itertools.starmap(metric, result.means().items()))
     if result.per_user["tuning"].any():
-        sheet.add_row(f"{model} *", *(f"{value:.4f}" for value in result.all_user_means().values()))
+        sheet.add_row(f"{model} *", *itertools.starmap(metric, result.all_user_means().items()))
 
 
 def _starred(result: Any) -> list[str]:
     """What the star behind a model's name says, where there is one."""
     if not result.per_user["tuning"].any():
         return []
-    return [f"* over all {len(result.per_user):,} users, those included on whom settings were chosen."]
+    users = counted(len(result.per_user), "user")
+    return [f"* over all: {users}, with those on whom settings were chosen."]
 
 
 def _settings(comparison: Comparison) -> list[str]:
@@ -119,9 +123,10 @@ def _users_apart(comparison: Comparison, head: dict[str, str]) -> list[Sheet | s
     for model, result in comparison.evaluations:
         for group, row in shown(result.user_groups):
             counts = (f"{row[name]:,}" for name in ("n_users", "n_pairs"))
-            sheet.add_row(model, group, *counts, *(f"{row[name]:.4f}" for name in head))
+            sheet.add_row(model, group, *counts, *(metric(name, row[name]) for name in head))
         sheet.add_rule()
-    told = "A user without training pairs gets the average user's list: the mean of all others' scores, of each model."
+    told = "A user without training pairs gets the average user's list: the mean of all others' scores, of each model "
+    told += "without a prior of users of its own."
     return ["\nUsers with and without training pairs", sheet, told] if sheet.rows else []
 
 

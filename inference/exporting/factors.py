@@ -30,6 +30,7 @@ from inference.posterior import Posterior
 from inference.recommending.asked import groups_of, known_pairs, lacks_pairs, origins_of
 from inference.recommending.updated import fitted_part
 from pyro_cvae.limits import check_memory
+from pyro_cvae.text import counted
 
 Columns = tuple[tuple[int, str, str], ...]
 """What runs of columns are: how many, what they are of users, what they are of items."""
@@ -121,10 +122,11 @@ def _of_draws(posterior: Posterior, average: Posterior) -> tuple[Tensor, Tensor,
         return None
     n_draws, n_users, n_factors = posterior.u_draws.shape
     width, n_rows = n_draws * n_factors, n_users + 1 + posterior.v_draws.shape[1]
-    check_memory(24.0 * width * n_rows, f"{n_draws:,} draws side by side", "fit with fewer --draws")
+    check_memory(24.0 * width * n_rows, f"{counted(n_draws, 'draw')} side by side", "fit with fewer --draws")
     people = torch.cat([posterior.u_draws, average.u_draws], 1)
     sides = [draws.transpose(0, 1).flatten(1).double() / math.sqrt(n_draws) for draws in (people, posterior.v_draws)]
-    what = (f"u of {n_draws} draws / sqrt({n_draws})", f"v of {n_draws} draws / sqrt({n_draws})")
+    draws = f"{counted(n_draws, 'draw')} / sqrt({n_draws})"
+    what = f"u of {draws}", f"v of {draws}"
     few = min(sides, key=len)
     if len(few) < width:
         axes, _ = torch.linalg.qr(few.mT)

@@ -40,7 +40,8 @@ class DataOptions:
             ``test_file`` all other pairs are test. Without ``data`` (and with ``items``) the files are the data.
         validation_file: A file of validation pairs, in the same forms.
         test_file: A file of test pairs, in the same forms; without ``train_file`` all other pairs train.
-        test_fraction: Share of test pairs of a split by time or by cells, or of held-out items of a split by items.
+        test_fraction: Share of test pairs of a split by time (time: the latest; last: each user's latest) or by cells,
+            or of held-out items of a split by items.
         split_seed: Seed of the split.
         validation: Share of the training ratings (for P = 1: of the users) that early stopping and tuning look at.
         scaling: How word counts become content; auto is the likelihood's own.
@@ -91,5 +92,5 @@ class DataOptions:
             self.tokenizer,
             self.html,
             self.min_rating,
-            need_time=self.split == "time" and self.train_file is None and self.test_file is None,
+            need_time=self.split in ("time", "last") and self.train_file is None and self.test_file is None,
         )

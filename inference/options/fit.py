@@ -32,10 +32,12 @@ class FitOptions:
             recurrent decoder is told; by default none of the first and half of the second.
         part_dropout: Share of the parts of a product hidden from the encoder at random while training.
         tune: Short fits of a part of the training pairs by which b, the shrinkages and --cold-scale are found once
-            contents are known, from those given, and whether networks of fewer epochs rank better; 0 takes these as
-            they are.
-        hide: Which training pairs --tune hides: a random fifth of each user's (random), or the latest fifth of all
-            (latest), users without any other among them; auto is latest with --split time, else random.
+            contents are known, from those given, and whether networks of fewer epochs, or as they started, rank
+            better; 0 takes these as they are.
+        hide: Which training pairs --tune hides: a random fifth of each user's (random), the latest fifth of each user's
+            (last), the latest fifth of all (latest), users without any other among them, or all those of some items
+            (items); auto is what the split holds out: latest with --split time, last with --split last, items with
+            --split items, else random.
         validate_every: Epochs between looks at the validation recall, where there is a validation part.
         patience: Looks without a better validation recall after which the fit stops; 0 never stops early.
         seed: Of everything random in the fit.

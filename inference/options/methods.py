@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from inference.kinds import Method
-from inference.options.checking import check
+from inference.kinds import Gather, Method
+from inference.options.checking import check, check_words
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class CoordinateOptions:
         max_memory: GiB that full covariances may take; above it the diagonal ones are taken, and named so.
         learn_precisions: In bayes, learn lambda_u and lambda_v within the sweeps.
         precision_prior: Weight of the Gamma priors around --lambda-u and --lambda-v, in shares of the data.
+        gather: Of several workers, without full covariances: users that one gets for its items, all or those needed.
     """
 
     sweeps: int = 10
@@ -44,8 +45,10 @@ class CoordinateOptions:
     max_memory: float = 4.0
     learn_precisions: bool = False
     precision_prior: float = 1.0
+    gather: Gather = "all"
 
     def __post_init__(self) -> None:
+        check_words(self)
         check(self.sweeps >= 1, "sweeps", self.sweeps, "at least 1")
         for name in ("max_memory", "precision_prior"):
             check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")

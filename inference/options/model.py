@@ -8,7 +8,7 @@ from typing import Any
 
 from inference.kinds import Biases
 from inference.options.checking import check, check_words, choice
-from models.catalogue import MODELS, RATINGS, RatingFacts
+from models.catalogue import MODELS, MOST_POWER, RATINGS, RatingFacts
 from models.kinds import Activation, Cold, EncoderInput, Parametrization, Unrated
 from pyro_cvae.trust import is_path
 
@@ -53,6 +53,8 @@ class ModelOptions:
         lambda_w: Precision of the prior of the networks' weights and biases.
         a: Precision (confidence) of a stored rating that states none.
         b: Precision of all other cells.
+        b_power: Power of an item's number of ratings that b goes with, its mean over rated items being b: with 0 all
+            zeros weigh the same, with 1 as much as the item is popular. Of confidence-normal alone; at most 10.
         cold: What items without a training rating are: there and not chosen (unchosen), or such that nobody could have
             chosen (new); auto is new with --split items, else unchosen. Only --tune asks.
         cold_scale: Factor of an item's content in its prior while it has no training rating; by default 1, or with
@@ -87,6 +89,7 @@ class ModelOptions:
     lambda_w: float = 0.01
     a: float = 100.0
     b: float = 1.0
+    b_power: float = 0.0
     cold: Cold = "auto"
     cold_scale: float | None = None
     unrated: Unrated = "masked"
@@ -111,8 +114,19 @@ class ModelOptions:
         for name in ("lambda_r", "lambda_w", "a"):
             check(0 < getattr(self, name) < math.inf, name, getattr(self, name), "a finite number above 0")
         check(0 <= self.b < math.inf, "b", self.b, "a finite number, 0 or more")
+        self._check_power()
         scale = self.cold_scale
         check(scale is None or 0 <= scale < math.inf, "cold_scale", scale, "a finite number, 0 or more")
+
+    def _check_power(self) -> None:
+        """A power of popularity needs zeros to weigh, and is told once."""
+        power, again = self.b_power, self.rating_likelihood_args.get("b_power", self.b_power)
+        check(0 <= power <= MOST_POWER, "b_power", power, f"a number from 0 to {MOST_POWER:g}")
+        if power:
+            own = self.rating_likelihood
+            check(own == "confidence-normal", "b_power", power, f"0 with {own} ratings")
+            check(self.b > 0, "b_power", power, "0 with --b 0, which has no zeros to weigh")
+            check(power == again, "b_power", power, f"left out, or {again!r} as --rating-likelihood.b_power is")
 
     @property
     def has_content(self) -> bool | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from inference.bounds import check_all
 from inference.compatibility import AUTO, check_content, check_kinds, check_model, check_normalised, choose
-from inference.kinds import Method, Objective, PosteriorKind
+from inference.kinds import Hide, Method, Objective, PosteriorKind
 from inference.options.checking import check
 from inference.options.data import DataOptions
 from inference.options.fit import FitOptions
@@ -78,12 +78,20 @@ class Options:
     def _check_found(self) -> None:
         """Raise InputError where --tune or --cold-scale does not go with ratings, guide or algorithm."""
         own, scale = self.model.rating_facts, self.model.cold_scale
+        split = "file" if self.data.train_file or self.data.test_file else self.data.split
+        knows = self.model.has_content is not False and not self.model.staged
         if self.model.cold == "auto":
-            by_items = self.data.split == "items" and not (self.data.train_file or self.data.test_file)
-            object.__setattr__(self, "model", replace(self.model, cold="new" if by_items else "unchosen"))
+            object.__setattr__(self, "model", replace(self.model, cold="new" if split == "items" else "unchosen"))
+        check(
+            knows or self.fit.hide != "items",
+            "hide",
+            "items",
+            f"random, latest or last with --model {self.model.model}",
+        )
         if self.fit.hide == "auto":
-            by_time = self.data.split == "time" and not (self.data.train_file or self.data.test_file)
-            object.__setattr__(self, "fit", replace(self.fit, hide="latest" if by_time else "random"))
+            rehearsing: dict[str, Hide] = {"time": "latest", "last": "last", "items": "items" if knows else "random"}
+            hide = rehearsing.get(split, "random")
+            object.__setattr__(self, "fit", replace(self.fit, hide=hide))
         able = ", ".join(n for n, facts in RATINGS.items() if facts.conjugate and facts.exact and not facts.explicit)
         closed = own.conjugate and own.exact and not own.explicit
         check(

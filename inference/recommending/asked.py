@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from inference.average import average_user, without_pairs
+from inference.average import average_user, lacking_users
 from inference.draws import Draws
 from inference.fitting import Fit
 from inference.posterior import Posterior
@@ -44,8 +44,8 @@ def average_of(fit: Fit) -> Posterior:
 
 
 def lacks_pairs(fit: Fit, rows: np.ndarray) -> np.ndarray:
-    """True where a row of a user is -1, a stranger, or the user has no training pair, bool (n_rows,)."""
-    return (rows < 0) | without_pairs(fit.split.train)[rows]
+    """True where a row of a user is -1, a stranger, or nothing is known of the user, bool (n_rows,)."""
+    return (rows < 0) | lacking_users(fit.posterior, fit.split.train)[rows]
 
 
 def origins_of(fit: Fit, rows: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.frames import id_pairs
+from pyro_cvae.text import counted
 
 log = logging.getLogger("pyro_cvae")
 
@@ -61,8 +62,9 @@ def exclusions_of(
     kept = (rows >= 0) & (columns >= 0)
     if not kept.all():
         log.warning(
-            "%d of %d excluded pairs are of unknown users (%d pairs) or items (%d) and were left out",
-            *(int((~kept).sum()), len(kept), int((rows < 0).sum()), int((columns < 0).sum())),
+            "%s left out, as of unknown users (%d) or items (%d)",
+            counted((~kept).sum(), "excluded pair", "were", of=len(kept)),
+            *(int((rows < 0).sum()), int((columns < 0).sum())),
         )
     cells = rows[kept], columns[kept]
     shape = dataset.n_users + len(strangers), dataset.n_items

@@ -27,6 +27,7 @@ from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import AnyContent
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 log = logging.getLogger("pyro_cvae")
 
@@ -59,7 +60,8 @@ def add_items(
     encoded = {name: one for name, one in given.items() if name != "text" or name in chosen}
     if not encoded:
         able = "texts or word counts" if list(chosen) == ["text"] else ", ".join(chosen)
-        raise InputError(f"new items need {able}, which the fit is of", "give them")
+        more = "" if "text" in chosen else f" by --new-contents {next(iter(chosen))}, or with =PATH"
+        raise InputError(f"new items need {able}, which the fit is of", f"give them{more}")
     item_ids = extended(dataset.item_ids, new, "item")
     _check(dataset, new, given)
     loc, scale = base.encode_content(encoded)
@@ -68,7 +70,8 @@ def add_items(
     )
     assert isinstance(text, Content)
     if "text" in encoded and text.empty.any():
-        log.warning("%d of %d new items have no word of the vocabulary", int(text.empty.sum()), len(new))
+        told = counted(text.empty.sum(), "new item", "have", of=len(new))
+        log.warning("%s no word of the vocabulary", told)
     split, n_items = fit.split, len(item_ids)
     parts: dict[str, Any] = {
         name: None if part is None else replace(part, n_items=n_items)
@@ -118,7 +121,10 @@ def _check(dataset: Dataset, new: Sequence[Any], given: Mapping[str, AnyContent]
         raise InputError(f"item {again!r} is there more than once", "add items under ids of their own")
     for name, one in given.items():
         if one.n_items != len(new):
-            raise InputError(f"{len(new)} new items have {one.n_items} rows of {name}", "give a row for each item")
+            raise InputError(
+                f"{counted(len(new), 'new item', 'have')} {counted(one.n_items, 'row')} of {name}",
+                "give a row for each item",
+            )
 
 
 def _joined(content: Content, more: Content, whole: bool) -> Content:

@@ -64,5 +64,5 @@ def nearest(vectors: Tensor, rows: np.ndarray, allowed: np.ndarray, top: int) ->
         cosines = (unit @ vectors.mT).div_(lengths).masked_fill_(barred, -torch.inf)
         cosines[torch.arange(len(block)), block] = -torch.inf
         best = cosines.topk(top)
-        found.append((best.values, best.indices))
+        found.append((best.values.where(best.values.isinf(), best.values.clamp(-1, 1)), best.indices))
     return torch.cat([values for values, _ in found]), torch.cat([places for _, places in found])

@@ -10,6 +10,7 @@ from pyro_cvae.data.reading import Reading, parse_columns
 from pyro_cvae.data.sources import parse_all
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import UnknownId
+from pyro_cvae.text import counted
 
 TOP_DRAWS, PAIR_DRAWS = 200, 4000
 """Posterior draws for the probabilities of whole rankings, and of pairs of items."""
@@ -176,7 +177,9 @@ class RecommendOptions:
         parse_all(self.new_contents)
         Reading(parse_columns(self.columns), self.separator, self.encoding)  # checks them
         if len(self.above) % 2:
-            raise InputError(f"--above has {len(self.above)} items, which are no pairs", "give them two by two")
+            raise InputError(
+                f"--above has {counted(len(self.above), 'item')}, which make no pairs", "give them two by two"
+            )
         check_seed(self.seed)
         _ = self.lists  # checks them
 

@@ -22,7 +22,9 @@ from inference.kinds import Ranking
 from inference.progress import Lines, progress
 from inference.recommending.best import Best
 from inference.threads import torch_threads
+from models.ratings.predictive import normal_half_width
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -242,7 +244,7 @@ def credible_interval(mean: Tensor, sd: Tensor, level: float) -> tuple[Tensor, T
     u.v is a sum of products of Normals and so not Normal itself, but nearly so: ``benchmarks.updates`` compares the
     interval with quantiles of draws.
     """
-    half = float(torch.special.ndtri(torch.tensor(0.5 + level / 2, dtype=torch.float64))) * sd
+    half = normal_half_width(level) * sd
     return mean - half, mean + half
 
 
@@ -321,7 +323,7 @@ def _need_uncertainty(posterior: Posterior, n_draws: int = 1) -> None:
     if posterior.is_point:
         raise InputError("a MAP fit is a point and has no uncertainty", "fit with --mode bayes")
     if n_draws < 1:
-        raise InputError(f"a probability from {n_draws} draws is none", "ask for 1 or more")
+        raise InputError(f"a probability from {counted(n_draws, 'draw')} is none", "ask for 1 or more")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from inference.recommending.shares import PARTS, Shares, shares_of
 from inference.recommending.words import common_words
 from models.catalogue import RATINGS
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 FLOATS_AT_ONCE = 2**23
 USERS_AT_ONCE = 512
@@ -53,7 +54,8 @@ def why(fit: Fit, users: Any, items: Iterable[Any], most: int | None = 3) -> Why
     item_rows = dataset.item_rows(asked)
     if len(user_rows) != len(item_rows):
         raise InputError(
-            f"{len(user_rows)} users and {len(item_rows)} items are no pairs", "give one user for each item"
+            f"{counted(len(user_rows), 'user')} and {counted(len(item_rows), 'item')} are no pairs",
+            "give one user for each item",
         )
     if (lacking := lacks_pairs(fit, user_rows)).any():
         name = dataset.user_ids[user_rows[lacking][0]]

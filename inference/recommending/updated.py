@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from inference.draws import Draws
@@ -34,6 +36,28 @@ class UpdatedFit(Fit):
 def fitted_part(fit: Fit) -> Fit:
     """The fit before any update."""
     return fit if not isinstance(fit, UpdatedFit) or fit.fitted is None else fit.fitted
+
+
+_WEIGHTS: WeakKeyDictionary[Fit, Tensor | None] = WeakKeyDictionary()
+
+
+def zero_weights(fit: Fit) -> Tensor | None:
+    """Weights of the zeros of each item by its training ratings, float64 (n_items,); ``None`` is 1 for all.
+
+    As :meth:`models.ratings.RatingLikelihood.zero_weights`, once for a fit. Added items, that nobody has rated, have 1.
+    """
+    base = fitted_part(fit)
+    if base not in _WEIGHTS:
+        train, ratings = base.split.train, base.model.ratings
+        if not ratings.b_power:
+            return None
+        there = train.precisions(ratings.default_confidence, ratings.weight_unit) > 0
+        counts = np.bincount(train.items[there], minlength=base.dataset.n_items)
+        _WEIGHTS[base] = ratings.zero_weights(torch.from_numpy(counts))
+    weights = _WEIGHTS[base]
+    if weights is None:
+        return None
+    return torch.cat([weights.double(), torch.ones(fit.dataset.n_items - len(weights), dtype=torch.float64)])
 
 
 def folded_in(fit: Fit) -> np.ndarray:

@@ -29,6 +29,7 @@ from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Unknown
+from pyro_cvae.text import counted
 
 log = logging.getLogger("pyro_cvae")
 
@@ -61,11 +62,15 @@ def fold_in(
         raise InputError("nobody is to be folded in", "give at least one pair of a user and an item")
     listed = dataset.item_rows(items, unknown="error" if unknown == "error" else "prior")
     if len(listed) != len(given):
-        raise InputError(f"{len(given)} users and {len(listed)} items are no pairs", "give one item for each user")
+        raise InputError(
+            f"{counted(len(given), 'user')} and {counted(len(listed), 'item')} are no pairs",
+            "give one item for each user",
+        )
     row_of = {user: row for row, user in enumerate(asked)}
     kept = listed >= 0
     if not kept.all():
-        log.warning("%d pairs of unknown items left out of the lists of folded-in users", int((~kept).sum()))
+        told = counted((~kept).sum(), "pair")
+        log.warning("%s of unknown items left out of the lists of folded-in users", told)
     pairs = Interactions.from_arrays(
         np.array([row_of[user] for user in given])[kept],
         listed[kept],

@@ -202,7 +202,7 @@ def _wording(error: dict[str, Any]) -> str:
     if inside and error["type"] != "extra_forbidden":
         where, what = where[: where.index(inside[0])], "must be an id: a whole number of 64 bits, or a text"
     else:
-        what = error["msg"]
+        what = error["msg"].removeprefix("Value error, ")
     return visible(f"{'.'.join(where)[:200]}: {what}" if where else what)[:500]
 
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from pyro_cvae.text import counted
 
 MOST_LISTED = 1000
 """Length of a list."""
@@ -24,12 +35,20 @@ def _writable(text: str) -> str:
     return text
 
 
-Text = Annotated[StrictStr, AfterValidator(_writable)]
-Whole = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)]
-Id = Whole | Annotated[Text, Field(max_length=1000)]
+def _unpointed(number: Any) -> Any:
+    """10.0 as 10: some programs write whole numbers so, and JSON Schema calls both integers."""
+    exact = isinstance(number, float) and number.is_integer() and abs(number) <= 2**53
+    return int(number) if exact else number
+
+
+WRITABLE = AfterValidator(_writable)
+UNPOINTED = BeforeValidator(_unpointed)
+"""Both stand after the bounds: before them, the document would not name these."""
+Whole = Annotated[StrictInt, Field(ge=-(2**63), lt=2**63), UNPOINTED]
+Id = Whole | Annotated[StrictStr, Field(max_length=1000), WRITABLE]
 """A user's or an item's own id; where ids are whole numbers, a text that spells one is taken, too."""
 Ids = Annotated[list[Id], Field(max_length=MOST_IDS)]
-Top = Annotated[StrictInt, Field(ge=1, le=MOST_LISTED)]
+Top = Annotated[StrictInt, Field(ge=1, le=MOST_LISTED), UNPOINTED]
 
 
 class Asked(BaseModel):
@@ -82,7 +101,7 @@ class LikedAsked(Asked):
     @model_validator(mode="after")
     def _one_rating_each(self) -> LikedAsked:
         if self.ratings is not None and len(self.ratings) != len(self.items):
-            raise ValueError(f"{len(self.items)} items have {len(self.ratings)} ratings")
+            raise ValueError(f"{counted(len(self.items), 'item', 'have')} {counted(len(self.ratings), 'rating')}")
         return self
 
 
@@ -93,8 +112,8 @@ class FoldInAsked(ListAsked, LikedAsked):
 class NewItemAsked(Asked):
     """``POST /new-item``: a text that no item of the fit has, and the users whose scores are asked for."""
 
-    text: Annotated[Text, Field(min_length=1, max_length=MOST_TEXT)]
-    title: Annotated[Text, Field(max_length=1000)] | None = None
+    text: Annotated[StrictStr, Field(min_length=1, max_length=MOST_TEXT), WRITABLE]
+    title: Annotated[StrictStr, Field(max_length=1000), WRITABLE] | None = None
     users: Annotated[list[Id], Field(max_length=MOST_USERS)] = []
     top: Top = 10
 
@@ -108,8 +127,8 @@ class WhyAsked(Asked):
     user: Id | None = None
     liked: LikedAsked | None = None
     items: Annotated[list[Id], Field(min_length=1, max_length=MOST_EXPLAINED)] | None = None
-    top: Annotated[StrictInt, Field(ge=1, le=MOST_EXPLAINED)] = 10
-    reasons: Annotated[StrictInt, Field(ge=1, le=100)] = 3
+    top: Annotated[StrictInt, Field(ge=1, le=MOST_EXPLAINED), UNPOINTED] = 10
+    reasons: Annotated[StrictInt, Field(ge=1, le=100), UNPOINTED] = 3
 
     @model_validator(mode="after")
     def _one_user(self) -> WhyAsked:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from inference.fitting import Fit
-from pyro_cvae.errors import InputError, as_known
+from pyro_cvae.errors import InputError, MachineError, as_known
 
 log = logging.getLogger("pyro_cvae")
 
@@ -43,7 +43,7 @@ class Warm:
                 yield self.fit
             except Exception as error:
                 known = as_known(error)
-                if known is None or known is error:
+                if not isinstance(known, MachineError) or known is error:
                     raise
                 raise known from None
 

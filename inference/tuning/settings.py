@@ -10,6 +10,7 @@ import optuna
 import yaml
 
 from inference.commands import version
+from inference.numerals import metric
 from inference.options import DataOptions, Options
 from inference.tuning.options import MACHINE_KEYS, RUN_KEYS, TuneOptions
 from inference.tuning.space import dimensions, settings
@@ -45,7 +46,7 @@ def write_settings(
         for name, value in options.to_dict().items()
         if (name in searched or value != default[name]) and name not in left_out
     }
-    recalls = ", ".join(f"{name} {value:.4f}" for name, value in best.user_attrs["recalls"].items())
+    recalls = ", ".join(f"{name} {metric(name, value)}" for name, value in best.user_attrs["recalls"].items())
     comments = (
         f"Found by {command}",
         f"{recalls} on the validation part ({_validation_words(base.data)}).",

@@ -60,7 +60,32 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} cannot subsample its features")
 
     def check(self, obs: Any) -> None:
-        """Raise InputError if a value of the content is outside the support."""
+        """Raise InputError if a value of the content is outside the support.
+
+        By default the support of :meth:`distribution` is asked of rows of numbers, where it is always one. One that
+        moves with the parameters, or is not stated, lets any value in.
+        """
+        if not isinstance(obs, NumberRows):
+            return
+        try:
+            made = [
+                self.distribution(**{name: torch.full(tuple(obs.shape), value) for name in self.param_names})
+                for value in (0.0, 0.7)
+            ]
+            if not all(isinstance(one, Distribution) for one in made):  # models.returns says so by name
+                return
+            support, other = (innermost(one.support) for one in made)
+        except (ValueError, RuntimeError, NotImplementedError):
+            return
+        ends = [[getattr(one, end, None) for end in ("lower_bound", "upper_bound")] for one in (support, other)]
+        if support is constraints.real or str(ends[0]) != str(ends[1]):
+            return
+        values = obs.dense()
+        good = support.check(values)
+        if not bool(good.all()):
+            value = float(values[~good].flatten()[0])
+            remedy = of_scaling(obs, "use another --scaling or --content-likelihood", "normal")
+            raise InputError(f"{type(self).__name__} content cannot hold a {value:g}", remedy)
 
     def each(self) -> list[tuple[str, ContentLikelihood]]:
         """The likelihoods of several contents by the names of these; of one that is of a single content, none."""
@@ -83,6 +108,13 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
             columns = torch.randperm(content.n_columns, device=z.device)[: self.subsample]
             return SubsampledContent(self, decoder, z, columns, content.n_columns)
         return ContentDistribution(self, decoder, z, content)
+
+
+def innermost(support: Any) -> Any:
+    """The constraint of single values."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support
 
 
 def at_least_zero(subsample: int) -> int:

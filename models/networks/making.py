@@ -10,6 +10,7 @@ from models.catalogue import NETWORKS
 from models.making import class_of, made
 from models.networks.base import Decoder, Encoder, NetworkPair
 from models.networks.product import ProductDecoder, ProductEncoder
+from models.returns import wrong
 from pyro_cvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ def _made(
     if form.kind not in reads(name):
         raise _unreadable(name, form.kind)
     pair: NetworkPair = made("network", name, arguments)
-    encoder, decoder = pair.make(form, heads, options)
+    both = pair.make(form, heads, options)
+    if not (isinstance(both, tuple) and list(map(isinstance, both, (Encoder, Decoder))) == [True, True]):
+        wrong(pair, "make", both, "an Encoder and a Decoder of models.networks")
+    encoder, decoder = both
     encoder.pair = pair
     return encoder, decoder
 

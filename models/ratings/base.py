@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from models.gaussians import Gaussians
 from models.making import Remembered
 from models.observations import RatingColumns
-from models.ratings.cells import moments
+from models.ratings.cells import bounds, inside, moments
 from models.ratings.columns import CellColumns
 from models.ratings.moments import Moments, SweepScores
 from models.ratings.predictive import Predictive, predictive
@@ -30,18 +30,33 @@ class GaussianSite:
     """A factor exp(t_ij s_ij - 1/2 c_ij s_ij^2) of every cell, s_ij its score, as sparse as the columns.
 
     Shapes: ``precision`` c and ``shift`` t of the stored cells (n_stored,); ``zero_precision`` that of all other cells,
-    one number or (n_users,), and ``zero_shift`` theirs.
+    one number or (n_users,), times ``zero_weights`` (n_items,) where these are given, and ``zero_shift`` theirs, which
+    is 0 where there are weights (else ValueError).
     """
 
     precision: Tensor
     shift: Tensor
     zero_precision: float | Tensor
     zero_shift: float = 0.0
+    zero_weights: Tensor | None = None
 
-    def zeros_at(self, users: Tensor) -> float | Tensor:
-        """What a cell of these users would have as a zero: a number, or one for each."""
-        zero = self.zero_precision
-        return zero[users] if isinstance(zero, Tensor) else zero
+    def __post_init__(self) -> None:
+        for name in ("zero_precision", "zero_shift"):
+            if isinstance(one := getattr(self, name), Tensor) and not one.dim():
+                object.__setattr__(self, name, float(one))
+        if self.zero_weights is not None and self.zero_shift:
+            raise ValueError("zeros that items weigh have no linear part")
+
+    def zeros_at(self, columns: RatingColumns) -> float | Tensor:
+        """The precision that these stored cells would have as zeros: a number, or one for each."""
+        zero, weights = self.zero_precision, self.zero_weights
+        zero = zero[columns.users] if isinstance(zero, Tensor) else zero
+        return zero if weights is None else zero * weights[columns.items].to(self.precision)
+
+    def is_like(self, other: GaussianSite) -> bool:
+        """Whether all cells have the same factors there."""
+        parts = zip(vars(self).values(), vars(other).values(), strict=True)
+        return all(own is its or torch.as_tensor(own).equal(torch.as_tensor(its)) for own, its in parts)
 
 
 class RatingLikelihood(Remembered, nn.Module, ABC):
@@ -81,13 +96,33 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         return 1.0
 
     @property
+    def b_power(self) -> float | None:
+        """Power of an item's number of ratings that the background goes with (:meth:`zero_weights`), if with any."""
+        return None
+
+    @property
     def default_confidence(self) -> float:
         """Confidence of a stored cell that states none."""
         return 1.0
 
-    def weigh_zeros(self, b: float) -> None:
-        """Another confidence of the cells that are not stored, in place; a fit may find it."""
+    def weigh_zeros(self, b: float, b_power: float | None = None) -> None:
+        """Another confidence of the cells that are not stored, in place; a fit may find it, and how it goes with n."""
         raise NotImplementedError(f"{type(self).__name__} has no other weight of zeros")
+
+    def zero_weights(self, counts: Tensor) -> Tensor | None:
+        """Factors of the background's confidence by item, (n_items,), from numbers of ratings; ``None``: all 1.
+
+        It is asked where there is a :attr:`b_power` that is not 0.
+        """
+        return None
+
+    def weighed(self, columns: RatingColumns) -> RatingColumns:
+        """All columns of a fit, their zeros with the weights of :meth:`zero_weights`."""
+        if not self.b_power:
+            return replace(columns, zero_weights=None)
+        there = columns.items[columns.confidences > 0]
+        weights = self.zero_weights(torch.bincount(there, minlength=len(columns)))
+        return replace(columns, zero_weights=None if weights is None else weights.to(columns.ratings))
 
     def distribution(self, u: Tensor, v: Tensor, columns: RatingColumns) -> TorchDistribution:
         """The distribution of the columns, batch shape (n_items,), event shape (n_users,).
@@ -120,6 +155,14 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         ``mean_square`` is E[C (R - s)^2] over the stored cells (), for "noise", or E[s^2] over each user's zeros
         (n_users,), for "bound".
         """
+
+    @property
+    def idle_parameters(self) -> list[str]:
+        """Names of what is to be learned and no closed-form sweep learns."""
+        cls, base = type(self), RatingLikelihood
+        if (self.learns and cls.learn is not base.learn) or cls.after_sweep is not base.after_sweep:
+            return []
+        return [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def after_sweep(self, columns: RatingColumns, scores: SweepScores) -> Tensor:
         """Bring own parameters to their best given q (:meth:`learn`); then E_q[log p(R | U, V)] in nats, or the bound.
@@ -161,8 +204,34 @@ class RatingLikelihood(Remembered, nn.Module, ABC):
         """Whether a subclass of ``cls`` has left these methods as they are there, so that a short cut of it holds."""
         return all(getattr(type(self), name) is getattr(cls, name) for name in names)
 
+    @classmethod
+    def borrowed(cls) -> list[str]:
+        """Names of methods that a class with a cell of its own has from one of another cell, whose density they are."""
+        mro, names = list(cls.__mro__), ("distribution", "log_prob", "expected_log_prob", "site")
+        place = {name: next(at for at, one in enumerate(mro) if name in vars(one)) for name in ("cell", *names)}
+        own = mro.index(RatingLikelihood)
+        return [name for name in names if place["cell"] < place[name] < own]
+
     def check(self, columns: RatingColumns) -> None:
-        """Raise InputError if a rating is outside the support."""
+        """Raise InputError if a rating is outside the support; by default that of :meth:`cell`, where it is always one.
+
+        A support that moves with the score, or that is not stated, lets any rating in.
+        """
+        there = columns.confidences > 0
+        ratings, confidence = columns.ratings[there], columns.confidences[there]
+        with torch.no_grad():
+            at = [self.cell(torch.full_like(ratings, score), confidence) for score in (0.0, 0.7, -1.3)]
+            good = there.clone()
+            try:
+                good[there] = torch.stack([inside(cell, ratings) for cell in at]).all(0)
+                ends = [torch.stack(torch.broadcast_tensors(*bounds(cell))) for cell in at]
+            except NotImplementedError:
+                return
+        if all(torch.equal(ends[0], other) for other in ends[1:]):
+            name = type(self).__name__
+            stored_support(
+                columns, good, name, "what its cell can draw", "use another --rating-likelihood or --ratings"
+            )
 
     def initial_mean(self, columns: RatingColumns) -> float:
         """The score at which the likelihood's mean is that of the ratings: where the items' biases start."""
@@ -223,8 +292,8 @@ def mean_rating(likelihood: RatingLikelihood, columns: RatingColumns) -> float:
     weight = columns.confidences.double()
     total, count = (weight * columns.ratings.double()).sum(), weight.sum()
     if likelihood.zeros:
-        n_cells = int(columns.observed.sum()) * columns.n_users
-        count = count + likelihood.background * (n_cells - len(columns.users))
+        n_zeros = (columns.n_users - columns.indptr.diff()) * columns.observed
+        count = count + (columns.zeros(likelihood.background) * n_zeros).sum()
     return float(total / count.clamp(min=1e-12))
 
 

@@ -232,8 +232,20 @@ def nodes(cell: Distribution) -> tuple[Tensor, Tensor]:
         x = low + away if bool(low.isfinite().all()) else high - away
         weight = away * slope
     else:
-        x, weight = centre + spread * inner.sinh(), spread * inner.cosh() * slope
+        x, weight = line(torch.as_tensor(getattr(cell, "loc", centre)).detach().double(), spread, STEP / 2)
+        weight = weight / (STEP / 2)
     return x, (_density(cell, x) * weight).nan_to_num(0.0) * (STEP / 2)
+
+
+def line(centre: Tensor, spread: Tensor, step: float = STEP) -> tuple[Tensor, Tensor]:
+    """Values of the whole line and their weights in an integral over it, (n_nodes, *batch) each.
+
+    Each side of ``centre`` is by itself, since a density may have a kink there, as Laplace's.
+    """
+    t = torch.arange(-3.4, 3.4, step, dtype=torch.float64).view(-1, *(1 for _ in spread.shape))
+    away = spread * (0.5 * math.pi * t.sinh()).exp()
+    weight = step * away * (0.5 * math.pi * t.cosh())
+    return torch.cat([centre - away.flip(0), centre + away]), torch.cat([weight.flip(0), weight])
 
 
 def _density(cell: Distribution, x: Tensor) -> Tensor:

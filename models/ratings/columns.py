@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -52,22 +53,23 @@ class CellColumns(TorchDistribution):
         stored = likelihood.log_prob(score[there], *given)
         if not likelihood.zeros:
             return self.v.new_zeros(len(value)).index_add(0, items[there], stored)
-        whole = self._zeros().index_add(0, items, -self._zero(score)).index_add(0, items[there], stored)
+        own = value.zeros(likelihood.background).to(score)
+        whole = self._zeros(own).index_add(0, items, -self._zero(score, own[items]))
+        whole = whole.index_add(0, items[there], stored)
         return whole * value.observed
 
-    def _zero(self, score: Tensor) -> Tensor:
-        """Log p(0 | s) of cells that are not stored."""
-        background = torch.full_like(score, self.likelihood.background)
-        return self.likelihood.log_prob(score, torch.zeros_like(score), background)
+    def _zero(self, score: Tensor, background: Tensor) -> Tensor:
+        """Log p(0 | s) of cells that are not stored, with the confidences ``background``."""
+        return self.likelihood.log_prob(score, torch.zeros_like(score), background.expand_as(score))
 
-    def _zeros(self) -> Tensor:
+    def _zeros(self, background: Tensor) -> Tensor:
         """Sum over all users of log p(0 | s_ij), or the estimate from some of them, (n_items,)."""
         n_users, n_drawn = len(self.u), self.likelihood.subsample
         if self.likelihood.training and 0 < n_drawn < n_users:
             drawn = torch.randperm(n_users, device=self.u.device)[:n_drawn]
-            return self._zero(self.v @ self.u[drawn].mT).sum(-1) * (n_users / n_drawn)
+            return self._zero(self.v @ self.u[drawn].mT, background[:, None]).sum(-1) * (n_users / n_drawn)
         blocks = self.u.split(max(1, SCORES_AT_ONCE // max(1, len(self.v))))
-        return torch.stack([self._zero(self.v @ block.mT).sum(-1) for block in blocks]).sum(0)
+        return torch.stack([self._zero(self.v @ block.mT, background[:, None]).sum(-1) for block in blocks]).sum(0)
 
     def dense(self) -> TorchDistribution:
         """The same over dense columns, for a few items; a missing cell has no density."""
@@ -80,7 +82,8 @@ class CellColumns(TorchDistribution):
     def sample(self, sample_shape: tuple[int, ...] = ()) -> RatingColumns:
         """Draw the cells that are there, for checks on small data: all of them, or the stored ones without ``zeros``.
 
-        Zeros of drawn columns with ``zeros`` are not stored; missing cells stay as they are.
+        A cell keeps its confidence. With ``zeros`` a drawn 0 is not stored where that is the one of zeros.
+        Missing cells stay as they are.
         """
         if len(sample_shape):
             raise NotImplementedError("draw columns one sample at a time")
@@ -90,16 +93,14 @@ class CellColumns(TorchDistribution):
             at = score[columns.items, columns.users]
             confidence = columns.confidences.clamp(min=torch.finfo(score.dtype).tiny).to(score.dtype)
             drawn = torch.where(columns.confidences > 0, likelihood.cell(at, confidence).sample(), 0.0)
-            return RatingColumns(
-                columns.indptr, columns.users, drawn, columns.confidences, columns.observed, columns.n_users
-            )
-        ratings = likelihood.cell(score, torch.full_like(score, likelihood.background)).sample().to(score.dtype)
-        missing = torch.zeros_like(score, dtype=torch.bool)
-        missing[columns.items, columns.users] = columns.confidences == 0
-        missing |= ~columns.observed[:, None]
-        ratings[missing] = 0
-        stored = (ratings != 0) | (missing & columns.observed[:, None])
+            return replace(columns, ratings=drawn, times=None)
+        _, confidence = columns.dense(likelihood.background)
+        confidence, there = confidence.to(score.dtype), confidence > 0
+        ratings = likelihood.cell(score, torch.where(there, confidence, 1.0)).sample().to(score.dtype)
+        ratings[~there] = 0
+        usual = confidence == columns.zeros(likelihood.background).to(columns.ratings).to(score)[:, None]
+        stored = ((ratings != 0) | ~usual) & columns.observed[:, None]
         users = stored.nonzero(as_tuple=True)[1]
         indptr = torch.cat([stored.new_zeros(1, dtype=torch.int64), stored.sum(1).cumsum(0)])
-        confidences = torch.where(missing[stored], 0.0, 1.0).to(score.dtype)
-        return RatingColumns(indptr, users, ratings[stored], confidences, columns.observed, columns.n_users)
+        cells = users, ratings[stored], confidence[stored]
+        return RatingColumns(indptr, *cells, columns.observed, columns.n_users, zero_weights=columns.zero_weights)

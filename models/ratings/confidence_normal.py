@@ -1,10 +1,15 @@
 r"""The paper's ratings likelihood: every cell Normal around its score s_ij = u_i.v_j, with precision C_ij.
 
-    R_ij ~ N(s_ij, 1 / C_ij),    C_ij = a where the pair is stored, b elsewhere                (paper, section 2.1)
+    R_ij ~ N(s_ij, 1 / C_ij),    C_ij = a where the pair is stored, b_j elsewhere              (paper, section 2.1)
+
+The paper has b_j = b. With a ``b_power`` alpha the zeros of items that many have rated say more: they were seen and
+left, while few may have met the others (He et al., SIGIR 2016, section 4.1),
+
+    b_j = b n_j^alpha / mean of n^alpha over rated items,    n_j = number of ratings, at least 1.
 
 A column costs O(K^2 + K n_stored), because with the Gram matrix G = U'U
 
-    sum_i C_ij (R_ij - s_ij)^2 = b v_j' G v_j + sum over stored of [c (r - s)^2 - b s^2].
+    sum_i C_ij (R_ij - s_ij)^2 = b_j v_j' G v_j + sum over stored of [c (r - s)^2 - b_j s^2].
 
 C depends on R in the paper (a where R = 1), so that p(R) is no generative model of R. Here C is given first, as an
 exposure mask; then R is drawn. A sample therefore holds real numbers, not zeros and ones.
@@ -21,6 +26,7 @@ from pyro.distributions import Normal as NormalDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from models.catalogue import MOST_POWER
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.ratings.base import GaussianSite, RatingLikelihood, mean_rating
@@ -32,20 +38,26 @@ class ConfidenceNormal(RatingLikelihood):
     """R_ij ~ N(s_ij, 1 / C_ij) with precision ``a`` on stored pairs and ``b`` on all other cells.
 
     ``a`` is the precision of a pair that states none, ``b`` >= 0 that of the background (0: cells that are not
-    stored are missing). Raises InputError for other values. Source: paper, section 2.1.
+    stored are missing), ``b_power`` the power of an item's number of ratings that it goes with. Raises InputError for
+    other values. Source: paper, section 2.1.
     """
 
     conjugate: ClassVar[bool] = True
     weighs_zeros: ClassVar[bool] = True
     found_b: Tensor | None
+    found_b_power: Tensor | None
 
-    def __init__(self, a: float = 1.0, b: float = 0.01) -> None:
+    def __init__(self, a: float = 1.0, b: float = 0.01, b_power: float = 0.0) -> None:
         super().__init__()
         if not (0 < a < math.inf and 0 <= b < math.inf):
             raise InputError(f"the confidences a = {a:g}, b = {b:g} are no precisions", "use a > 0 and b >= 0")
-        self.a, self._given_b = float(a), float(b)
+        if not 0 <= b_power <= MOST_POWER:
+            problem = f"b_power = {b_power:g} is no power of popularity"
+            raise InputError(problem, f"use 0 to {MOST_POWER:g}")
+        self.a, self._given_b, self._given_power = float(a), float(b), float(b_power)
         self.zeros = b > 0
         self.register_buffer("found_b", None)
+        self.register_buffer("found_b_power", None)
 
     @property
     def b(self) -> float:
@@ -57,9 +69,29 @@ class ConfidenceNormal(RatingLikelihood):
         """The precision as it is given, for a subclass that sets it."""
         self._given_b = float(value)
 
-    def weigh_zeros(self, b: float) -> None:
-        """Another precision of the background."""
+    @property
+    def b_power(self) -> float | None:
+        """Power of an item's number of ratings that ``b`` goes with: given, or found by :meth:`weigh_zeros`.
+
+        ``None`` where a subclass may not look at weights of zeros, and was given no power.
+        """
+        power = self._given_power if self.found_b_power is None else float(self.found_b_power)
+        looks = self.keeps(ConfidenceNormal, "distribution", "expected_log_prob", "constant", "site")
+        return power if power or looks else None
+
+    def weigh_zeros(self, b: float, b_power: float | None = None) -> None:
+        """Another precision of the background, and another power of popularity where it is told."""
         self.found_b = None if b == self._given_b else torch.tensor(b, dtype=torch.float64)
+        if b_power is not None:
+            other = b_power != self._given_power
+            self.found_b_power = torch.tensor(b_power, dtype=torch.float64) if other else None
+
+    def zero_weights(self, counts: Tensor) -> Tensor | None:
+        """n_j^alpha of mean 1 over rated items; items without ratings count as those with one."""
+        if not self.b_power:
+            return None
+        powers = counts.clamp(min=1).double() ** self.b_power
+        return powers / powers[counts > 0].mean()
 
     def cell(self, score: Tensor, confidence: Tensor) -> Distribution:
         """A Normal of precision C_ij."""
@@ -94,8 +126,9 @@ class ConfidenceNormal(RatingLikelihood):
         return NormalColumns(*nothing, columns, self.b).log_normalizer(columns)
 
     def site(self, columns: RatingColumns, second: Tensor | None = None) -> GaussianSite:
-        """Precisions C_ij, shifts C_ij R_ij; the background b."""
-        return GaussianSite(columns.confidences, columns.confidences * columns.ratings, self.b)
+        """Precisions C_ij, shifts C_ij R_ij; the background b_j."""
+        c = columns.confidences
+        return GaussianSite(c, c * columns.ratings, self.b, zero_weights=columns.zero_weights)
 
     def initial_mean(self, columns: RatingColumns) -> float:
         """The mean rating."""
@@ -113,8 +146,9 @@ def expected_half_square(moments: Moments, columns: RatingColumns, b: float) -> 
     square = moments.square(moments.gram())
     score, variance = moments.scores(columns.users, columns.items)
     residual = (columns.ratings - score).square() + variance
-    stored = columns.confidences * residual - b * (score.square() + variance)
-    return 0.5 * (b * square).index_add(0, columns.items, stored) * columns.observed
+    zeros = columns.zeros(b).to(square)
+    stored = columns.confidences * residual - zeros[columns.items] * (score.square() + variance)
+    return 0.5 * (zeros * square).index_add(0, columns.items, stored) * columns.observed
 
 
 def gaussian_factors(site: GaussianSite, users: Gaussians, columns: RatingColumns) -> tuple[Tensor, Tensor]:
@@ -129,8 +163,9 @@ def gaussian_factors(site: GaussianSite, users: Gaussians, columns: RatingColumn
     outer = stored[:, :, None] * stored[:, None, :]
     if not users.is_point:
         outer = outer + users.covariances(columns.users)
-    weights, targets = site.precision - site.zeros_at(columns.users), site.shift - site.zero_shift
-    precision = (seen[:, None, None] * gram).index_add(0, columns.items, weights[:, None, None] * outer)
+    weights, targets = site.precision - site.zeros_at(columns), site.shift - site.zero_shift
+    of_zeros = seen if site.zero_weights is None else seen * site.zero_weights.to(seen)
+    precision = (of_zeros[:, None, None] * gram).index_add(0, columns.items, weights[:, None, None] * outer)
     shift = seen[:, None] * (site.zero_shift * users.loc.sum(0))
     return precision, shift.index_add(0, columns.items, targets[:, None] * stored)
 
@@ -179,7 +214,8 @@ class NormalColumns(TorchDistribution):
         zero = torch.zeros(len(value), dtype=torch.float64, device=c.device)
         stored = value.indptr.diff().double()
         log_c = zero.index_add(0, value.items[there], c[there].log() - math.log(2 * math.pi))
-        background = (value.n_users - stored) * (math.log(self.b / (2 * math.pi)) if self.b > 0 else 0.0)
+        b = value.zeros(self.b)
+        background = (value.n_users - stored) * torch.where(b > 0, b / (2 * math.pi), 1.0).log()
         return torch.where(value.observed, 0.5 * (log_c + background), zero)
 
     def half_square(self, value: RatingColumns) -> Tensor:
@@ -214,4 +250,5 @@ class NormalColumns(TorchDistribution):
             confidences.flatten(),
             self.columns.observed,
             n_users,
+            zero_weights=self.columns.zero_weights,
         )

@@ -254,9 +254,19 @@ class NormalPredictive(Predictive):
         """P(R <= r)."""
         return self._normal.cdf(ratings.to(self.loc))
 
+    def interval(self, level: float) -> tuple[Tensor, Tensor]:
+        """The ends of the central interval of this probability, (n_pairs,) each."""
+        half = normal_half_width(level) * self.scale
+        return self.loc - half, self.loc + half
+
     def quantile(self, level: float) -> Tensor:
         """The least r with P(R <= r) >= ``level``."""
         return self._normal.icdf(torch.full_like(self.loc, level))
+
+
+def normal_half_width(level: float) -> float:
+    """Half the central interval of N(0, 1) of this probability, by its lower tail, whose size does not round to 1."""
+    return -float(torch.special.ndtri(torch.tensor(0.5 * (1 - level), dtype=torch.float64)))
 
 
 def predictive(

@@ -13,6 +13,7 @@ from pyro_cvae.data.content import Content
 from pyro_cvae.data.contents import AnyContent, Tokens, Vectors
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +82,8 @@ def _tell(name: str, n_both: int, n_own: int, n_known: int) -> None:
     if not n_both:
         problem = f"the content {name} has no word of the {n_known:,} that the run knows"
         raise InputError(problem, "give the contents that the run is of")
-    log.info(
-        "%s: %d of %d words are among the %d that the run knows, others count no more", name, n_both, n_own, n_known
-    )
+    told = counted(n_both, "word", "are", of=n_own)
+    log.info("%s: %s among the %d that the run knows, others count no more", name, told, n_known)
 
 
 def _other(name: str, one: AnyContent, known: AnyContent) -> InputError:

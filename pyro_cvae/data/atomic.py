@@ -20,6 +20,7 @@ from pyro_cvae.data.sources import Source
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Ratings
+from pyro_cvae.text import counted
 
 TYPES = ("token", "token_seq", "float", "float_seq")
 
@@ -82,7 +83,7 @@ def read_atomic(path: Path, reading: Reading) -> tuple[Table, dict[str, str]]:
     for line, row in enumerate(cells, 2):
         if len(row) != len(types):
             raise InputError(
-                f"has {len(row)} values, the header {len(types)}", "separate by tabs", path=path, line=line
+                f"has {counted(len(row), 'value')}, the header {len(types)}", "separate by tabs", path=path, line=line
             )
     columns = zip(*cells, strict=True) if cells else ((),) * len(types)
     lines = range(2, len(cells) + 2)

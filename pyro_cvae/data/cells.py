@@ -16,7 +16,7 @@ import pandas as pd
 from pyro_cvae.data.dataset import spells_integer
 from pyro_cvae.data.html import without_tags
 from pyro_cvae.data.table import Table
-from pyro_cvae.text import encodable
+from pyro_cvae.text import counted, encodable
 
 A_TIME = "a number or a date like 2026-11-23T09:30:00"
 _ABSENT = ("na", "n/a", "nan", "null", "none", "nil", "-", "?", "\\n")
@@ -58,10 +58,8 @@ def with_ids(table: Table, *names: str) -> Table:
             n = len(kept) - len(there)
             if not there:
                 raise table.error(f"no row has an id of the {name}", "give one to each row", first)
-            rows, were = ("row", "was") if n == 1 else ("rows", "were")
-            table.tell(
-                f"%d {rows} without an id of the %s {were} left out (the first: %s)", n, name, table.place(first)
-            )
+            told = counted(n, "row"), name, table.place(first)
+            table.tell("%s without an id of the %s left out (the first: %s)", *told)
         kept = there if len(there) < len(kept) else kept
     return table if len(kept) == table.n_rows else table.keep(kept)
 
@@ -117,7 +115,8 @@ def _tidy(table: Table, column: str) -> list[Any]:
         table.tell("the ids in the column %s are of type float and read as whole numbers", column)
     escaped = [encodable(value) if isinstance(value, str) else value for value in values]
     if n := sum(old is not new for old, new in zip(values, escaped, strict=True)):
-        table.tell("%d ids in the column %s have undecodable characters, which are written as escapes", n, column)
+        told = counted(n, "id", "have")
+        table.tell("the column %s: %s undecodable characters, which are written as escapes", column, told)
     return escaped
 
 
@@ -165,7 +164,8 @@ def with_points(table: Table, column: str) -> Sequence[Any]:
         last = max(cell.rfind(","), cell.rfind("."))
         whole = cell[:last].replace(",", "").replace(".", "")
         mended[row] = f"{whole}.{cell[last + 1 :]}"
-    table.tell("%d numbers of the column %s are read with a decimal comma", len(plain) or len(commas), column)
+    told = counted(len(plain) or len(commas), "number", "are")
+    table.tell("the column %s: %s read with a decimal comma", column, told)
     return mended
 
 
@@ -193,18 +193,18 @@ def times_of(table: Table) -> np.ndarray | None:
     values = table.columns["time"]
     day_first = _day_first(table)
     seconds = np.full(len(values), np.nan)
-    counted = np.zeros(len(values), bool)
+    numeric = np.zeros(len(values), bool)
     for row, value in enumerate(values):
         number = None if absent(value) else plain_number(value)
-        counted[row] = number is not None
+        numeric[row] = number is not None
         found = number if number is not None else None if absent(value) else _moment(value, day_first)
         seconds[row] = np.nan if found is None or not math.isfinite(found) else found
-    counted &= ~np.isnan(seconds)
-    if counted.any():
-        size = float(np.median(np.abs(seconds[counted])))
+    numeric &= ~np.isnan(seconds)
+    if numeric.any():
+        size = float(np.median(np.abs(seconds[numeric])))
         for least, divisor, unit in _UNITS:
             if size >= least:
-                seconds[counted] /= divisor
+                seconds[numeric] /= divisor
                 table.tell("the numbers of the column time are read as %s since 1970", unit)
                 break
     bad = np.isnan(seconds)
@@ -214,7 +214,7 @@ def times_of(table: Table) -> np.ndarray | None:
         if table.reading.need_time:
             raise table.error(f"the time {shown}", f"give {A_TIME}; other splits than time need none", row)
         n = int(bad.sum())
-        what = f"{n} of {len(bad)} times are missing or cannot be read"
+        what = f"{counted(n, 'time', 'are', of=len(bad))} missing or cannot be read"
         table.tell("%s, which a split by time would refuse (the first: %s, %s)", what, table.place(row), shown)
     return None if bad.all() else seconds
 
@@ -298,11 +298,13 @@ def texts_of(table: Table, column: str) -> list[str]:
         tagged += plain != whole
         texts.append(str(plain))
     if turned:
-        table.tell("%d cells of the column %s are no text and were made so", turned, column)
+        table.tell("the column %s: %s made text of another type", column, counted(turned, "cell", "were"))
     if undecodable:
-        table.tell("%d texts of the column %s have undecodable characters, which were replaced", undecodable, column)
+        told = counted(undecodable, "text", "have")
+        table.tell("the column %s: %s undecodable characters, which were replaced", column, told)
     if tagged:
-        table.tell("HTML was taken out of %d texts of the column %s (--html keep leaves it)", tagged, column)
+        told = counted(tagged, "text")
+        table.tell("the column %s: HTML was taken out of %s (--html keep leaves it)", column, told)
     return texts
 
 

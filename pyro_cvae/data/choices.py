@@ -10,6 +10,7 @@ import numpy as np
 
 from pyro_cvae.data.cells import absent, plain_number, with_points
 from pyro_cvae.data.table import Table
+from pyro_cvae.text import counted
 
 _WORDS = dict.fromkeys(("true", "yes", "like", "liked"), 1.0) | dict.fromkeys(("false", "no"), 0.0)
 _WORDS |= dict.fromkeys(("dislike", "disliked"), -1.0)
@@ -31,7 +32,8 @@ def choices_of(pairs: Table) -> Table:
     without = replace(pairs, columns={name: values for name, values in pairs.columns.items() if name != "rating"})
     stated = numbers[~np.isnan(numbers)]
     if not len(stated):
-        pairs.tell("the column rating has no number and is left out: all %d pairs count as chosen", len(numbers))
+        told = counted(len(numbers), "pair", "count")
+        pairs.tell("the column rating has no number and is left out: %s as chosen", told)
         return without
     kept = ~(numbers < least) & ~np.isnan(numbers) if least is not None else ~(numbers <= 0)
     if not kept.any():
@@ -39,11 +41,11 @@ def choices_of(pairs: Table) -> Table:
         raise pairs.error(f"no pair has a rating {bound}", "choose another --min-rating, or --ratings stars")
     n_out = int((~kept).sum())
     if least is not None:
-        pairs.tell("%d of %d pairs have a rating of %g or more and are choices", kept.sum(), len(kept), least)
+        told = counted(kept.sum(), "pair", "have", of=len(kept))
+        pairs.tell("%s a rating of %g or more, which is a choice", told, least)
     elif n_out:
-        pairs.tell(
-            "%d of %d pairs have a rating of 0 or less, are no choices and were left out; " + _OTHERS, n_out, len(kept)
-        )
+        told = counted(n_out, "pair", "were", of=len(kept))
+        pairs.tell("%s left out, since a rating of 0 or less is no choice; " + _OTHERS, told)
     chosen = stated[stated > 0]
     if least is None and chosen.min(initial=np.inf) < chosen.max(initial=-np.inf):
         low = chosen.min()
@@ -71,5 +73,6 @@ def _numbers(pairs: Table, strict: bool) -> list[float | None]:
                 raise pairs.error(f"the rating {shown}", "give a number, or leave --min-rating out", row)
         numbers.append(number)
     if odd:
-        pairs.tell("%d ratings are no numbers (%r and others) and are passed over", odd.total(), next(iter(odd)))
+        told = counted(odd.total(), "rating", "are")
+        pairs.tell("%s passed over as no number (the first: %r)", told, next(iter(odd)))
     return numbers

@@ -14,7 +14,8 @@ def pick(contents: Mapping[str, One], name: str) -> One:
     """The content of that name; InputError if there is none."""
     if name not in contents:
         raise InputError(
-            f"the items have no content called {name!r}", "use " + (", ".join(contents) or "another data set")
+            f"the items have no content called {name!r}",
+            f"use {', '.join(contents) or 'another data set'}, or fit with --contents {name}=PATH",
         )
     return contents[name]
 

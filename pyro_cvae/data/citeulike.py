@@ -24,6 +24,7 @@ from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.links import content_of_links
 from pyro_cvae.errors import InputError, about_file
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def load_citeulike(folder: files.PathLike) -> Dataset:
         counts = read_counts(folder / "mult.dat", len(vocabulary))
         if titles is not None and len(titles) != counts.shape[0]:
             raise InputError(
-                f"has {len(titles)} titles, but mult.dat has {counts.shape[0]} items",
+                f"has {counted(len(titles), 'title')}, but mult.dat has {counted(counts.shape[0], 'item')}",
                 "take both files from one source",
                 path=folder / "titles.txt",
             )
@@ -87,11 +88,14 @@ def read_tags(folder: files.PathLike, n_items: int, least: int = 5) -> Content:
     counts = sp.csr_matrix((np.ones(len(tags)), (items, tags)), shape=(n_items, len(names)))
     kept = np.flatnonzero(np.bincount(tags, minlength=len(names)) >= least)
     if not len(kept):
-        raise InputError(f"no tag is on {least} items or more", "leave the content tags out", path=folder / "tags.dat")
+        raise InputError(
+            f"no tag is on {counted(least, 'item')} or more", "leave the content tags out", path=folder / "tags.dat"
+        )
     given = np.diff(counts.indptr) > 0
     content = Content(counts[:, kept], tuple(names[tag] for tag in kept), None, None if given.all() else given)
     rare = int((content.empty & given).sum())
-    log.info("tags on %d items or more: %d of %d; %d items have other tags only", least, len(kept), len(names), rare)
+    told = counted(least, "item"), len(kept), len(names), counted(rare, "item", "have")
+    log.info("tags on %s or more: %d of %d; %s other tags only", *told)
     return content
 
 
@@ -115,7 +119,7 @@ def read_lists(
     _check_range(path, starts, values, n_items, what[1])
     _check_repeats(path, starts, values, what[1])
     if n_rows is not None and len(starts) - 1 != n_rows:
-        problem = f"has {len(starts) - 1} rows, but the data has {n_rows} {what[0]}s"
+        problem = f"has {counted(len(starts) - 1, 'row')}, but the data has {counted(n_rows, what[0])}"
         raise InputError(problem, "use the file of these data", path=path)
     return starts, values
 
@@ -188,7 +192,7 @@ def _split_rows(
     if (told != found).any():
         row = int(np.argmax(told != found))
         raise InputError(
-            f"says {told[row]} entries but has {found[row]}",
+            f"says {counted(told[row], 'entry')} but has {found[row]}",
             "correct the count or the entries",
             path=path,
             line=row + 1,

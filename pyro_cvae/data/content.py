@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import ContentKind, Scaling
+from pyro_cvae.text import counted
 
 WEIGHTED = ("word-max", "tfidf", "tfidf-counts")
 
@@ -45,10 +46,8 @@ class Content:
         if not (np.isfinite(counts.data).all() and (counts.data > 0).all()):
             raise InputError("a count of the content is negative or not finite", "give counts of 0 or more")
         if self.vocabulary is not None and len(self.vocabulary) != counts.shape[1]:
-            raise InputError(
-                f"the vocabulary has {len(self.vocabulary)} words, the counts {counts.shape[1]} columns",
-                "give one word for each column",
-            )
+            words, columns = counted(len(self.vocabulary), "word"), counted(counts.shape[1], "column")
+            raise InputError(f"the vocabulary has {words}, the counts {columns}", "give one word for each column")
         object.__setattr__(self, "counts", counts)
         if self.given is not None:
             check_given(self.given, self.n_items, "words")
@@ -56,7 +55,8 @@ class Content:
                 raise InputError("an item that has no words has counts", "set given to True where there are words")
 
     def __repr__(self) -> str:
-        return f"Content({self.n_items} items, {self.n_features} features, {self.counts.nnz} entries)"
+        sizes = (self.n_items, "item"), (self.n_features, "feature"), (self.counts.nnz, "entry")
+        return f"Content({', '.join(counted(*size) for size in sizes)})"
 
     @property
     def n_items(self) -> int:
@@ -144,7 +144,7 @@ class ContentScaling:
         """
         if self.factors is not None and counts.shape[1] != len(self.factors):
             raise InputError(
-                f"the counts have {counts.shape[1]} features, the scaling {len(self.factors)}",
+                f"the counts have {counted(counts.shape[1], 'feature')}, the scaling {len(self.factors)}",
                 "use the vocabulary that the model was fitted with",
             )
         data, columns = counts.data.astype(np.float64), counts.indices

@@ -17,6 +17,7 @@ from pyro_cvae.data.stored import csr_of
 from pyro_cvae.data.text import tell_doubts, tokenizer_of
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import ContentKind
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Vectors:
         yield ~np.isfinite(part).all(axis=1), "has a number that is not finite", "leave out items without one"
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.n_items} items, {' x '.join(map(str, self.values.shape[1:]))})"
+        return f"{type(self).__name__}({counted(self.n_items, 'item')}, {' x '.join(map(str, self.values.shape[1:]))})"
 
     @property
     def n_items(self) -> int:
@@ -195,7 +196,8 @@ class Tokens:
         indptr = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         tokens = np.fromiter((token for row in rows for token in row), np.int32, int(indptr[-1]))
         unknown = int((tokens == 0).sum())
-        log.info("%d of %d words are outside the vocabulary of %d", unknown, len(tokens), len(self.vocabulary) - 1)
+        told = counted(unknown, "word", "are", of=len(tokens))
+        log.info("%s outside the vocabulary of %d", told, len(self.vocabulary) - 1)
         present = np.array([is_text(text) for text in texts], bool)
         return Tokens(indptr, tokens, self.vocabulary, present, self.tokenizer)
 
@@ -204,7 +206,8 @@ class Tokens:
         return {token: number for number, token in enumerate(self.vocabulary)}
 
     def __repr__(self) -> str:
-        return f"Tokens({self.n_items} items, {self.n_features} in the vocabulary, {len(self.tokens)} tokens)"
+        items, tokens = counted(self.n_items, "item"), counted(len(self.tokens), "token")
+        return f"Tokens({items}, {self.n_features} in the vocabulary, {tokens})"
 
     @property
     def n_items(self) -> int:
@@ -288,8 +291,8 @@ def describe(content: AnyContent) -> str:
     elif isinstance(content, Tokens):
         size = f"{len(content.tokens):,} of a vocabulary of {content.n_features:,}"
     else:
-        size = f"{content.counts.nnz:,} entries of {content.n_features:,}"
-    return f"{content.kind}, {size}, of {int(content.present.sum()):,} of {content.n_items:,} items"
+        size = f"{counted(content.counts.nnz, 'entry')} of {content.n_features:,}"
+    return f"{content.kind}, {size}, of {counted(content.present.sum(), 'item', of=content.n_items)}"
 
 
 def parts_of(content: AnyContent) -> dict[str, Any]:

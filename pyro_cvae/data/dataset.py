@@ -20,7 +20,7 @@ from pyro_cvae.data.sources import check_name
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import UnknownId
 from pyro_cvae.listed import Listed
-from pyro_cvae.text import encodable
+from pyro_cvae.text import counted, encodable
 from pyro_cvae.trust import only_trusted
 
 SCHEMA = 1
@@ -59,12 +59,14 @@ class Dataset:
             ids = typed_ids(getattr(self, name), name)
             object.__setattr__(self, name, ids)
             if ids.shape != (n,):
-                raise InputError(f"{name} has {len(ids)} entries, the interactions {n}", "give one id for each row")
+                raise InputError(
+                    f"{name} has {counted(len(ids), 'entry')}, the interactions {n}", "give one id for each row"
+                )
             if len(set(ids.tolist())) != n:
                 raise InputError(f"{name} has repeated ids", "give each row its own id")
         if self.content.n_items != self.n_items:
             raise InputError(
-                f"the content has {self.content.n_items} items, the interactions {self.n_items}",
+                f"the content has {counted(self.content.n_items, 'item')}, the interactions {self.n_items}",
                 "give one row of content for each item",
             )
         if self.titles is not None:
@@ -73,14 +75,17 @@ class Dataset:
                 titles = np.array([encodable(str(title), "replace") for title in titles], object)
             object.__setattr__(self, "titles", titles)
             if len(self.titles) != self.n_items:
-                raise InputError(f"{len(self.titles)} titles for {self.n_items} items", "give one for each item")
+                raise InputError(
+                    f"{counted(len(self.titles), 'title')} for {counted(self.n_items, 'item')}",
+                    "give one for each item",
+                )
         object.__setattr__(self, "others", dict(self.others))
         for name, content in self.others.items():
             check_name(name)
             if not isinstance(content, Content | Vectors | Tokens):
                 raise InputError(f"the content {name} is a {type(content).__name__}", "use Vectors, Images or Tokens")
             if content.n_items != self.n_items:
-                problem = f"the content {name} has {content.n_items} items, the interactions {self.n_items}"
+                problem = f"the content {name} has {counted(content.n_items, 'item')}, the interactions {self.n_items}"
                 raise InputError(problem, "give one row of content for each item")
 
     def __repr__(self) -> str:

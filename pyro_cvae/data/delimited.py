@@ -20,8 +20,9 @@ import pyarrow as pa
 from pyro_cvae import limits
 from pyro_cvae.data import files
 from pyro_cvae.data.reading import COLUMNS, Reading
-from pyro_cvae.data.table import Table, key_of, log
+from pyro_cvae.data.table import Table, key_of, listed, log
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 ENDINGS = (".csv", ".tsv", ".tab", ".txt", ".dat", ".psv")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -32,10 +33,21 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_NO_TEXT = (
+    (b"PAR1", "is a Parquet file", "let its name end in .parquet"),
+    (b"ARROW1", "is a Feather file", "write it again as Parquet or CSV"),
+    (b"PK\x03\x04", "is a zip archive or a workbook", "take the table out of it, as CSV or Parquet"),
+    (b"\xd0\xcf\x11\xe0", "is a workbook", "save the table as CSV or Parquet"),
+    (b"\x1f\x8b", "is packed by gzip", "let its name end in .csv.gz"),
+    (b"BZh", "is packed by bzip2", "let its name end in .csv.bz2"),
+    (b"\xfd7zXZ", "is packed by xz", "let its name end in .csv.xz"),
+    (b"\x28\xb5\x2f\xfd", "is packed by zstandard", "let its name end in .csv.zst"),
+)
 _SEPARATOR_LINE = re.compile("sep=(.)\r?\n").match
 _SEPARATORS = (",", ";", "\t", "|")
 _LARGEST_CELL = 2**31 - 1
 _FREE_BYTES, _LARGEST_RATIO = 2**28, 200  # a file that swells more than 200 times is no table
+_NOT_UTF8 = "is not valid UTF-8"
 _UNIT = "\x1f"  # stands for a separator of several characters, which the csv module does not take
 
 
@@ -53,7 +65,10 @@ def read_delimited(path: Path, reading: Reading) -> Table:
         raw = decompressed(raw, path, compression)
     what, needed = f"a table of {limits.in_words(len(raw))}", 6 * len(raw) + 400 * raw.count(b"\n")
     limits.check_memory(needed, what, "use a smaller table, for instance as Parquet")
-    text = decoded(raw, path, reading.encoding)
+    try:
+        text = decoded(raw, path, reading.encoding)
+    except InputError as error:
+        raise _with_columns(error, raw, reading) from None
     named = _SEPARATOR_LINE(text)
     if named is not None:  # Excel's own way to name the separator; the lines keep their numbers
         text = "\n" + text[named.end() :]
@@ -73,7 +88,7 @@ def read_delimited(path: Path, reading: Reading) -> Table:
     of_names = dict(zip(reversed(names), reversed(columns), strict=True))
     if counts[""]:
         of_names.pop("")
-        log.warning("%s: %d columns without a name were left out", path, counts[""])
+        log.warning("%s: %s without a name left out", path, counted(counts[""], "column"))
     repeated = frozenset(name for name, count in counts.items() if count > 1)
     in_order = {name: of_names[name] for name in names if name}
     return Table(in_order, path=path, lines=lines, typed=False, reading=reading, repeated=repeated)
@@ -88,23 +103,23 @@ def _rows(
     header: list[str] | None = None
     rows: list[list[str]] = []
     lines: list[int] = []
-    odd: Counter[str] = Counter()
+    odd: Counter[tuple[str, str]] = Counter()
     line = 1
     try:
         for row in reader:
             if not "".join(row).strip():
-                odd["rows without any value were left out"] += len(row) > 1
+                odd["row", "without any value left out"] += len(row) > 1
             elif header is None:
                 header = row
             elif row == header:
-                odd["lines that repeat the header were left out"] += 1
+                odd["line", "like the header left out"] += 1
             else:
                 n = len(header)
                 if len(row) > n and not any(row[n:]):
-                    odd["rows have separators at their end, which were left out"] += 1
+                    odd["row", "cut by separators at the end"] += 1
                     row = row[:n]
                 if len(row) != n:
-                    problem = f"has {len(row)} values, the header {n}"
+                    problem = f"has {counted(len(row), 'value')}, the header {n}"
                     name = {"\t": "a tab", _UNIT: "the separator"}.get(separator, repr(separator))
                     raise InputError(problem, f"quote values that hold {name}", path=path, line=line)
                 rows.append(row)
@@ -118,9 +133,9 @@ def _rows(
         csv.field_size_limit(limit)
     if header is None:
         raise InputError("the file is empty", "restore it from its source", path=path)
-    for what, n in odd.items():
+    for (noun, what), n in odd.items():
         if n:
-            log.warning("%s: %d %s", path, n, what)
+            log.warning("%s: %s %s", path, counted(n, noun), what)
     return header, rows, lines
 
 
@@ -163,6 +178,10 @@ def decoded(raw: bytes, path: Path, encoding: str) -> str:
     """The text of a file, less its byte order mark and NUL bytes; InputError with the line for other encodings."""
     if not raw:
         raise InputError("the file is empty", "restore it from its source", path=path)
+    binary = b"\0" in raw[:64] or not raw[:64].isascii()
+    for begin, what, remedy in _NO_TEXT:
+        if binary and raw.startswith(begin):
+            raise InputError(f"{what} and no text", remedy, path=path)
     mark = next((name for mark, name in _MARKS if raw.startswith(mark)), "")
     name = encoding or mark or _unmarked(raw)
     if name.lower().replace("_", "-") in ("utf-8", "utf8"):
@@ -198,9 +217,27 @@ def _mended(raw: bytes, path: Path, line: int) -> str:
     right = len(text) - len(text.encode("ascii", "ignore")) - wrong
     if right < 5 * wrong:
         remedy = "name its encoding, for instance --encoding latin-1 (or cp1252, utf-16, gb18030, shift_jis)"
-        raise InputError("is not valid UTF-8", remedy, path=path, line=line)
-    log.warning("%s: %d undecodable characters were replaced (the first: line %d)", path, wrong, line)
+        raise InputError(_NOT_UTF8, remedy, path=path, line=line)
+    told = counted(wrong, "undecodable character", "were")
+    log.warning("%s: %s replaced (the first: line %d)", path, told, line)
     return text
+
+
+def _with_columns(error: InputError, raw: bytes, reading: Reading) -> InputError:
+    """The error on a table's encoding, which says too where no column can be the items', that every table has."""
+    if error.problem != _NOT_UTF8:
+        return error
+    text = raw.removeprefix(codecs.BOM_UTF8).decode("ascii", errors="replace")
+    named = _SEPARATOR_LINE(text)
+    text = text if named is None else text[named.end() :]
+    separator = reading.separator or (named[1] if named else separator_of(text, reading))
+    names = [name.strip(' "') for name in text.lstrip("\r\n").splitlines()[0].split(separator)]
+    if {key_of(name) for name in names} & {"item", "itemid", "id", key_of(reading.columns.get("item", "item"))}:
+        return error
+    problem = f"{error.problem}, and has no column item (its columns: {listed(names)})"
+    return InputError(
+        problem, f"{error.remedy}, and the column, --columns item=COLUMN", path=error.path, line=error.line
+    )
 
 
 def decompressed(raw: bytes, path: Path, compression: str) -> bytes:

@@ -20,6 +20,7 @@ from pyro_cvae.data.content import ContentScaling
 from pyro_cvae.data.contents import Vectors, is_text
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.errors import InputError, MachineError
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def embed(texts: Sequence[str | None], model: str) -> Vectors:
     there = np.array([bool(text and text.strip()) for text in texts], bool)
     if not there.any():
         raise InputError("no item has a text to embed", "give a table of items with texts")
-    log.info("%d texts are embedded by %s", int(there.sum()), folder)
+    log.info("%s embedded by %s", counted(there.sum(), "text", "are"), folder)
     disable_progress_bar()  # of loading, which takes a second
     try:
         network = SentenceTransformer(

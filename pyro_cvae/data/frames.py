@@ -31,6 +31,7 @@ from pyro_cvae.data.table import Table
 from pyro_cvae.data.text import consent
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Ratings, Unknown
+from pyro_cvae.text import counted
 
 PARQUET = (".parquet", ".pq", ".parq")
 # The columns we read, by the names they may have.
@@ -226,14 +227,14 @@ def _item_rows(
     known = rows >= 0
     if not known.all() and unknown == "error":
         row, lost = int(np.argmin(known)), (~known).sum()
-        more = f" ({lost:,} pairs of {len(known):,} are of such items)" if lost > 1 else ""
+        more = f" ({counted(lost, 'pair', 'are', of=len(known))} of such items)" if lost > 1 else ""
         raise pairs.error(
             f"item {given[row]!r} is not in the table of items{more}", "add it there, or leave its pairs out", row
         )
     if not known.any():
         raise pairs.error("no pair has an item of the table of items", "check that both use the same ids")
     if not known.all():
-        pairs.tell("%d pairs of unknown items dropped", int((~known).sum()))
+        pairs.tell("%s of unknown items dropped", counted((~known).sum(), "pair"))
     return rows
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from pyro_cvae import limits
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 PathLike = str | os.PathLike[str]
 
@@ -56,7 +57,7 @@ def opened(path: PathLike, most: int | None = None) -> Iterator[BinaryIO]:
         status = os.fstat(descriptor)
         _check_regular(path, status)
         if most is not None and status.st_size > most:
-            problem = f"has {status.st_size:,} bytes, and at most {most:,} are read"
+            problem = f"has {counted(status.st_size, 'byte')}, and at most {most:,} are read"
             raise InputError(problem, "check that it is the right file", path=path)
         yield stream
 

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 LARGEST_SPREAD = 1e6
@@ -87,9 +88,12 @@ class Interactions:
         last[:-1] = (sorted_users[1:] != sorted_users[:-1]) | (sorted_items[1:] != sorted_items[:-1])
         repeated = int(len(last) - last.sum())
         if repeated and duplicates == "error":
-            raise InputError(f"{repeated} pairs are there more than once", "list each pair of user and item once")
+            raise InputError(
+                f"{counted(repeated, 'pair', 'are')} there more than once", "list each pair of user and item once"
+            )
         if repeated:
-            log.warning("%d repeated pairs of user and item were merged: the last row of each is kept", repeated)
+            told = counted(repeated, "repeated pair")
+            log.warning("%s of user and item merged: the last row of each is kept", told)
         rows = order[last]
 
         def column(values: Any) -> np.ndarray | None:
@@ -99,7 +103,8 @@ class Interactions:
         return cls(users[rows], items[rows], ones, column(confidences), column(times), int(n_users), int(n_items))
 
     def __repr__(self) -> str:
-        return f"Interactions({len(self)} pairs of {self.n_users} users and {self.n_items} items)"
+        pairs, users, items = counted(len(self), "pair"), counted(self.n_users, "user"), counted(self.n_items, "item")
+        return f"Interactions({pairs} of {users} and {items})"
 
     def __len__(self) -> int:
         return len(self.users)

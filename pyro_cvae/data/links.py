@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from pyro_cvae.data.content import Content
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ def content_of_links(rows: np.ndarray, nodes: np.ndarray, names: Sequence[Any], 
         raise InputError("no link leads from one item to another", "give links between items of the data")
     given = np.zeros(n_items, bool)
     given[linked] = True
-    log.info("links: %d of %d items have any, to %d nodes", len(linked), n_items, len(kept))
+    told = counted(len(linked), "item", "have", of=n_items)
+    log.info("links: %s any, to %s", told, counted(len(kept), "node"))
     return Content(counts[:, kept], tuple(str(names[int(node)]) for node in kept), None, None if given.all() else given)
 
 

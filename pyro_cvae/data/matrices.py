@@ -18,6 +18,7 @@ from pyro_cvae.data.interactions import Interactions
 from pyro_cvae.data.reading import Reading
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Entries
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,8 @@ def from_csr(
         raise InputError("the matrix has an entry that is no finite number", "leave the cell out")
     rows, columns = np.repeat(np.arange(n_users), np.diff(cells.indptr)), cells.indices
     if entries == "choices" and not (values > 0).all():
-        log.warning(
-            "%d of %d entries are 0 or less, are no choices and were left out", (values <= 0).sum(), len(values)
-        )
+        told = counted((values <= 0).sum(), "entry", "are", of=len(values))
+        log.warning("%s 0 or less, which is no choice and left out", told)
         rows, columns, values = rows[values > 0], columns[values > 0], values[values > 0]
     content, titles = no_text(n_items), None
     if items is not None:

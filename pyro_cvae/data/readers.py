@@ -41,6 +41,7 @@ from pyro_cvae.data.sources import Source
 from pyro_cvae.data.table import Table, key_of
 from pyro_cvae.errors import InputError, about_file
 from pyro_cvae.kinds import TextKind, Unknown
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ class _Items:
             at = int(np.argmin(known))
             raise self._error(f"item {ids[at]!r} is not in the data set", "leave it out, or add the item", places[at])
         if not known.all():
-            log.warning("%s: %d contents of unknown items dropped", self.path, int((~known).sum()))
+            log.warning("%s: %s of unknown items dropped", self.path, counted((~known).sum(), "content"))
         if not known.any():
             raise InputError("holds no item of the data set", "check that both use the same ids", path=self.path)
         order = np.argsort(rows, kind="stable")
@@ -246,7 +247,7 @@ def _of_array(items: _Items, kind: str, values: np.ndarray, ids: np.ndarray | No
         content = {"vectors": Vectors, "images": Images}[kind](values, np.ones(len(values), bool))
     if ids is None:
         if content.n_items != items.n_items:
-            problem = f"has {content.n_items} rows, the data set {items.n_items} items"
+            problem = f"has {counted(content.n_items, 'row')}, the data set {counted(items.n_items, 'item')}"
             raise InputError(problem, "give one for each item, in their order, or an .npz with ids", path=items.path)
         return content
     rows, known = items.rows(ids.tolist(), [f"ids[{at}]: " for at in range(len(ids))])
@@ -316,7 +317,8 @@ def _read_pictures(items: _Items) -> Images:
         if values is None:
             first, size = path, items.n_items * picture.nbytes
             if size > _LARGEST_FOLDER:
-                problem = f"pictures of shape {picture.shape} for {items.n_items} items take {size / 2**30:.0f} GiB"
+                what = f"pictures of shape {picture.shape} for {counted(items.n_items, 'item')}"
+                problem = f"{what} take {size / 2**30:.0f} GiB"
                 raise InputError(problem, "make them smaller, or save one .npy array, which is mapped", path=path)
             values = np.zeros((items.n_items, *picture.shape), np.uint8)
         if picture.shape != values.shape[1:]:

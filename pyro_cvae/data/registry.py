@@ -28,6 +28,7 @@ from pyro_cvae.data.sources import Source, parse_all
 from pyro_cvae.data.text import consent
 from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.kinds import Ratings
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ def fetch(name: str, further: Iterable[str] = ()) -> Path:
                 path=path,
             )
         _write_atomically(path, content)
-        log.info("downloaded %s (%d bytes) into %s", address, len(content), folder)
+        log.info("downloaded %s (%s) into %s", address, counted(len(content), "byte"), folder)
     log.info("%s is read from %s", name, folder)
     return folder
 

@@ -29,6 +29,7 @@ from pyro_cvae.data.sources import parse_all
 from pyro_cvae.data.table import Table
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Ratings
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ def masks_of(dataset: Dataset, options: Any) -> tuple[dict[str, np.ndarray], dic
                 row = int(np.argmax(both))
                 user, item = divmod(int(keys[row]), pairs.n_items)
                 names = f"user {dataset.user_ids[user]} with item {dataset.item_ids[item]}"
-                problem = f"{both.sum():,} pairs are also in {where[other]}, {names} is the first"
+                problem = f"{counted(both.sum(), 'pair', 'are')} also in {where[other]}, {names} is the first"
                 raise tables.error(problem, "list a pair in one file only", row)
     masks = {part: np.isin(pairs.keys, keys) for part, (keys, _) in found.items()}
     rest = ~np.logical_or.reduce(list(masks.values()))
@@ -121,7 +122,8 @@ def masks_of(dataset: Dataset, options: Any) -> tuple[dict[str, np.ndarray], dic
         masks["test"] = rest & pairs.observed
         masks["train"] = masks["train"] | (rest & ~pairs.observed)  # missing cells, which no file need list
     elif left_out := int((rest & pairs.observed).sum()):
-        log.warning("%d of %d pairs of the data are in no file of the split and in no part of it", left_out, len(pairs))
+        told = counted(left_out, "pair", "are", of=len(pairs))
+        log.warning("of the data %s in no file of the split and in no part of it", told)
         kind["left_out"] = left_out
     return masks, kind
 
@@ -147,7 +149,8 @@ def _keys(dataset: Dataset, path: str, options: Any) -> tuple[np.ndarray, Table]
         user, item = dataset.user_ids[users[row]], dataset.item_ids[items[row]]
         raise table.error(f"user {user} has no item {item} in the data", "use the file of these data", row)
     if repeated := len(keys) - len(np.unique(keys)):
-        table.tell("%d pairs are there more than once, which is no matter to the split", repeated)
+        told = counted(repeated, "pair", "are")
+        table.tell("%s there more than once, which is no matter to the split", told)
     return keys, table
 
 

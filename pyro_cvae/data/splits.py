@@ -19,6 +19,7 @@ from pyro_cvae.data.split_files import given_files, masks_of
 from pyro_cvae.errors import InputError
 from pyro_cvae.kinds import Splitting
 from pyro_cvae.listed import Listed
+from pyro_cvae.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -186,22 +187,59 @@ def from_files(dataset: Dataset, options: Any) -> Split:
 
 def by_time(dataset: Dataset, test_fraction: float) -> Split:
     """The latest ``test_fraction`` of all pairs are test; pairs of one moment are never torn apart (all go to test)."""
-    pairs = dataset.interactions
-    if pairs.times is None:
-        raise InputError(f"the data set {dataset.name} has no times", "give a table with a time column, or --split")
+    pairs, all_times = dataset.interactions, _times(dataset)
     observed = pairs.observed
-    if unknown := int(np.isnan(pairs.times[observed]).sum()):
-        problem = f"{unknown} of {int(observed.sum())} pairs of {dataset.name} have no time"
-        raise InputError(problem, "give them one, leave them out, or choose another --split")
-    times = np.sort(pairs.times[observed])
+    times = np.sort(all_times[observed])
     cut = times[min(int(np.ceil(len(times) * (1 - test_fraction))), len(times) - 1)] if len(times) else 0.0
-    test = observed & (pairs.times >= cut)
+    test = observed & (all_times >= cut)
     if not (observed & ~test).any():
         raise InputError("no pair is earlier than the test part", "use another --split or a smaller --test-fraction")
     protocol = {"kind": "time", "test_fraction": test_fraction, "cut": float(cut)}
     n, why = int(observed.sum()), "pairs of one moment stay together"
-    protocol |= _became("test-fraction", test_fraction, int(test.sum()), n, "pairs", why)
+    protocol |= _became("test-fraction", test_fraction, int(test.sum()), n, "pair", why)
     return _split(pairs, test, protocol)
+
+
+def last_of_each_user(dataset: Dataset, test_fraction: float, seed: int) -> Split:
+    """The latest ``test_fraction`` of each user's pairs is test; see :func:`share_of_each_user`."""
+    pairs, times, rng = dataset.interactions, _times(dataset), np.random.default_rng(seed)
+    observed = np.flatnonzero(pairs.observed)
+    test = np.zeros(len(pairs), bool)
+    taken = share_of_each_user(pairs.users[observed], pairs.n_users, test_fraction, rng, times[observed])
+    test[observed[taken]] = True
+    protocol = {"kind": "last", "test_fraction": test_fraction, "seed": seed}
+    n, why = len(observed), "every user keeps a training pair"
+    protocol |= _became("test-fraction", test_fraction, int(test.sum()), n, "pair", why)
+    return _split(pairs, test, protocol)
+
+
+def share_of_each_user(
+    users: np.ndarray, n_users: int, share: float, rng: np.random.Generator, times: np.ndarray | None = None
+) -> np.ndarray:
+    """A share of each user's cells, rounded at random so that its mean is exact; one or more stay. Bool (n_cells,).
+
+    ``users`` (n_cells,) are theirs. With ``times`` (n_cells,) the latest are taken, else any. Of one moment any are. A
+    time that is not known (NaN) counts as the earliest.
+    """
+    counts = np.bincount(users, minlength=n_users)
+    wanted = np.minimum(np.floor(share * counts + rng.random(len(counts))), counts - 1)
+    later = np.zeros(len(users)) if times is None else np.nan_to_num(times, nan=-np.inf)
+    order = np.lexsort((rng.random(len(users)), -later, users))
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    taken = np.zeros(len(users), bool)
+    taken[order[rank < wanted[users[order]]]] = True
+    return taken
+
+
+def _times(dataset: Dataset) -> np.ndarray:
+    """When pairs came, (n_stored,); InputError where that is not known of all that are observed."""
+    pairs = dataset.interactions
+    if pairs.times is None:
+        raise InputError(f"the data set {dataset.name} has no times", "give a table with a time column, or --split")
+    if unknown := int(np.isnan(pairs.times[pairs.observed]).sum()):
+        problem = f"of {dataset.name} {counted(unknown, 'pair', 'have', of=pairs.observed.sum())} no time"
+        raise InputError(problem, "give them one, leave them out, or choose another --split")
+    return pairs.times
 
 
 def held_out_items(dataset: Dataset, fraction: float, seed: int) -> Split:
@@ -214,7 +252,7 @@ def held_out_items(dataset: Dataset, fraction: float, seed: int) -> Split:
     held = np.zeros(pairs.n_items, bool)
     held[np.random.default_rng(seed).permutation(rated)[:n]] = True
     protocol = {"kind": "items", "test_fraction": fraction, "seed": seed}
-    protocol |= _became("test-fraction", fraction, n, len(rated), "rated items", "there are so few")
+    protocol |= _became("test-fraction", fraction, n, len(rated), "rated item", "there are so few")
     return _split(pairs, pairs.observed & held[pairs.items], protocol)
 
 
@@ -226,17 +264,17 @@ def held_out_cells(dataset: Dataset, fraction: float, seed: int) -> Split:
     test = np.zeros(len(pairs), bool)
     test[np.random.default_rng(seed).permutation(observed)[:n]] = True
     protocol = {"kind": "cells", "test_fraction": fraction, "seed": seed}
-    protocol |= _became("test-fraction", fraction, n, len(observed), "cells", "there are so few")
+    protocol |= _became("test-fraction", fraction, n, len(observed), "cell", "there are so few")
     return Split(pairs.as_missing(test), pairs.select(test), None, None, protocol)
 
 
 def with_validation(split: Split, fraction: float, seed: int, tell: bool = True) -> Split:
     """A validation part that never touches a reported test pair.
 
-    Usually a seeded ``fraction`` of each user's training pairs leaves ``train`` (rounded at random so that the expected
-    share is exact; every user keeps one or more). Where no user has more than one training pair, a seeded ``fraction``
-    of the users with test pairs becomes ``tuning_users`` instead, and their test pairs the validation part. ``tell``
-    says in the log what the share became.
+    Usually a seeded ``fraction`` of each user's training pairs leaves ``train`` (:func:`share_of_each_user`), the
+    latest where the split holds out the last of each user. Where no user has more than one training pair, a seeded
+    ``fraction`` of the users with test pairs becomes ``tuning_users`` instead, and their test pairs the validation
+    part. ``tell`` says in the log what the share became.
     """
     train, rng = split.train, np.random.default_rng(seed)
     counts = train.user_counts
@@ -250,19 +288,16 @@ def with_validation(split: Split, fraction: float, seed: int, tell: bool = True)
         n = max(1, round(fraction * len(able)))
         tuning[rng.permutation(able)[:n]] = True
         protocol["validation"]["kind"] = "tuning users"
-        protocol["validation"] |= _became("validation", fraction, n, len(able), "users", "there are so few", tell)
+        protocol["validation"] |= _became("validation", fraction, n, len(able), "user", "there are so few", tell)
         validation = split.test.select(tuning[split.test.users])
         return replace(split, validation=validation, tuning_users=tuning, protocol=protocol)
-    wanted = np.minimum(np.floor(fraction * counts + rng.random(len(counts))), counts - 1)
     observed = np.flatnonzero(train.observed)
-    users = train.users[observed]
-    shuffled = observed[np.lexsort((rng.random(len(observed)), users))]
-    rank = np.arange(len(users)) - np.repeat(np.cumsum(counts) - counts, counts)
+    times = None if train.times is None or split.protocol.get("kind") != "last" else train.times[observed]
     taken = np.zeros(len(train), bool)
-    taken[shuffled[rank < wanted[users]]] = True
-    protocol["validation"]["kind"] = "training pairs"
+    taken[observed[share_of_each_user(train.users[observed], train.n_users, fraction, rng, times)]] = True
+    protocol["validation"]["kind"] = "training pairs" if times is None else "last training pairs"
     n, n_taken, why = int(counts.sum()), int(taken.sum()), "every user keeps a training pair"
-    protocol["validation"] |= _became("validation", fraction, n_taken, n, "training pairs", why, tell)
+    protocol["validation"] |= _became("validation", fraction, n_taken, n, "training pair", why, tell)
     kept = train.as_missing(taken) if split.protocol.get("kind") == "cells" else train.select(~taken)
     return replace(split, train=kept, validation=train.select(taken), protocol=protocol)
 
@@ -277,6 +312,8 @@ def make_split(dataset: Dataset, options: Any) -> Split:
         split = from_files(dataset, options)
     elif options.split == "time":
         split = by_time(dataset, options.test_fraction)
+    elif options.split == "last":
+        split = last_of_each_user(dataset, options.test_fraction, options.split_seed)
     elif options.split == "items":
         split = held_out_items(dataset, options.test_fraction, options.split_seed)
     elif options.split == "none":
@@ -299,12 +336,12 @@ def told(split: Split) -> str:
     n_validation = 0 if split.validation is None else int(split.validation.observed.sum())
     apart = n_test + (n_validation if split.tuning_users is None else 0)  # tuning users validate on test pairs
     if not apart:
-        return f"all {n_train:,} pairs train, none is held out"
-    parts = [f"{n_test:,} test pairs"] + ([f"{n_validation:,} validation pairs"] if n_validation else [])
+        return f"{counted(n_train, 'pair', 'train')}, none is held out"
+    parts = [counted(n_test, "test pair")] + ([counted(n_validation, "validation pair")] if n_validation else [])
     share, how = apart / (n_train + apart), "--split none fits all"
     if str(split.protocol.get("kind")).startswith("file"):
         how = "by the files"
-    return f"{n_train:,} pairs train; {share:.0%} are held out: {', '.join(parts)} ({how})"
+    return f"{counted(n_train, 'pair', 'train')}; {share:.0%} are held out: {', '.join(parts)} ({how})"
 
 
 def need_test(split: Split) -> None:
@@ -331,7 +368,7 @@ def _became(flag: str, asked: float, n: int, of: int, what: str, why: str, tell:
     if n and abs(share - asked) <= max(0.01, 0.05 * asked):
         return {}
     if tell:
-        log.warning("--%s %g became %.3g: %d of %d %s, since %s", flag, asked, share, n, of, what, why)
+        log.warning("--%s %g became %.3g: %s, since %s", flag, asked, share, counted(n, what, of=of), why)
     return {"became": round(share, 4)}
 
 

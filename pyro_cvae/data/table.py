@@ -125,8 +125,7 @@ class Table:
         return [column for column in self.columns if key_of(column) in keys]
 
     def _names(self) -> str:
-        names = list(map(str, self.columns))
-        return (", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)) or "none"
+        return listed(list(map(str, self.columns)))
 
     def _remedy(self, lacking: Sequence[str]) -> str:
         if not self.typed and all(re.fullmatch(r"[-\d.,:]*", column) for column in self.columns):
@@ -137,6 +136,11 @@ class Table:
         if len(lacking) == 1:
             return f"name one of them {named}, or give --columns {given}"
         return f"name columns {named}{'' if self.typed else ' in the first line'}, or give --columns {given}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of these names in a line, or ``none``."""
+    return (", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)) or "none"
 
 
 def key_of(name: str) -> str:

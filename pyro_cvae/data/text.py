@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from pyro_cvae.data.reading import TOKENIZERS
 from pyro_cvae.errors import InputError
+from pyro_cvae.text import counted
 from pyro_cvae.trust import import_named, is_path
 
 log = logging.getLogger(__name__)
@@ -141,18 +142,18 @@ def tell_doubts(counts: sp.csr_matrix, texts: Sequence[str | None], tokenizer: s
     unspaced = sum(bool(text and _UNSPACED_RUN.search(text)) for text in texts)
     if tokenizer in ("words", "unicode-words") and unspaced > UNSPACED_SHARE * len(texts):
         log.warning(
-            "%d of %d texts are in a script without blanks between words, of which whole phrases count as one word; "
+            "%s in a script without blanks between words, of which whole phrases count as one word; "
             "--tokenizer bigrams takes pairs of characters",
-            unspaced,
-            len(texts),
+            counted(unspaced, "text", "are", of=len(texts)),
         )
         return
     remedy = "; --tokenizer takes others, or one of your own" if tokenizer == "words" else ""
     per_text = np.diff(counts.indptr)
     n_texts, short = int((per_text > 0).sum()), int((per_text == 1).sum())
     if short > MANY * n_texts:
-        log.warning("%d of %d texts are of a single word%s", short, n_texts, remedy)
+        log.warning("%s of a single word%s", counted(short, "text", "are", of=n_texts), remedy)
     items = np.bincount(counts.indices, minlength=counts.shape[1])
     n_words, lone = int((items > 0).sum()), int((items == 1).sum())
     if lone > LONE * n_words:
-        log.warning("%d of %d words stand in one item alone and tell nothing of another%s", lone, n_words, remedy)
+        told = counted(lone, "word", "stand", of=n_words)
+        log.warning("%s in one item alone, which tells nothing of another%s", told, remedy)

@@ -1,17 +1,20 @@
 """The command: what it prints and writes, what it refuses, and what it finds on real data."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import rankdata
 
 import inference
-from analysis.calibration import error_correlation, main, reliability
+from analysis.calibration import coverage, error_correlation, main, reliability
+from analysis.error_correlation import _rank_correlations
 from analysis.recalibration import Recalibration
 from pyro_cvae.data.registry import load_dataset
-from pyro_cvae.data.simulated import simulated, simulated_gaussian
+from pyro_cvae.data.simulated import simulated, simulated_gaussian, simulated_stars
 
 OPTIONS = {"factors": 3, "hidden": (6,), "pretrain_epochs": 1, "epochs": 1, "sweeps": 4, "method": "coordinate"}
 GAUSSIAN = {"a": 1.0, "b": 0.01, "lambda_u": 1.0, "lambda_v": 10.0}
@@ -137,3 +140,23 @@ def test_probabilities_on_citeulike_t_come_true(data_folder):
     first = correlation.table.iloc[0]
     assert correlation.n_unmatched < 0.01 * correlation.n_pairs
     assert abs(first["partial"]) < 0.1 and np.isfinite([first["partial_low"], first["partial_high"]]).all()
+
+
+def test_users_without_training_pairs_are_asked_as_they_are_told():
+    """Their intervals are those of the average user, which predictions and metrics have, too."""
+    stars = replace(simulated_stars(n_users=40, n_items=30, n_words=40), truth=None)
+    pairs = stars.interactions
+    stars = replace(stars, interactions=replace(pairs, times=pairs.users.astype(float)))
+    given = {"factors": 2, "hidden": (5,), "pretrain_epochs": 1, "epochs": 1, "split": "time", "quiet": True}
+    fit = inference.fit(stars, method="coordinate", rating_likelihood="normal", threads=1, **given)
+    assert (fit.split.train.user_counts[fit.split.test.users] == 0).all()
+    found = coverage(fit, draws=50).table.set_index("by").loc["all"]
+    for percent in ("50", "90"):
+        assert found[f"normal@{percent}"] == pytest.approx(fit.metrics[f"coverage@{percent}"], abs=1e-9)
+
+
+def test_scores_that_do_not_vary_have_correlations_without_a_warning():
+    """As those of unrated items in a model without contents."""
+    some, users = np.random.default_rng(0).random((2, 60)), np.repeat(np.arange(6), 10)
+    for interval in _rank_correlations(*some, np.zeros(60), np.zeros(60, int), users, 20, 0):
+        assert interval.value == pytest.approx(np.corrcoef(rankdata(some[0]), rankdata(some[1]))[0, 1])

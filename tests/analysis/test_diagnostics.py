@@ -55,13 +55,15 @@ def fits() -> dict[str, Fit]:
         "structured": inference.fit(numbers_data(), **SMALL, guide="structured"),
         "diagonal": inference.fit(numbers_data(), **SMALL, diagonal=True),
         "clicks": inference.fit(clicks_data(), **SMALL | CLICKS),
+        "popular": inference.fit(clicks_data(), **SMALL | CLICKS, b_power=0.7),
         "point": inference.fit(clicks_data(), **SMALL | CLICKS | {"guide": "mean-field"}, mode="map"),
     }
 
 
 def columns_of(fit: Fit) -> RatingColumns:
     options = fit.options.model
-    return RatingColumns.from_interactions(fit.split.train, options.a, options.unrated, torch.float64)
+    columns = RatingColumns.from_interactions(fit.split.train, options.a, options.unrated, torch.float64)
+    return fit.model.ratings.weighed(columns)
 
 
 def conditional(fit: Fit, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +83,7 @@ def known(fit: Fit, loc: torch.Tensor, v: torch.Tensor, **spread: torch.Tensor) 
 # --- Pareto k --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["full", "clicks"])
+@pytest.mark.parametrize("kind", ["full", "clicks", "popular"])
 def test_exact_q_of_u_has_constant_ratios(fits, kind):
     """V a point and q(u_i) = p(u_i | R_i, V): every log ratio is 0, k has no tail, the KL is 0."""
     fit = fits[kind]
@@ -98,7 +100,7 @@ def test_exact_q_of_u_has_constant_ratios(fits, kind):
     assert table["n_ratings"].tolist() == fit.split.train.user_counts.tolist()
 
 
-@pytest.mark.parametrize("kind", ["full", "structured", "diagonal", "clicks"])
+@pytest.mark.parametrize("kind", ["full", "structured", "diagonal", "clicks", "popular"])
 @pytest.mark.parametrize("at_once", [2**24, 200])
 def test_ratios_are_joint_over_evidence_over_q(fits, kind, at_once, monkeypatch):
     """log p(R_i | u, V) + log p(u) - log p(R_i | V) - log q(u), each term a dense Normal, at the draws themselves."""

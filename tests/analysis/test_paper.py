@@ -227,7 +227,7 @@ def test_rows_of_no_use_are_passed_over(tmp_path, dataset, caplog):
     path = tmp_path / "results.jsonl"
     path.write_bytes(b'{"key": "a"}\n\xff\n[1]\n\n' + json.dumps(row_of(jobs_on(dataset)[0])).encode())
     assert len(Store(tmp_path).rows) == 1
-    assert "3 line(s)" in caplog.text
+    assert "3 lines without a finished fit passed over" in caplog.text
 
 
 # --- intervals and verdicts -------------------------------------------------------------------------------------------

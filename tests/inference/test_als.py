@@ -96,7 +96,8 @@ def test_the_table_says_what_was_chosen(dataset, bounded, tmp_path, capsys):
     said = capsys.readouterr().out
     settings = str(als_settings(fit.split))
     assert f"als: {settings}." in said and settings in (tmp_path / "means.csv").read_text("utf-8")
-    assert "tfidf, svd-50, svd-200, svd-300-prior: no setting was chosen for these data" in said
+    assert "tfidf, svd-50, svd-200: no setting was chosen for these data" in said
+    assert "svd-300-prior: b " in said and "on training pairs that were hidden" in said
 
 
 def test_dense_choices_are_ranked_better_than_with_fixed_settings(dataset, bounded):

@@ -205,11 +205,11 @@ def test_the_command_says_who_got_the_average_users_list(fits, tmp_path, monkeyp
         return capsys.readouterr()
 
     said = call("--user", LATE[0], EARLY[0], "--top", 2)
-    assert "1 of 2 users without a training pair get the average user's list (origin: average)" in said.out
+    assert "1 of 2 users without a training pair: the average user's list (origin: average)" in said.out
     assert said.out.count(" average") == 2 + 2
     said = call("--user", LATE[0], EARLY[0], "--top", 2, "--format", "json")
     assert [row["origin"] for row in json.loads(said.out)] == ["average"] * 2 + ["fit"] * 2
-    assert "get the average user's list" in said.err
+    assert "without a training pair: the average user's list" in said.err
     said = call("--user", EARLY[0], "--top", 2)
     assert "average" not in said.out + said.err
     call("--user", LATE[0], EARLY[0], "nobody", "--unknown", "prior", "--top", 2, "--out", tmp_path / "lists.csv")

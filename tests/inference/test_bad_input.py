@@ -164,7 +164,7 @@ test_of.__test__ = False
 
 CASES = {
     # tables
-    "ragged row": svi(files={"pairs.csv": lines(PAIRS, (3, "u1"))}, place="pairs.csv:3:", words="has 1 values"),
+    "ragged row": svi(files={"pairs.csv": lines(PAIRS, (3, "u1"))}, place="pairs.csv:3:", words="has 1 value"),
     "unknown item": svi(files={"pairs.csv": lines(PAIRS, (4, "u1,i9,1"))}, place="pairs.csv:4:", words="add it there"),
     "NaN weight": svi(files={"pairs.csv": lines(PAIRS, (2, "u1,i1,nan"))}, place="pairs.csv:2:", words="0 or more"),
     "negative weight": svi(files={"pairs.csv": lines(PAIRS, (2, "u1,i1,-1"))}, place="pairs.csv:2:", words="'-1'"),

@@ -32,6 +32,7 @@ from models.base import FactorModel
 from models.build import make_model
 from models.contents.multinomial import Multinomial
 from models.observations import RatingColumns
+from models.ratings import GaussianSite
 from models.ratings.confidence_normal import ConfidenceNormal
 from models.story import check_story
 from pyro_cvae.data.simulated import simulated
@@ -131,6 +132,23 @@ def test_the_latest_fifth_is_hidden_and_moments_stay_together(catalogue):
     assert not latest_pairs(columns_of(timed(split, np.full(len(split.train), np.nan)))).any()
 
 
+def test_the_last_fifth_of_each_user_is_hidden_and_one_stays(catalogue):
+    split = catalogue[1]
+    times = np.random.default_rng(0).random(len(split.train))
+    columns = columns_of(timed(split, times))
+    hidden = hidden_pairs(columns, np.random.default_rng(0), last=True)
+    users, when = columns.users.numpy(), columns.times.numpy()
+    for user in np.unique(users):
+        own = users == user
+        assert when[own & ~hidden].max() < when[own & hidden].min(initial=np.inf)
+    assert hidden.mean() == pytest.approx(0.2, abs=0.03)
+    unknown = columns_of(timed(split, np.where(times < 0.5, np.nan, times)))
+    hidden, without = hidden_pairs(unknown, np.random.default_rng(0), last=True), unknown.times.isnan().numpy()
+    for user in np.unique(users):
+        own = users == user
+        assert not (hidden & without)[own].any() or hidden[own & ~without].all(), "what has no time came first"
+
+
 def test_hidden_pairs_of_strangers_are_ranked_by_the_average_users_list(catalogue):
     """Users whose pairs are all late are looked at, and their worth is that of the weighted mean of the others' u."""
     split = catalogue[1]
@@ -153,6 +171,7 @@ def test_hidden_pairs_of_strangers_are_ranked_by_the_average_users_list(catalogu
 def test_which_pairs_are_hidden_follows_from_the_split(catalogue):
     assert Options.of("coordinate", split="time").fit.hide == "latest"
     assert Options.of("coordinate", split="time", train_file="x.csv").fit.hide == "random"
+    assert Options.of("coordinate", split="last").fit.hide == "last"
     assert (
         Options.of("coordinate").fit.hide == "random" and Options.of("coordinate", hide="latest").fit.hide == "latest"
     )
@@ -163,8 +182,57 @@ def test_which_pairs_are_hidden_follows_from_the_split(catalogue):
         inference.fit(dataset, split, method="coordinate", mode="map", tune=2, hide="latest", **SMALL)
     times = np.arange(len(dataset.interactions), dtype=float)
     dataset = replace(dataset, interactions=replace(dataset.interactions, times=times), truth=None)
-    fit = inference.fit(dataset, "time", method="coordinate", mode="map", tune=2, **SMALL)
-    assert len(fit.metrics["tuning"]) == 3, "two of unchosen items, one of new ones"
+    for split_kind in ("time", "last"):
+        fit = inference.fit(dataset, split_kind, method="coordinate", mode="map", tune=2, **SMALL)
+        assert len(fit.metrics["tuning"]) == 3, "two of unchosen items, one of new ones"
+
+
+def test_pairs_of_whole_items_alone_are_hidden_where_a_split_holds_items_out(catalogue, monkeypatch):
+    assert Options.of("coordinate", split="items").fit.hide == "items"
+    assert Options.of("coordinate", split="items", train_file="x.csv").fit.hide == "random"
+    assert Options.of("coordinate", split="items", model="pmf").fit.hide == "random"
+    with pytest.raises(InputError, match=r"--hide is .items., but it must be random, latest or last with --model pmf"):
+        Options.of("coordinate", hide="items", model="pmf")
+    dataset, split = catalogue
+    seen, own = {}, _Trials.worth
+    monkeypatch.setattr(
+        _Trials, "worth", lambda self, at, held, kind: seen.update({kind: held}) or own(self, at, held, kind)
+    )
+    fit = inference.fit(dataset, split, method="coordinate", mode="map", tune=4, hide="items", **SMALL)
+    assert [row["cold"] for row in fit.metrics["tuning"]] == ["new"] * 4 + ["unchosen"]
+    left = torch.bincount(seen["new"].known.items, minlength=240)
+    assert len(seen["new"].items) > 50 and not left[seen["new"].items].any()
+    whole = torch.from_numpy(split.train.item_counts)
+    assert all(a in (0, b) for a, b in zip(left.tolist(), whole.tolist(), strict=True)), "an item is hidden or whole"
+    of_new, of_unchosen = (
+        next(row["cold_scale"] for row in fit.metrics["tuning"] if row["taken"] == "yes" and row["cold"] == kind)
+        for kind in ("new", "unchosen")
+    )
+    assert fit.model.scale_of_new_items == pytest.approx(of_new)
+    scales = fit.model.content_scale
+    assert of_unchosen == pytest.approx(1.0 if scales is None else float(scales[:-1][whole == 0].unique()))
+
+
+def test_nothing_is_chosen_where_hidden_items_leave_their_users_nothing(catalogue, caplog):
+    dataset, _ = catalogue
+    rng = np.random.default_rng(0)
+    pairs = dataset.interactions.select(rng.random(len(dataset.interactions)) < 60 / len(dataset.interactions))
+    few = replace(dataset, interactions=pairs, truth=None)
+    with caplog.at_level("INFO", "pyro_cvae"):
+        fit = inference.fit(few, "none", method="coordinate", mode="map", tune=4, hide="items", **SMALL)
+    assert "tuning" not in fit.metrics and "training pairs can be hidden, but 50 are needed" in caplog.text
+
+
+def test_few_pairs_of_new_items_keep_nobody_from_settings_of_unchosen_ones(catalogue, monkeypatch):
+    dataset, split = catalogue
+    own = choosing.hidden_items
+    monkeypatch.setattr(choosing, "hidden_items", lambda *given: own(*given) & False)
+    fit = inference.fit(dataset, split, method="coordinate", mode="map", tune=4, **SMALL)
+    assert [row["cold"] for row in fit.metrics["tuning"]] == ["unchosen"] * 4
+    taken = next(row["cold_scale"] for row in fit.metrics["tuning"] if row["taken"] == "yes")
+    assert fit.model.scale_of_new_items == pytest.approx(taken), "of no pairs nothing else is learned"
+    fit = inference.fit(dataset, split, method="coordinate", mode="map", tune=4, cold="new", **SMALL)
+    assert "tuning" not in fit.metrics
 
 
 def test_b_and_the_users_shrinkage_move_together_too(catalogue):
@@ -182,14 +250,18 @@ def test_a_scale_is_taken_where_it_is_surely_better():
     assert Worth(users, (1.0, 2.0)).scale == 2.0 and Worth(users, (1.0, 2.0)).value == pytest.approx(0.1)
 
 
-def test_steps_climb_to_where_hidden_pairs_rank_best(catalogue, monkeypatch):
-    """On a known hill the search ends at its top, and no trial but these counts."""
-    trials = trials_of(catalogue[1])
-    top = Settings(4, trials.start.b * 16, trials.start.user_shrinkage / 4, trials.start.item_shrinkage * 2)
+@pytest.mark.parametrize(("hide", "power"), [("random", 0.0), ("last", 0.0), ("last", 0.75), ("latest", 0.5)])
+def test_steps_climb_to_where_hidden_pairs_rank_best(catalogue, monkeypatch, hide, power):
+    """On a known hill the search ends at its top, and no trial but these counts; b's power with later pairs alone."""
+    trials = trials_of(catalogue[1], hide=hide)
+    top = Settings(4, trials.start.b * 16, trials.start.user_shrinkage / 4, trials.start.item_shrinkage * 2, power)
 
     def at(self, settings, held_out, kind="unchosen"):
         self.rows.append({})
-        away = sum(abs(np.log2(getattr(settings, name) / getattr(top, name))) for name in vars(top))
+        factors = [name for name in vars(top) if name != "b_power"]
+        away = sum(abs(np.log2(getattr(settings, name) / getattr(top, name))) for name in factors)
+        away += 4 * abs(settings.b_power - top.b_power)
+        assert hide != "random" or not settings.b_power
         return Worth(torch.full((10, 1), -away, dtype=torch.float64), (1.0,))
 
     monkeypatch.setattr(_Trials, "at", at)
@@ -201,7 +273,7 @@ def test_steps_climb_to_where_hidden_pairs_rank_best(catalogue, monkeypatch):
     assert len(trials.rows) == 4
 
 
-def test_earlier_networks_are_taken_where_they_surely_rank_better(catalogue):
+def test_earlier_networks_are_taken_where_they_rank_better(catalogue):
     """Contents that say what items are, beside contents that say nothing, whichever came first."""
     dataset, split = catalogue
     torch.manual_seed(1)
@@ -251,7 +323,8 @@ def test_a_fit_goes_on_from_the_networks_that_were_chosen(catalogue, monkeypatch
     kept = Pretrained()
     fits = [fit_with(dataset, split, options, pretrained=kept) for _ in range(2)]
     for contents, fit in zip(seen, fits, strict=True):
-        assert sorted(contents) == [1, 2, 4] and not torch.equal(contents[2], contents[4])
+        assert sorted(contents) == [0, 1, 2, 4]
+        assert all(not torch.equal(contents[0], contents[epoch]) for epoch in (1, 2, 4))
         assert torch.equal(fit.posterior.z_loc, contents[2])
         assert torch.equal(contents[1], seen[0][1]) and torch.equal(contents[4], seen[0][4])
 
@@ -532,6 +605,22 @@ def test_a_given_c_counts_once_in_the_trials(catalogue, monkeypatch, c):
     fit = inference.fit(dataset, split, method="coordinate", mode="map", cold_scale=c, tune=2, **SMALL)
     assert seen == [None] * 4, "a trial of each network, and the sweep that it goes on from"
     assert fit.model.scale_of_new_items == c and {row["cold_scale"] for row in fit.metrics["tuning"]} == {max(c, 1e-6)}
+
+
+class Own(ConfidenceNormal):
+    """A site of one's own, that knows nothing of weights."""
+
+    def site(self, columns, second=None):
+        return GaussianSite(columns.confidences, columns.confidences * columns.ratings, self.b)
+
+
+def test_no_power_of_popularity_is_looked_for_where_a_likelihood_may_not_know_it(catalogue):
+    for name, wanted in (("confidence-normal", True), (f"{Own.__module__}.Own", False)):
+        trials = trials_of(catalogue[1], hide="last", rating_likelihood=name, biases="off")
+        assert (("b_power",) in trials.moving) == wanted and ("b",) in trials.moving
+        assert trials.start.b_power == 0.0
+        trials.set(trials.start)
+    assert Own(b_power=0.5).b_power == 0.5, "who gives one knows what it is"
 
 
 def test_a_likelihood_of_ones_own_may_set_b():

@@ -117,7 +117,7 @@ OF_DATA = [
         ["--content-likelihood", "tokens"],
         "tokens is no likelihood of words, which the content text is; use multi",
     ),
-    (["--content", "tags"], "the items have no content called 'tags'; use text"),
+    (["--content", "tags"], "the items have no content called 'tags'; use text, or fit with --contents tags=PATH"),
     (["--content-likelihood", "product", "--content-likelihood.tags", "bernoulli"], "no content called 'tags'"),
 ]
 

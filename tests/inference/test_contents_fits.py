@@ -153,7 +153,7 @@ def test_items_with_all_their_contents_are_added_by_the_command(tables, guide, t
         (["--new-items", "NEW", "--new-contents", "letters=gone.csv"], "no such file"),
         (["--new-items", "NEW", "--new-contents", "letters"], "has no content of that name"),
         (["--new-items", "NEW", "--new-contents", "letters=OTHER"], "item 'elsewhere' is not in the data set"),
-        (["--new-items", "NEW"], "new items need letters, which the fit is of"),
+        (["--new-items", "NEW"], "new items need letters, which the fit is of; give them by --new-contents letters"),
         (["--new-items", "TWICE"], "item 'a' is there more than once"),
     ],
 )

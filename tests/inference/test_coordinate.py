@@ -19,6 +19,7 @@ from inference.algorithms.coordinate import Coordinate
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.half_steps import half_step
 from inference.algorithms.networks import encode
+from inference.algorithms.sides import background_of
 from inference.algorithms.svi import SVI
 from inference.evaluation.rankings import evaluate
 from inference.evaluation.rivals import RIVALS
@@ -52,15 +53,15 @@ TOY = {
 SMALL = {"factors": 4, "hidden": (8,), "pretrain_epochs": 1, "epochs": 2, "sweeps": 2, "lambda_u": 1.0, "threads": 1}
 
 
-def toy(kind, seed=0, unrated="masked", certainty=1.0, **options):
+def toy(kind, seed=0, unrated="masked", certainty=1.0, b_power=0.0, **options):
     """Coordinate ascent on the toy, and its state before the first step: without epochs after two sweeps."""
     observations = toy_observations(seed)
     columns = replace(observations.columns, confidences=certainty * observations.columns.confidences)
     if unrated == "zeros":
         columns = replace(columns, observed=torch.ones(N_ITEMS, dtype=torch.bool))
     observations = replace(observations, columns=columns)
-    chosen = Options.of("coordinate", **TOY | KINDS[kind] | options)
-    precisions = {"lambda_u": chosen.model.lambda_u, "lambda_v": chosen.model.lambda_v}
+    chosen = Options.of("coordinate", **TOY | KINDS[kind] | options | {"b_power": b_power})
+    precisions = {"lambda_u": chosen.model.lambda_u, "lambda_v": chosen.model.lambda_v, "b_power": b_power}
     found = Coordinate(lambda: toy_model(**precisions), observations, chosen)
     torch.manual_seed(seed)
     return found, found.init()
@@ -88,9 +89,10 @@ def log_joint(model, observations, names, **values):
     ("kind", "learn_precisions"),
     [*((kind, False) for kind in KINDS), *((kind, True) for kind in KINDS if kind != "point")],
 )
-def test_no_sweep_lowers_the_objective(kind, learn_precisions, unrated):
+@pytest.mark.parametrize("b_power", [0.0, 0.7])
+def test_no_sweep_lowers_the_objective(kind, learn_precisions, unrated, b_power):
     for seed in range(3):
-        coordinate, state = toy(kind, seed, unrated, learn_precisions=learn_precisions)
+        coordinate, state = toy(kind, seed, unrated, learn_precisions=learn_precisions, b_power=b_power)
         torch.manual_seed(seed)
         state.items = Gaussians(2 * torch.randn(N_ITEMS, N_FACTORS).double())
         found = sweeps(coordinate, state, 60)
@@ -99,9 +101,11 @@ def test_no_sweep_lowers_the_objective(kind, learn_precisions, unrated):
         assert found[-1] - found[0] > 0.1
 
 
-def test_the_named_parts_of_map_are_the_pyro_models():
+@pytest.mark.parametrize("b_power", [0.0, 0.7])
+def test_the_named_parts_of_map_are_the_pyro_models(b_power):
     """At z = mu: log p(R|u,v) + log p(u) + log p(v|z), less what q(z)'s variance costs in E log p(v|z)."""
-    coordinate, state = toy("point")
+    coordinate, state = toy("point", b_power=b_power)
+    assert (coordinate.observations.columns.zero_weights is None) == (not b_power)
     with torch.no_grad():
         parts = coordinate.sweep(state)
     z_loc, z_scale = encode(state.model, coordinate.observations)
@@ -113,9 +117,10 @@ def test_the_named_parts_of_map_are_the_pyro_models():
         assert parts[name] == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("b_power", [0.0, 0.7])
 @pytest.mark.parametrize("unrated", ["masked", "zeros"])
-def test_at_the_fixed_point_of_map_the_gradient_of_the_log_joint_vanishes(unrated):
-    coordinate, state = toy("point", unrated=unrated)
+def test_at_the_fixed_point_of_map_the_gradient_of_the_log_joint_vanishes(unrated, b_power):
+    coordinate, state = toy("point", unrated=unrated, b_power=b_power)
     sweeps(coordinate, state, 700)
     u, v = state.users.loc.clone().requires_grad_(), state.items.loc.clone().requires_grad_()
     z_loc, _ = encode(state.model, coordinate.observations)
@@ -233,9 +238,10 @@ def structured_elbo(coordinate, state, loc, var, inner, slope, covariance):
     return ratings - 0.5 * precision * gap + entropy
 
 
-def test_the_networks_see_v_integrated_out_of_the_structured_elbo():
+@pytest.mark.parametrize("b_power", [0.0, 0.7])
+def test_the_networks_see_v_integrated_out_of_the_structured_elbo(b_power):
     """Envelope theorem: the gradient with q(v|z) held is that with q(v|z) at its optimum for each mu and sigma."""
-    coordinate, state = toy("structured")
+    coordinate, state = toy("structured", b_power=b_power)
     batch = coordinate.observations.batch(torch.arange(N_ITEMS))
     _, (grad_loc, grad_scale), loc, scale = coupling_gradients(coordinate, state, batch)
     model, covariance = state.model, state.items.covariance[state.items.block]
@@ -249,8 +255,8 @@ def test_the_networks_see_v_integrated_out_of_the_structured_elbo():
     torch.testing.assert_close(grad_scale, held[1], rtol=1e-9, atol=1e-11)
 
     def reoptimised(mu, sigma):
-        sites, b = coordinate.shard.sites(model.ratings, None), model.ratings.background
-        observed = sites.user_cells.observed
+        sites = coordinate.shard.sites(model.ratings, None)
+        observed, b = sites.user_cells.observed, background_of(sites.items, of_users=False)
         v = half_step(sites.item_cells, state.users, observed, b, model.lambda_v, mu, sigma**2, family="full")
         return -v.half_square(coordinate.observations.columns) - float(v.rows.kl(model.lambda_v, mu).sum())
 

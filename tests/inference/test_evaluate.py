@@ -183,7 +183,7 @@ def runs(monkeypatch):
     splits = {2: per_user(dataset, 2, seed=0), 1: with_validation(per_user(dataset, 1, seed=0), 0.2, seed=0)}
 
     def fit(p):
-        posterior = SimpleNamespace(score_block=fixed(generator.normal(size=(12, 10))))
+        posterior = SimpleNamespace(score_block=fixed(generator.normal(size=(12, 10))), tells_users=False)
         model = SimpleNamespace(ratings=SimpleNamespace(explicit=False))
         return SimpleNamespace(dataset=dataset, split=splits[p], posterior=posterior, model=model)
 

@@ -95,7 +95,7 @@ def test_what_is_unknown_is_counted_once(fit, caplog):
         for user in ("u1", "u2"):
             recommend(fit, [user], exclude_pairs=barred)
     (line,) = [record.getMessage() for record in caplog.records if "excluded" in record.getMessage()]
-    assert line.startswith("3 of 4 excluded pairs are of unknown users (2 pairs) or items (2)")
+    assert line.startswith("3 of 4 excluded pairs were left out, as of unknown users (2) or items (2)")
 
 
 def test_strangers_and_users_that_are_folded_in_have_exclusions_too(fit, caplog):

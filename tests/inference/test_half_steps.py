@@ -10,8 +10,9 @@ from torch.distributions import MultivariateNormal, kl_divergence
 
 from inference.algorithms import half_steps
 from inference.algorithms.cells import BLOCK_BYTES, Cells
-from inference.algorithms.half_steps import half_step
+from inference.algorithms.half_steps import Offset, half_step
 from inference.algorithms.kernels import kernel, there
+from inference.algorithms.sides import background_of
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from models.ratings import Moments
@@ -50,12 +51,22 @@ class Side:
         both = {"items": Cells.of_items(columns, b), "users": Cells.of_users(columns, b)}
         self.columns, self.b, self.side = columns, b, side
         self.cells, self.others = both[side], both["users" if side == "items" else "items"]
-        ratings, precisions = columns.dense(b)
+        ratings, precisions = columns.dense(b if isinstance(b, float) else 0.0)
         self.ratings, self.precisions = (x if side == "items" else x.mT for x in (ratings, precisions))
 
     def step(self, other, family, prior=None, **more):
         full = "full" if family == "structured" else family
         return half_step(self.cells, other, self.others.observed, self.b, PRECISION, prior, family=full, **more)
+
+    @classmethod
+    def weighed(cls, side, columns, b):
+        """Zeros of items with weights of their own, as a likelihood's site has them."""
+        columns = replace(columns, zero_weights=torch.linspace(0.1, 3.0, len(columns), dtype=torch.float64))
+        site = ConfidenceNormal(1.0, b).site(columns)
+        own = cls(side, columns, site)
+        own.b = background_of(site, side == "users")
+        own.ratings, own.precisions = (x if side == "items" else x.mT for x in columns.dense(b))
+        return own
 
     def half_square(self, rows, other):
         """E[1/2 sum C (R - s)^2] by sums over all cells."""
@@ -133,7 +144,8 @@ def assert_optimum(side, other, family, found, precisions, loc):
     elif family != "point":
         torch.testing.assert_close(rows.covariance[rows.block], torch.linalg.inv(precisions), **CLOSE)
         torch.testing.assert_close(rows.log_det[rows.block], -torch.logdet(precisions), **CLOSE)
-        assert len(rows.covariance) == int((side.cells.lengths > 0).sum()) + 2
+        of_its_own = side.cells.observed if getattr(side.b, "by_row", None) is not None else side.cells.lengths > 0
+        assert len(rows.covariance) == int(of_its_own.sum()) + 2
     else:
         assert rows.is_point
     expected = float(side.half_square(rows, other))
@@ -144,11 +156,33 @@ def assert_optimum(side, other, family, found, precisions, loc):
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", SIDES)
-def test_a_half_step_is_the_brute_force_optimum(name, family, other, unrated):
+@pytest.mark.parametrize("make", [Side, Side.weighed], ids=["zeros alike", "zeros by item"])
+def test_a_half_step_is_the_brute_force_optimum(make, name, family, other, unrated):
     for columns in (ragged(unrated=unrated), toy_columns(unrated=unrated == "masked")):
-        side = Side(name, columns, 0.05)
+        side = make(name, columns, 0.05)
         assert {True, False} <= set((side.cells.lengths > 0).tolist()) or columns.n_users == 7
         assert_best(side, make_rows(other, side.others), family)
+
+
+@pytest.mark.parametrize("n_factors", [6, 150])
+def test_points_whose_zeros_differ_by_item_go_by_woodbury_and_cholesky(n_factors, monkeypatch):
+    """Whatever the length up to which Woodbury's identity is used, with a prior and with a bias of the other side."""
+    columns = ragged()
+    columns = replace(columns, confidences=columns.confidences + 0.2)
+    side = Side.weighed("items", columns, 0.05)
+    other, (prior, prior_loc, _) = make_rows("point", side.others, n_factors), prior_of(side, n_factors)
+    offset = Offset(mean := torch.linspace(-1, 1, len(side.others), dtype=torch.float64), mean.square())
+    precisions, _ = side.optimum(other, prior_loc)
+    right = (side.precisions * (side.ratings - mean)) @ other.loc + PRECISION * prior_loc
+    wanted = torch.cholesky_solve(right[..., None], torch.linalg.cholesky(precisions)).squeeze(-1)
+    for short in (0.0, 1.0, 1e9):
+        monkeypatch.setattr(half_steps, "WOODBURY_UP_TO", short)
+        background = replace(side.b, offset=offset)
+        found = half_step(side.cells, other, side.others.observed, background, PRECISION, prior)
+        torch.testing.assert_close(found.rows.loc, wanted, **CLOSE)
+        score = found.rows.loc @ other.loc.mT + mean
+        square = (0.5 * side.precisions * (side.ratings - score).square()).sum()
+        assert found.half_square(columns) == pytest.approx(float(square), rel=1e-10)
 
 
 def test_the_ragged_data_have_what_is_to_be_tested():

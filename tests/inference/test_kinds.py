@@ -33,7 +33,8 @@ def test_another_word_is_refused_with_all_that_there_are(part, field, words):
 def test_these_options_are_said_by_a_word():
     of_the_fit = {"mode", "guide", "start", "dtype", "format", "ratings", "html", "split", "scaling", "hide", "kernel"}
     of_the_model = {"activation", "encoder_input", "biases", "cold", "unrated", "parametrization"}
-    assert {field for _, field, _ in OF_KINDS} == of_the_fit | of_the_model | {"unknown", "ranking", "index"}
+    others = {"gather", "unknown", "ranking", "index"}
+    assert {field for _, field, _ in OF_KINDS} == of_the_fit | of_the_model | others
 
 
 def test_several_words_are_each_checked():

@@ -179,8 +179,10 @@ def test_the_average_user_in_parts(fits, kind, monkeypatch):
         torch.testing.assert_close(parts.u.variances(), whole.u.variances())
 
 
-def test_a_user_folded_in_from_few_items_stands_for_all_of_them(dataset, monkeypatch):
-    fit = inference.fit(dataset, split="none", quiet=True, **SMALL | {"mode": "map", "unrated": "masked"})
+@pytest.mark.parametrize("b_power", [0.0, 0.7])
+def test_a_user_folded_in_from_few_items_stands_for_all_of_them(dataset, monkeypatch, b_power):
+    own = {"mode": "map", "unrated": "masked", "b_power": b_power}
+    fit = inference.fit(dataset, split="none", quiet=True, **SMALL | own)
     few = fold_in(fit, ["new"] * 3, ["item-1", "item-30", "item-7"])
     assert fit in conditional._SQUARES
     monkeypatch.setattr(conditional, "_of_few_items", lambda *given: None)

@@ -11,6 +11,7 @@ import inference
 from inference.algorithms import mcmc
 from inference.algorithms.half_steps import half_step
 from inference.algorithms.mcmc import MCMC, draw_rows, log_densities
+from inference.algorithms.sides import background_of
 from inference.draws import Draws
 from inference.evaluation.rankings import evaluate
 from inference.fit_command import run_fit
@@ -28,6 +29,7 @@ from pyro_cvae.errors import InputError
 from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, toy_columns, toy_model, toy_observations
 
 TOY = {"factors": N_FACTORS, "hidden": (6, 5), "pretrain_epochs": 1, "dtype": "float64", "batch_size": 4}
+ZEROS = "tests.models.plugged_ratings.OwnZeros"
 TOY |= {"draws": 2, "warmup": 2, "chains": 2}
 
 
@@ -91,9 +93,12 @@ def test_a_draw_is_the_mean_plus_a_root_of_the_covariance_times_noise(double, mo
     torch.testing.assert_close(root @ root.mT, rows.covariance[rows.block], rtol=1e-12, atol=1e-14)
 
 
-def test_a_sweep_without_noise_ends_at_the_means_of_the_conditionals(double, monkeypatch):
+@pytest.mark.parametrize(
+    "ratings", [{}, {"b_power": 0.7}, {"rating_likelihood": ZEROS, "rating_likelihood_args": {"shift": 0.7}}]
+)
+def test_a_sweep_without_noise_ends_at_the_means_of_the_conditionals(double, monkeypatch, ratings):
     """Of both chains: u is at the mode given the v before, v at the mode given u and z."""
-    algorithm, state = toy()
+    algorithm, state = toy(lambda: toy_model(**ratings))
     before = {name: draw.clone() for name, draw in state.chains.items()}
     monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
     algorithm.sweep(state)
@@ -120,15 +125,16 @@ def captured(algorithm, state, monkeypatch):
     return found[0]
 
 
-def test_the_density_of_z_is_the_pyro_joint_with_v_integrated_out(double, monkeypatch):
+@pytest.mark.parametrize("b_power", [0.0, 0.7])
+def test_the_density_of_z_is_the_pyro_joint_with_v_integrated_out(double, monkeypatch, b_power):
     """The ratings' part is that of dense Normals R_j ~ N(U z_j, 1 / C_j + U U' / lambda_v); gradients by autograd too.
 
     The gradient of log int p dv in z is that of log p at the conditional mean of v, which is where v moves with z.
     """
-    algorithm, state = toy()
+    algorithm, state = toy(lambda: toy_model(b_power=b_power))
     model = state.model
     log_density = captured(algorithm, state, monkeypatch)
-    ratings, confidences = toy_columns().dense(model.ratings.background)
+    ratings, confidences = model.ratings.weighed(toy_columns()).dense(model.ratings.background)
     values = []
     for seed in range(4):
         z = torch.randn(2, N_ITEMS, N_FACTORS, generator=torch.Generator().manual_seed(seed)).requires_grad_()
@@ -148,7 +154,7 @@ def test_the_density_of_z_is_the_pyro_joint_with_v_integrated_out(double, monkey
                 items.append(dense.log_prob(ratings[j, there]) if dense else torch.zeros(()))
             own.append(torch.stack(items) + densities["z"] + densities["x"])
             users, seen = Gaussians(u), algorithm.user_cells.observed
-            args = (users, seen, model.ratings.background, model.lambda_v, z[chain].detach())
+            args = (users, seen, background_of(algorithm.site, False), model.lambda_v, z[chain].detach())
             v = half_step(algorithm.item_cells, *args, family="full").rows.loc
             at_mean = sum(
                 part.sum()

@@ -98,3 +98,13 @@ def test_the_command(tmp_path, answer):
     ):
         code, _, err = call(tmp_path / "run", "--similar-users", "u3", *more)
         assert code == 2 and line in err
+
+
+def test_no_cosine_is_above_one():
+    """Rows of one direction, whose cosines in single precision round to more than 1."""
+    lengths = torch.linspace(0.1, 9.0, 400)
+    vectors = lengths[:, None] * torch.tensor([[0.3, -1.7, 0.9]])
+    allowed = np.ones(400, bool)
+    allowed[7] = False
+    values, _ = nearest(torch.cat([vectors, -vectors]), np.arange(5), np.tile(allowed, 2), 800)
+    assert values[values.isfinite()].abs().max() == 1 and not values[:, -2:].isfinite().any()

@@ -12,13 +12,14 @@ from pyro.infer import Trace_ELBO
 from torch.distributions import Normal
 
 import inference
+from analysis.soundness.pareto import log_ratios
 from inference.algorithms.above import best_above, check_above, log_prior_above, start_above
 from inference.algorithms.base import fit as run_steps
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
 from inference.algorithms.networks import NetworkFit
 from inference.commands.plugins import plugin_arguments
-from inference.recommending import fold_in, recommend
+from inference.recommending import fold_in, recommend, why
 from models.build import make_model
 from models.catalogue import GIVEN
 from models.contents.multinomial import Multinomial
@@ -342,3 +343,82 @@ def test_a_prior_of_single_items_is_read(method, options):
     if method != "mcmc":
         with pytest.raises(InputError, match="ShiftedItems does not say which prior an item has"):
             fit.encode(np.ones((1, 20)))
+
+
+# --- parameters of a model's own -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["map", "bayes"])
+def test_svi_learns_a_models_own_parameters(mode):
+    """w ends where the objective is best in it: at the mean of f u, since f is 1 or -1."""
+    data = simulated_gaussian(n_users=30, n_items=25, n_words=20, n_factors=2)
+    given = {"model": PATH + "Regressed", "factors": 2, "epochs": 300, "threads": 1, "dtype": "float64"}
+    fit = inference.fit(data, method="svi", mode=mode, **given)
+    u, w = fit.posterior.u.loc, fit.model.w.detach()
+    feature = torch.where(torch.arange(30) % 2 == 0, 1.0, -1.0).double()
+    torch.testing.assert_close(w, (feature[:, None] * u).mean(0), rtol=0.02, atol=2e-3)
+    assert float(w.abs().max()) > 0.02
+
+
+@pytest.mark.parametrize("ratings", ["confidence-normal", "bernoulli"])
+def test_what_reads_the_prior_of_a_fit_takes_no_gradient_of_its_parameters(dataset, ratings):
+    given = {"model": PATH + "Regressed", "factors": 2, "epochs": 5, "threads": 1, "rating_likelihood": ratings}
+    fit = inference.fit(dataset, method="svi", **given)
+    assert fit.model.w.requires_grad
+    assert np.isfinite(log_ratios(fit, np.arange(3), 20, 0)).all()
+    if ratings == "confidence-normal":
+        user = fit.dataset.user_ids[0]
+        told = why(fit, user, recommend(fit, users=[user], top=2)["item"])
+        assert (told.scores["prior"] != 0).all()
+
+
+@pytest.mark.parametrize("method", ["coordinate", "mcmc"])
+def test_closed_forms_refuse_parameters_that_they_would_not_learn(method):
+    data = simulated_gaussian(n_users=8, n_items=9, n_words=12, n_factors=2)
+    with pytest.raises(InputError, match=rf"inference\.{method} does not learn w of Regressed"):
+        inference.fit(data, method=method, model=PATH + "Regressed", factors=2, threads=1)
+
+
+# --- users without training pairs ------------------------------------------------------------------------------------
+
+
+def of_groups():
+    """Users in two groups who like different halves of the items; the last of each group has one pair, the latest."""
+    rng = np.random.default_rng(0)
+    rows = {"user": [], "item": [], "time": []}
+    for user in range(40):
+        group, first = ("de", 0) if user % 2 else ("fr", 20)
+        items = [first] if user >= 38 else rng.choice(np.arange(first, first + 20), 12, replace=False)
+        for item in items:
+            rows["user"].append(f"{group}-{user}")
+            rows["item"].append(f"item-{item}")
+            rows["time"].append(float(user >= 38))
+    return rows
+
+
+METHODS = [("coordinate", {"mode": "map"}), ("coordinate", {}), ("svi", {"epochs": 5})]
+METHODS += [("mcmc", {"draws": 30, "warmup": 30, "chains": 2})]
+
+
+@pytest.mark.parametrize(("method", "more"), METHODS)
+def test_a_user_without_pairs_is_ranked_by_the_group_and_not_by_everybody(tmp_path, method, more):
+    given = {"model": PATH + "GroupedPMF", "factors": 2, "threads": 1, "split": "time", "test_fraction": 0.005}
+    fit = inference.fit(of_groups(), method=method, out=tmp_path / "run", **given, **more)
+    opened = inference.load(tmp_path / "run", trust=[PATH + "GroupedPMF"])
+    people = ["fr-38", "de-39"]
+    rows = fit.dataset.user_rows(people)
+    assert not fit.split.train.user_counts[rows].any()
+    for known in (fit, opened):
+        lists = recommend(known, users=people, top=10)
+        assert set(lists["origin"]) == {"fit"}
+        numbers = lists["item"].str.removeprefix("item-").astype(int)
+        if method != "svi":  # which would need many epochs to tell the groups apart
+            assert ((numbers >= 20) == (lists["user"] == "fr-38")).mean() > 0.9
+        wanted = known.posterior.score_block(rows).numpy().max(1)
+        best = lists[lists["rank"] == 1].set_index("user")["score"].loc[people]
+        assert best.to_numpy() == pytest.approx(wanted, rel=1e-5)
+    average = recommend(fit, users=["it-1"], top=3, unknown="prior")
+    assert set(average["origin"]) == {"average"}
+    if method == "coordinate" and more:
+        told = why(fit, "fr-38", recommend(fit, users=["fr-38"], top=2)["item"])
+        assert told.reasons.empty and (told.scores["prior"] > 0.1).all()

@@ -8,7 +8,8 @@ from models.build import observe
 from models.ratings import Moments
 from models.testing import check_rating_likelihood
 from pyro_cvae.data.simulated import simulated, simulated_stars
-from tests.models.plugged_ratings import OwnBound, OwnNoise
+from pyro_cvae.errors import InputError
+from tests.models.plugged_ratings import OwnBound, OwnNoise, OwnZeros, Probit
 
 SMALL = {"dtype": "float64", "threads": 1, "factors": 3, "hidden": (6,), "pretrain_epochs": 1, "epochs": 1}
 STARS = {"ratings": "stars", "biases": "on", "lambda_u": 20.0, "lambda_v": 10.0, "lambda_b": 4.0, "split": "cells"}
@@ -60,7 +61,7 @@ def test_a_plug_in_has_every_number_of_the_packages_own(kind, method, more):
             assert plugged.metrics[key] == pytest.approx(own.metrics[key], rel=1e-9)
 
 
-@pytest.mark.parametrize("likelihood", [OwnNoise, OwnBound])
+@pytest.mark.parametrize("likelihood", [OwnNoise, OwnBound, OwnZeros])
 def test_the_plug_ins_keep_the_contract(likelihood):
     check_rating_likelihood(likelihood)
 
@@ -87,3 +88,59 @@ def test_a_subclass_of_the_packages_noise_is_not_short_cut():
     )
     gap = plain.history[-1]["ratings"] - shifted.history[-1]["ratings"]
     assert gap == pytest.approx(dataset.n_items, rel=1e-9)
+
+
+PLUGGED = "tests.models.plugged_ratings."
+ZEROS = {"model": "pmf", "factors": 2, "threads": 1, "dtype": "float64", "lambda_u": 1.0, "lambda_v": 1.0}
+
+
+def few_clicks():
+    return simulated(n_users=20, n_items=25, n_words=20, n_factors=2, clicks_per_user=14.0)
+
+
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        ("mcmc", {"draws": 5, "warmup": 5, "chains": 2}),
+        ("coordinate", {}),
+        ("coordinate", {"mode": "map"}),
+        ("svi", {}),
+    ],
+)
+def test_what_a_site_says_of_zeros_counts_and_not_their_confidence(method, more):
+    """Precisions tau C are the package's own a = b = tau, whose confidences are these precisions."""
+    more = more | ({"epochs": 3} if method == "svi" else {})
+    own = inference.fit(few_clicks(), method=method, a=0.5, b=0.5, **ZEROS, **more)
+    plugged = inference.fit(
+        few_clicks(), method=method, rating_likelihood=PLUGGED + "OwnZeros", biases="off", **ZEROS, **more
+    )
+    for name, tensor in own.posterior.tensors().items():
+        if name != "log_joint" or method != "mcmc":
+            torch.testing.assert_close(plugged.posterior.tensors()[name], tensor, rtol=1e-9, atol=1e-9, msg=name)
+
+
+def test_what_after_sweep_learns_is_in_the_next_sweep():
+    """At the end q(U) is the best of the precision as it is, and not of the one before the first sweep."""
+    given = {"rating_likelihood": PLUGGED + "Sharpened", "biases": "off", "method": "coordinate", "mode": "map"}
+    fit = inference.fit(few_clicks(), **ZEROS, **given, sweeps=300)
+    tau = float(fit.model.ratings.tau)
+    assert tau > 2
+    observations, _ = observe(fit.dataset, fit.split, None, fit.options.model, "auto")
+    u, v = fit.posterior.u.loc, fit.posterior.v.loc
+    ratings, c = observations.columns.dense(1.0)
+    right = tau * (c * ratings).mT.double() @ v
+    precision = tau * torch.einsum("ji,jk,jl->ikl", c.double(), v, v) + torch.eye(2).double()
+    torch.testing.assert_close(torch.linalg.solve(precision, right), u, rtol=1e-4, atol=1e-5)
+
+
+def test_a_parameter_that_no_sweep_learns_is_refused():
+    with pytest.raises(InputError, match=r"inference\.coordinate does not learn tau of Unlearned"):
+        inference.fit(few_clicks(), method="coordinate", rating_likelihood=PLUGGED + "Unlearned", biases="off", **ZEROS)
+
+
+def test_a_cell_of_ones_own_under_another_density_is_refused():
+    """The kit says so too; a fit would have been of the logit."""
+    with pytest.raises(InputError, match="Probit has a cell of its own and takes log_prob of another"):
+        inference.fit(few_clicks(), method="svi", rating_likelihood=PLUGGED + "Probit", **ZEROS)
+    with pytest.raises(AssertionError, match="log_prob"):
+        check_rating_likelihood(Probit)

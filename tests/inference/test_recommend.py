@@ -1,7 +1,9 @@
 """Recommendations: the ranking, what is left out of it, its uncertainty, and the command."""
 
+import csv
 import io
 import json
+import shlex
 import sys
 from functools import partial
 
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import inference
+from inference.fit_command import _report
 from inference.recommend import main
 from inference.recommending import add_items, compare_items, fold_in, recommend, similar_items
 from inference.recommending.ranking import (
@@ -539,7 +542,7 @@ def test_whole_numbers_stay_whole_numbers(tmp_path, call):
         (("--user", "user-1", "--kappa", "-1"), "--kappa is -1"),
         (("--user", "user-1", "--draws", "-1"), "--draws is -1"),
         (("--user", "user-1", "--seed", "-1"), "--seed is -1"),
-        (("--user", "user-1", "--above", "item-1"), "--above has 1 items"),
+        (("--user", "user-1", "--above", "item-1"), "--above has 1 item,"),
         (("--above", "item-1", "item-2"), "nobody is named"),
         (("--user", "user-1", "--above", "item-1", "item-99"), "no item has the id 'item-99'"),
         (("--likes", "item-1", "--user", "user-1"), "--likes is about one new user alone"),
@@ -601,3 +604,33 @@ def test_lists_as_json_and_csv(run, call):
     read = pd.read_csv(io.StringIO(said))
     assert (code, read["item"].tolist()) == (0, expected["item"].tolist())
     np.testing.assert_allclose(read["score"], expected["score"], rtol=1e-6)
+
+
+def test_lists_of_nothing_say_so(call, run, tmp_path):
+    alone = from_frames(
+        {"user": ["a", "b"] * 2, "item": ["x", "x", "y", "y"]}, {"item": ["x", "y"], "text": ["oak elm", "ash fir"]}
+    )
+    whole = inference.fit(alone, **OPTIONS | {"split": "none", "mode": "map"}, out=tmp_path / "whole").path
+    for words in (
+        ["--user", "a"],
+        ["--user", "a", "--format", "csv"],
+        ["--everybody", "--out", tmp_path / "lists.csv"],
+    ):
+        code, said, err = call(whole, *words)
+        assert code == 0 and "nothing is left to be listed" in said + err
+    assert "nothing is left" not in "".join(call(run, "--user", "user-1", "--unknown", "prior")[1:])
+
+
+@pytest.mark.parametrize("user", ["-x", "--help", "-5", "a'b $c", "plain"])
+def test_the_line_that_a_fit_ends_with_asks_for_a_user(user, tmp_path, call, capsys):
+    """Also where an id looks like an option."""
+    pairs = {"user": [user, user, "z", "z"], "item": list("xyyz")}
+    items = {"item": list("xyz"), "text": ["oak elm", "ash fir", "yew oak"]}
+    given = OPTIONS | {"split": "none", "mode": "map"}
+    fit = inference.fit(from_frames(pairs, items), **given, out=tmp_path / "of whom")
+    fit.dataset.user_ids[:] = sorted(fit.dataset.user_ids, key=lambda one: one != user)
+    _report(fit, 1.0)
+    told = capsys.readouterr().out.splitlines()[-1]
+    words = shlex.split(told.partition("inference.recommend ")[2])
+    code, said, _ = call(*words, "--format", "csv")
+    assert code == 0 and [row["user"] for row in csv.DictReader(io.StringIO(said))] == [user]

@@ -16,7 +16,9 @@ import pytest
 import torch
 
 import inference
+from inference.algorithms import networks
 from inference.fit_command import run_fit
+from inference.recommending.updated import zero_weights
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.splits import make_split
 from pyro_cvae.errors import InputError, MachineError
@@ -130,6 +132,30 @@ def test_a_stopped_fit_goes_on_to_the_same_numbers(dataset, tmp_path, killed, ki
     assert seen[0] == stop + 1, "epochs were done again"
     assert not (tmp_path / "run.partial").exists()
     assert same_bytes(tmp_path / "whole", tmp_path / "run", "posterior.safetensors", "metrics.json")
+
+
+@pytest.mark.parametrize("stop", [4, 7, 10])
+@pytest.mark.parametrize("kind", ["coordinate-map", "coordinate-full", "coordinate-structured", "svi-tuned"])
+def test_weights_of_zeros_that_were_found_go_on_too(dataset, tmp_path, killed, kind, stop, monkeypatch):
+    def choose(model, columns, contents, options):
+        model.ratings.weigh_zeros(0.3, 0.6)
+        return max(contents), [{"taken": "yes", "b": 0.3, "b_power": 0.6}]
+
+    monkeypatch.setattr(networks, "choose", choose)
+    options = SMALL | KINDS[kind] | {"tune": 3}
+    whole = inference.fit(dataset, **options, out=tmp_path / "whole")
+    assert whole.model.ratings.b == pytest.approx(0.3) and whole.model.ratings.b_power == pytest.approx(0.6)
+    if "sweeps" in options or stop < 10:
+        with killed(stop):
+            inference.fit(dataset, **options, out=tmp_path / "run")
+        resumed = inference.fit(dataset, **options, out=tmp_path / "run", resume=True)
+        assert_same(numbers(whole), numbers(resumed))
+    loaded = inference.load(tmp_path / "whole")
+    assert zero_weights(loaded).equal(zero_weights(whole)) and float(zero_weights(whole).std()) > 0.1
+    monkeypatch.undo()
+    given = inference.fit(dataset, **options | {"tune": 0, "b": 0.3, "b_power": 0.6})
+    found = [fit.posterior.u_loc for fit in (whole, given)]
+    assert kind == "svi-tuned" or torch.allclose(*found, rtol=1e-3, atol=1e-4)
 
 
 def test_early_stopping_keeps_the_best_state_also_when_resumed_after_it(dataset, tmp_path, monkeypatch):

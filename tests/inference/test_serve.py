@@ -32,6 +32,7 @@ from inference.recommending import add_items, fold_in, recommend, similar_items,
 from inference.serve import listening, main, read_token
 from inference.serving import app as app_module
 from inference.serving import check_installed, create_app
+from inference.serving.asked import MOST_TEXT
 from inference.serving.guard import MOST_BYTES, Guard, is_loopback
 from inference.serving.metrics import Metrics
 from inference.serving.warm import Warm, Watch
@@ -211,8 +212,16 @@ def test_reasons_for_a_new_user(fits):
 
 def test_whole_ids_may_be_spelled(fits):
     fit = fits("whole")
-    one, other = (client(fit).post("/recommend", json={"user": user}).json() for user in (14, "14"))
-    assert one == other and one["user"] == 14
+    one, other, pointed = (client(fit).post("/recommend", json={"user": user}).json() for user in (14, "14", 14.0))
+    assert one == other == pointed and one["user"] == 14
+
+
+def test_whole_numbers_may_have_a_point(fits):
+    """What JSON Schema calls an integer is one."""
+    asking, body = client(fits("bayes")), {"user": "用户-1", "top": 3, "top_probability": 2}
+    pointed = body | {"top": 3.0, "top_probability": 2.0}
+    told = asking.post("/recommend", json=pointed)
+    assert told.status_code == 200 and told.json() == asking.post("/recommend", json=body).json()
 
 
 # --- what is wrong ---------------------------------------------------------------------------------------------------
@@ -230,19 +239,24 @@ def test_whole_ids_may_be_spelled(fits):
         ("/similar-users", {"user": "用户-1", "exclude": ["x"]}, 404, "no user has the id 'x'"),
         ("/fold-in", {"items": ["i1", "x"]}, 404, "no item has the id 'x'"),
         ("/fold-in", {"items": ["i1"], "ratings": [1]}, 400, "leave ratings out"),
-        ("/fold-in", {"items": ["i1"], "ratings": []}, 422, "1 items have 0 ratings"),
+        ("/fold-in", {"items": ["i1"], "ratings": []}, 422, "1 item has 0 ratings"),
         ("/fold-in", {"items": []}, 422, "items: "),
         ("/new-item", {"text": "comet", "users": ["x"]}, 404, "no user has the id 'x'"),
         ("/new-item", {"text": "x" * 60_000}, 422, "text: "),
         ("/new-item", {"text": "\ud800"}, 422, "text: "),
+        ("/new-item", {"text": ""}, 422, "text: String should have at least 1 character"),
         ("/why", {"user": "用户-1", "items": ["x"]}, 404, "no item has the id 'x'"),
         ("/why", {"items": ["i1"]}, 422, "needs either a user or what one has liked"),
         ("/why", {"user": "用户-1", "items": ["i1"] * 51}, 422, "items: "),
         ("/recommend", {"user": "用户-1", "top": 1001}, 422, "top: "),
         ("/recommend", {"user": "用户-1", "top": True}, 422, "top: "),
+        ("/recommend", {"user": "用户-1", "top": 1.5}, 422, "top: "),
+        ("/recommend", {"user": "用户-1", "top": 1e3 + 1}, 422, "top: "),
         ("/recommend", {"user": "用户-1", "interval": 1}, 422, "interval: "),
         ("/recommend", {"user": "用户-1", "trust": "os.system"}, 422, "trust: "),
         ("/recommend", {"user": 2**63}, 422, "user: must be an id"),
+        ("/recommend", {"user": 0.5}, 422, "user: must be an id"),
+        ("/recommend", {"user": 2.0**60}, 422, "user: must be an id"),
         ("/recommend", {"user": {"id": 1}}, 422, "user: must be an id"),
         ("/recommend", {"user": "x" * 1001}, 422, "user: must be an id"),
         ("/nowhere", {}, 404, "Not Found"),
@@ -253,7 +267,12 @@ def test_what_is_wrong_is_told_in_one_line(fits, path, body, status, said):
     content = json.dumps(body)  # with surrogates as escapes
     told = client(fits("bayes")).post(path, content=content, headers={"content-type": "application/json"})
     assert (told.status_code, list(told.json())) == (status, ["error"]), told.text
-    assert said in told.json()["error"] and "\n" not in told.json()["error"] and "Traceback" not in told.text
+    assert (
+        "Value" not in told.json()["error"]
+        and said in told.json()["error"]
+        and "\n" not in told.json()["error"]
+        and "Traceback" not in told.text
+    )
 
 
 def test_a_body_without_its_header_and_another_method_say_what_to_do(fits):
@@ -537,6 +556,8 @@ def test_the_endpoints_are_described(fits):
     told = asking.get("/openapi.json").json()
     assert set(told["paths"]) == {*FIELDS, "/health", "/metrics", "/reload"}
     assert asking.get("/docs").status_code == asking.get("/redoc").status_code == 404
+    text = told["components"]["schemas"]["NewItemAsked"]["properties"]["text"]
+    assert (text["minLength"], text["maxLength"]) == (1, MOST_TEXT)
     words = json.dumps(told)
     assert "trust" not in words and '"path"' not in words  # no request says what is opened
 

@@ -86,6 +86,6 @@ def test_a_constant_content_beside_others_is_named(caplog):
 def test_a_content_of_one_word_is_named():
     items = {"item": [1, 2, 3], "text": ["a film", "two films", "a film of two"], "note": ["rust", "rust", "rust"]}
     pairs = {"user": [1, 1, 2, 2], "item": [1, 2, 2, 3]}
-    with pytest.raises(InputError, match=r"1 words in the content note are no catalogue.*or leave note out"):
+    with pytest.raises(InputError, match=r"1 word in the content note: no catalogue.*or leave note out"):
         inference.fit(pairs, items=items, contents=("note",), content_likelihood="auto", preset="best",
                       method="coordinate", mode="map", split="none")  # fmt: skip

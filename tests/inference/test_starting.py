@@ -133,6 +133,20 @@ def test_stars_on_another_scale_go_on_too():
     assert moved[0] < 0.02 < moved[1] < 1.0, "the first are the same ratings, the second have the fives too"
 
 
+@pytest.mark.parametrize(
+    ("factor", "shift", "doubted"), [(1, 0, False), (1, 0.5, False), (1e6, 0, True), (1, -20, True)]
+)
+def test_ratings_in_other_units_are_doubted(factor, shift, doubted, caplog):
+    stars = replace(simulated_stars(), truth=None)
+    own = {"rating_likelihood": "normal", "model": "pmf", "factors": 2, "threads": 1, "split": "none", "sweeps": 1}
+    own |= {"method": "coordinate", "mode": "map", "epochs": 0}
+    first = inference.fit(stars, **own)
+    other = replace(stars.interactions, ratings=factor * stars.interactions.ratings + shift)
+    caplog.clear()
+    inference.fit(replace(stars, interactions=other), **own, start_from=first)
+    assert ("if they are in other units" in caplog.text) == doubted
+
+
 # --- what is read ----------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +205,7 @@ def tuned():
     fit = inference.fit(data(*before(1.0)), **SMALL, tune=4, sweeps=3)
     model = fit.model
     model.scale_contents(torch.as_tensor(fit.split.train.item_counts == 0), 2.0, 3.0)
-    model.ratings.weigh_zeros(0.3)
+    model.ratings.weigh_zeros(0.3, 0.6)
     return fit
 
 
@@ -199,6 +213,7 @@ def test_what_a_run_has_found_is_taken_over(tuned):
     fit = inference.fit(data(), **HOW, start_from=tuned, sweeps=1)
     assert fit.options.fit.tune == 0 and fit.metrics["tuning"] == tuned.metrics["tuning"]
     assert fit.model.precisions() == tuned.model.precisions() and fit.model.ratings.b == pytest.approx(0.3)
+    assert fit.model.ratings.b_power == pytest.approx(0.6)
     scale = fit.model.content_scale.numpy()
     unrated = fit.split.train.item_counts == 0
     assert (scale[:-1] == np.where(unrated, 2.0, 1.0)).all() and scale[-1] == 3.0
@@ -210,6 +225,9 @@ def test_what_options_say_is_not(tuned):
     found = tuned.model.precisions()
     fit = inference.fit(data(), **HOW, start_from=tuned, sweeps=1, b=0.02, cold_scale=1.5)
     assert fit.model.ratings.b == 0.02 and fit.model.precisions() == found
+    assert fit.model.ratings.b_power == pytest.approx(0.6)
+    other = inference.fit(data(), **HOW, start_from=tuned, sweeps=1, b_power=0.25).model.ratings
+    assert other.b_power == 0.25 and other.b == pytest.approx(0.3)
     assert fit.model.scale_of_new_items == 1.5 and "tuning" not in fit.metrics
     fit = inference.fit(data(), **HOW, start_from=tuned, sweeps=1, lambda_u=7.0)
     assert fit.model.lambda_u == 7.0 and fit.model.lambda_v == found["lambda_v"]

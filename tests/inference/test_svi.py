@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from pyro import poutine
 
 import inference
+from inference.algorithms.guides import rows_of
 from inference.algorithms.svi import SVI
 from inference.options import Options
 from models.build import content_likelihood, make_model, observe
 from pyro_cvae.data import splits
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.errors import InputError, MachineError
+from tests.models.toy import N_FACTORS, N_ITEMS, toy_model, toy_observations
 
 
 def test_options_of_all_kinds_are_checked():
@@ -40,6 +43,22 @@ def test_a_map_fit_has_an_objective_of_its_own_name():
     fit = inference.fit(load_dataset("simulated-gaussian"), mode="map", epochs=1, pretrain_epochs=1, factors=3)
     assert "map_objective" in fit.history[-1] and "elbo" not in fit.history[-1]
     assert {"log_p_u", "log_p_v"} <= set(fit.history[-1])
+
+
+@pytest.mark.parametrize("ratings", [{}, {"rating_likelihood": "normal", "biases": "on"}])
+def test_a_structured_fit_starts_with_the_users_that_suit_the_contents(ratings):
+    """No slope of log p in u is left where v is at the means of z: u is at its optimum."""
+    own = {"factors": N_FACTORS, "pretrain_epochs": 0, "epochs": 1, "dtype": "float64", "guide": "structured"}
+    svi = SVI(lambda: toy_model(**ratings), toy_observations(), Options.of("svi", **own, **ratings))
+    torch.manual_seed(0)
+    state = svi.init()
+    model, batch = state.model, svi.observations.batch(torch.arange(N_ITEMS))
+    z = model.item_prior.encode(batch.inputs)[0].detach()
+    u = rows_of(state.guide, "u").loc.detach().clone().requires_grad_()
+    known = {"u": u, "z": z, "v": model.prior_of_items(z, {}).loc}
+    trace = poutine.trace(poutine.condition(model, known)).get_trace(batch)
+    (slope,) = torch.autograd.grad(trace.log_prob_sum(), u)
+    assert float(u.detach().abs().max()) > 0.1 and float(slope.abs().max()) < 1e-9
 
 
 def test_a_step_too_large_is_stopped_and_named():

@@ -77,7 +77,7 @@ def stub(monkeypatch: pytest.MonkeyPatch) -> Callable[[Recall], list[dict[str, A
             made.append(options.to_dict())
             for step in (1, 2, 3):
                 on_step(step, 3, {"phase": "x", "validation_recall": recall(made[-1], step)})
-            return SimpleNamespace(posterior=SimpleNamespace(score_block=recall(made[-1], 3)))
+            return SimpleNamespace(posterior=SimpleNamespace(score_block=recall(made[-1], 3), tells_users=False))
 
         def evaluate(score_block: float, split: Split, *, cutoffs: tuple[int, ...], ndcg_cutoffs: tuple[()]) -> Any:
             return SimpleNamespace(means=lambda: {f"recall@{cutoff}": score_block for cutoff in cutoffs})

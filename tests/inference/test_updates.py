@@ -11,10 +11,11 @@ import torch
 import inference
 from inference.algorithms.cells import Cells
 from inference.algorithms.half_steps import half_step
+from inference.algorithms.sides import background_of
 from inference.draws import Draws
 from inference.fitting import load
 from inference.recommending import add_items, fold_in, recommend
-from inference.recommending.updated import UpdatedFit, folded_in
+from inference.recommending.updated import UpdatedFit, folded_in, zero_weights
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
 from pyro_cvae.data.content import Content
@@ -40,6 +41,9 @@ KINDS = {
     "structured": {"method": "coordinate", "guide": "structured"},
     "learned": {"method": "coordinate", "guide": "structured", "learn_precisions": True},
     "zeros": {"method": "coordinate", "unrated": "zeros"},
+    "popular point": {"method": "coordinate", "mode": "map", "b_power": 0.7},
+    "popular": {"method": "coordinate", "b_power": 0.7},
+    "popular svi": {"b_power": 0.7, "guide": "structured"},
 }
 UNSURE = [kind for kind in KINDS if "point" not in kind]
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -78,8 +82,11 @@ def by_formula(fit, items, ratings=None, confidences=None):
     p, model = fit.posterior, fit.model
     seen = set(fit.split.train.items.tolist()) if fit.options.model.unrated == "masked" else set(range(N_ITEMS))
     precision, shift = model.lambda_u * torch.eye(N_FACTORS).double(), torch.zeros(N_FACTORS).double()
+    counts = np.bincount(fit.split.train.items, minlength=N_ITEMS)
+    weights = np.maximum(counts, 1) ** fit.options.model.b_power
+    weights = weights / weights[counts > 0].mean()
     for j in range(N_ITEMS):
-        c, r = (model.ratings.b if j in seen else 0.0), 0.0
+        c, r = (model.ratings.b * weights[j] if j in seen else 0.0), 0.0
         if j in items:
             c = model.ratings.a if confidences is None else confidences[items.index(j)]
             r = 1.0 if ratings is None else ratings[items.index(j)]
@@ -133,8 +140,9 @@ def test_a_folded_in_user_scores_like_the_refitted_one_with_items_held(fits, kin
     covariance = None if p.is_point else p.covariance("v", range(N_ITEMS))
     other = Gaussians(p.v_loc, covariance=covariance, block=None if p.is_point else torch.arange(N_ITEMS))
     family = "point" if p.is_point else "full" if p.u.covariance is not None else "diagonal"
-    cells = Cells.of_users(columns, options.b)
-    refitted = half_step(cells, other, columns.observed, options.b, fit.model.lambda_u, family=family).rows
+    site = fit.model.ratings.site(replace(columns, zero_weights=zero_weights(fit)))
+    cells, background = Cells.of_users(columns, site), background_of(site, of_users=True)
+    refitted = half_step(cells, other, columns.observed, background, fit.model.lambda_u, family=family).rows
     updated = fold_in(fit, users, items).posterior
     torch.testing.assert_close(updated.u_loc[-1], refitted.loc[-1], **CLOSE)
     torch.testing.assert_close(updated.score_block([N_USERS])[0], refitted.loc[-1] @ p.v_loc.mT, rtol=1e-6, atol=1e-12)
@@ -227,7 +235,7 @@ def test_what_cannot_be_folded_in(fits, monkeypatch):
     fit = fits["full"]
     with pytest.raises(InputError, match="nobody"):
         fold_in(fit, [], [])
-    with pytest.raises(InputError, match="2 users and 1 items are no pairs"):
+    with pytest.raises(InputError, match="2 users and 1 item are no pairs"):
         fold_in(fit, ["a", "b"], ["item-0001"])
     with pytest.raises(InputError, match="user id 7 is not text"):
         fold_in(fit, [7], ["item-0001"])
@@ -322,7 +330,7 @@ def test_texts_go_through_the_runs_vocabulary(fits, caplog):
     texts = [f"{words[3]} {words[3].upper()}, {words[8]}! unheardof", "unheardof", ""]
     with caplog.at_level(logging.WARNING, "pyro_cvae"):
         updated = add_items(fit, ["a", "b", "c"], texts, titles=["", f"The {words[9]}", ""])
-    assert "1 of 3 new items have no word of the vocabulary" in caplog.text
+    assert "1 of 3 new items has no word of the vocabulary" in caplog.text
     counts = np.zeros((3, 60))
     counts[0, 3], counts[0, 8], counts[1, 9] = 2, 1, 1
     assert np.array_equal(updated.dataset.content.counts[-3:].toarray(), counts)
@@ -346,7 +354,7 @@ def test_items_that_cannot_be_added(fits):
         (["a"], {}, "new items need texts or word counts, which the fit is of"),
         (["a"], {"texts": ["x"], "counts": counts}, "either texts or word counts"),
         (["a"], {"counts": counts[:, :9]}, "the new text are words of 9, the fit's words of 60"),
-        (["a", "b"], {"counts": counts}, "2 new items have 1 rows of text"),
+        (["a", "b"], {"counts": counts}, "2 new items have 1 row of text"),
     ):
         with pytest.raises(InputError, match=problem):
             add_items(fit, ids, **more)

@@ -37,6 +37,8 @@ KINDS = {
     "structured": CLICKS | {"guide": "structured"},
     "structured, biases": CLICKS | {"guide": "structured", "biases": "on"},
     "full, cold scale, biases": CLICKS | {"cold_scale": 2.5, "biases": "on"},
+    "map, popular": CLICKS | {"mode": "map", "b_power": 0.7},
+    "structured, biases, popular": CLICKS | {"guide": "structured", "biases": "on", "b_power": 0.7},
     "without contents": CLICKS | {"model": "pmf"},
     "svi": CLICKS | {"method": "svi", "sweeps": None},
     "svi structured": CLICKS | {"method": "svi", "guide": "structured", "sweeps": None},
@@ -100,7 +102,9 @@ def by_hand(fit, row, item):
     mine = train.users == row
     explicit = model.ratings.explicit
     a, b = (float(model.ratings.tau.detach()), 0.0) if explicit else (model.ratings.a, model.ratings.b)
-    c = np.full(len(v), b)
+    counts = np.bincount(train.items[train.confidences > 0], minlength=len(v)) if not explicit else np.ones(len(v))
+    c = np.maximum(counts, 1) ** fit.options.model.b_power
+    c *= b / c[counts > 0].mean()
     rated = np.bincount(train.items, minlength=len(v)) > 0
     c[~rated & (fit.options.model.unrated != "zeros")] = 0.0
     weights = np.ones(mine.sum()) if train.confidences is None else train.confidences[mine] / train.weight_unit
@@ -342,7 +346,7 @@ def test_draws_strangers_and_users_without_pairs_are_refused(fits):
         why(fit, "nobody", ["item-0001"])
     with pytest.raises(InputError, match="no item has the id 'nothing'"):
         why(fit, "user-0004", ["nothing"])
-    with pytest.raises(InputError, match="1 users and 2 items are no pairs"):
+    with pytest.raises(InputError, match="1 user and 2 items are no pairs"):
         why(fit, ["user-0004"], ["item-0001", "item-0002"])
     p = fit.posterior
     drawn = replace_posterior(fit, Draws.of(p.u.loc[None], p.v.loc[None], p.z.loc[None]))
@@ -414,8 +418,8 @@ def test_json_csv_and_files_have_them_as_fields(run, call, tmp_path):
 def test_large_rests_are_told(call, tmp_path):
     scores = pd.DataFrame({"score": [1.0, -2.0, 3.0], "rest": [0.2, 0.1, -0.4]})
     assert (large_rests(scores), large_rests(scores[1:2])) == (2, 0)
-    assert told_rests(2, 3)[0].startswith("the rest of 2 of 3 scores is more than 10% of them: the fit has not")
-    assert told_rests(0, 3) == []
+    assert told_rests(2, 3, "svi")[0].startswith("the rest of 2 of 3 scores is more than 10% of them: the fit has not")
+    assert told_rests(0, 3, "svi") == []
     inference.fit(clicks(), factors=3, hidden=(6,), epochs=1, pretrain_epochs=1, mode="map", out=tmp_path / "run")
     code, said, _ = call(tmp_path / "run", "--user", "user-0004", "--top", 2, "--why", 1)
     assert code == 0 and "(rest: the fit has not converged)" in said and "the rest of 2 of 2 scores" in said

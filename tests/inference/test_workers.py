@@ -85,6 +85,43 @@ def test_two_workers_come_to_the_numbers_of_one(tmp_path: Path, monkeypatch: pyt
     assert max(away.values()) < 1e-12, away
 
 
+THREADS = """
+import atexit, os, sys
+from pathlib import Path
+
+def threads():
+    return sorted(Path(f"/proc/self/task/{t}/comm").read_text().strip() for t in os.listdir("/proc/self/task"))
+
+def tell(how):
+    own = [name for name in threads() if "gloo" in name]
+    Path(sys.argv[1], f"{how}-{os.environ['RANK']}").write_text(" ".join(own))
+
+atexit.register(tell, "at exit")  # behind what is registered from here on
+import inference
+from pyro_cvae.data.simulated import simulated
+from tests.inference.fits_by_workers import SIZE, SMALL
+
+inference.fit(simulated(**SIZE), **SMALL, method="svi", epochs=1)
+tell("before")
+if len(sys.argv) > 2:
+    raise SystemExit(3)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted as Linux tells them")
+@pytest.mark.parametrize("more", [[], ["fail"]])
+def test_no_thread_of_the_group_is_left_when_python_exits(tmp_path: Path, more: list[str]) -> None:
+    """One that gives a tensor back while Python ends itself would end the process by abort (134)."""
+    (tmp_path / "fits.py").write_text(THREADS)
+    (tmp_path / "found").mkdir()
+    done = together(2, *[str(tmp_path / name) for name in ("fits.py", "found")], *more, PYTHONPATH=str(ROOT))
+    assert (done.returncode != 0) == bool(more), done.stderr
+    for rank in (0, 1):
+        assert "gloo" in (tmp_path / "found" / f"before-{rank}").read_text()
+        assert (tmp_path / "found" / f"at exit-{rank}").read_text() == "", "they were joined"
+    assert "terminate called" not in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("n_workers", [2, 3])
 def test_every_kind_of_fit_comes_to_the_numbers_of_one(

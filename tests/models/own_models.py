@@ -3,11 +3,13 @@
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
+from torch import nn
 
 from models.cvae import CVAE
 from models.deepmusic import DeepMusic
 from models.pmf import PMF
-from models.priors import NormalPrior
+from models.priors import NOTHING, NormalPrior
 
 
 class GroupsOf:
@@ -122,3 +124,86 @@ class LaplaceGroups(GroupedPMF):
 
 class Music(DeepMusic):
     """DeepMusic under a name of its own, of which options know nothing."""
+
+
+class Told(PMF):
+    """Its users' features are observed given u: ``told`` says of them what no algorithm reads."""
+
+    @staticmethod
+    def told(u):
+        pyro.sample("features", dist.Normal(u, 0.1).to_event(1), obs=torch.full_like(u, 3.0))
+
+    def factors_of_users(self, above=NOTHING):
+        u = super().factors_of_users(above)
+        self.told(u)
+        return u
+
+
+class Shrunk(Told):
+    """A factor on u beside its prior."""
+
+    @staticmethod
+    def told(u):
+        pyro.factor("sparse", -u.abs().sum(-1))
+
+
+class Parametric(Told):
+    """A parameter of nobody's."""
+
+    @staticmethod
+    def told(u):
+        pyro.param("slope", torch.zeros(3).to(u))
+
+
+class ToldAbove(GroupedPMF):
+    """Means of groups that are observed with noise."""
+
+    def above(self):
+        drawn = super().above()
+        with pyro.plate("observed groups", len(self.groups)):
+            pyro.sample("seen", dist.Normal(drawn["mu"], 0.1).to_event(1), obs=torch.ones_like(drawn["mu"]))
+        return drawn
+
+
+class Weighted(PMF):
+    """Ratings that count half."""
+
+    def ratings_of(self, u, v, batch):
+        with poutine.scale(scale=0.5):
+            super().ratings_of(u, v, batch)
+
+
+class Masked(PMF):
+    """Every second user without a prior."""
+
+    def factors_of_users(self, above=NOTHING):
+        with poutine.mask(mask=torch.arange(self.n_users) % 2 == 0):
+            return super().factors_of_users(above)
+
+
+class Busy(PMF):
+    """A precision for each user."""
+
+    def prior_of_users(self, above=NOTHING):
+        return NormalPrior(self._zeros(self.width), torch.linspace(1, 2, self.n_users).to(self._zeros(1))[:, None])
+
+
+class Regressed(PMF):
+    """u_i ~ N(w f_i, 1 / lambda_u), with f_i a feature of the user's and w learned."""
+
+    def __init__(self, *sizes, **options):
+        super().__init__(*sizes, **options)
+        self.w = nn.Parameter(torch.zeros(self.width))
+
+    def prior_of_users(self, above=NOTHING):
+        feature = torch.where(torch.arange(self.n_users) % 2 == 0, 1.0, -1.0).to(self.w)
+        return NormalPrior(feature[:, None] * self.w, self.lambda_u)
+
+
+class Recorded(PMF):
+    """Keeps a function of u in the trace, which says nothing more."""
+
+    def factors_of_users(self, above=NOTHING):
+        u = super().factors_of_users(above)
+        pyro.deterministic("length", u.norm(dim=-1))
+        return u

@@ -65,3 +65,36 @@ class Bounded(RatingLikelihood):
     def cell(self, score, confidence):
         p = torch.sigmoid(score)
         return dist.TransformedDistribution(dist.Beta(4 * p, 4 * (1 - p)), [dist.transforms.AffineTransform(1.0, 4.0)])
+
+
+class Unchecked(RatingLikelihood):
+    """Counts, of which ``check`` says nothing of its own."""
+
+    def cell(self, score, confidence):
+        return dist.NegativeBinomial(torch.full_like(score, 2.0), logits=score)
+
+
+class Kinked(RatingLikelihood):
+    """Laplace's noise, whose density has a kink, one side of it longer where they are told apart."""
+
+    explicit = True
+    zeros = False
+
+    def __init__(self, asymmetry: float = 1.0) -> None:
+        super().__init__()
+        self.asymmetry = asymmetry
+
+    def cell(self, score, confidence):
+        if self.asymmetry == 1:
+            return dist.Laplace(score, 0.7 / confidence)
+        return dist.AsymmetricLaplace(score, 0.7 / confidence, torch.full_like(score, self.asymmetry))
+
+
+class Around(RatingLikelihood):
+    """Uniform around the score: its support moves with it."""
+
+    explicit = True
+    zeros = False
+
+    def cell(self, score, confidence):
+        return dist.Uniform(score - 1, score + 1)

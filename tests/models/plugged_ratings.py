@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import logsigmoid
 
 from models.ratings import GaussianSite, RatingLikelihood
+from models.ratings.bernoulli import Bernoulli as PackageBernoulli
 from models.ratings.normal import Normal as PackageNormal
 from pyro_cvae.errors import InputError
 
@@ -128,3 +129,64 @@ class ShiftedNoise(PackageNormal):
 
     def expected_log_prob(self, moments, columns):
         return super().expected_log_prob(moments, columns) - 1.0
+
+
+class OwnZeros(RatingLikelihood):
+    """R_ij ~ N(s_ij + shift, 1 / (tau C_ij)) of all cells, C = 1 where none is stated: dense, for small data."""
+
+    conjugate: ClassVar[bool] = True
+
+    def __init__(self, tau: float = 0.5, shift: float = 0.0) -> None:
+        super().__init__()
+        self.tau, self.shift = tau, shift
+
+    def cell(self, score, confidence):
+        return Normal(score + self.shift, (self.tau * confidence).rsqrt())
+
+    def expected_log_prob(self, moments, columns):
+        ratings, c = columns.dense(1.0)
+        users, items = torch.arange(columns.n_users).repeat(len(columns)), torch.arange(len(columns))
+        pairs = moments.scores(users, items.repeat_interleave(columns.n_users))
+        mean, variance = (part.view(len(columns), -1) for part in pairs)
+        square = (ratings - self.shift - mean).square() + variance
+        return -0.5 * self.tau * (c * square).sum(1)
+
+    def constant(self, columns):
+        _, c = columns.dense(1.0)
+        there = c > 0
+        logs = (self.tau * torch.where(there, c, 1.0).double() / (2 * math.pi)).log()
+        return 0.5 * (there * logs).sum(1)
+
+    def site(self, columns, second=None):
+        c = self.tau * columns.confidences
+        return GaussianSite(c, c * (columns.ratings - self.shift), self.tau, -self.tau * self.shift)
+
+
+class Sharpened(OwnZeros):
+    """The same with a precision that sweeps bring to its best, stated by ``after_sweep`` alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tau = nn.Parameter(torch.tensor(0.5), requires_grad=False)
+
+    def after_sweep(self, columns, scores):
+        _, c = columns.dense(1.0)
+        square = -2 / self.tau * self.expected_log_prob(scores.moments, columns).double().sum()
+        n, square = scores.total(torch.stack([(c > 0).sum().double(), square]))
+        self.tau.copy_(n / square)
+        return scores.total(self.constant(columns).sum()) - n / 2
+
+
+class Unlearned(OwnZeros):
+    """A precision that is to be learned, and no sweep is told how."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tau = nn.Parameter(torch.tensor(0.5))
+
+
+class Probit(PackageBernoulli):
+    """Another link, whose density nothing but ``cell`` states: the rest is the package's, of the logit."""
+
+    def cell(self, score, confidence):
+        return Bernoulli(torch.special.ndtr(score).clamp(1e-6, 1 - 1e-6))

@@ -16,7 +16,7 @@ from models.ratings.cells import moments, points
 from models.ratings.confidence_normal import ConfidenceNormal
 from models.ratings.normal import Normal
 from models.ratings.poisson import Poisson
-from models.ratings.predictive import NormalPredictive, Predictive
+from models.ratings.predictive import NormalPredictive, Predictive, normal_half_width
 from pyro_cvae.errors import InputError
 from tests.models.own_ratings import Bounded, Ordinal, Stars, Students
 
@@ -234,3 +234,14 @@ def test_half_stars_are_found_and_values_that_cannot_be_are_refused_by_name():
     assert moments(Cells(MEAN))[0].tolist() == pytest.approx([2.75] * 4)
     with pytest.raises(InputError, match="Strange"):
         points(Strange(MEAN))
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.999999, 1 - 2**-53])
+def test_intervals_have_ends_at_every_level_below_one(level):
+    """Also where (1 + level) / 2 rounds to 1."""
+    half = stats.norm.isf(0.5 * (1 - level))
+    assert normal_half_width(level) == pytest.approx(half, rel=1e-12)
+    found = ConfidenceNormal().predictive(MEAN, VARIANCE)
+    assert isinstance(found, NormalPredictive)
+    for end, sign in zip(found.interval(level), (-1, 1), strict=True):
+        np.testing.assert_allclose(end, found.loc + sign * half * found.scale, rtol=1e-12)

@@ -179,6 +179,30 @@ def test_an_item_is_known_by_its_row(cls):
         check_model(cls)
 
 
+PASSED_OVER = {
+    own_models.Told: "observes features, a site or factor that no algorithm reads",
+    own_models.Shrunk: "observes sparse, a site or factor",
+    own_models.Parametric: "has the parameter slope, which is none of its module",
+    own_models.ToldAbove: "observes seen, a site or factor",
+    own_models.Weighted: "scales R by more than its plate does",
+    own_models.Masked: "masks u",
+    own_models.Busy: "has a prior of u whose precision is no number",
+}
+
+
+@pytest.mark.parametrize("cls", PASSED_OVER)
+def test_what_no_algorithm_would_read_is_refused(cls):
+    with pytest.raises(AssertionError, match=f"the story of {cls.__name__} {PASSED_OVER[cls]}"):
+        check_model(cls)
+
+
+@pytest.mark.parametrize("cls", [own_models.Recorded, own_models.Regressed])
+def test_what_says_nothing_more_or_is_learned_is_taken(cls):
+    model = made(cls)
+    check_story(model, observations(False))
+    assert list(model.further_parameters) == ["w"] * (cls is own_models.Regressed)
+
+
 class LaterItems(PMF):
     """A story of its own from the seventh item."""
 

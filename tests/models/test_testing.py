@@ -21,7 +21,9 @@ from models.contents.normal import Normal
 from models.contents.poisson import Poisson
 from models.contents.product import Product
 from models.contents.tokens import Tokens
+from models.rows import DenseRows
 from models.testing import check_likelihood
+from pyro_cvae.errors import InputError
 
 ARGUMENTS = {
     "bernoulli": [{"subsample": 2}],
@@ -53,6 +55,54 @@ def test_the_packages_own_likelihoods_conform(name, arguments):
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_the_packages_own_likelihoods_conform_at_other_seeds(name, arguments, seed):
     check_likelihood(content_class(name), seed=seed, **arguments)
+
+
+class Heavy(ContentLikelihood):
+    """Student's t, or Laplace where there are no degrees of freedom: tails and kinks that a Normal has not."""
+
+    param_names = ("loc",)
+
+    def __init__(self, df: float = 0.0) -> None:
+        super().__init__()
+        self.df = df
+
+    def distribution(self, **params):
+        loc = params["loc"]
+        return (dist.StudentT(self.df, loc, 0.8) if self.df else dist.Laplace(loc, 0.8)).to_event(1)
+
+
+@pytest.mark.parametrize("df", [0.0, 5.0])
+def test_densities_with_tails_or_kinks_conform(df):
+    check_likelihood(Heavy, df=df)
+
+
+class Shares(ContentLikelihood):
+    """Numbers between 0 and 1, of which no check is stated."""
+
+    param_names = ("logit",)
+
+    def distribution(self, **params):
+        p = torch.sigmoid(params["logit"])
+        return dist.Beta(4 * p, 4 * (1 - p)).to_event(1)
+
+
+class Near(ContentLikelihood):
+    """Uniform around a mean, with which the support moves."""
+
+    param_names = ("mean",)
+
+    def distribution(self, **params):
+        return dist.Uniform(params["mean"] - 1, params["mean"] + 1).to_event(1)
+
+
+@pytest.mark.parametrize("wrong", [-0.25, 1.5, float("nan")])
+def test_what_a_distribution_cannot_draw_is_refused_without_a_check_of_ones_own(wrong):
+    good = torch.full((3, 4), 0.5)
+    Shares().check(DenseRows(good))
+    bad = good.index_put((torch.tensor(1), torch.tensor(2)), torch.tensor(wrong))
+    with pytest.raises(InputError, match=f"Shares content cannot hold a {wrong:g}"):
+        Shares().check(DenseRows(bad))
+    Near().check(DenseRows(9 * good))
 
 
 def test_nothing_is_left_of_a_check():

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 
 import pyro.distributions as dist
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 import models.ratings
 from models.catalogue import RATINGS
+from models.observations import RatingColumns
 from models.ratings import CellColumns, GaussianSite, RatingLikelihood
 from models.ratings.bernoulli import Bernoulli, BernoulliBound
 from models.ratings.confidence_normal import ConfidenceNormal, NormalColumns
@@ -19,10 +21,12 @@ from models.ratings.normal import Normal
 from models.ratings.poisson import Poisson
 from models.testing import check_rating_likelihood
 from pyro_cvae.errors import InputError
+from tests.models.own_ratings import Around, Kinked, Unchecked
 
 OWN = [
     (ConfidenceNormal, {}),
     (ConfidenceNormal, {"a": 2.0, "b": 0.0}),
+    (ConfidenceNormal, {"b": 0.3, "b_power": 0.7}),
     (Normal, {"tau": 2.0}),
     (Normal, {"learned": False}),
     (Bernoulli, {}),
@@ -45,6 +49,28 @@ def test_the_packages_own_pass(likelihood, arguments):
 @pytest.mark.parametrize(("likelihood", "arguments"), OWN)
 def test_the_packages_own_pass_at_other_seeds(likelihood, arguments, seed):
     check_rating_likelihood(likelihood, seed=seed, **arguments)
+
+
+@pytest.mark.parametrize(("likelihood", "arguments"), [(Unchecked, {}), (Kinked, {}), (Kinked, {"asymmetry": 3.0})])
+def test_a_stranger_that_states_its_cell_alone_passes(likelihood, arguments):
+    check_rating_likelihood(likelihood, **arguments)
+
+
+def columns_of(ratings):
+    n = len(ratings)
+    observed, confidences = torch.ones(1, dtype=torch.bool), torch.ones(n)
+    return RatingColumns(torch.tensor([0, n]), torch.arange(n), torch.tensor(ratings), confidences, observed, n)
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 2.5, float("nan"), float("inf")])
+def test_what_a_cell_cannot_draw_is_refused_without_a_check_of_ones_own(wrong):
+    Unchecked().check(columns_of([0.0, 3.0]))
+    with pytest.raises(InputError, match="Unchecked ratings must be what its cell can draw"):
+        Unchecked().check(columns_of([0.0, wrong, 3.0]))
+
+
+def test_a_support_that_moves_with_the_score_lets_any_rating_in():
+    Around().check(columns_of([0.0, 30.0]))
 
 
 def test_all_of_the_package_are_enrolled_and_named():
@@ -137,8 +163,8 @@ class CountsItemsWithoutAColumn(Bernoulli):
 class ForgetsZeros(Bernoulli):
     def distribution(self, u, v, columns):
         class Columns(CellColumns):
-            def _zeros(self):
-                return 0.5 * super()._zeros()
+            def _zeros(self, background):
+                return 0.5 * super()._zeros(background)
 
         return Columns(self, u, v, columns)
 
@@ -169,8 +195,8 @@ class ScalesByItself(Poisson):
 class BiasedZeros(Poisson):
     def distribution(self, u, v, columns):
         class Columns(CellColumns):
-            def _zeros(self):
-                whole = super()._zeros()
+            def _zeros(self, background):
+                whole = super()._zeros(background)
                 return whole * (self.likelihood.subsample / len(self.u) if self.likelihood.training else 1)
 
         return Columns(self, u, v, columns)
@@ -258,7 +284,28 @@ class DoubleInside(Poisson):
         return CellColumns(self, u.double(), v.double(), columns)
 
 
+class Popular(ConfidenceNormal):
+    def __init__(self):
+        super().__init__(1.0, 0.3, b_power=0.7)
+
+
+class SiteWithoutWeights(Popular):
+    def site(self, columns, second=None):
+        return super().site(replace(columns, zero_weights=None), second)
+
+
+class ColumnsWithoutWeights(Popular):
+    def distribution(self, u, v, columns):
+        class Columns(NormalColumns):
+            def log_prob(self, value):
+                return super().log_prob(replace(value, zero_weights=None))
+
+        return Columns(u, v, columns, self.b)
+
+
 MISTAKES = [
+    (SiteWithoutWeights, "not that of site's Gaussian"),
+    (ColumnsWithoutWeights, "not the product of their cells"),
     (int, "no class of ratings likelihoods"),
     (NoNormaliser, "log_prob is not that of cell"),
     (HalfUnnormalised, "sums to 1.34"),

@@ -15,15 +15,18 @@ class ToyOptions:
 
     factors, hidden, activation, tied = N_FACTORS, (6, 5), "sigmoid", True
     lambda_u, lambda_v, lambda_r, lambda_w = 0.8, 3.0, 1.0, 0.5
-    a, b, parametrization, radius, network = 2.0, 0.05, "centred", 0.0, "auto"
+    a, b, b_power, parametrization, radius, network = 2.0, 0.05, 0.0, "centred", 0.0, "auto"
     rating_likelihood, rating_likelihood_args, biases, lambda_b = "confidence-normal", {}, "off", 1.5
 
     def __init__(self, **changes: object) -> None:
         self.__dict__.update(changes)
 
 
-def toy_columns(seed: int = 0, missing: bool = True, unrated: bool = True) -> RatingColumns:
-    """Columns with ratings of many values and confidences, missing cells, and an item without a column."""
+def toy_columns(seed: int = 0, missing: bool = True, unrated: bool = True, weighed: bool = False) -> RatingColumns:
+    """Columns with ratings of many values and confidences, missing cells, and an item without a column.
+
+    ``weighed`` gives the zeros of each item a weight of their own.
+    """
     generator = torch.Generator().manual_seed(seed)
     stored = torch.rand(N_ITEMS, N_USERS, generator=generator) < 0.4
     observed = torch.ones(N_ITEMS, dtype=torch.bool)
@@ -35,7 +38,8 @@ def toy_columns(seed: int = 0, missing: bool = True, unrated: bool = True) -> Ra
     confidences = 0.2 + torch.rand(len(users), generator=generator, dtype=torch.float64)
     if missing:
         confidences[::5] = 0.0
-    return RatingColumns(indptr, users, ratings, confidences, observed, N_USERS)
+    weights = 3 * torch.rand(N_ITEMS, generator=generator, dtype=torch.float64) if weighed else None
+    return RatingColumns(indptr, users, ratings, confidences, observed, N_USERS, zero_weights=weights)
 
 
 def toy_observations(seed: int = 0) -> Observations:

@@ -83,7 +83,7 @@ def test_tags_on_few_items_are_left_out_and_counted(folder, caplog):
     assert tags.vocabulary == ("war", "rare")
     assert tags.counts.toarray().tolist() == [[1, 1], [1, 1], [0, 0]]
     assert tags.given is None  # the third has a tag, of which nothing is left
-    assert "tags on 2 items or more: 2 of 3; 1 items have other tags only" in caplog.text
+    assert "tags on 2 items or more: 2 of 3; 1 item has other tags only" in caplog.text
     with pytest.raises(InputError, match="no tag is on 3 items or more"):
         read_tags(folder, 3, least=3)
 

@@ -3,17 +3,20 @@
 import bz2
 import datetime as dt
 import gzip
+import io
 import logging
 import lzma
 import random
 import sys
 import textwrap
+import zipfile
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -122,10 +125,52 @@ def test_encodings_that_are_named(read, encoding, word):
         read(PAIRS, items, reading=Reading(encoding="ascii"))
 
 
+@pytest.mark.parametrize("start", ["", "sep=;\n", "\ufeff", "\n"])
+def test_an_encoding_and_a_column_are_told_at_once(read, start):
+    """As Book-Crossing comes: names of its own, and latin-1."""
+    pairs = f'{start}"User-ID";"ISBN";"Stra\xdfe"\n1;2;\xdf\n'
+    pairs = pairs.encode("utf-8" if start == "\ufeff" else "latin-1") + "3;1;\xdf\n".encode("latin-1") * 9
+    said = "is not valid UTF-8, and has no column item (its columns: User-ID, ISBN, Stra\ufffd"
+    with pytest.raises(InputError) as told:
+        read(pairs)
+    assert told.value.problem.startswith(said) and "\n" not in str(told.value)
+    assert told.value.remedy.startswith("name its encoding, for instance --encoding latin-1")
+    assert told.value.remedy.endswith(", and the column, --columns item=COLUMN")
+    with pytest.raises(InputError, match="is not valid UTF-8; name its encoding"):
+        read(pairs, reading=Reading(columns={"item": "ISBN"}))
+
+
+def other_files():
+    """The pairs as programs write them that write no text, with what is said of each."""
+    table, files = pa.table({"user": ["ana", "bo"], "item": ["1", "2"]}), {}
+    for name, write in (("Parquet", pq.write_table), ("Feather", pa.feather.write_feather)):
+        sink = pa.BufferOutputStream()
+        write(table, sink)
+        files[f"is a {name} file and no text"] = sink.getvalue().to_pybytes()
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("pairs.csv", PAIRS)
+    files["is a zip archive or a workbook and no text"] = archive.getvalue()
+    for name, pack in (("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)):
+        files[f"is packed by {name} and no text"] = pack(PAIRS.encode())
+    return files
+
+
+@pytest.mark.parametrize("problem", other_files())
+def test_a_file_that_is_no_text_is_known_by_how_it_begins(read, problem):
+    with pytest.raises(InputError, match=problem) as told:
+        read(other_files()[problem])
+    assert told.value.path.name == "pairs.csv" and len(str(told.value)) < 300
+
+
+def test_a_text_may_begin_like_another_file(read):
+    assert read("PAR1,user,item\n0,ana,1\n0,bo,2\n").n_users == 2
+
+
 def test_a_few_wrong_bytes_among_many_right_ones_are_replaced_and_counted(read, told):
     items = ("item,text\n1," + "naïve café über " * 20 + "\n2,sail m").encode() + b"\xff" + b"ast\n"
     assert read(PAIRS, items).item_ids.tolist() == [1, 2]
-    assert any("items.csv: 1 undecodable characters were replaced (the first: line 3)" in line for line in told())
+    assert any("items.csv: 1 undecodable character was replaced (the first: line 3)" in line for line in told())
 
 
 @pytest.mark.parametrize(
@@ -203,10 +248,10 @@ def test_what_spreadsheets_leave_behind(read, told):
     assert read(pairs).fingerprint() == read().fingerprint()
     lines = [line.partition("pairs.csv: ")[2] for line in told()]
     for line in (
-        "1 rows without any value were left out",
-        "1 lines that repeat the header were left out",
-        "2 columns without a name were left out",
-        "1 row without an id of the user was left out (the first: line 8)",
+        "1 row without any value left out",
+        "1 line like the header left out",
+        "2 columns without a name left out",
+        "1 row without an id of the user left out (the first: line 8)",
     ):
         assert any(line == one or line in one for one in lines), (line, lines)
 
@@ -215,9 +260,9 @@ def test_rows_without_an_id_are_left_out_and_counted(read, told):
     data = read(PAIRS + "bo,,40\nbo,,50\n,1,60\n", ITEMS + ",lost\n")
     assert data.fingerprint() == read().fingerprint()
     said = "\n".join(told())
-    assert "pairs.csv: 2 rows without an id of the item were left out (the first: line 5)" in said
-    assert "pairs.csv: 1 row without an id of the user was left out (the first: line 7)" in said
-    assert "items.csv: 1 row without an id of the item was left out (the first: line 4)" in said
+    assert "pairs.csv: 2 rows without an id of the item left out (the first: line 5)" in said
+    assert "pairs.csv: 1 row without an id of the user left out (the first: line 7)" in said
+    assert "items.csv: 1 row without an id of the item left out (the first: line 4)" in said
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table])
@@ -298,10 +343,10 @@ def test_a_missing_time_is_a_warning_and_an_error_only_for_a_split_by_time(read,
     pairs = PAIRS + f"bo,1,{cell}\n"
     data = read(pairs)
     assert np.isnan(data.interactions.times).sum() == 1
-    assert any("pairs.csv: 1 of 4 times are missing or cannot be read" in line and "line 5" in line for line in told())
+    assert any("pairs.csv: 1 of 4 times is missing or cannot be read" in line and "line 5" in line for line in told())
     data.save(tmp_path / "saved")
     assert Dataset.load(tmp_path / "saved").fingerprint() == data.fingerprint()
-    with pytest.raises(InputError, match="1 of 4 pairs of pairs have no time"):
+    with pytest.raises(InputError, match="of pairs 1 of 4 pairs has no time"):
         by_time(data, 0.5)
     with pytest.raises(InputError, match=r"pairs\.csv:5: the time .*; give a number or a date"):
         read(pairs, reading=Reading(need_time=True))
@@ -327,15 +372,15 @@ def rated(*ratings):
 @pytest.mark.parametrize(
     ("ratings", "kept", "said"),
     [
-        ((0, 1, 1, 0), [1, 2], "2 of 4 pairs have a rating of 0 or less, are no choices and were left out"),
-        ((-1, 1, 1, -1), [1, 2], "2 of 4 pairs have a rating of 0 or less"),
-        (("False", "True", "true", "no"), [1, 2], "2 of 4 pairs have a rating of 0 or less"),
-        (("dislike", "like", "like", "dislike"), [1, 2], "2 of 4 pairs have a rating of 0 or less"),
-        ((0, 5, 3, 1), [1, 2, 3], "1 of 4 pairs have a rating of 0 or less"),
+        ((0, 1, 1, 0), [1, 2], "2 of 4 pairs were left out, since a rating of 0 or less is no choice"),
+        ((-1, 1, 1, -1), [1, 2], "2 of 4 pairs were left out, since a rating of 0 or less"),
+        (("False", "True", "true", "no"), [1, 2], "2 of 4 pairs were left out, since a rating of 0 or less"),
+        (("dislike", "like", "like", "dislike"), [1, 2], "2 of 4 pairs were left out, since a rating of 0 or less"),
+        ((0, 5, 3, 1), [1, 2, 3], "1 of 4 pairs was left out, since a rating of 0 or less"),
         ((1, 5, 3, 2), [0, 1, 2, 3], "ratings from 1 to 5 count alike, those of 1 as chosen too; --min-rating"),
         ((1, 1, 1, 1), [0, 1, 2, 3], None),
         ((1, "", "", 1), [0, 1, 2, 3], None),
-        (("good", "bad", "good", "bad"), [0, 1, 2, 3], "no number and is left out: all 4 pairs count as chosen"),
+        (("good", "bad", "good", "bad"), [0, 1, 2, 3], "no number and is left out: 4 pairs count as chosen"),
     ],
 )
 def test_what_a_column_of_ratings_says_of_clicks(read, told, ratings, kept, said):
@@ -488,7 +533,7 @@ def test_ordinary_words_are_not_warned_about(told):
 def test_html(text, plain, told):
     data = from_frames({"user": [1], "item": [1]}, {"item": [1, 2], "text": ["sea", "sea"], "title": [text, "x"]})
     assert data.titles.tolist() == [plain, "x"]
-    assert any("HTML was taken out of 1 texts of the column title" in line for line in told()) == (text != plain)
+    assert any("the column title: HTML was taken out of 1 text (" in line for line in told()) == (text != plain)
     kept = {"item": [1, 2], "text": ["sea", "sea"], "title": [text, "x"]}
     assert from_frames({"user": [1], "item": [1]}, kept, reading=Reading(html="keep")).titles[0] == text
 
@@ -501,7 +546,7 @@ def test_numbers_dates_and_lists_become_text(told):
     items = pd.DataFrame({"item": range(7), "text": ["sea"] * 7, "title": pd.Series(titles, dtype=object)})
     data = from_frames({"user": [1], "item": [0]}, items)
     assert data.titles.tolist() == ["1984", "2001", "3.5", "", "2024-05-01", "Crime Drama", "café"]
-    assert any("items: 6 cells of the column title are no text and were made so" in line for line in told())
+    assert any("items: the column title: 6 cells were made text" in line for line in told())
     numeric = pd.DataFrame({"item": [1, 2], "text": [7, 8], "title": [1984, np.nan]})
     data = from_frames(pd.DataFrame({"user": [1], "item": [1]}), numeric)
     assert data.titles.tolist() == ["1984", ""]
@@ -513,7 +558,7 @@ def test_characters_that_no_file_can_hold(tmp_path, told):
     assert data.titles.tolist() == ["\ufffdt", "u"]
     assert data.item_ids.tolist() == ["x\\ud800", "b"]
     assert "sailor" in data.content.vocabulary
-    assert any("2 texts of the column text have undecodable characters" in line for line in told())
+    assert any("the column text: 2 texts have undecodable characters" in line for line in told())
     data.save(tmp_path / "saved")
     assert Dataset.load(tmp_path / "saved").fingerprint() == data.fingerprint()
     for value in (*data.titles, *data.item_ids, *data.user_ids):

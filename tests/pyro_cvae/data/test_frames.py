@@ -74,7 +74,7 @@ def test_ratings_are_read_where_stars_are_asked_for(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         clicks = from_frames(STARS, ITEMS)
     assert clicks.interactions.ratings.tolist() == [1]
-    assert "2 of 3 pairs have a rating of 0 or less" in caplog.text
+    assert "2 of 3 pairs were left out, since a rating of 0 or less" in caplog.text
     data = from_frames(STARS, ITEMS, ratings="stars")
     assert data.interactions.ratings.tolist() == [-1, 4.5, 0]
     assert data.interactions.confidences.tolist() == [0.25, 1, 0]
@@ -130,18 +130,18 @@ def test_of_repeated_pairs_the_last_is_kept_and_the_log_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         data = from_frames({"user": [1, 1, 1], "item": [10, 7, 10], "weight": [5, 6, 7]}, ITEMS)
     assert data.interactions.confidences.tolist() == [7, 6]
-    assert "1 repeated pairs" in caplog.text
+    assert "1 repeated pair" in caplog.text
 
 
 def test_pairs_of_unknown_items_are_an_error_or_are_dropped_and_counted(caplog):
     pairs = {"user": ["a", "b", "c"], "item": [10, 99, 7]}
     with pytest.raises(InputError, match="interactions: row 2: item 99 is not in the table of items; add it there"):
         from_frames(pairs, ITEMS)
-    with pytest.raises(InputError, match=r"item 99 is .* table of items \(2 pairs of 4 are of such items\)"):
+    with pytest.raises(InputError, match=r"item 99 is .* table of items \(2 of 4 pairs are of such items\)"):
         from_frames({"user": [*pairs["user"], "d"], "item": [*pairs["item"], 98]}, ITEMS)
     with caplog.at_level(logging.WARNING):
         data = from_frames(pairs, ITEMS, unknown="drop")
-    assert "1 pairs of unknown items dropped" in caplog.text
+    assert "1 pair of unknown items dropped" in caplog.text
     assert data.user_ids.tolist() == ["a", "c"]
     with pytest.raises(InputError, match="both use the same ids"):
         from_frames({"user": ["a"], "item": [99]}, ITEMS, unknown="drop")

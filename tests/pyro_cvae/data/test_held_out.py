@@ -38,7 +38,7 @@ def test_none_trains_on_all_pairs_and_says_so(caplog):
     with caplog.at_level(logging.INFO):
         split = make_split(dataset, options(split="none"))
     assert len(split.train) == 40 and len(split.test) == 0 and split.validation is None
-    assert split.protocol == {"kind": "none"} and "all 40 pairs train, none is held out" in caplog.text
+    assert split.protocol == {"kind": "none"} and "40 pairs train, none is held out" in caplog.text
     np.testing.assert_array_equal(split.train.keys, dataset.interactions.keys)
     with pytest.raises(InputError, match=r"all pairs were fitted \(--split none\).*; fit again with another --split"):
         splits.need_test(split)

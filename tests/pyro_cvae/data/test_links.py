@@ -88,7 +88,7 @@ def test_tables_that_cannot_be_used(text, words, data, tmp_path):
 def test_links_to_unknown_items_only_are_dropped_where_that_is_asked(data, tmp_path, caplog):
     content = links(data, tmp_path, "item,to\nz,a\na,b\n", unknown="drop")
     assert content.vocabulary == ("a", "b")
-    assert "1 contents of unknown items dropped" in caplog.text
+    assert "1 content of unknown items dropped" in caplog.text
 
 
 def test_a_new_item_is_known_by_the_nodes_of_the_fit(data, tmp_path):

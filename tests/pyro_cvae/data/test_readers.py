@@ -218,7 +218,7 @@ def test_unknown_items_are_dropped_where_that_is_asked_and_counted(data, tmp_pat
     assert vectors.values.tolist() == [[3, 4], [0, 0], [0, 0]]
     assert vectors.present.tolist() == [True, False, True]
     assert words.counts.toarray().tolist() == [[0, 0], [1, 1], [0, 0]]
-    assert caplog.text.count("1 contents of unknown items dropped") == 2
+    assert caplog.text.count("1 content of unknown items dropped") == 2
     np.savez(tmp_path / "v.npz", ids=np.array(["z"]), values=ROWS[:1])
     with pytest.raises(InputError, match="holds no item of the data set"):
         read(data, tmp_path / "v.npz", unknown="drop")

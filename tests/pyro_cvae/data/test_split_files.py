@@ -14,6 +14,7 @@ from inference.options import DataOptions
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.splits import make_split
 from pyro_cvae.errors import InputError, run_command
+from pyro_cvae.text import counted
 
 SMALL = ["--factors", "2", "--hidden", "4", "--epochs", "1", "--pretrain-epochs", "1"]
 ROWS = [(f"ann-{i}", f"b{j}", 1 + (i + j) % 5, 100 * i + j) for i in range(6) for j in range(i % 3, 8 + i % 2)]
@@ -64,7 +65,7 @@ def test_three_files_are_three_parts_and_what_no_file_lists_is_counted(folder, c
         assert ids(dataset, part) == wanted(rows)
     n = len(ROWS) - len(TRAIN) - len(VALID) - len(TEST)
     assert n > 0 and split.protocol["left_out"] == n
-    assert f"{n} of {len(ROWS)} pairs of the data are in no file of the split" in caplog.text
+    assert f"of the data {counted(n, 'pair', 'are', of=len(ROWS))} in no file of the split" in caplog.text
     assert len(split.train.times) == len(TRAIN)  # numbers are those of the data
 
 
@@ -155,7 +156,7 @@ def test_rows_by_number_are_still_read(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "problem"),
     [
-        ([ROWS[1], ROWS[0]], "test.csv:3: 1 pairs are also in .*train.csv, user ann-0 with item b0 is the first"),
+        ([ROWS[1], ROWS[0]], "test.csv:3: 1 pair is also in .*train.csv, user ann-0 with item b0 is the first"),
         ([ROWS[1], ("nobody", "b1", 1, 1)], "test.csv:3: no user of the data has the id 'nobody'"),
         ([("ann-1", "b99", 1, 1)], "test.csv:2: no item of the data has the id 'b99'"),
         ([ROWS[1], ("ann-2", "b0", 1, 1)], "test.csv:3: user ann-2 has no item b0 in the data"),

@@ -99,6 +99,33 @@ def test_by_time_tests_on_the_latest_and_never_tears_a_moment_apart():
     assert_partition(split, data)
 
 
+@given(datasets(), st.floats(0.01, 0.99), st.integers(0, 99))
+def test_the_last_of_each_user_are_their_latest_and_one_stays(data, fraction, seed):
+    when = np.random.default_rng(seed).integers(4, size=len(data.interactions)).astype(float)
+    data = replace(data, interactions=replace(data.interactions, times=when))
+    split = splits.last_of_each_user(data, fraction, seed)
+    assert_partition(split, data)
+    had, kept = data.interactions.user_counts, split.train.user_counts
+    assert (kept[had > 0] >= 1).all()
+    assert (np.abs(split.test.user_counts - np.minimum(fraction * had, had - 1)) < 1)[had > 0].all()
+    for user in np.flatnonzero(split.test.user_counts):
+        earlier, later = (part.times[(part.users == user) & part.observed] for part in (split.train, split.test))
+        assert earlier.max() <= later.min()
+
+
+def test_the_last_of_each_user_need_times_and_validation_is_of_the_last_too():
+    with pytest.raises(InputError, match="no times"):
+        splits.last_of_each_user(dense(), 0.2, 0)
+    data = dense()
+    ids = data.interactions.items.astype(float)
+    data = replace(data, interactions=replace(data.interactions, times=ids))
+    split = splits.with_validation(splits.last_of_each_user(data, 0.2, 0), 0.2, 0)
+    assert split.protocol["validation"]["kind"] == "last training pairs" and len(split.validation)
+    for user in np.flatnonzero(split.validation.user_counts):
+        known, looked, tested = (part.times[part.users == user] for part in (split.train, split.validation, split.test))
+        assert known.max() < looked.min() and looked.max() < tested.min(initial=np.inf)
+
+
 def test_by_time_needs_times_and_something_earlier():
     with pytest.raises(InputError, match="no times"):
         splits.by_time(dense(), 0.2)
