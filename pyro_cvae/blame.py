@@ -20,13 +20,18 @@ def note_plugin(module: str) -> None:
     _plugins.add(module.partition(".")[0])
 
 
+def forget_plugins() -> None:
+    """Begin as a new process would: no plug-in has been imported."""
+    _plugins.clear()
+
+
 def plugin_failure(error: BaseException) -> str | None:
     """``module.Class.method failed: Type: message`` where a plug-in's code raised it, or what that called; else None.
 
     The innermost call that is none of a library decides. If it is the package's own, the error is the package's. What
     the package has not called, such as a program around it, is no plug-in, and none is there before one was imported.
     """
-    if not _plugins:
+    if not _plugins or not isinstance(error, Exception):
         return None
     error = without_shapes(error)
     method, called = None, False

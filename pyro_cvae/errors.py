@@ -106,7 +106,12 @@ def run_command(main: Callable[[], None]) -> int:
 
 
 def as_known(error: BaseException) -> PyroCvaeError | None:
-    """Our own error for an exception whose cause a person can mend (disk, memory, a plug-in), or ``None``."""
+    """Our own error for an exception whose cause a person can mend (disk, memory, a plug-in), or ``None``.
+
+    Ctrl-C and the end of a program are none, wherever they come.
+    """
+    if not isinstance(error, Exception):
+        return None
     error = without_shapes(error)
     if isinstance(error, PyroCvaeError):
         return error

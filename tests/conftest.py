@@ -65,6 +65,14 @@ def data_folder() -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True, scope="module")
+def plugins_are_of_one_file() -> Iterator[None]:
+    """What a test's file has imported by path is to blame in that file alone, whatever order the tests run in."""
+    yield
+    if "pyro_cvae.blame" in sys.modules:
+        sys.modules["pyro_cvae.blame"].forget_plugins()
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """Seed what draws numbers, let our logger speak; afterwards Pyro's global store is empty, torch is as it was."""

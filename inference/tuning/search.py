@@ -74,7 +74,7 @@ def search(
         raise InputError("the search needs a validation part to look at", "give --validation, for instance 0.2")
     space = dimensions(tune.search, base)
     drawing = {one.name: distribution_of(one) for one in space}
-    worth = _Worth(tune, *without_test(dataset, split), Pretrained())
+    worth, callback = _Worth(tune, *without_test(dataset, split), Pretrained()), _Callback(on_step)
     start = {one.name: one.drawn(base.to_dict()[one.name]) for one in space}
     ends = math.inf if tune.timeout is None else time.monotonic() + 60 * tune.timeout
     while (done := len(finished(study))) < tune.trials and time.monotonic() < ends:
@@ -85,15 +85,33 @@ def search(
         on_trial(study)
         trial = study.ask(drawing)
         try:
-            recalls = worth.of(trial, settings(trial.params, space, base), on_step)
+            recalls = worth.of(trial, settings(trial.params, space, base), callback)
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
         except BaseException as error:
+            if error is callback.raised:
+                study.tell(trial, state=TrialState.FAIL)
+                raise
             if not _store_failure(study, trial, error):
                 raise
         else:
             trial.set_user_attr("recalls", recalls)
             study.tell(trial, sum(recalls.values()) / len(recalls))
+
+
+@dataclass
+class _Callback:
+    """The caller's ``on_step``, and what it has raised: that ends a search, and is no fault of a trial's settings."""
+
+    on_step: OnStep
+    raised: BaseException | None = None
+
+    def __call__(self, step: int, n_steps: int, row: dict[str, Any]) -> None:
+        try:
+            self.on_step(step, n_steps, row)
+        except BaseException as error:
+            self.raised = error
+            raise
 
 
 def _store_failure(study: optuna.Study, trial: optuna.Trial, error: BaseException) -> bool:

@@ -26,6 +26,7 @@ from inference.tuning.options import TuneOptions
 from inference.tuning.search import search, without_test
 from inference.tuning.space import dimensions, settings
 from inference.tuning.study import distribution_of, finished, open_study, ranked
+from pyro_cvae import blame
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import Split, make_split
@@ -543,9 +544,28 @@ def test_other_data_of_the_same_name_are_refused(folder: Path, stub: Any, capsys
         tuned(*mine, n=2)
 
 
-def test_ctrl_c_leaves_the_best_so_far(
-    folder: Path, stub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), ValueError("enough")])
+def test_what_the_caller_raises_ends_the_search_though_a_plug_in_was_imported(
+    dataset: Dataset, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(blame, "_plugins", {"my_plug_ins"})
+
+    def on_step(step: int, n_steps: int, row: dict[str, Any]) -> None:
+        raise error
+
+    study, base = new_study(), options()
+    with pytest.raises(type(error)) as raised:
+        search(study, wanted(trials=4), base, dataset, make_split(dataset, base.data), on_step=on_step)
+    assert raised.value is error and len(study.trials) == 1
+    assert not finished(study), "the settings are not to blame"
+
+
+@pytest.mark.parametrize("plugins", [set(), {"my_plug_ins"}])
+def test_ctrl_c_leaves_the_best_so_far(
+    plugins: set[str], folder: Path, stub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(blame, "_plugins", plugins)
+
     def recall(values: dict[str, Any], step: int) -> float:
         if len(made) == 3 and armed:
             armed.clear()

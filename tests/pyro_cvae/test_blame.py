@@ -71,6 +71,13 @@ def test_our_own_errors_and_memory_are_what_they_were():
     assert isinstance(as_known(raised(lambda: torch.empty(2**50))), MachineError)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+def test_who_stops_a_program_within_a_plug_in_stops_it(error):
+    with pytest.raises(type(error)) as caught:
+        Mine(lambda: throw(error)).log_prob(torch.zeros(2), torch.zeros(2), torch.ones(2))
+    assert plugin_failure(caught.value) is None and as_known(caught.value) is None
+
+
 def test_what_the_package_raises_is_its_own_also_below_a_plug_in():
     assert plugin_failure(raised(lambda: None)) is None  # the package finds no log_prob on None
     assert as_known(raised(lambda: mean_rating(None, None))) is None
