@@ -4,7 +4,8 @@ Simulated ratings as in benchmarks.growth, ten a user unless told otherwise. Eve
 its own, one thread each, started by torchrun as a fit is. A sweep's time is the median over sweeps of U and V, after
 one that is not counted, of the slowest worker; memory is the peak of the largest worker in sweeps, and what it gets are
 the bytes of rows that others send it in one. Constants of the cost model (benchmarks/study/cost.py) are fitted to the
-sizes marked "fitted" and tried on the others.
+sizes marked "fitted" and tried on the others. ``--apart`` says what the machine's cores can do at most: as many jobs of
+one worker each, which share nothing, at once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -50,6 +52,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--gather", nargs="+", choices=get_args(Gather), default=["all"], help="users that one gets")
     parser.add_argument("--factors", type=int, default=50)
     parser.add_argument("--sweeps", type=int, default=3, help="that are timed")
+    parser.add_argument("--apart", action="store_true", help="time also jobs of one worker each, at once")
     options = parser.parse_args(arguments)
     small = options.ratings // 10
     few = options.per_user
@@ -65,6 +68,8 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
                     found = _swept(how | {"gather": gather}, workers)
                     rows.append({"family": family, "workers": workers, "gather": gather, **size, **found})
                     rows[-1]["fitted"] = case.fitted
+                    if options.apart and workers > 1 and not case.fitted:
+                        rows[-1]["apart"] = _apart(how | {"gather": gather}, workers)
     _report(rows, options.factors)
     print(f"K = {options.factors}, {machine.told(1)}")
     return rows
@@ -119,6 +124,12 @@ def _swept(how: dict[str, Any], workers: int) -> dict[str, Any]:
         raise SystemExit(f"error: {done.stderr.strip()[-500:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def _apart(how: dict[str, Any], jobs: int) -> float:
+    """Seconds of a sweep of the slowest of ``jobs`` processes of one worker, each with all of the data to itself."""
+    with ThreadPoolExecutor(jobs) as pool:
+        return max(found["seconds"] for found in pool.map(lambda job: _swept(how, 1), range(jobs)))
 
 
 def _torchrun(workers: int) -> list[str]:
@@ -180,6 +191,9 @@ def _compare(rows: list[dict[str, Any]]) -> None:
             faster, share = one["seconds"] / row["seconds"], row["gib"] / one["gib"]  # type: ignore[index]
             how = f"{family}: {row['workers']} workers that get {row['gather']}"
             print(f"{how} are {faster:.2f} times as fast, with {share:.2f} of the memory each")
+            if "apart" in row:
+                most = row["workers"] * one["seconds"] / row["apart"]  # type: ignore[index]
+                print(f"{how} could be at most {most:.2f} times as fast: that is what jobs apart get done at once")
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ would be spread over all rows in silence.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from models.gaussians import Gaussians
@@ -222,6 +223,23 @@ def number_given(owner: Any, method: str, found: Any, finite: bool = True) -> fl
     if finite and not math.isfinite(value) and not is_own(owner):
         raise InputError(f"{name_of(owner, method)} gives {value:g}", "let it give a finite number")
     return value
+
+
+@contextmanager
+def learning(owner: Any, method: str) -> Iterator[None]:
+    """InputError, naming the method, if what is done within leaves NaN in a plug-in's parameters and buffers.
+
+    The package's own are not looked at, nor is what was NaN before.
+    """
+    before = set() if is_own(owner) else _nowhere(owner)
+    yield
+    for name in [] if is_own(owner) else sorted(_nowhere(owner) - before):
+        raise InputError(f"{name_of(owner, method)} leaves {name} at nan", "let it keep finite numbers")
+
+
+def _nowhere(module: nn.Module) -> set[str]:
+    """Names of the tensors of a module that hold NaN."""
+    return {name for name, tensor in module.state_dict().items() if bool(tensor.isnan().any())}
 
 
 def numbers_given(owner: Any, method: str, found: Any, count: int) -> list[float]:

@@ -46,7 +46,7 @@ from models.gaussians import Gaussians
 from models.item_prior import Pull
 from models.observations import Batch, Observations
 from models.priors import Above
-from models.returns import number_given
+from models.returns import learning, number_given
 from pyro_cvae.errors import InputError
 
 LOOKED = 8192
@@ -290,7 +290,8 @@ class Coordinate(NetworkFit[State]):
             return self.workers.total(value)
 
         scores = scores_of(model, users, items, columns, last.form, total)
-        value = number_given(model.ratings, "after_sweep", model.ratings.after_sweep(columns, scores), finite=False)
+        with learning(model.ratings, "learn" if model.ratings.learns else "after_sweep"):
+            value = number_given(model.ratings, "after_sweep", model.ratings.after_sweep(columns, scores), finite=False)
         if self.workers.size > 1 and not summed:
             problem = f"{type(model.ratings).__name__}.after_sweep does not sum over workers"
             raise InputError(problem, "let its sums over columns go through scores.total, or fit with one worker")

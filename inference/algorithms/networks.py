@@ -30,7 +30,7 @@ from models.build import rating_likelihood
 from models.corruption import drop_parts, drop_words, hide_tokens
 from models.item_prior import Pull
 from models.observations import Batch, Observations
-from models.returns import check_returns, number_given
+from models.returns import check_returns, learning, number_given
 from models.rows import DenseRows, PartRows
 from models.starting import start_alive
 from models.state import adopt, fill, kept
@@ -266,7 +266,7 @@ class NetworkFit(Inference[State]):
         if moves:
             sums, kl_weight = self._gradient_steps(state)
         if item_prior.learns and (not state.joint or self.joint_rate > 0):
-            with torch.no_grad():
+            with torch.no_grad(), learning(item_prior, "learn"):
                 item_prior.learn(self.observations.content, self.pull(state))
         if not moves:
             sums = self.held_content(state)

@@ -90,6 +90,29 @@ def test_a_support_that_moves_with_the_score_leaves_ratings_out():
     check_ratings(Around(), toy_observations().columns)
 
 
+class Learning(OwnNoise):
+    """Its noise is where ``to`` puts it."""
+
+    to = NAN
+
+    def learn(self, mean_square):
+        with torch.no_grad():
+            self.log_tau.fill_(self.to)
+
+
+class Coming(Learning):
+    to = 0.5
+
+
+def test_what_learns_nan_is_named():
+    """It was told as a precision of the closed form that is not positive definite."""
+    data = simulated_stars(n_users=30, n_items=20)
+    how = {"method": "coordinate", "model": "pmf", "factors": 2, "threads": 1}
+    inference.fit(data, rating_likelihood=f"{__name__}.Coming", **how)
+    with pytest.raises(InputError, match=rf"^{re.escape(__name__)}\.Learning\.learn leaves log_tau at nan; "):
+        inference.fit(data, rating_likelihood=f"{__name__}.Learning", **how)
+
+
 PRIORS = [
     ("above", lambda found: None, "None"),
     ("above", lambda found: [1], "a list of 1"),
