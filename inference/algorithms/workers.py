@@ -25,7 +25,7 @@ from torch import Tensor
 
 from inference.algorithms.heartbeat import Heartbeat
 from inference.algorithms.meeting import meet
-from pyro_cvae.errors import MachineError
+from pyro_cvae.errors import MachineError, as_known
 
 if dist.is_available():  # its functions would keep a group that there is when it is imported
     import torch.distributed.nn.functional
@@ -229,7 +229,7 @@ class Group(Workers):
                 made = work()
             except Exception as error:
                 failed = error
-        code = self.told(None if failed is None else getattr(failed, "exit_code", 1))
+        code = self.told(None if failed is None else getattr(as_known(failed), "exit_code", 1))
         if failed is not None:
             raise failed
         if code is not None:

@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from benchmarks.kills import furthest
-from inference.algorithms.workers import ALONE, Workers
+from inference.algorithms.workers import ALONE, Group, Workers
+from pyro_cvae import blame
+from pyro_cvae.errors import InputError, MachineError
 from tests.inference.fits_by_workers import CASES, SILENT, main
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +85,29 @@ def compared(folder: Path, n_workers: int, cases: list[str], monkeypatch: pytest
 def test_two_workers_come_to_the_numbers_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     away = compared(tmp_path, 2, ["map", "full", "bound", "svi, mean-field"], monkeypatch)
     assert max(away.values()) < 1e-12, away
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(InputError("bad"), 2), (MachineError("small"), 1), (IndexError(7), 2)],
+)  # the last is of what a plug-in does
+def test_workers_end_with_the_exit_code_of_the_first(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blame, "_plugins", {"my_plug_ins"})
+    monkeypatch.setattr(Group, "told", lambda self, value: said.append(value) or said[0])
+    said: list[int | None] = []
+
+    def work() -> None:
+        raise error
+
+    first, second = Group.__new__(Group), Group.__new__(Group)
+    (first.rank, first.size), (second.rank, second.size) = (0, 2), (1, 2)
+    with pytest.raises(type(error)):
+        first.by_first(work)
+    with pytest.raises(SystemExit) as ended:
+        second.by_first(work)
+    assert said[0] == ended.value.code == code
 
 
 THREADS = """
