@@ -18,15 +18,19 @@ from torch.distributions import Distribution
 
 from models.gaussians import Gaussians
 from models.networks.of_data import feature_means
+from models.networks.product import ProductEncoder
 from models.observations import Observations, RatingColumns
 from models.priors import NormalPrior
 from models.ratings.moments import Moments
+from models.rows import PartRows, TokenRows
 from pyro_cvae.errors import InputError
 
 N_ASKED = 3
 """Items that are asked for."""
 PARTS = ("encoder", "decoder", "content")
 """Of an item prior, what may be somebody's own."""
+WITHIN = ("experts", "decoders", "parts")
+"""Of these, what holds one for each of several contents."""
 
 
 def is_own(one: Any) -> bool:
@@ -37,7 +41,7 @@ def is_own(one: Any) -> bool:
 def check_returns(model: Any, observations: Observations) -> None:
     """InputError, naming the method, unless likelihood of ratings, priors and networks give what they must.
 
-    The package's own are not asked. Of contents rows of features alone are. No random number of the fit's is taken.
+    The package's own are not asked. No random number of the fit's is taken.
     """
     device, training = observations.content.device, model.training
     try:
@@ -52,7 +56,7 @@ def check_returns(model: Any, observations: Observations) -> None:
             if not is_own(model):
                 check_priors(model)
             prior = model.item_prior
-            if prior.trained and not all(is_own(getattr(prior, name, None)) for name in PARTS):
+            if prior.trained and not all(map(is_own, _pieces(prior))):
                 check_networks(prior, observations)
     finally:
         model.train(training)
@@ -157,23 +161,49 @@ def prior_given(model: Any, method: str, prior: Any, n_rows: int) -> NormalPrior
 # --- networks --------------------------------------------------------------------------------------------------------
 
 
+def _pieces(item_prior: Any) -> list[Any]:
+    """Networks and likelihoods of the contents of an item prior, those of each content where there are several."""
+    whole = [getattr(item_prior, name, None) for name in PARTS]
+    within = [list(getattr(one, name).values()) for one in whole for name in WITHIN if hasattr(one, name)]
+    return [*whole, *(piece for pieces in within for piece in pieces)]
+
+
 def check_networks(item_prior: Any, observations: Observations) -> None:
     """The encoder gives means and standard deviations, the decoder what the likelihood has asked for, for each part."""
     items = torch.arange(min(N_ASKED, observations.n_items), device=observations.content.device)
-    inputs, content = observations.inputs.select(items), observations.content.select(items)
-    encoder = item_prior.encoder
+    inputs, content, encoder = observations.inputs, observations.content, item_prior.encoder
+    if isinstance(encoder, ProductEncoder) and isinstance(inputs, PartRows):
+        for name, expert in encoder.experts.items():
+            rows = inputs.parts[name]
+            if not is_own(expert) and len(rows):
+                _encoded(item_prior, expert, rows.select(items[: len(rows)]))
+    z = _encoded(item_prior, encoder, inputs.select(items))
+    decoder: Any = getattr(item_prior, "decoder", None)
+    if decoder is None:
+        return
+    each: list[tuple[Any, Any, Any]] = [(decoder, item_prior.content, content)]
+    if isinstance(content, PartRows):
+        each = [(decoder.part(name), part, content.parts[name]) for name, part in item_prior.content.each()]
+    for part, likelihood, rows in each:
+        if len(rows) and not (is_own(part) and is_own(likelihood)):
+            few = items[: len(rows)]
+            check_decoder(part, likelihood, rows.select(few), z[: len(few)])
+
+
+def _encoded(item_prior: Any, encoder: Any, inputs: Any) -> Tensor:
+    """Means of q(z | x) of a few items, (n_some, n_factors), by one encoder."""
     found = encoder(inputs)
-    if item_prior.latent:
-        if not isinstance(found, tuple | list) or len(found) != 2:
-            wrong(encoder, "forward", found, "two tensors, means and standard deviations")
-        for one in found:
-            _tensor(encoder, "forward", one, (len(items), item_prior.n_factors), "of items and factors")
-        if bool((found[1] < 0).any()):
-            problem = f"{name_of(encoder, 'forward')} gives a standard deviation below 0"
-            raise InputError(problem, "take its exp or softplus")
-    decoder = getattr(item_prior, "decoder", None)
-    if decoder is not None and not item_prior.content.each() and hasattr(content, "n_columns"):
-        check_decoder(decoder, item_prior.content, content, found[0])
+    if not item_prior.latent:
+        loc: Tensor = found[0]
+        return loc
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        wrong(encoder, "forward", found, "two tensors, means and standard deviations")
+    for one in found:
+        _tensor(encoder, "forward", one, (len(inputs), item_prior.n_factors), "of items and factors")
+    if bool((found[1] < 0).any()):
+        problem = f"{name_of(encoder, 'forward')} gives a standard deviation below 0"
+        raise InputError(problem, "take its exp or softplus")
+    return found[0]
 
 
 def check_decoder(decoder: Any, likelihood: Any, content: Any, z: Tensor) -> None:
@@ -181,17 +211,22 @@ def check_decoder(decoder: Any, likelihood: Any, content: Any, z: Tensor) -> Non
     params, heads = decoder.given(z, content), likelihood.param_names
     if not isinstance(params, Mapping) or not set(heads) <= set(params):
         wrong(decoder, "forward", params, f"a dictionary of {', '.join(heads)}")
-    shape = (len(content), content.n_columns)
+    sequences = isinstance(content, TokenRows)
+    shape, what = (len(content), content.shape[1]), "of items and features"
+    if sequences:  # the end of each is predicted too, and is one more token
+        shape, what = (len(content.tokens) + len(content), content.n_tokens + 1), "of positions and tokens"
     for head in heads:
-        _tensor(decoder, "forward", params[head], shape, f"of items and features as {head}")
+        _tensor(decoder, "given" if sequences else "forward", params[head], shape, f"{what} as {head}")
+    found = likelihood.log_prob(content, params)
+    _tensor(likelihood, "log_prob", found, (len(content),), "of the items", infinite=True)
+    if sequences:
+        return
     biases = likelihood.initial_bias(feature_means(content))
     if not isinstance(biases, Mapping) or not set(biases) <= set(heads):
         wrong(likelihood, "initial_bias", biases, f"a dictionary of {', '.join(heads)}, or of some of them")
     for head, bias in biases.items():
         _tensor(likelihood, "initial_bias", bias, shape[1:], f"of the features as {head}", infinite=True)
     _check_rows(likelihood, {head: params[head] for head in heads}, shape)
-    found = likelihood.log_prob(content, params)
-    _tensor(likelihood, "log_prob", found, (len(content),), "of the items", infinite=True)
 
 
 def _check_rows(likelihood: Any, params: Mapping[str, Tensor], shape: tuple[int, int]) -> None:

@@ -9,19 +9,23 @@ import torch
 
 import inference
 from models.build import make_model
+from models.contents.making import content_class
 from models.contents.multinomial import Multinomial
 from models.contents.poisson import Poisson
+from models.contents.product import Product
 from models.networks import making
 from models.networks.mlp_pair import MLPPair
-from models.observations import Form
+from models.observations import Form, Observations
 from models.pmf import PMF
 from models.priors import NormalPrior
 from models.ratings import GaussianSite
 from models.returns import check_ratings, check_returns, prior_given
+from models.rows import PartRows
+from models.testing_networks import FORMS, LIKELIHOODS, rows_of
 from pyro_cvae.data.simulated import simulated_gaussian, simulated_stars
 from pyro_cvae.errors import InputError
 from tests.models.plugged_ratings import OwnBound, OwnNoise, OwnZeros
-from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, ToyOptions, toy_observations
+from tests.models.toy import N_FACTORS, N_ITEMS, N_USERS, N_WORDS, ToyOptions, toy_columns, toy_observations
 
 NAN = float("nan")
 
@@ -164,6 +168,53 @@ def test_networks_and_likelihoods_of_content_are_told_which_method_is_wrong(part
     with pytest.raises(InputError, match=said(method, problem)):
         check_returns(model, toy_observations())
     assert model.training
+
+
+def of_kinds(*kinds):
+    """A model of contents of these kinds and what it is conditioned on; of several, items lack some of them."""
+    torch.manual_seed(0)
+    rows, parts = {kind: rows_of(kind) for kind in kinds}, {kind: content_class(LIKELIHOODS[kind])() for kind in kinds}
+    content, form, likelihood = rows[kinds[0]], FORMS[kinds[0]], parts[kinds[0]]
+    columns = toy_columns().select(torch.arange(len(content)))
+    if len(kinds) > 1:
+        there = torch.arange(len(content)) % 2 == 0
+        present = {kind: there if place else ~there for place, kind in enumerate(kinds)}
+        rows = {kind: part.select(present[kind].nonzero().flatten()) for kind, part in rows.items()}
+        content, form, likelihood = PartRows(rows, present), {kind: FORMS[kind] for kind in kinds}, Product(**parts)
+    options = ToyOptions(activation="tanh", tied=False)
+    model = make_model(N_USERS, len(content), form, likelihood, options).double()
+    return model, Observations(content, content, columns)
+
+
+def pieces_of(model, kind):
+    """Encoder, decoder and likelihood of one of its contents."""
+    prior = model.item_prior
+    if isinstance(prior.content, Product):
+        return prior.encoder.experts[kind], prior.decoder.part(kind), dict(prior.content.each())[kind]
+    return prior.encoder, prior.decoder, prior.content
+
+
+def short(found):
+    """Without the last feature of the first head, or the last factor of the means."""
+    if isinstance(found, dict):
+        return {name: value[:, 1:] for name, value in found.items()}
+    return (found[0][:, 1:], found[1])
+
+
+@pytest.mark.parametrize(
+    "kinds", [*((kind,) for kind in FORMS), *((kind, "words") for kind in FORMS if kind != "words")]
+)
+@pytest.mark.parametrize("piece", [0, 1, 2])
+def test_every_kind_of_content_is_asked_alone_and_among_several(kinds, piece):
+    """A decoder of tokens, and all networks of several contents, were not: what they did wrong was a traceback."""
+    model, observations = of_kinds(*kinds)
+    owner, method = pieces_of(model, kinds[0])[piece], ("forward", "given", "log_prob")[piece]
+    own, owner.__class__ = type(owner), giving(type(owner), method, lambda found: found)
+    check_returns(model, observations)
+    owner.__class__ = giving(own, method, (short, short, lambda found: found.sum())[piece])
+    named = "forward" if (piece, kinds[0] == "tokens") == (1, False) else method
+    with pytest.raises(InputError, match=rf"\.{named} gives a tensor of shape "):
+        check_returns(model, observations)
 
 
 @pytest.mark.parametrize(
