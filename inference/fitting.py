@@ -58,6 +58,7 @@ from pyro_cvae.errors import InputError, MachineError
 from pyro_cvae.kinds import Ratings
 from pyro_cvae.runs import RunWriter, run_config
 from pyro_cvae.text import counted
+from pyro_cvae.turns import in_turn
 
 __all__ = ["ALGORITHMS", "PRETRAINING", "Fit", "Pretrained", "fit", "fit_with", "load"]
 
@@ -134,6 +135,7 @@ def _of_tables(interactions: Any, items: Any, options: DataOptions, start: Start
     return from_frames(interactions, items, ratings=ratings, contents=contents, reading=reading)
 
 
+@in_turn()
 def fit_with(
     dataset: Dataset,
     split: Split,
@@ -145,7 +147,7 @@ def fit_with(
     """The same with all options made; writes a run folder if ``options.run.out`` is given.
 
     ``pretrained`` keeps pre-trained networks for further fits, which then leave the pre-training out. ``start`` is what
-    ``options.run.start_from`` names, where it has been opened.
+    ``options.run.start_from`` names, where it has been opened. Fits of several threads take turns.
     """
     workers = here()
     start = Start.of(options) if start is None else start

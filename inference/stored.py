@@ -35,6 +35,7 @@ from pyro_cvae.errors import InputError, about_file
 from pyro_cvae.history import check_history
 from pyro_cvae.runs import Run
 from pyro_cvae.text import counted
+from pyro_cvae.turns import in_turn
 
 PRECISIONS = ("lambda_u", "lambda_v", "kappa_u", "kappa_v")
 """Precisions of the model that a fit may have found or learned, which are then in metrics.json."""
@@ -253,7 +254,7 @@ def _check_sizes(make: Callable[[], FactorModel], networks: Mapping[str, Tensor]
 def _default_dtype(name: str) -> Iterator[None]:
     """Tensors are made as in the fit, and no random number is taken: what starts at random is overwritten."""
     before = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=()):
+    with in_turn(), torch.random.fork_rng(devices=()):
         try:
             torch.set_default_dtype(getattr(torch, name))
             yield

@@ -9,6 +9,7 @@ from inference.fitting import Fit
 from inference.recommending.updated import zero_weights
 from models.ratings import RatingLikelihood
 from pyro_cvae.data.interactions import Interactions
+from pyro_cvae.turns import in_turn
 
 
 def stored_confidences(pairs: Interactions, likelihood: RatingLikelihood) -> np.ndarray:
@@ -33,7 +34,7 @@ def confidences_of_zeros(fit: Fit, items: np.ndarray) -> np.ndarray:
 def draw_ratings(likelihood: RatingLikelihood, scores: np.ndarray, confidences: np.ndarray, seed: int) -> np.ndarray:
     """R_ij ~ p(R_ij | s_ij), ``confidences`` (n_cells,) given; ``scores`` and result (n_draws, n_cells)."""
     score = torch.as_tensor(scores)
-    with torch.no_grad(), torch.random.fork_rng(devices=()):
+    with in_turn(), torch.no_grad(), torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         cell = likelihood.cell(score, torch.as_tensor(confidences).to(score).expand_as(score))
         return cell.sample().to(score).numpy()

@@ -14,6 +14,7 @@ from inference.posterior import Posterior
 from models.base import FactorModel, own_parameters
 from pyro_cvae.errors import InputError
 from pyro_cvae.text import counted
+from pyro_cvae.turns import in_turn
 
 FLOATS_AT_ONCE = 2**23
 
@@ -113,7 +114,7 @@ def _prior_means(
     if model.has_standard_priors():
         rows = torch.as_tensor(items).repeat(len(z) // max(1, len(items)))
         return model.prior_of_users().loc, model.prior_of_items(z, items=rows).loc
-    with torch.random.fork_rng(devices=()):
+    with in_turn(), torch.random.fork_rng(devices=()):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         with own_parameters():
             above = model.above()

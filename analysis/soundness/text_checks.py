@@ -16,6 +16,7 @@ from inference.posterior import Posterior
 from models.build import contents_of
 from models.observations import SparseRows
 from pyro_cvae.data.content import Content
+from pyro_cvae.turns import in_turn
 
 
 def text_checks(fit: Fit, source: DrawnFrom, n_texts: int, draws: int, seed: int) -> Iterator[Check]:
@@ -31,7 +32,7 @@ def text_checks(fit: Fit, source: DrawnFrom, n_texts: int, draws: int, seed: int
     chosen = fit.posterior.select(items=torch.as_tensor(items))
     words, alone, largest = np.empty(draws), np.empty(draws), np.empty(draws)
     whole = True
-    with torch.no_grad(), torch.random.fork_rng(devices=()):
+    with in_turn(), torch.no_grad(), torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         for draw, z in enumerate(_z_draws(fit, chosen, source, draws, seed)):
             text = fit.model.decoder.draw(fit.model.content, z, content)

@@ -19,6 +19,7 @@ from torch import distributions as td
 from torch.distributions import Distribution, constraints
 
 from pyro_cvae.errors import InputError
+from pyro_cvae.turns import in_turn
 
 MOST_POINTS = 2**16
 """Values of a support of counts that are looked at."""
@@ -95,7 +96,7 @@ def log_prob(cell: Distribution, value: Tensor) -> Tensor:
 
 
 def _middle(cell: Distribution, like: Tensor) -> Tensor:
-    with torch.random.fork_rng(devices=()):
+    with in_turn(), torch.random.fork_rng(devices=()):
         return cell.sample().to(like)
 
 
@@ -195,7 +196,7 @@ def _where(cell: Distribution) -> tuple[Tensor, Tensor]:
             return centre, spread
     except NotImplementedError:
         pass
-    with torch.random.fork_rng(devices=()):
+    with in_turn(), torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
         drawn = cell.sample((101,)).double().sort(0).values
     return drawn[50], (0.5 * (drawn[75] - drawn[25])).clamp(min=1e-12)
