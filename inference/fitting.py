@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pyro import poutine
 
 from inference.algorithms.base import Snapshot
 from inference.algorithms.base import fit as run_steps
@@ -135,7 +137,14 @@ def _of_tables(interactions: Any, items: Any, options: DataOptions, start: Start
     return from_frames(interactions, items, ratings=ratings, contents=contents, reading=reading)
 
 
-@in_turn()
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """The turn of one thread, with gradients, and with no handler of the Pyro program that a fit may be called in."""
+    with in_turn(), torch.inference_mode(False), torch.enable_grad(), poutine.block():
+        yield
+
+
+@_undisturbed()
 def fit_with(
     dataset: Dataset,
     split: Split,

@@ -5,11 +5,13 @@ import threading
 import numpy as np
 import pytest
 import torch
+from pyro import poutine
 
 import inference
 from analysis.draws.ratings import draw_ratings
 from inference.recommending import add_items, fold_in, recommend, similar_items, why
 from models.ratings.normal import Normal
+from models.testing_base import in_float64
 from pyro_cvae.data.simulated import simulated, simulated_stars
 
 SIZE = {"n_users": 30, "n_items": 40, "n_words": 20, "n_factors": 2}
@@ -48,6 +50,19 @@ def test_fits_of_several_threads_come_to_the_numbers_of_one():
     for name, alone, found in zip(HOWS, [work() for work in works], together(*works), strict=True):
         assert isinstance(found, torch.Tensor), f"{name}: {found!r}"
         assert found.dtype == alone.dtype and torch.equal(found, alone), name
+
+
+@pytest.mark.parametrize("within", [torch.no_grad, torch.inference_mode, poutine.trace, lambda: in_float64(0)])
+def test_a_fit_is_the_same_whatever_it_is_called_within(within):
+    data = simulated(**SIZE)
+    for name, how in HOWS.items():
+        alone = inference.fit(data, **SMALL | how)
+        with within() as outer:
+            found = inference.fit(data, **SMALL | how)
+            listed = recommend(found, data.user_ids[:1], 3)
+        assert torch.equal(alone.posterior.v_loc, found.posterior.v_loc), name
+        assert str(listed) == str(recommend(alone, data.user_ids[:1], 3))
+        assert within is not poutine.trace or not list(outer.trace.nodes), "the fit's sites are its own"
 
 
 def test_runs_are_opened_by_several_threads(tmp_path):
