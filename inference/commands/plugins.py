@@ -16,6 +16,7 @@ from inference.commands.values import must_be
 from inference.compatibility import AUTO, PRODUCT, by_kind, merged
 from models.catalogue import GIVEN, PLUGINS
 from models.making import base_of, class_of
+from pyro_cvae import OURS
 from pyro_cvae.errors import InputError
 from pyro_cvae.trust import import_named, is_path
 
@@ -34,10 +35,10 @@ def load_class(field: str, class_path: str) -> type:
     except ModuleNotFoundError as error:
         missing = error.name or module_name
         if module_name == missing or module_name.startswith(missing + "."):
-            raise InputError(
-                f"{flag} names the module {module_name}, which cannot be found",
-                "call the command from the folder that holds it, or install it",
-            ) from None
+            remedy = "call the command from the folder that holds it, or install it"
+            if (first := module_name.partition(".")[0]) in OURS:
+                remedy = f"{first} is a package of pyro-cvae: give yours another name"
+            raise InputError(f"{flag} names the module {module_name}, which cannot be found", remedy) from None
         raise InputError(f"{flag}: importing {module_name} failed: {error}", f"install {missing}") from None
     except AttributeError:
         raise InputError(f"{flag}: the module {module_name} has no class {class_name}", "check its spelling") from None
