@@ -137,6 +137,8 @@ class SparseRows:
 class DenseRows:
     """Vectors or images: ``storage`` (n_rows, ...) of any type, perhaps mapped from a file, times ``factor``.
 
+    With ``units`` (2, n_features) they are storage less the first row of these, over the second.
+
     Storage stays where and what it is until a minibatch is selected; ``dense()``, ``values`` and what follows from them
     convert it to ``dtype`` on ``device``, and all rows at once only if they are asked of all rows.
     """
@@ -145,14 +147,18 @@ class DenseRows:
     factor: float = 1.0
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    units: Tensor | None = None
 
     @classmethod
-    def from_numpy(cls, array: np.ndarray, dtype: torch.dtype = torch.float32) -> DenseRows:
+    def from_numpy(
+        cls, array: np.ndarray, dtype: torch.dtype = torch.float32, units: np.ndarray | None = None
+    ) -> DenseRows:
         """Rows of an array (n_rows, n_features) or (n_rows, n_channels, height, width); bytes become [0, 1]."""
         with warnings.catch_warnings():  # a file that is mapped for reading: nothing here writes
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             storage = torch.from_numpy(np.asarray(array))
-        return cls(storage, 1 / 255 if storage.dtype == torch.uint8 else 1.0, dtype)
+        factor = 1 / 255 if storage.dtype == torch.uint8 else 1.0
+        return cls(storage, factor, dtype, units=None if units is None else torch.from_numpy(units))
 
     def __len__(self) -> int:
         return len(self.storage)
@@ -181,6 +187,9 @@ class DenseRows:
     @cached_property
     def block(self) -> Tensor:
         """The rows as they are, converted: (n_rows, ...)."""
+        if self.units is not None:
+            mean, deviation = self.units.to(self.device)
+            return ((self.storage.to(self.device, self.units.dtype) - mean) / deviation).to(self.dtype)
         return self.storage.to(self.device, self.dtype) * self.factor
 
     def dense(self) -> Tensor:
