@@ -289,6 +289,10 @@ def test_with_further_contents_the_items_need_no_text(tmp_path, caplog):
     caplog.set_level("INFO")
     assert load_dataset(tmp_path / "p.csv", tmp_path / "i.csv").contents == {}
     assert "has no column text: the items have no content" in caplog.text
+    (tmp_path / "blank.csv").write_text("item,text,genre\na,,war\nb, ,love\nc,<br>,\n")
+    data = load_dataset(tmp_path / "p.csv", tmp_path / "blank.csv", ["genre"])
+    assert (data.n_features, list(data.contents)) == (0, ["genre"])
+    assert "the column text is blank in all rows" in caplog.text
 
 
 def test_columns_of_an_atomic_file(tmp_path):
