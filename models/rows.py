@@ -95,6 +95,11 @@ class SparseRows:
         return self.indptr.device
 
     @property
+    def blank(self) -> Tensor:
+        """Which rows have no entry, bool (n_rows,)."""
+        return self.indptr.diff() == 0
+
+    @property
     def n_outputs(self) -> int:
         """Numbers that a decoder makes for all of them, by head."""
         return len(self) * self.n_columns
@@ -178,6 +183,11 @@ class DenseRows:
     def shape(self) -> torch.Size:
         """(n_rows, n_columns), as Pyro's trace printers ask for it."""
         return torch.Size((len(self), self.n_columns))
+
+    @property
+    def blank(self) -> Tensor:
+        """None: numbers always say something, bool (n_rows,)."""
+        return torch.zeros(len(self), dtype=torch.bool, device=self.device)
 
     @property
     def n_outputs(self) -> int:
@@ -280,6 +290,11 @@ class TokenRows:
         return self.indptr.device
 
     @property
+    def blank(self) -> Tensor:
+        """Which sequences have no token, bool (n_rows,)."""
+        return self.indptr.diff() == 0
+
+    @property
     def n_outputs(self) -> int:
         """Numbers that a decoder makes for all of them, by head: a row of the vocabulary and the end for each token."""
         return (len(self.tokens) + len(self)) * (self.n_tokens + 1)
@@ -375,6 +390,14 @@ class PartRows:
     def device(self) -> torch.device:
         """Where the rows are."""
         return next(iter(self.present.values())).device
+
+    @property
+    def blank(self) -> Tensor:
+        """Which items have nothing but blank parts, or none at all, bool (n_rows,)."""
+        blank = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        for name, part in self.parts.items():
+            blank[self.items(name)[~part.blank]] = False
+        return blank
 
     @property
     def n_outputs(self) -> int:
