@@ -226,8 +226,8 @@ def choose_penalty(columns: RatingColumns, fold: Tensor) -> tuple[float, Tensor]
     """The penalty of the biases that predicts best by cross-validation over ``fold``, (n_stored,), and its errors.
 
     Where ratings have hardly any noise, such a ridge would be a prior far narrower than the biases are; a noise that is
-    learned would then take them over. So the penalty is at most :data:`TIGHTEST` times the noise over the mean square of
-    the biases. Squared errors are of each stored cell, (n_stored,), 0 of missing ones.
+    learned would then take them over. So the penalty is at most :data:`TIGHTEST` times the noise over the biases' mean
+    square. Squared errors are of each stored cell, (n_stored,), 0 of missing ones.
     """
     cells = columns.users, columns.items, columns.ratings.double(), columns.confidences.double(), fold
     users, items, ratings, weight, folds = (cell.cpu().numpy() for cell in cells)
