@@ -31,6 +31,7 @@ from inference.keywords import options_of
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.registry import load_dataset
 from pyro_cvae.data.splits import Split, held_out_items, per_user
+from pyro_cvae.protocol import CUTOFFS
 
 PER_USER = 10
 HELD_OUT = 0.2
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None, **changes: Any) -> list[dict[str, A
         split, own = SPLITS[kind](dataset), list[dict[str, Any]]()
         for name in options.models:
             scores, found = fits.scores(name, kind, split)
-            measured = evaluate(scores, split, ndcg_cutoffs=())
+            measured = evaluate(scores, split, cutoffs=CUTOFFS, ndcg_cutoffs=())
             of_cold = measured.to_metrics()["groups"].get("cold", {})
             cold = {told: of_cold.get(name, float("nan")) for told, name in COLD.items()}
             own.append({"split": kind, "model": name, **measured.means(), **cold, "found": found})

@@ -27,7 +27,7 @@ class EvaluateOptions:
         rivals: Put popularity, TF-IDF cosine, truncated-SVD cosine and implicit's ALS into the same table, of explicit
             ratings their mean, and the mean with biases by ridge.
         protocol: corrected takes training items out of the ranking; paper leaves them in and counts them as hits.
-        cutoffs: The M of recall@M.
+        cutoffs: The M of recall@M; one of all items or more is half of them, since its recall would be 1.
         candidates: A file of the items that are ranked: a table with a column item, and if there user, for candidates
             of each user, test items among them; or one id a line. By default all items.
         out: A .csv or .parquet file for the means, by model, users and group of items.

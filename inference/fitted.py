@@ -61,7 +61,7 @@ class Fit:
         return loc, (scale.square() + 1 / self.posterior.lambda_v).sqrt()
 
     def encode_content(self, content: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of q(z|x) of such items, (n_new, n_factors) each."""
+        """Mean and standard deviation of q(z|x) of such items, the prior's of a blank x, (n_new, n_factors) each."""
         if not self.model.has_content:
             problem = (
                 f"{type(self.model).__name__} reads no content: items that were not in the fit are all alike to it"
@@ -69,7 +69,7 @@ class Fit:
             raise InputError(problem, "fit a model that does, for instance --model cvae")
         inputs = new_rows(self.model, self.dataset, self.options.model.content, content, self.scalings)
         with torch.no_grad():
-            return self.model.item_prior.encode(inputs.to(dtype=self.posterior.z_loc.dtype))
+            return self.model.item_prior.encode_new(inputs.to(dtype=self.posterior.z_loc.dtype))
 
     def around_new_items(self, m: torch.Tensor) -> torch.Tensor:
         """Prior means of v of items that were not in the fit, given m (n_new, n_factors), as wide as the posterior's v.

@@ -71,6 +71,8 @@ def contents_of(
                 f"{type(part).__name__} is no likelihood of {one.kind}, which the content {name} is",
                 "use " + ", ".join(able),
             )
+        if isinstance(one, Vectors) and not part.any_unit:
+            chosen[name] = replace(one, units=None)
         if one.n_items < 2 or one.n_features < 2:
             feature = "word" if one.kind == "words" else "feature"
             what = f"{counted(one.n_items, 'item')} with {counted(one.n_features, feature)}"
@@ -108,7 +110,7 @@ def rows_of(content: AnyContent, scaling: ContentScaling | None, dtype: torch.dt
         return SparseRows.from_csr(scaling.transform(content.counts), dtype)
     if isinstance(content, Tokens):
         return TokenRows.from_numpy(content.indptr, content.tokens, content.n_features)
-    return DenseRows.from_numpy(content.values, dtype)
+    return DenseRows.from_numpy(content.values, dtype, content.units)
 
 
 def encoder_rows(
@@ -157,7 +159,7 @@ def new_rows(
         if not several and not isinstance(one, Content) and not one.present.all():
             problem = f"new item {int(np.argmin(one.present)) + 1} has no {name}, which all items of the fit have"
             raise InputError(problem, "leave it out")
-        rows[name] = one
+        rows[name] = replace(one, units=known.units) if isinstance(known, Vectors) else one
     found = encoder_rows(rows, scalings, several)
     if isinstance(found, PartRows):
         nobody = torch.zeros(n_new.pop(), dtype=torch.bool)

@@ -96,6 +96,16 @@ class VAE(ItemPrior):
         """Mean and standard deviation of q(z_j | x_j), (n_items, n_factors) each."""
         return self.encoder(inputs)
 
+    def encode_new(self, inputs: Any) -> tuple[Tensor, Tensor]:
+        """The same, of an item that was not in the fit; N(0, I), the prior, of one whose contents are blank.
+
+        An encoder has a mean for blank texts too. A ``radius`` makes it as long as any other, so that all users would
+        have an item of which nothing is known high in their lists, or low.
+        """
+        loc, scale = self.encode(inputs)
+        blank = inputs.blank.to(loc.device)[:, None]
+        return torch.where(blank, 0.0, loc), torch.where(blank, 1.0, scale)
+
     def guide(self, batch: Batch) -> TorchDistribution:
         """q(z_j | x_j) = N(mu(x_j), diag(sigma(x_j)^2)) by the encoder (paper, section 2.1)."""
         return dist.Normal(*self.encode(batch.inputs)).to_event(1)

@@ -73,6 +73,10 @@ class ItemPrior(nn.Module, ABC):
     def encode(self, inputs: Any) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(m_j) from what is observed of any items, (n_items, n_factors) each."""
 
+    def encode_new(self, inputs: Any) -> tuple[Tensor, Tensor]:
+        """The same of items that were not in the fit."""
+        return self.encode(inputs)
+
     def of_items(self, items: Tensor, inputs: Any) -> tuple[Tensor, Tensor]:
         """The same of the items of the fit in these rows, of which more may be known than their contents say."""
         return self.encode(inputs)

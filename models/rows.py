@@ -95,6 +95,11 @@ class SparseRows:
         return self.indptr.device
 
     @property
+    def blank(self) -> Tensor:
+        """Which rows have no entry, bool (n_rows,)."""
+        return self.indptr.diff() == 0
+
+    @property
     def n_outputs(self) -> int:
         """Numbers that a decoder makes for all of them, by head."""
         return len(self) * self.n_columns
@@ -137,6 +142,8 @@ class SparseRows:
 class DenseRows:
     """Vectors or images: ``storage`` (n_rows, ...) of any type, perhaps mapped from a file, times ``factor``.
 
+    With ``units`` (2, n_features) they are storage less the first row of these, over the second.
+
     Storage stays where and what it is until a minibatch is selected; ``dense()``, ``values`` and what follows from them
     convert it to ``dtype`` on ``device``, and all rows at once only if they are asked of all rows.
     """
@@ -145,14 +152,18 @@ class DenseRows:
     factor: float = 1.0
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    units: Tensor | None = None
 
     @classmethod
-    def from_numpy(cls, array: np.ndarray, dtype: torch.dtype = torch.float32) -> DenseRows:
+    def from_numpy(
+        cls, array: np.ndarray, dtype: torch.dtype = torch.float32, units: np.ndarray | None = None
+    ) -> DenseRows:
         """Rows of an array (n_rows, n_features) or (n_rows, n_channels, height, width); bytes become [0, 1]."""
         with warnings.catch_warnings():  # a file that is mapped for reading: nothing here writes
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             storage = torch.from_numpy(np.asarray(array))
-        return cls(storage, 1 / 255 if storage.dtype == torch.uint8 else 1.0, dtype)
+        factor = 1 / 255 if storage.dtype == torch.uint8 else 1.0
+        return cls(storage, factor, dtype, units=None if units is None else torch.from_numpy(units))
 
     def __len__(self) -> int:
         return len(self.storage)
@@ -174,6 +185,11 @@ class DenseRows:
         return torch.Size((len(self), self.n_columns))
 
     @property
+    def blank(self) -> Tensor:
+        """None: numbers always say something, bool (n_rows,)."""
+        return torch.zeros(len(self), dtype=torch.bool, device=self.device)
+
+    @property
     def n_outputs(self) -> int:
         """Numbers that a decoder makes for all of them, by head."""
         return len(self) * self.n_columns
@@ -181,6 +197,9 @@ class DenseRows:
     @cached_property
     def block(self) -> Tensor:
         """The rows as they are, converted: (n_rows, ...)."""
+        if self.units is not None:
+            mean, deviation = self.units.to(self.device)
+            return ((self.storage.to(self.device, self.units.dtype) - mean) / deviation).to(self.dtype)
         return self.storage.to(self.device, self.dtype) * self.factor
 
     def dense(self) -> Tensor:
@@ -269,6 +288,11 @@ class TokenRows:
     def device(self) -> torch.device:
         """Where the rows are."""
         return self.indptr.device
+
+    @property
+    def blank(self) -> Tensor:
+        """Which sequences have no token, bool (n_rows,)."""
+        return self.indptr.diff() == 0
 
     @property
     def n_outputs(self) -> int:
@@ -366,6 +390,14 @@ class PartRows:
     def device(self) -> torch.device:
         """Where the rows are."""
         return next(iter(self.present.values())).device
+
+    @property
+    def blank(self) -> Tensor:
+        """Which items have nothing but blank parts, or none at all, bool (n_rows,)."""
+        blank = torch.ones(len(self), dtype=torch.bool, device=self.device)
+        for name, part in self.parts.items():
+            blank[self.items(name)[~part.blank]] = False
+        return blank
 
     @property
     def n_outputs(self) -> int:

@@ -18,7 +18,7 @@ class CompareOptions:
         out: A folder to be made, for the tables (CSV) and the figure (PNG); without it they are only printed.
         rivals: Put popularity, TF-IDF cosine, truncated-SVD cosine and implicit's ALS beside them, or of explicit
             ratings their mean, and the mean with biases by ridge.
-        cutoffs: The M of recall@M.
+        cutoffs: The M of recall@M; one of all items or more is half of them, since its recall would be 1.
         resamples: Bootstrap samples of users.
         level: Level of the bootstrap intervals.
         top: Length of the lists whose stability is looked at.

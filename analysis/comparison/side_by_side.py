@@ -37,6 +37,7 @@ from inference.recommending.asked import posterior_of
 from inference.threads import torch_threads
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.errors import InputError, PyroCvaeError, about_file
+from pyro_cvae.protocol import telling
 from pyro_cvae.runs import Run
 from pyro_cvae.text import counted
 
@@ -149,7 +150,7 @@ class _Gathered:
 
     def _rank(self, name: str, score_block: ScoreBlock) -> None:
         """Evaluate the ranking of a model by its scores."""
-        cutoffs, block_size = sorted(set(self.options.cutoffs)), self.options.block_size
+        cutoffs, block_size = telling(self.options.cutoffs, self.split.train.n_items), self.options.block_size
         self.evaluations[name] = evaluate(score_block, self.split, cutoffs=cutoffs, block_size=block_size)
 
     def _list(self, name: str, score_block: ScoreBlock) -> None:

@@ -66,7 +66,7 @@ def _term(name: str) -> str:
         "weights": "log p(theta)",
         "penalty": "encoder's penalty",
         "precisions": "log p of precisions",
-        "validation_recall": "validation recall@300",
+        "validation_recall": "validation recall",
         "validation_rmse": "validation RMSE",
     }
     return words.get(name, name)

@@ -46,6 +46,8 @@ SHORTEST = 0.01
 """Least root mean square of a coordinate of the content means that counts as a length, for contents that are dead."""
 PENALTIES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 """lambda_b in units of the noise's precision, of which five-fold cross-validation chooses."""
+TIGHTEST = 4.0
+"""Times by which the prior variance of biases may be smaller than the wider ones of users' and items' biases are."""
 STRONGER, ALONE = (4.0, 16.0), 1e4
 """Shrinkages of users that are tried, times the default; with the last, scores are biases alone."""
 SURE = 2.0
@@ -223,7 +225,9 @@ def short_fit(
 def choose_penalty(columns: RatingColumns, fold: Tensor) -> tuple[float, Tensor]:
     """The penalty of the biases that predicts best by cross-validation over ``fold``, (n_stored,), and its errors.
 
-    Squared errors are of each stored cell, (n_stored,), 0 of missing ones.
+    Where ratings have hardly any noise, such a ridge would be a prior far narrower than the biases are; a noise that is
+    learned would then take them over. So the penalty is at most :data:`TIGHTEST` times the noise over the biases' mean
+    square. Squared errors are of each stored cell, (n_stored,), 0 of missing ones.
     """
     cells = columns.users, columns.items, columns.ratings.double(), columns.confidences.double(), fold
     users, items, ratings, weight, folds = (cell.cpu().numpy() for cell in cells)
@@ -235,7 +239,11 @@ def choose_penalty(columns: RatingColumns, fold: Tensor) -> tuple[float, Tensor]
             mean, of_users, of_items = ridge_biases(*known, columns.n_users, len(columns), penalty)
             errors[number, aside] = (ratings[aside] - mean - of_users[users[aside]] - of_items[items[aside]]) ** 2
     best = int(np.argmin(errors @ weight))
-    return PENALTIES[best], torch.as_tensor(errors[best]).to(fold.device)
+    noise = float(errors[best] @ weight / weight.sum())
+    _, *biases = ridge_biases(users, items, ratings, weight, columns.n_users, len(columns), PENALTIES[best])
+    widest = max(float(np.mean(own[own != 0] ** 2)) if own.any() else 0.0 for own in biases)
+    penalty = min(PENALTIES[best], TIGHTEST * noise / widest) if widest else PENALTIES[best]
+    return penalty, torch.as_tensor(errors[best]).to(fold.device)
 
 
 def ridge_biases(

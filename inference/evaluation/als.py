@@ -18,6 +18,7 @@ from inference.evaluation.rankings import evaluate
 from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.splits import Split, with_validation
 from pyro_cvae.errors import MachineError
+from pyro_cvae.protocol import choosing
 from pyro_cvae.text import counted
 
 CUTOFFS = (50, 300)
@@ -128,7 +129,7 @@ def _recall(split: Split, users: np.ndarray, factors: int, alpha: float, penalty
     def scores(rows: np.ndarray) -> torch.Tensor:
         return u[torch.from_numpy(rows)] @ v.T
 
-    measured = evaluate(scores, split, cutoffs=CUTOFFS, users=users, ndcg_cutoffs=())
+    measured = evaluate(scores, split, cutoffs=choosing(CUTOFFS, split.train.n_items), users=users, ndcg_cutoffs=())
     return sum(measured.all_user_means().values())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.average import list_scores, predictions
+from inference.average import ScoreBlock, list_scores, predictions
 from inference.evaluation.candidates import CandidateSet, read_candidates
 from inference.evaluation.rankings import Evaluation, evaluate
 from inference.evaluation.rating_rivals import RATING_RIVALS, RATING_SETTINGS
@@ -20,7 +20,7 @@ from models.ratings.predictive import Predictive
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError, PyroCvaeError, about_file
-from pyro_cvae.protocol import CUTOFFS, Protocol
+from pyro_cvae.protocol import CUTOFFS, Protocol, telling
 from pyro_cvae.trust import Trust
 
 
@@ -61,7 +61,7 @@ def compare(
     Parameters as the fields of :class:`inference.evaluate.EvaluateOptions`. Raises InputError naming the run that
     cannot be evaluated.
     """
-    how: dict[str, Any] = {"cutoffs": sorted(set(cutoffs)), "protocol": protocol, "block_size": block_size}
+    how: dict[str, Any] = {"cutoffs": tuple(cutoffs), "protocol": protocol, "block_size": block_size}
     comparisons: dict[tuple[str, str, bool], Comparison] = {}
     with torch_threads(threads):
         for path in runs:
@@ -93,7 +93,13 @@ def _evaluated(fit: Fit, comparison: Comparison, how: dict[str, Any]) -> Evaluat
     if comparison.explicit:
         return evaluate_ratings(predictor(fit), fit.split)
     scores = list_scores(fit.posterior, fit.split.train)
-    return evaluate(scores, fit.split, candidates=comparison.candidates, **how)
+    return _ranked(scores, comparison, how)
+
+
+def _ranked(scores: ScoreBlock, comparison: Comparison, how: dict[str, Any]) -> Evaluation:
+    """The ranking by these scores, at the lengths of lists that say something of so many items."""
+    own = how | {"cutoffs": telling(how["cutoffs"], comparison.dataset.n_items)}
+    return evaluate(scores, comparison.split, candidates=comparison.candidates, **own)
 
 
 def _add_rating_rivals(comparison: Comparison) -> None:
@@ -112,8 +118,7 @@ def _add_rivals(comparison: Comparison, how: dict[str, Any]) -> None:
             comparison.rows.append((name, str(error)))
             continue
         comparison.settings[name] = settings_of(score_block)
-        evaluation = evaluate(score_block, comparison.split, candidates=comparison.candidates, **how)
-        comparison.rows.append((name, evaluation))
+        comparison.rows.append((name, _ranked(score_block, comparison, how)))
 
 
 def predictor(fit: Fit) -> Predict:

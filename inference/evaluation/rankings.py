@@ -22,7 +22,6 @@ from pyro_cvae.data.interactions import pairs_matrix
 from pyro_cvae.data.splits import GROUPS, Split, item_groups, need_test
 from pyro_cvae.errors import InputError
 from pyro_cvae.metrics import (
-    CUTOFFS,
     NDCG_CUTOFFS,
     Positions,
     hit_chance,
@@ -30,7 +29,7 @@ from pyro_cvae.metrics import (
     rank_positions,
     recall_at,
 )
-from pyro_cvae.protocol import Protocol
+from pyro_cvae.protocol import CUTOFFS, Protocol, choosing, telling
 
 BLOCK_SCORES = 2**24
 """Scores that are asked for at once."""
@@ -145,7 +144,7 @@ def evaluate(
     score_block: ScoreBlock,
     split: Split,
     *,
-    cutoffs: Sequence[int] = CUTOFFS,
+    cutoffs: Sequence[int] | None = None,
     protocol: Protocol = "corrected",
     users: np.ndarray | None = None,
     block_size: int = 256,
@@ -159,7 +158,8 @@ def evaluate(
     ``candidates``, but not the pairs known from training or validation (``corrected``). A relevant pair that is no
     candidate counts for nothing. A training pair of confidence 0 is missing, hence not known. A pair that is in the
     test part and the validation part, as at P = 1, is a test pair; its user is marked ``tuning``. ``users``
-    (n_chosen,) restricts to some user rows. Raises ``InputError`` where nobody has a relevant item.
+    (n_chosen,) restricts to some user rows. ``cutoffs`` are by default those of 50 to 300 that :func:`telling` leaves.
+    Raises ``InputError`` where nobody has a relevant item.
     """
     need_test(split)
     known, test = _known_and_test(split, protocol)
@@ -171,6 +171,7 @@ def evaluate(
     rows = _users_with(whole.relevant(protocol), users, problem)
     tuning = np.zeros(known.shape[0], bool) if split.tuning_users is None else np.asarray(split.tuning_users, bool)
     columns: dict[str, list[np.ndarray]] = {}
+    cutoffs = telling(CUTOFFS, split.train.n_items) if cutoffs is None else cutoffs
     sums, depth = _GroupSums.none(group_of, cutoffs), max((*cutoffs, *ndcg_cutoffs))
     for block in _blocks(rows, len(group_of), block_size):
         scores = score_block(block)
@@ -215,13 +216,17 @@ def recalls(
     return pd.concat(found, ignore_index=True)
 
 
-def recall_on_validation(score_block: ScoreBlock, split: Split, cutoff: int = 300, block_size: int = 256) -> float:
+def recall_on_validation(
+    score_block: ScoreBlock, split: Split, cutoff: int | None = None, block_size: int = 256
+) -> float:
     """Mean recall@cutoff over users with validation pairs, training items taken out: what early stopping looks at.
 
-    Test pairs stay among the candidates, unknown as they are. Raises ``InputError`` where the split has no validation.
+    ``cutoff`` is by default 300, and half of the items where these are fewer than 600 (:func:`choosing`). Test
+    pairs stay among the candidates, unknown as they are. Raises ``InputError`` where the split has no validation.
     """
     if split.validation is None or not len(split.validation):
         raise InputError("the split has no validation part", "choose one with --validation, for instance 0.1")
+    (cutoff,) = choosing((300,), split.train.n_items) if cutoff is None else (cutoff,)
     known = pairs_matrix(split.train.select(split.train.observed))
     validation = pairs_matrix(split.validation.select(split.validation.positive))
     rows = _users_with(validation, None, "no user has a validation pair with a positive rating")

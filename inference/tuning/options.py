@@ -25,8 +25,8 @@ class TuneOptions:
         search: What is searched: name=low:high, name=low:high:log (whole numbers where the option is one), name=a,b,c.
         trials: Number of fits in all, those of an earlier call with the same storage among them.
         timeout: Minutes after which no further trial begins.
-        cutoffs: The M of recall@M on the validation part; with several, their mean is what counts. Of explicit ratings
-            the RMSE counts, whatever they are.
+        cutoffs: The M of recall@M on the validation part; with several, their mean is what counts. An M of
+            more than half of the items is that half. Of explicit ratings the RMSE counts, whatever they are.
         pruning: Stop a trial whose validation recall is below the median of earlier ones at the same epoch, or RMSE
             above it.
         out: The YAML file for the best settings; by default runs/tune-DATA-METHOD.yaml.

@@ -26,6 +26,7 @@ from models.build import rating_likelihood
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
 from pyro_cvae.errors import InputError, as_known
+from pyro_cvae.protocol import choosing
 
 OnStep = Callable[[int, int, dict[str, Any]], None]
 READING_KEYS = ("min_rating", "columns", "separator", "encoding", "tokenizer", "html")
@@ -51,6 +52,8 @@ def identity_of(tune: TuneOptions, base: Options, dataset: Dataset, split: Split
     options = {name: value for name, value in base.to_dict().items() if name not in skipped}
     prints = {"data fingerprint": dataset.fingerprint(), "split fingerprint": split.fingerprint()}
     of_tune = {"method": tune.method, "--search": sorted(tune.search), "--cutoffs": sorted(tune.cutoffs)}
+    lengths = list(choosing(tune.cutoffs, dataset.n_items))
+    of_tune |= {"lists of lengths": lengths} if lengths != of_tune["--cutoffs"] else {}
     plain = {f"--{n.replace('_', '-')}": list(v) if isinstance(v, tuple) else v for n, v in options.items()}
     return plain | of_tune | prints
 
@@ -155,4 +158,5 @@ class _Worth:
         if explicit:
             return {"rmse": root_mean_square_error(posterior, split.validation, split.train)}
         as_test = replace(split, test=split.validation, validation=None, tuning_users=None)
-        return evaluate(list_scores(posterior, split.train), as_test, cutoffs=tune.cutoffs, ndcg_cutoffs=()).means()
+        cutoffs = choosing(tune.cutoffs, split.train.n_items)
+        return evaluate(list_scores(posterior, split.train), as_test, cutoffs=cutoffs, ndcg_cutoffs=()).means()

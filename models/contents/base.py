@@ -28,10 +28,11 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
     normaliser on their support, whose objective is no evidence bound and is labelled so. ``subsample`` > 0 is the
     number of features drawn at random for a training step, where :meth:`log_prob_sampled` exists; 0 takes all;
     ``of_shares`` says that it is log n!/prod x! + sum_w x_w log p_w, with p the softmax of its one head;
-    ``unbiased`` says that the mean of this estimate over all such draws is log p(x). ``several`` says that it is of
-    several contents, which :meth:`each` names. What is learned besides the
-    networks is an ``nn.Parameter`` of the likelihood: it is fitted and saved with them. Other tensors that are not made
-    from the constructor's arguments alone are buffers (``register_buffer``), which are saved too.
+    ``unbiased`` says that the mean of this estimate over all such draws is log p(x). ``any_unit`` says that columns of
+    a table of numbers come less their means and in units of their deviations, not as they are. ``several`` says that it
+    is of several contents, which :meth:`each` names. What is learned besides the networks is an ``nn.Parameter`` of
+    the likelihood: it is fitted and saved with them. Other tensors that are not made from the constructor's
+    arguments alone are buffers (``register_buffer``), which are saved too.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("words", "vectors", "images")
@@ -41,6 +42,7 @@ class ContentLikelihood(Remembered, nn.Module, ABC):
     unbiased: ClassVar[bool] = True
     several: ClassVar[bool] = False
     of_shares: ClassVar[bool] = False
+    any_unit: ClassVar[bool] = False
     subsample: int = 0
 
     @abstractmethod

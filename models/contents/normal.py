@@ -26,6 +26,7 @@ class Normal(ContentLikelihood):
 
     param_names: ClassVar[tuple[str, ...]] = ("loc",)
     default_scaling: ClassVar[Scaling] = "tfidf"
+    any_unit: ClassVar[bool] = True
 
     def __init__(self, lambda_x: float | None = None, learned: bool = False, subsample: int = 0) -> None:
         super().__init__()

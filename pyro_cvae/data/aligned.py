@@ -50,7 +50,7 @@ def _aligned(name: str, one: AnyContent, known: AnyContent) -> AnyContent:
     if isinstance(one, Tokens) and isinstance(known, Tokens):
         return _tokens(name, one, known)
     if isinstance(one, Vectors) and type(one) is type(known) and one.values.shape[1:] == known.values.shape[1:]:
-        return one
+        return replace(one, units=known.units)
     raise _other(name, one, known)
 
 

@@ -134,12 +134,20 @@ def is_integer(value: Any) -> bool:
 # --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-def numbers_of(table: Table, column: str, parse: Callable[[Any], float | None], expected: str) -> np.ndarray | None:
-    """A column of finite numbers, float64, or ``None`` where there is no such column; InputError naming the row."""
+def numbers_of(
+    table: Table, column: str, parse: Callable[[Any], float | None], expected: str, blanks: bool = False
+) -> np.ndarray | None:
+    """A column of finite numbers, float64, or ``None`` where there is no such column; InputError naming the row.
+
+    With ``blanks`` a cell without a number is NaN.
+    """
     if column not in table.columns:
         return None
     numbers = []
     for row, value in enumerate(with_points(table, column)):
+        if blanks and absent(value):
+            numbers.append(math.nan)
+            continue
         number = None if absent(value) else parse(value)
         if number is None or not math.isfinite(number):
             shown = "is missing" if absent(value) else f"{table.columns[column][row]!r} cannot be used"

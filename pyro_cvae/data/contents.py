@@ -34,6 +34,9 @@ class Vectors:
     Parameters:
         values: Finite, float32 (n_items, n_features), in memory or mapped (``np.memmap``).
         present: False for items that have none, bool (n_items,); their rows are zeros.
+        units: Mean and standard deviation of each feature, float64 (2, n_features), where each is a quantity of its
+            own, such as a price or a year. A Normal likelihood, encoders and cosines read (values - mean) / deviation.
+            ``None``: numbers count as they are.
 
     Raises InputError, naming the row, for a number that is not finite, a row that should be zero, or other shapes.
     """
@@ -41,6 +44,7 @@ class Vectors:
     kind: ClassVar[ContentKind] = "vectors"
     values: np.ndarray
     present: np.ndarray
+    units: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         values = np.asanyarray(self.values)
@@ -49,6 +53,8 @@ class Vectors:
         object.__setattr__(self, "values", self._shaped(values))
         check_given(self.present, self.n_items, self.kind)
         self._check_values()
+        if self.units is not None:
+            self._check_units(np.asarray(self.units))
 
     def _shaped(self, values: np.ndarray) -> np.ndarray:
         if values.ndim != 2 or not values.shape[1]:
@@ -64,6 +70,14 @@ class Vectors:
                     raise InputError(f"row {rows.start + int(np.argmax(bad)) + 1} {problem}", remedy)
             if per_row[~self.present[rows]].any():
                 raise InputError(f"{self.kind} of an item that has none are not zero", "set them to zero")
+
+    def _check_units(self, units: np.ndarray) -> None:
+        fits = units.shape == (2, self.n_features) and units.dtype.kind == "f"
+        if not fits or not np.isfinite(units).all() or (units[1] <= 0).any():
+            raise InputError(
+                f"the units of {self.kind} are no mean and deviation above 0 of each of {self.n_features} features",
+                "give float64 (2, n_features), or leave them out",
+            )
 
     def _faults(self, part: np.ndarray) -> Iterator[tuple[np.ndarray, str, str]]:
         """Rows that cannot be used, bool (n_rows,), of part (n_rows, n_features), each with problem and remedy."""
@@ -83,14 +97,19 @@ class Vectors:
         return int(np.prod(self.values.shape[1:]))
 
     def centred(self) -> np.ndarray:
-        """Numbers less their means over the items that have some, and zeros, float32 (n_items, n_features)."""
+        """Numbers in their ``units`` less their means over the items that have some, and zeros, as float32.
+
+        Shape (n_items, n_features).
+        """
         flat = self.values.reshape(self.n_items, -1)
+        if self.units is not None:
+            flat = ((flat - self.units[0]) / self.units[1]).astype(np.float32)
         means = flat[self.present].mean(0, dtype=np.float64).astype(np.float32)
         return np.where(self.present[:, None], flat - means, 0)
 
     def select(self, rows: Any) -> Self:
         """The content of these items, in their order: rows, an index array or a mask; in memory."""
-        return type(self)(self.values[rows], self.present[rows])
+        return type(self)(self.values[rows], self.present[rows], self.units)
 
     def spread(self, rows: np.ndarray, n_items: int) -> Self:
         """The content of ``n_items`` items of which the one at ``rows[k]`` has the k-th here, and others have none."""
@@ -99,7 +118,7 @@ class Vectors:
         values = np.zeros((n_items, *self.values.shape[1:]), self.values.dtype)
         for part in blocks(self.values):
             values[rows[part]] = self.values[part]
-        return type(self)(values, spread_mask(self.present, rows, n_items))
+        return type(self)(values, spread_mask(self.present, rows, n_items), self.units)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -270,6 +289,17 @@ def float32(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float32, copy=False)
 
 
+def units_of(values: np.ndarray) -> np.ndarray:
+    """Mean and standard deviation of each column of ``values`` (n_rows, n_features) over the numbers that it has.
+
+    Float64 (2, n_features). The deviation of a column of one number is 1.
+    """
+    numbers = values.astype(np.float64)
+    deviations = np.nanstd(numbers, 0)
+    constant = np.nanmax(numbers, 0) == np.nanmin(numbers, 0)
+    return np.stack([np.nanmean(numbers, 0), np.where(constant, 1.0, deviations)])
+
+
 def blocks(values: np.ndarray) -> Iterator[slice]:
     """Slices of rows of at most 64 MiB each, so that a mapped array is never wholly in memory."""
     size = max(1, _BLOCK_BYTES // max(1, values[:1].nbytes))
@@ -298,7 +328,8 @@ def describe(content: AnyContent) -> str:
 def parts_of(content: AnyContent) -> dict[str, Any]:
     """What a content is made of, by name: arrays, and JSON values; :func:`of_parts` turns them back."""
     if isinstance(content, Vectors):
-        return {"values": content.values, "present": content.present}
+        units = {} if content.units is None else {"units": content.units}
+        return {"values": content.values, "present": content.present} | units
     if isinstance(content, Tokens):
         names = ("indptr", "tokens", "present", "vocabulary", *["tokenizer"] * (content.tokenizer != "words"))
         return {name: getattr(content, name) for name in names}
@@ -317,7 +348,7 @@ def parts_of(content: AnyContent) -> dict[str, Any]:
 def of_parts(kind: str, parts: dict[str, Any]) -> AnyContent:
     """The content of this kind whose :func:`parts_of` these are; InputError or KeyError if they are damaged."""
     if kind in ("vectors", "images"):
-        return {"vectors": Vectors, "images": Images}[kind](parts["values"], parts["present"])
+        return {"vectors": Vectors, "images": Images}[kind](parts["values"], parts["present"], parts.get("units"))
     if kind == "tokens":
         tokenizer = parts.get("tokenizer", "words")
         if not isinstance(tokenizer, str):

@@ -20,7 +20,7 @@ from pyro_cvae.data import files, gate
 from pyro_cvae.data.cells import ids_of, numbers_of, plain_number, texts_of, times_of, with_ids
 from pyro_cvae.data.choices import choices_of
 from pyro_cvae.data.content import Content, TextVectorizer
-from pyro_cvae.data.contents import AnyContent, of_texts
+from pyro_cvae.data.contents import AnyContent, is_text, of_texts
 from pyro_cvae.data.dataset import Dataset, typed_ids
 from pyro_cvae.data.delimited import COMPRESSED, ENDINGS, ending_of, read_delimited
 from pyro_cvae.data.interactions import Interactions
@@ -267,11 +267,14 @@ def no_text(n_items: int) -> Content:
 
 
 def _text(items: Table, titles: list[str] | None, n_words: int) -> Content:
-    """Counts of the words of title and text together; none at all where there is no column of texts."""
+    """Counts of the words of title and text together; none at all where no item has a text."""
     if "text" not in items.columns:
         return no_text(len(items.columns["item"]))
     texts = texts_of(items, "text")
     documents = texts if titles is None else [f"{title}\n{text}" for title, text in zip(titles, texts, strict=True)]
+    if not any(map(is_text, documents)):
+        items.tell("the column text is blank in all rows: the items have no content of that name")
+        return no_text(len(documents))
     if isinstance(known := items.reading.known("text"), Content):
         return Content(known.of(documents).counts, known.vocabulary, known.vectorizer)
     try:

@@ -31,6 +31,7 @@ from pyro_cvae.data.contents import (
     float32,
     of_texts,
     spread_mask,
+    units_of,
 )
 from pyro_cvae.data.dataset import Dataset, typed_ids
 from pyro_cvae.data.interactions import Interactions
@@ -165,7 +166,7 @@ def read_content(
     table = frames.read_table(path, reading)
     if kind == "links":
         return _links_of_table(items, table, like)
-    return _numbers_of_table(items, table) if kind == "vectors" else _texts_of_table(items, table, kind, like)
+    return _numbers_of_table(items, table, like) if kind == "vectors" else _texts_of_table(items, table, kind, like)
 
 
 def _of_titles(
@@ -283,22 +284,36 @@ def _links_of_table(items: _Items, table: Table, like: AnyContent | None) -> Con
         return content_of_links(rows, nodes, [*names, *outside], items.n_items)
 
 
-def _numbers_of_table(items: _Items, table: Table) -> Vectors:
+def _numbers_of_table(items: _Items, table: Table, like: AnyContent | None) -> Vectors:
+    """The numbers of a table, each column in a unit of its own: that of ``like``, or of these items.
+
+    A blank cell is its column's mean, and told; an item without any number lacks the content.
+    """
     called = {key_of(name) for name in (*frames.ITEMS["item"], table.reading.columns.get("item", ""))}
     names = [name for name in table.columns if key_of(name) not in called]
     if not names:
         raise InputError("has no column of numbers", "give one besides the item's id", path=items.path)
     table = with_ids(table.pick({"item": frames.ITEMS["item"]} | {name: (name,) for name in names}, ("item",)), "item")
     ids = _item_ids(table)
-    columns = [numbers_of(table, name, plain_number, "a finite number") for name in names]
+    wanted = "a finite number, or leave the column out of this table"
+    columns = [numbers_of(table, name, plain_number, wanted, blanks=True) for name in names]
     rows, known = items.rows(ids, _places(table))
-    values = float32(np.stack([column for column in columns if column is not None], 1))
-    return _of_array_rows(items, values[known], rows)
-
-
-def _of_array_rows(items: _Items, values: np.ndarray, rows: np.ndarray) -> Vectors:
+    values = float32(np.stack([column for column in columns if column is not None], 1))[known]
+    there = ~np.isnan(values)
+    some = there.any(1)
+    rows, values, there = rows[some], values[some], there[some]
+    own = like.units if isinstance(like, Vectors) and like.n_features == len(names) else None
+    if own is None and not there.any(0).all():
+        empty = names[int(np.argmin(there.any(0)))]
+        raise table.error(f"the column {empty} has no number", "fill it in, or leave it out of this table")
     with about_file(items.path):  # a float64 that is no float32
-        return Vectors(values, np.ones(len(values), bool)).spread(rows, items.n_items)
+        Vectors(np.where(there, values, 0), np.ones(len(values), bool))
+        units = units_of(values) if own is None else own
+        if blank := int((~there).sum()):
+            told = counted(blank, "blank cell", "are", of=there.size)
+            table.tell("content of numbers: %s read as the mean of the column", told)
+        values = float32(np.where(there, values, units[0]))
+        return Vectors(values, np.ones(len(values), bool), units).spread(rows, items.n_items)
 
 
 def _read_pictures(items: _Items) -> Images:

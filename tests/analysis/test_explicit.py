@@ -164,13 +164,13 @@ def test_evaluate_prints_errors_and_rivals(runs, tmp_path, capsys):
     files = ["--out", str(tmp_path / "means.csv"), "--per-user", str(tmp_path / "users.csv")]
     evaluate_command([str(runs["structured"]), str(runs["map"]), str(runs["clicks"]), "--rivals", *files])
     said = capsys.readouterr().out
-    assert "RMSE" in said and "in 90 %" in said and "mean and biases" in said and "recall@50" in said
+    assert "RMSE" in said and "in 90 %" in said and "mean and biases" in said and "recall@13" in said
     table = pd.read_csv(tmp_path / "means.csv")
     mine = table[(table["model"] == str(runs["structured"])) & (table["items"] == "all")].iloc[0]
     assert mine["rmse"] == pytest.approx(load(runs["structured"]).metrics["rmse"], rel=1e-9)
-    assert np.isnan(mine["recall@50"]) and mine["n_pairs"] == len(load(runs["structured"]).split.test)
+    assert np.isnan(mine["recall@13"]) and mine["n_pairs"] == len(load(runs["structured"]).split.test)
     users = pd.read_csv(tmp_path / "users.csv")
-    assert {"squared_error", "recall@50"} <= set(users)
+    assert {"squared_error", "recall@13"} <= set(users)
     assert users.loc[users["model"] == "mean", "squared_error"].notna().all()
 
 
@@ -275,7 +275,7 @@ def test_the_report_of_clicks_by_their_probabilities(runs, tmp_path):
     out = tmp_path / "report.html"
     report_module.main([str(runs["clicks"]), "--out", str(out), "--users", "1", "--draws", "20"])
     page = out.read_text()
-    assert "recall@50" in page and "bernoulli-bound likelihood, biases of precision 3" in page
+    assert "recall@13" in page and "bernoulli-bound likelihood, biases of precision 3" in page
     assert "clipped score" not in page
 
 

@@ -51,6 +51,18 @@ def test_what_is_chosen_ranks_the_validation_part_best(dataset, bounded):
     assert "the best of 15 by recall on a validation part" in str(chosen)
 
 
+def test_settings_are_chosen_by_lists_shorter_than_a_small_catalogue(dataset, bounded):
+    bounded.setattr(als, "CUTOFFS", (50, 300))
+    seen = []
+    bounded.setattr(
+        als,
+        "evaluate",
+        lambda *given, cutoffs, **more: seen.append(cutoffs) or evaluate(*given, cutoffs=cutoffs, **more),
+    )
+    als_settings(per_user(dataset, 12, 0))
+    assert set(seen) == {(N_ITEMS // 2,)}, "the recall of 300 among 80 items is 1 whatever the settings"
+
+
 def test_without_a_validation_part_a_fifth_of_the_training_pairs_is_one(dataset, bounded, caplog):
     split = per_user(dataset, 12, 0)
     part = validation_split(split)

@@ -14,7 +14,7 @@ from inference.recommend import main
 from inference.recommending import add_items
 from models.contents.normal import Normal
 from models.rows import TokenRows
-from pyro_cvae.data.contents import Tokens, Vectors
+from pyro_cvae.data.contents import Tokens, Vectors, units_of
 from pyro_cvae.data.readers import read_new_items
 from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.sources import parse_all
@@ -74,6 +74,37 @@ def tables(tmp_path_factory):
     waves = rng.standard_normal((3, 6 * 5))
     np.save(folder / "pictures.npy", (1 / (1 + np.exp(-z @ waves))).reshape(N_ITEMS, 1, 6, 5).astype(np.float32))
     return folder, dataset, lacking
+
+
+def of_numbers(values, likelihood="normal", **options):
+    """A small fit of a catalogue whose only content are these columns of numbers, each in a unit of its own."""
+    dataset = simulated(n_users=40, n_items=len(values), n_words=20, n_factors=2)
+    numbers = Vectors(values, np.ones(len(values), bool), units_of(values))
+    dataset = dataclasses.replace(dataset, others={"numbers": numbers})
+    options |= {"content": "numbers", "content_likelihood": likelihood, "factors": 2, "hidden": [8], "threads": 1}
+    return inference.fit(dataset, method="coordinate", mode="map", pretrain_epochs=2, epochs=1, sweeps=2, **options)
+
+
+@pytest.mark.usefixtures("threads")
+def test_units_of_columns_change_nothing(tmp_path):
+    values = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    units = np.array([2.0**40, 2.0**-30, 1.0], np.float32)
+    learned = {"content_likelihood_args": {"learned": True}}
+    one, other = of_numbers(values, **learned), of_numbers(values * units, **learned, out=tmp_path / "other")
+    torch.testing.assert_close(one.posterior.z_loc, other.posterior.z_loc)
+    assert one.posterior.z_loc.std(0).min() > 0.01
+    new = np.array([[0.5, -1.0, 2.0]], np.float32)
+    kept = inference.load(tmp_path / "other")
+    for fit, numbers in ((one, new), (other, new * units), (kept, new * units)):
+        torch.testing.assert_close(
+            fit.encode(Vectors(numbers, np.ones(1, bool)))[0], one.encode(Vectors(new, np.ones(1, bool)))[0]
+        )
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_likelihood_of_a_bounded_support_reads_columns_as_they_are():
+    values = np.random.default_rng(0).integers(0, 2, (60, 3)).astype(np.float32)
+    assert of_numbers(values, "bernoulli").model.content.any_unit is False
 
 
 @pytest.mark.usefixtures("threads")

@@ -20,6 +20,7 @@ from pyro_cvae.data.simulated import simulated
 from pyro_cvae.data.splits import Split, item_groups, per_user, with_validation
 from pyro_cvae.errors import InputError
 from pyro_cvae.metrics import metrics_of, rank_positions
+from pyro_cvae.protocol import choosing, telling
 
 
 def pairs(rows, n_items, ratings=None, confidences=None):
@@ -149,6 +150,18 @@ def test_recall_on_validation_is_the_recall_of_the_validation_pairs(random_split
     as_test = a_split(split.train, split.validation)
     expected = evaluate(fixed(scores), as_test, cutoffs=(20,)).means()["recall@20"]
     assert recall_on_validation(fixed(scores), split, cutoff=20, block_size=7) == pytest.approx(expected, rel=1e-14)
+
+
+def test_lists_are_shorter_than_a_small_catalogue(runs, random_split, capsys):
+    assert telling((10, 50, 100), 40) == (10, 20) and telling((10, 50, 100), 101) == (10, 50, 100)
+    assert choosing((50, 300), 40) == (20,) and choosing((50, 300), 700) == (50, 300) and choosing((50,), 1) == (1,)
+    split, scores = random_split
+    half = split.train.n_items // 2
+    assert half < 300, "of so few items a list of 300 has all"
+    assert recall_on_validation(fixed(scores), split) == recall_on_validation(fixed(scores), split, cutoff=half) < 1
+    assert f"recall@{half}" in evaluate(fixed(scores), split).means()
+    main(["two"])
+    assert "recall@5 " in (printed := capsys.readouterr().out) and "recall@50" not in printed  # of ten items
 
 
 def test_what_cannot_be_evaluated_says_why():

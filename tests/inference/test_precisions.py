@@ -199,6 +199,17 @@ def test_the_penalty_and_the_noise_are_where_the_data_are():
     assert found[0] <= 1.0 and found[1] == 64.0
 
 
+def test_the_prior_of_biases_is_not_far_narrower_than_they_are_where_ratings_have_hardly_any_noise():
+    """Else a noise that is learned, as in bayes, takes the biases over."""
+    columns = star_columns(1.0, 1.0, 0.01)
+    penalty, errors = choose_penalty(
+        columns, torch.as_tensor(np.random.default_rng(0).integers(5, size=len(columns.users)))
+    )
+    noise = float(errors.mean())
+    assert noise < 0.01
+    assert (noise / penalty) ** 0.5 > 0.4, "the prior's standard deviation, of biases of 1"
+
+
 # --- without content -------------------------------------------------------------------------------------------------
 
 

@@ -504,6 +504,15 @@ def _stored(folder: Path) -> Iterator[optuna.Study]:
         storage.engine.dispose()
 
 
+def test_lists_that_count_are_at_most_half_of_a_small_catalogue(
+    folder: Path, stub: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub(lambda values, step: 0.5)
+    tuned("--data", "simulated-gaussian", "--cutoffs", "20", "300", n=1)  # of 200 items
+    assert "recall@20  recall@100 " in capsys.readouterr().out
+    assert "recall@100" in (folder / "best.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -324,7 +324,7 @@ def no_learning(options):
 
 
 def test_texts_go_through_the_runs_vocabulary(fits, caplog):
-    """Words are counted as in the fit, titles too; an item without a known word is what the encoder says of nothing."""
+    """Words are counted as in the fit, titles too; an item without a known word is the prior's."""
     fit = fits["structured"]
     words = fit.dataset.content.vocabulary
     texts = [f"{words[3]} {words[3].upper()}, {words[8]}! unheardof", "unheardof", ""]
@@ -335,6 +335,8 @@ def test_texts_go_through_the_runs_vocabulary(fits, caplog):
     counts[0, 3], counts[0, 8], counts[1, 9] = 2, 1, 1
     assert np.array_equal(updated.dataset.content.counts[-3:].toarray(), counts)
     torch.testing.assert_close(updated.posterior.v_loc[-3:], fit.encode(sp.csr_matrix(counts))[0], **CLOSE)
+    loc, scale = fit.encode_content(sp.csr_matrix(counts))
+    assert not loc[2].any() and bool((scale[2] == 1).all()) and bool((loc[:2] != 0).all())
     assert updated.dataset.titles[-2] == f"The {words[9]}"
     assert updated.dataset.item_ids.tolist() == [*fit.dataset.item_ids, "a", "b", "c"]
     table = recommend(updated, ["user-0001"], N_ITEMS + 3)

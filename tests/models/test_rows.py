@@ -104,3 +104,16 @@ def test_parts_go_with_their_items():
         assert contents(rows.select(torch.tensor(chosen, dtype=torch.int64))) == [whole[item] for item in chosen]
     kept = {"a": torch.tensor([False, True, True, True, True]), "b": torch.tensor([True, True, False, True, True])}
     assert contents(rows.only(kept)) == [{}, {}, {"a": [3, 4, 5]}, {"a": [6, 7, 8], "b": [2, 2]}, {"b": []}]
+
+
+def test_rows_that_say_nothing_are_blank():
+    words = SparseRows.from_dense(torch.tensor([[0.0, 2.0], [0.0, 0.0], [1.0, 0.0]]))
+    assert words.blank.tolist() == [False, True, False]
+    numbers = DenseRows(torch.zeros(2, 3))
+    assert numbers.blank.tolist() == [False, False]
+    tokens = TokenRows(torch.tensor([0, 0, 2]), torch.tensor([1, 1]), 3)
+    assert tokens.blank.tolist() == [True, False]
+    present = {"words": torch.tensor([True, True, True, False]), "numbers": torch.tensor([False, True, False, False])}
+    parts = PartRows({"words": words, "numbers": DenseRows(torch.zeros(1, 3))}, present)
+    assert parts.blank.tolist() == [False, False, False, True]
+    assert parts.select(torch.tensor([3, 0])).blank.tolist() == [True, False]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pyro_cvae.data import contents as module
 from pyro_cvae.data import files
+from pyro_cvae.data.aligned import aligned
 from pyro_cvae.data.chosen import pick
 from pyro_cvae.data.content import Content, TextVectorizer
 from pyro_cvae.data.contents import UNKNOWN, Images, Tokens, Vectors, describe, of_texts
@@ -63,6 +64,9 @@ GOOD = np.ones(3, bool)
         (lambda: Vectors(np.ones((3, 2)), GOOD[:2]), "not told for each of 3"),
         (lambda: Vectors(np.ones((3, 2)), np.ones(3)), "not told for each of 3"),
         (lambda: Vectors(np.ones((3, 2)), np.array([True, True, False])), "of an item that has none are not zero"),
+        (lambda: Vectors(np.ones((3, 2)), GOOD, np.ones(2)), "no mean and deviation above 0 of each of 2 features"),
+        (lambda: Vectors(np.ones((3, 2)), GOOD, np.zeros((2, 2))), "no mean and deviation above 0"),
+        (lambda: Vectors(np.ones((3, 2)), GOOD, np.full((2, 2), np.nan)), "no mean and deviation above 0"),
         (lambda: Images(np.ones((3, 8, 8)), GOOD), "images have shape (3, 8, 8)"),
         (lambda: Images(np.ones((3, 8, 8, 3)), GOOD), "channels last"),
         (lambda: Images(np.ones((3, 1, 8, 8), np.int64), GOOD), "images are of type int64"),
@@ -236,6 +240,7 @@ def test_the_fingerprint_sees_every_part_of_every_content():
         {"vectors": vectors()},
         {"sentences": Vectors(moved, vectors().present)},
         {"sentences": vectors(present=[True] * 4)},
+        {"sentences": replace(vectors(), units=np.ones((2, 2)))},
         {"sentences": Images(vectors().values.clip(0, 1)[:, None, None], vectors().present)},
         {"t": tokens},
         {"t": replace(tokens, vocabulary=(*tokens.vocabulary, "more"))},
@@ -257,6 +262,15 @@ def test_which_items_have_a_text_survives_a_round_trip(tmp_path):
     data = replace(dataset(a=vectors()), content=words())
     data.save(tmp_path)
     assert Dataset.load(tmp_path).content.given.tolist() == [True, False, True, True]
+
+
+def test_units_survive_a_round_trip_and_hold_for_data_that_are_read_as_others_were(tmp_path):
+    units = np.array([[1.0, -2.0], [3.0, 1e9]])
+    data = dataset(a=replace(vectors(), units=units))
+    data.save(tmp_path)
+    assert Dataset.load(tmp_path).others["a"].units.tolist() == units.tolist()
+    other = replace(vectors(), units=np.ones((2, 2)))
+    assert aligned(dataset(a=other), data).others["a"].units.tolist() == units.tolist()
 
 
 @given(st.data())

@@ -97,6 +97,28 @@ def test_items_that_a_file_leaves_out_lack_the_content(data, tmp_path):
         assert got.present.tolist() == [True, False, True]
 
 
+def test_columns_of_a_table_have_units_of_their_own_and_arrays_have_none(data, tmp_path):
+    (tmp_path / "v.csv").write_text("item,price,constant\nc,4e6,5\na,2e6,5\n")
+    got = read(data, tmp_path / "v.csv", "vectors")
+    assert got.units.tolist() == [[3e6, 5], [1e6, 1]]
+    assert got.centred().tolist() == [[-1, 0], [0, 0], [1, 0]]
+    assert got.select([2]).units.tolist() == got.spread(np.arange(3)[::-1], 3).units.tolist() == got.units.tolist()
+    np.save(tmp_path / "v.npy", ROWS)
+    assert read(data, tmp_path / "v.npy").units is None
+
+
+def test_blank_cells_are_the_mean_of_their_column_and_a_blank_row_is_none(data, tmp_path, caplog):
+    (tmp_path / "v.csv").write_text("item,p,q\na,1,NA\nb,,\nc,3,8\n")
+    got = read(data, tmp_path / "v.csv", "vectors")
+    assert got.values.tolist() == [[1, 8], [0, 0], [3, 8]]
+    assert got.present.tolist() == [True, False, True]
+    assert "1 of 4 blank cells is read as the mean of the column" in caplog.text
+    (tmp_path / "new.csv").write_text("item,p,q\nb,,7\n")
+    new = read_content(data, Source("x", "vectors", str(tmp_path / "new.csv")), like=got)
+    assert new.values.tolist() == [[0, 0], [2, 7], [0, 0]], "a new item's blank is the mean of those that are known"
+    assert new.units.tolist() == got.units.tolist()
+
+
 def test_arrays_of_three_or_four_dimensions_are_images(data, tmp_path):
     gray = np.arange(3 * 2 * 4).reshape(3, 2, 4).astype(np.uint8)
     for values in (gray, gray[:, None], np.stack([gray, gray], 1), gray / 255):
@@ -182,8 +204,9 @@ OBJECTS = np.array([[1, None]] * 3, object)
         (cut_archive, None, "cut.npz: ", "is damaged"),
         (save("x.npz", "none"), None, "x.npz: ", "is damaged"),
         (save("v.csv", "item,p\na,1\nb,x\n"), "vectors", "v.csv:3: ", "the p 'x' cannot be used"),
-        (save("v.csv", "item,p\na,1\nb,\n"), "vectors", "v.csv:3: ", "the p is missing"),
-        (save("v.csv", "item,p\na,nan\n"), "vectors", "v.csv:2: ", "the p is missing"),
+        (save("v.csv", "item,p,q\na,1,\nb,2,nan\n"), "vectors", "v.csv: ", "the column q has no number"),
+        (save("v.csv", "item,p\na,nan\n"), "vectors", "v.csv: ", "the column p has no number"),
+        (save("v.csv", "item,p\na,inf\n"), "vectors", "v.csv:2: ", "the p 'inf' cannot be used"),
         (save("v.csv", "item,p\na,1e40\n"), "vectors", "v.csv: ", "row 1 has a number that is not finite"),
         (save("v.csv", "item\na\n"), "vectors", "v.csv: ", "has no column of numbers"),
         (save("v.csv", "item,text\na,x\nz,y\n"), None, "v.csv:3: ", "item 'z' is not in the data set"),
@@ -266,6 +289,10 @@ def test_with_further_contents_the_items_need_no_text(tmp_path, caplog):
     caplog.set_level("INFO")
     assert load_dataset(tmp_path / "p.csv", tmp_path / "i.csv").contents == {}
     assert "has no column text: the items have no content" in caplog.text
+    (tmp_path / "blank.csv").write_text("item,text,genre\na,,war\nb, ,love\nc,<br>,\n")
+    data = load_dataset(tmp_path / "p.csv", tmp_path / "blank.csv", ["genre"])
+    assert (data.n_features, list(data.contents)) == (0, ["genre"])
+    assert "the column text is blank in all rows" in caplog.text
 
 
 def test_columns_of_an_atomic_file(tmp_path):
