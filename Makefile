@@ -19,7 +19,7 @@ JOBS ?= auto
 # The newest Python that makes an environment: a name may be the shim of a Python that is not there, or lack ensurepip
 # (Debian's without python3-venv).
 USABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
-CANDIDATES := $(or $(PYTHON),python3.14 python3.13 python3.12 python3.11 python3 python)
+CANDIDATES := $(if $(PYTHON),"$(PYTHON)",python3.14 python3.13 python3.12 python3.11 python3 python)
 NEWEST = for python in $(CANDIDATES); do "$$python" -c '$(USABLE)' 2> /dev/null && echo "$$python" && break; done
 
 BIN := .venv/bin
@@ -104,9 +104,9 @@ clean:  ## remove .venv, the site, built wheels and the tools' caches; run folde
 # The choices are kept in a file that is rewritten only when they differ, so that another TORCH installs anew.
 CHOICES = TORCH ?= $(TORCH)\nCONSTRAINTS ?= $(CONSTRAINTS)\n
 .venv/choices: FORCE
-	@[ -x $(BIN)/pip ] || "$$($(NEWEST))" -m venv .venv 2> /dev/null || { echo "error: none of $(CANDIDATES) is a Python" \
+	@[ -x $(BIN)/pip ] || "$$($(NEWEST))" -m venv .venv 2> /dev/null || { echo "error: none of" $(CANDIDATES) "is a Python" \
 		"of 3.11 to 3.14 that makes environments; install one (Debian: python3-venv), or name one: make PYTHON=..." >&2; exit 2; }
-	@[ -z "$(PYTHON)" ] || [ "$$($(PYTHON) -V)" = "$$($(BIN)/python -V)" ] || { \
+	@[ -z "$(PYTHON)" ] || [ "$$("$(PYTHON)" -V)" = "$$($(BIN)/python -V)" ] || { \
 		echo "error: .venv has $$($(BIN)/python -V), PYTHON is $(PYTHON); call make clean first" >&2; exit 2; }
 	@printf '$(CHOICES)' | cmp -s - .venv/choices.mk || { printf '$(CHOICES)' > .venv/choices.mk; touch $@; }
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 TOOLS = ("make", "sh", "mkdir", "cmp", "touch", "printf", "cat", "rm", "grep", "env", "dirname", "chmod")
 STAND_IN = """#!/bin/sh
 case "$1" in
--c) exec {real} -c 'import sys; sys.version_info = tuple(map(int, "{version}".split("."))); exec(sys.argv[1])' "$2" ;;
+-c) exec "{real}" -c 'import sys; sys.version_info = tuple(map(int, "{version}".split("."))); exec(sys.argv[1])' "$2" ;;
 -V) echo "Python {version}" ;;
 -m) mkdir -p "$3/bin"; touch "$3/bin/pip"; chmod +x "$3/bin/pip"
     printf '#!/bin/sh\\necho "Python {version}"\\n' > "$3/bin/python"; chmod +x "$3/bin/python" ;;
@@ -22,8 +22,8 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the Makefile, and beside it ``bin``, the only folder on the PATH."""
-    folder, tools = tmp_path / "checkout", tmp_path / "bin"
+    """A folder with the Makefile, and beside it ``bin``, the only folder on the PATH; their paths have a space."""
+    folder, tools = tmp_path / "the checkout", tmp_path / "bin"
     folder.mkdir()
     tools.mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
@@ -79,7 +79,7 @@ def test_the_newest_that_works_is_taken(checkout: Path) -> None:
 
 
 def test_the_python_that_is_named_wins_and_a_made_environment_is_not_taken_for_it(checkout: Path) -> None:
-    named = stand_in(checkout, "old", "3.11.7")
+    named = stand_in(checkout, "an old one", "3.11.7")
     stand_in(checkout, "python3.13", "3.13.0")
     assert make(checkout, f"PYTHON={named}")[::2] == (0, "Python 3.11.7")
     assert make(checkout)[::2] == (0, "Python 3.11.7"), "an environment that is there is kept"

@@ -111,7 +111,9 @@ def flipped(raw):
 
 
 def contents(folder):
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file but what Python itself leaves where it may."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.parent.name != "__pycache__")
+    return {path: path.read_bytes() for path in files}
 
 
 def lines(text, *changed):
