@@ -44,6 +44,12 @@ TEST = 0.2
 CUTOFFS = (10, 50, 150, 300)
 RIVALS = ("popularity", "als", "tfidf", "svd-50", "svd-300-prior")
 POWERS = (0.0, POWER, -1.0)
+OURS: dict[str, dict[str, Any]] = {
+    "map": {"mode": "map"},
+    "map-biases": {"mode": "map", "biases": "on"},
+    "bayes": {"mode": "bayes"},
+}
+"""Options of our own models beside ``--preset best``."""
 
 
 def read_movielens() -> Dataset:
@@ -88,14 +94,14 @@ class Measured:
     def __init__(self, dataset: Dataset, **options: Any) -> None:
         self.dataset, self.options, self.pretrained = dataset, options, Pretrained()
 
-    def fit(self, part: Split, mode: str, **more: Any) -> Any:
+    def fit(self, part: Split, name: str, **more: Any) -> Any:
         """``--preset best`` on a ``part`` of the data."""
-        options = options_of("coordinate", "best", {"mode": mode, **self.options, **more})
+        options = options_of("coordinate", "best", {**OURS[name], **self.options, **more})
         return fit_with(self.dataset, part, options, pretrained=self.pretrained)
 
     def scores(self, name: str, kind: str, split: Split) -> tuple[ScoreBlock, str]:
         """Scores of a fit, ``map`` or ``bayes``, or of a rival, and which settings it found."""
-        if name not in ("map", "bayes"):
+        if name not in OURS:
             found = rival(name, [*self.dataset.contents])(self.dataset, split)
             return found, settings_of(found)
         told = {} if kind == "random" else {"split": kind}  # by which options say what the search hides
@@ -107,7 +113,8 @@ class Measured:
             if taken
             else []
         )
-        return list_scores(fit.posterior, split.train), ", ".join([*first, scales] if taken else first)
+        worth = [f"worth {row['worth']:.4f}" for row in taken[:1]]
+        return list_scores(fit.posterior, split.train), ", ".join([*first, scales, *worth] if taken else first)
 
     def table(self, kind: str, models: list[str]) -> list[dict[str, Any]]:
         """A row for each model on a kind of split, printed."""
@@ -163,7 +170,7 @@ def main(arguments: list[str] | None = None, **changes: Any) -> list[dict[str, A
     parser.add_argument(
         "--splits", nargs="+", choices=[*SPLITS], default=[*SPLITS], help="which of a data set's splits"
     )
-    models = ["map", "bayes", *RIVALS]
+    models = [*OURS, *RIVALS]
     parser.add_argument("--models", nargs="+", choices=models, default=models, help="which of them")
     parser.add_argument("--parts", nargs="+", choices=["rivals", "strangers"], default=["rivals"], help="which tables")
     add_threads(parser)

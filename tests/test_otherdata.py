@@ -28,21 +28,11 @@ def timed():
 @pytest.mark.usefixtures("threads")
 def test_every_split_has_every_model_and_strangers_their_table(capsys):
     dataset = timed()
-    chosen = [
-        "--data",
-        "movielens",
-        "--threads",
-        "1",
-        "--models",
-        "map",
-        "popularity",
-        "--parts",
-        "rivals",
-        "strangers",
-    ]
+    chosen = ["--data", "movielens", "--threads", "1", "--parts", "rivals", "strangers"]
+    chosen += ["--models", "map", "map-biases", "popularity"]
     rows = otherdata.main(chosen, datasets={"movielens": (lambda: dataset, ("random", "time", "items"))}, **SMALL)
     names = [(row["split"], row["model"]) for row in rows]
-    expected = [(kind, model) for kind in otherdata.SPLITS for model in ("map", "popularity")]
+    expected = [(kind, model) for kind in otherdata.SPLITS for model in ("map", "map-biases", "popularity")]
     assert names == [*expected, ("users", "n^0"), ("users", "n^-0.5"), ("users", "n^-1"), ("users", "popularity")]
     by_name = dict(zip(names, rows, strict=True))
     split = by_time(dataset, 0.2)
@@ -50,6 +40,8 @@ def test_every_split_has_every_model_and_strangers_their_table(capsys):
     assert by_name["time", "popularity"]["recall@300"] == pytest.approx(means["recall@300"])
     assert by_name["time", "popularity"]["recall@10"] == pytest.approx(means["recall@10"])
     assert "new" in by_name["items", "map"]["found"] and "b " in by_name["random", "map"]["found"]
+    assert by_name["random", "map"]["recall@10"] != by_name["random", "map-biases"]["recall@10"]
+    assert "worth 0." in by_name["random", "map-biases"]["found"]
     assert "lists for users who are not known" in capsys.readouterr().out
 
 

@@ -21,7 +21,7 @@ from inference.fitting import Pretrained, fit_with
 from inference.options import Options
 from inference.tuning.options import MACHINE_KEYS, RUN_KEYS, TuneOptions
 from inference.tuning.space import dimensions, settings
-from inference.tuning.study import distribution_of, finished
+from inference.tuning.study import distribution_of, few_enough, finished, untried
 from models.build import rating_likelihood
 from pyro_cvae.data.dataset import Dataset
 from pyro_cvae.data.splits import Split
@@ -70,7 +70,8 @@ def search(
     """Run trials until the study has ``tune.trials`` of them, or until the time is up; the first is ``base`` itself.
 
     A trial that fails for its settings (it diverges, or there is not enough memory) is stored as failed, with the
-    reason, and the search goes on. Of explicit ratings the study must minimise. ``on_trial`` is called before each
+    reason, and the search goes on. Where there are no more combinations of choices than trials, each is tried once, and
+    the search ends. Of explicit ratings the study must minimise. ``on_trial`` is called before each
     trial, ``on_step`` as in a fit. Raises InputError without a validation part.
     """
     if split.validation is None or not len(split.validation):
@@ -81,9 +82,15 @@ def search(
     start = {one.name: one.drawn(base.to_dict()[one.name]) for one in space}
     ends = math.inf if tune.timeout is None else time.monotonic() + 60 * tune.timeout
     while (done := len(finished(study))) < tune.trials and time.monotonic() < ends:
-        if not done and None not in start.values():
+        first = not done and None not in start.values()
+        if first:
             study.enqueue_trial(start)
         seed = np.random.SeedSequence([base.fit.seed, done]).generate_state(1)[0]
+        if few_enough(space, tune.trials) and not first:
+            left = untried(study, space)
+            if not left:
+                break
+            study.enqueue_trial(left[int(seed) % len(left)])
         study.sampler = optuna.samplers.TPESampler(seed=int(seed))
         on_trial(study)
         trial = study.ask(drawing)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,6 +139,19 @@ def finished(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count: ended, stopped early, or failed for a reason; not those that were interrupted."""
     ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     return [trial for trial in ended if trial.state != TrialState.FAIL or "failed" in trial.user_attrs]
+
+
+def few_enough(space: Sequence[Dimension], most: int) -> bool:
+    """Whether what is searched are choices alone, of at most so many combinations."""
+    return all(one.choices for one in space) and math.prod(len(one.choices) for one in space) <= most
+
+
+def untried(study: optuna.Study, space: Sequence[Dimension]) -> list[dict[str, Any]]:
+    """Combinations of choices that no trial was of, in the order in which they were given."""
+    tried = [trial.params for trial in finished(study)]
+    names, texts = [one.name for one in space], [list(one.choices) for one in space]
+    every = (dict(zip(names, drawn, strict=True)) for drawn in product(*texts))
+    return [one for one in every if one not in tried]
 
 
 def ranked(study: optuna.Study) -> list[FrozenTrial]:

@@ -325,12 +325,26 @@ def test_a_fit_that_diverges_in_earnest(dataset: Dataset) -> None:
     assert found["0.003"] == "" and "no finite number" in found["1e30"]
 
 
+@pytest.mark.parametrize("trials", [6, 7, 20])
+def test_few_choices_are_all_tried_and_the_search_ends(dataset: Dataset, stub: Any, trials: int) -> None:
+    """Two trials of two choices could be of one of them."""
+    split, study = make_split(dataset, options().data), new_study()
+    made = stub(lambda values, step: values["factors"] + values["lambda_u"])
+    how = wanted("factors=2,3,4", "lambda_u=1,2", trials=trials)
+    for _ in range(2):  # the second call finds nothing to do
+        search(study, how, options(), dataset, split)
+        assert sorted((one["factors"], one["lambda_u"]) for one in made) == [(f, u) for f in (2, 3, 4) for u in (1, 2)]
+    assert len(finished(study)) == 6 and ranked(study)[0].value == 6.0
+
+
 def test_choices_that_were_tried_are_not_fitted_again(dataset: Dataset, stub: Any) -> None:
     split, study = make_split(dataset, options().data), new_study()
     made = stub(lambda values, step: float(values["factors"]))
-    search(study, wanted("factors=2,3", trials=12), options(), dataset, split)
-    assert len(finished(study)) == 12 and sorted(values["factors"] for values in made) == [2, 3]
-    assert ranked(study)[0].value == 3.0
+    many = ",".join(map(str, range(2, 15)))
+    search(study, wanted(f"factors={many}", trials=12), options(), dataset, split)
+    tried = [values["factors"] for values in made]
+    assert len(finished(study)) == 12 and len(set(tried)) == len(tried)
+    assert ranked(study)[0].value == max(tried)
 
 
 def test_the_time_ends_it_before_a_trial(dataset: Dataset, stub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
