@@ -253,8 +253,8 @@ def _check_sizes(make: Callable[[], FactorModel], networks: Mapping[str, Tensor]
 @contextmanager
 def _default_dtype(name: str) -> Iterator[None]:
     """Tensors are made as in the fit, and no random number is taken: what starts at random is overwritten."""
-    before = torch.get_default_dtype()
     with in_turn(), torch.random.fork_rng(devices=()):
+        before = torch.get_default_dtype()
         try:
             torch.set_default_dtype(getattr(torch, name))
             yield

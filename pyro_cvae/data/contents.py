@@ -75,7 +75,8 @@ class Vectors:
         fits = units.shape == (2, self.n_features) and units.dtype.kind == "f"
         if not fits or not np.isfinite(units).all() or (units[1] <= 0).any():
             raise InputError(
-                f"the units of {self.kind} are no mean and deviation above 0 of each of {self.n_features} features",
+                f"the units of {self.kind} are no mean and deviation above 0 of each of "
+                + counted(self.n_features, "feature"),
                 "give float64 (2, n_features), or leave them out",
             )
 

@@ -18,6 +18,7 @@ import torch
 import inference
 from inference.fit_command import run_fit
 from inference.starting import FIXED
+from models.build import new_rows
 from pyro_cvae.data.frames import from_frames
 from pyro_cvae.data.simulated import simulated_stars
 from pyro_cvae.data.splits import nothing_held_out
@@ -413,7 +414,10 @@ def test_data_without_the_content_of_the_run(old):
 def test_an_item_without_a_text_is_one_of_no_words(old):
     pairs, items = tables_of(PAIRS, [(item, "" if item == "item-2" else text) for item, text in ITEMS])
     fit = inference.fit(pairs, items=items, **HOW, start_from=old, sweeps=1)
-    empty = old.encode_content(old.dataset.content.of([""]).counts)[0].numpy()[0]
+    blank = old.dataset.content.of([""]).counts
+    rows = new_rows(old.model, old.dataset, old.options.model.content, blank, old.scalings).to(dtype=torch.float64)
+    with torch.no_grad():
+        empty = old.model.item_prior.encode(rows)[0].numpy()[0]
     assert np.abs(by_id(fit, "z")["item-2"] - empty).max() < 1e-12
 
 
