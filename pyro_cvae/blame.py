@@ -20,11 +20,6 @@ def note_plugin(module: str) -> None:
     _plugins.add(module.partition(".")[0])
 
 
-def forget_plugins() -> None:
-    """Begin as a new process would: no plug-in has been imported."""
-    _plugins.clear()
-
-
 def plugin_failure(error: BaseException) -> str | None:
     """``module.Class.method failed: Type: message`` where a plug-in's code raised it, or what that called; else None.
 

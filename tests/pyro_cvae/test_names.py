@@ -31,23 +31,8 @@ def hidden(request, tmp_path):
 
 
 def test_commands_take_ours(hidden):
-    small = [
-        "--factors",
-        "2",
-        "--hidden",
-        "3",
-        "--pretrain-epochs",
-        "1",
-        "--epochs",
-        "1",
-        "--threads",
-        "1",
-        "--mode",
-        "map",
-        "--out",
-        "run",
-        "--quiet",
-    ]
+    small = ["--factors", "2", "--hidden", "3", "--pretrain-epochs", "1", "--epochs", "1", "--threads", "1"]
+    small += ["--mode", "map", "--out", "run", "--quiet"]
     done = python(hidden, "-m", "inference.coordinate", *small)
     assert (done.returncode, done.stderr) == (0, "") and (hidden / "run" / "manifest.json").is_file()
     done = python(hidden, "-m", "inference.coordinate", "--model", "models.mine.Mine")
