@@ -1,7 +1,8 @@
 r"""Settings of clicks that are found within the fit: ``--tune N``.
 
-Once networks are trained, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by a few
-sweeps, of which all trials share the first. What is looked for is what ranks the hidden pairs best.
+Once networks are trained, a fifth of each user's training pairs is hidden, and u and v are fitted to the rest by as
+many sweeps as the fit will have (at most :data:`MOST`), of which all trials share the first. Fewer would take settings
+that rank well only as long as they have not converged. What is looked for is what ranks the hidden pairs best.
 
 First the networks as they are, as they were after half and after a quarter of the epochs, and as they started, with
 ``--start svd`` at an SVD of the contents: of few or short texts they learn by heart what the rest says no more of. The
@@ -15,11 +16,7 @@ than two of its standard errors. One of 2 is left out where it is no better by t
 way (:func:`_promises`). The short fits are of points in ``bayes`` too: what ranks best does so by its means, and
 covariances of many factors would take minutes each.
 
-A pair of rank r, among all items that the user has not chosen yet, is worth
-
-    w(r) = log(M / r) / log(M / L) between 0 and 1,    L = 20 and M = 500, for few items n less: M <= n/2, L <= M/10,
-
-the mean recall over lists of L to M items whose length is uniform on the log scale.
+What hidden pairs are worth, :mod:`inference.algorithms.worth` says.
 
 What is hidden rehearses what is to come. With ``--hide latest`` the latest fifth of all training pairs is hidden
 instead, as where a split by time holds the latest out. Among the users of hidden pairs are then some who have no other.
@@ -35,8 +32,7 @@ hiding all pairs of some items makes those, as many as a fit has without ratings
 all that is looked for is looked for with such items among the hidden pairs. Their c is larger with ``--hide items``,
 where lists need no rated item.
 
-Sources: block coordinate ascent by :mod:`inference.algorithms.half_steps`; the recall over many lengths at once is an
-area under the recall curve, as in Cremonesi, Koren and Turrin, RecSys 2010, on a log scale.
+Source: block coordinate ascent by :mod:`inference.algorithms.half_steps`.
 """
 
 from __future__ import annotations
@@ -51,12 +47,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.algorithms.kernels import compiled_for
 from inference.algorithms.precisions import default_shrinkages, set_relative, short_fit
 from inference.algorithms.standard_scale import rated
+from inference.algorithms.worth import HeldOut, Worth, worth_of
 from inference.kinds import Hide
 from inference.mixing import last_times, weights_of_counts
-from inference.options import Options
+from inference.options import CoordinateOptions, Options
 from models.base import FactorModel
 from models.kinds import Cold
 from models.observations import RatingColumns
@@ -70,20 +66,15 @@ FEWEST = 50
 """Hidden pairs below which nothing is chosen."""
 MOST_USERS = 1000
 """Users, drawn at random, whose hidden pairs are ranked."""
-SWEEPS = 2
-"""Those of a short fit, behind one at the settings that are given: all short fits go on from there."""
+SWEEPS, MOST = 5, 10
+"""Sweeps of a short fit behind the one that all share, where the fit has none of its own; of those it has, the most."""
 STEPS = (4.0, 2.0)
-SURE = 2.0
-"""Standard errors by which a step has to be better: of so many steps one is so by chance by a single one."""
 SCALES = (*(2.0 ** (k / 4) for k in range(-4, 9)), *(2.0 ** (k / 2) for k in range(5, 13)))
 """Values of c that are tried, 1/2 to 4 and then less densely to 64."""
 LEAST = 1e-6
 """A given c below it ranks unrated items as this one does."""
-SHORT, LONG = 20, 500
-"""Lengths of lists between which recalls are averaged, where there are many items."""
 LEAST_NEW, MOST_NEW = 0.05, 0.3
 """Shares of the rated items that are hidden whole, to make new items."""
-USERS_AT_ONCE = 128
 
 log = logging.getLogger("pyro_cvae")
 
@@ -103,42 +94,6 @@ class Settings:
         if tuple(names) == ("b_power",):
             return replace(self, b_power=max(0.0, self.b_power + math.log2(factor) / 4))
         return replace(self, **{name: factor * getattr(self, name) for name in names})
-
-
-@dataclass(frozen=True, eq=False)
-class Worth:
-    """What the hidden pairs are worth, the mean of each user, at every one of the ``scales``, (n_users, n_scales)."""
-
-    of_users: Tensor
-    scales: tuple[float, ...]
-
-    @property
-    def best(self) -> int:
-        """The scale that is best, as an index; 1 unless another is better by more than a standard error."""
-        best = int(self.of_users.mean(0).argmax())
-        if 1.0 not in self.scales:
-            return best
-        one = self.scales.index(1.0)
-        return best if _better(self.of_users[:, best], self.of_users[:, one]) else one
-
-    @property
-    def scale(self) -> float:
-        """C where it is best."""
-        return self.scales[self.best]
-
-    @property
-    def value(self) -> float:
-        """The mean over users there."""
-        return float(self.of_users[:, self.best].mean())
-
-    def better_than(self, other: Worth) -> bool:
-        """Whether it is, by more than :data:`SURE` standard errors of the difference."""
-        return _better(self.of_users[:, self.best], other.of_users[:, other.best], SURE)
-
-
-def _better(one: Tensor, other: Tensor, sure: float = 1.0) -> bool:
-    away = one - other
-    return float(away.mean()) > sure * float(away.std()) / len(away) ** 0.5
 
 
 @torch.no_grad()
@@ -189,7 +144,7 @@ def _too_few(n_pairs: int) -> bool:
     return n_pairs < FEWEST
 
 
-def _networks(trials: _Trials, held_out: _HeldOut, kind: str) -> Settings:
+def _networks(trials: _Trials, held_out: HeldOut, kind: str) -> Settings:
     """The settings to start from, with the networks that rank hidden pairs best, of the ``kind`` of unrated items."""
     at = trials.start
     for epochs in trials.earlier:
@@ -200,7 +155,7 @@ def _networks(trials: _Trials, held_out: _HeldOut, kind: str) -> Settings:
     return at
 
 
-def _best(trials: _Trials, held_out: _HeldOut, most: int, kind: str = "unchosen") -> tuple[Settings, float]:
+def _best(trials: _Trials, held_out: HeldOut, most: int, kind: str = "unchosen") -> tuple[Settings, float]:
     """The best settings of at most ``most`` trials, none of them twice, and c there."""
     at = trials.start
     found = trials.worth(at, held_out, kind)
@@ -281,22 +236,6 @@ def hidden_items(columns: RatingColumns, hidden: np.ndarray, rng: np.random.Gene
     return hidden | held[columns.items.cpu().numpy()]
 
 
-@dataclass(frozen=True, eq=False)
-class _HeldOut:
-    """Training cells without hidden ones, and the hidden ones of the users that are looked at.
-
-    Shapes: ``looked`` (n_looked,) users; ``users``, places among these, and ``items`` of hidden pairs (n_pairs,), by
-    user; ``seen_users``, ``seen_items`` likewise of what these users have left.
-    """
-
-    known: RatingColumns
-    looked: Tensor
-    users: Tensor
-    items: Tensor
-    seen_users: Tensor
-    seen_items: Tensor
-
-
 class _Trials:
     """Short fits of what is left of the training pairs; ``rows`` tells what each was worth."""
 
@@ -306,7 +245,10 @@ class _Trials:
         self.model, self.columns, self.contents, self.options = model, columns, contents, options
         self.rows: list[dict[str, Any]] = []
         self.tried: dict[tuple[Settings, str], Worth] = {}
-        self.begun: tuple[int, _HeldOut, Tensor] | None = None
+        self.begun: _Begun | None = None
+        self.mean = None if model.mean is None else model.mean.detach().clone()
+        method = options.method
+        self.sweeps = max(1, min(method.sweeps, MOST) - 1) if isinstance(method, CoordinateOptions) else SWEEPS
         given = options.model.cold_scale
         self.scales = SCALES if scales_contents(model, options) else (1.0 if given is None else max(given, LEAST),)
         latest, *self.earlier = sorted(contents, reverse=True)
@@ -322,7 +264,7 @@ class _Trials:
         if {"b", "user_shrinkage"} <= set(alone):
             self.moving.append(("b", "user_shrinkage"))
 
-    def hiding(self, hidden: np.ndarray, rng: np.random.Generator) -> _HeldOut:
+    def hiding(self, hidden: np.ndarray, rng: np.random.Generator) -> HeldOut:
         """What is left without these cells, bool (n_stored,), and at most :data:`MOST_USERS` users to look at."""
         columns, left = self.columns, torch.as_tensor(~hidden, device=self.columns.users.device)
         known = rated(columns, left)
@@ -340,7 +282,7 @@ class _Trials:
             cells = (chosen & (place[columns.users] >= 0)).nonzero().squeeze(-1)
             cells = cells[place[columns.users[cells]].argsort(stable=True)]
             pairs += [place[columns.users[cells]], columns.items[cells]]
-        return _HeldOut(known, looked, *pairs)
+        return HeldOut(known, looked, *pairs)
 
     def set(self, settings: Settings) -> None:
         """Let the model have these."""
@@ -351,27 +293,27 @@ class _Trials:
         z_loc = self.contents[settings.epochs]
         set_relative(self.model, self.columns, z_loc, shrinkage, self.options.model.rating_facts.lambda_b)
 
-    def worth(self, settings: Settings, held_out: _HeldOut, kind: str = "unchosen") -> Worth:
+    def worth(self, settings: Settings, held_out: HeldOut, kind: str = "unchosen") -> Worth:
         """The same as :meth:`at`, but of the same settings once alone."""
         if (known := self.tried.get((settings, kind))) is None:
             known = self.tried[settings, kind] = self.at(settings, held_out, kind)
         return known
 
-    def at(self, settings: Settings, held_out: _HeldOut, kind: str = "unchosen") -> Worth:
+    def at(self, settings: Settings, held_out: HeldOut, kind: str = "unchosen") -> Worth:
         """Fit what is left with these settings, and rank what is hidden."""
-        model, mean = self.model, None if self.model.mean is None else self.model.mean.clone()
-        begin, z_loc = self._begin(settings.epochs, held_out), self.contents[settings.epochs]
+        model, z_loc = self.model, self.contents[settings.epochs]
+        begun = self._begin(settings.epochs, held_out)
         self.set(settings)
+        begun.take(model)
         known = model.ratings.weighed(held_out.known)
-        users, items, observed = short_fit(model, known, z_loc, "point", SWEEPS, begin)
+        users, items, observed = short_fit(model, known, z_loc, "point", self.sweeps, begun.items)
         if self.options.fit.hide == "latest":
             counts = torch.bincount(held_out.known.users, minlength=len(users))
             last = last_times(held_out.known.users, held_out.known.times, len(users))
             average = weights_of_counts(counts, last=last) @ users.double()
             users = torch.where((counts > 0)[:, None], users, average.to(users))
-        worth = Worth(_worth(model, users, items, ~observed, held_out, self.scales), self.scales)
-        if model.mean is not None and mean is not None:
-            model.mean.copy_(mean)
+        worth = Worth(worth_of(model, users, items, ~observed, held_out, self.scales), self.scales)
+        self._reset_mean()
         told = {"cold": kind, "taken": "yes", **vars(settings), "cold_scale": worth.scale, "worth": worth.value}
         self.rows.append(told)
         power = f" n^{settings.b_power:g}" if settings.b_power else ""
@@ -380,95 +322,33 @@ class _Trials:
         log.info("short fit %d, %s%s: worth %.4f, c %.2f", len(self.rows), trained, which, worth.value, worth.scale)
         return worth
 
-    def _begin(self, epochs: int, held_out: _HeldOut) -> Tensor:
-        """Means of v after the sweep that all trials of these networks share, (n_items, width)."""
-        if self.begun is None or self.begun[:2] != (epochs, held_out):
+    def _begin(self, epochs: int, held_out: HeldOut) -> _Begun:
+        """The sweep that all trials of these networks share."""
+        if self.begun is None or (self.begun.epochs, self.begun.held_out) != (epochs, held_out):
             self.set(replace(self.start, epochs=epochs))
             known = self.model.ratings.weighed(held_out.known)
-            self.begun = epochs, held_out, short_fit(self.model, known, self.contents[epochs], "point", 1)[1]
-        return self.begun[2]
+            items = short_fit(self.model, known, self.contents[epochs], "point", 1)[1]
+            mean = None if self.model.mean is None else self.model.mean.clone()
+            self.begun = _Begun(epochs, held_out, items, mean)
+            self._reset_mean()
+        return self.begun
+
+    def _reset_mean(self) -> None:
+        """The global mean where a fit begins."""
+        if self.model.mean is not None and self.mean is not None:
+            self.model.mean.copy_(self.mean)
 
 
-def _worth(
-    model: FactorModel,
-    users: Tensor,
-    items: Tensor,
-    unrated: Tensor,
-    held_out: _HeldOut,
-    tried: tuple[float, ...],
-) -> Tensor:
-    """What hidden pairs are worth at every scale, the mean of each user, (n_looked, n_scales)."""
-    n = model.n_factors
-    scales = torch.tensor(tried, dtype=items.dtype, device=items.device)
-    long = max(2, min(LONG, len(items) // 2))
-    short = max(1, min(SHORT, long // 10))
-    own, others = torch.where(unrated)[0], torch.where(~unrated)[0]
-    contents, rated_items = items[own, :n], model.of_items(items)[others]
-    place = torch.where(unrated, unrated.long().cumsum(0), (~unrated).long().cumsum(0)) - 1  # among those of its kind
-    sums = torch.zeros(len(held_out.looked), len(tried), dtype=torch.float64, device=items.device)
-    counts = torch.bincount(held_out.users, minlength=len(sums))
-    bounds, seen_bounds = (_bounds(one, len(sums)) for one in (held_out.users, held_out.seen_users))
-    for start in range(0, len(sums), USERS_AT_ONCE):
-        stop = min(start + USERS_AT_ONCE, len(sums))
-        pairs, seen = slice(bounds[start], bounds[stop]), slice(seen_bounds[start], seen_bounds[stop])
-        at, of = held_out.users[pairs] - start, held_out.items[pairs]
-        rows = users[held_out.looked[start:stop]]
-        scores = model.of_users(rows) @ rated_items.mT
-        of_content = rows[:, :n] @ contents.mT
-        alone = _biases(model, rows, items[own[:1]])
-        hides = unrated[of]
-        target = scores.new_empty(len(at), len(scales))
-        target[~hides] = scores[at[~hides], place[of[~hides]]][:, None]
-        own_content = of_content[at[hides], place[of[hides]]][:, None]
-        target[hides] = own_content * scales + alone[at[hides], None]
-        among_unrated = (target - alone[at, None]) / scales
-        among_unrated[hides] = own_content.expand(-1, len(scales))  # to the last bit: an item is not above itself
-        scores[held_out.seen_users[seen] - start, place[held_out.seen_items[seen]]] = -torch.inf
-        above = _above(scores, at, target)
-        above += _above(of_content, at, among_unrated)
-        rank = 1.0 + above.double()
-        worth = ((long / rank).log() / np.log(long / short)).clamp(0, 1)
-        sums[start:stop].index_add_(0, at, worth)
-    return sums / counts[:, None]
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """A sweep of networks of so many epochs: means of v (n_items, width), and the global mean where there is one."""
 
+    epochs: int
+    held_out: HeldOut
+    items: Tensor
+    mean: Tensor | None
 
-def _biases(model: FactorModel, users: Tensor, unrated: Tensor) -> Tensor:
-    """What scores of unrated items have besides contents, the same for all of them, (n_users,)."""
-    if model.mean is None or not len(unrated):
-        return users.new_zeros(len(users))
-    n = model.n_factors
-    return (model.of_users(users)[:, n:] @ model.of_items(unrated)[:, n:].mT).squeeze(-1)
-
-
-def _above(scores: Tensor, at: Tensor, target: Tensor) -> Tensor:
-    """How many scores of row ``at`` (n_pairs,) are above the targets (n_pairs, n_scales), of the same shape."""
-    if not scores.shape[1]:
-        return torch.zeros_like(target, dtype=torch.int64)
-    n_rows = len(scores)
-    counts = torch.bincount(at, minlength=n_rows)
-    place = torch.arange(len(at), device=at.device) - (counts.cumsum(0) - counts)[at]
-    asked = target.new_full((n_rows, int(counts.max()), target.shape[1]), torch.inf)
-    asked[at, place] = target
-    asked, order = asked.flatten(1).sort(1)
-    width = asked.shape[1] + 1
-    if (compiled := compiled_for(scores, asked)) is not None:
-        tally = torch.zeros(n_rows, width, dtype=torch.int64)
-        compiled.tally(scores.numpy(), asked.numpy(), tally.numpy())
-    else:
-        tally = _tally(scores, asked)
-    above = tally[:, 1:].flip(1).cumsum(1).flip(1)
-    return torch.empty_like(above).scatter_(1, order, above).view(n_rows, -1, target.shape[1])[at, place]
-
-
-def _tally(scores: Tensor, asked: Tensor) -> Tensor:
-    """How many scores of a row are above so many of its ascending targets, which are few, (n_rows, n_targets + 1)."""
-    n_rows, width = len(asked), asked.shape[1] + 1
-    below = torch.searchsorted(asked, scores)
-    below += width * torch.arange(n_rows, device=asked.device)[:, None]
-    return torch.bincount(below.flatten(), minlength=n_rows * width).view(n_rows, width)
-
-
-def _bounds(users: Tensor, n_users: int) -> list[int]:
-    """Where the pairs of each user begin, and the end of all; the pairs are in order of their users."""
-    counts = torch.bincount(users, minlength=n_users)
-    return [0, *counts.cumsum(0).tolist()]
+    def take(self, model: FactorModel) -> None:
+        """Let the model have this mean."""
+        if model.mean is not None and self.mean is not None:
+            model.mean.copy_(self.mean)

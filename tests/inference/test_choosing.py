@@ -19,11 +19,12 @@ import inference.evaluate
 from analysis.draws.streams import prior_blocks
 from analysis.page.facts import fit_facts
 from inference.algorithms import choosing, networks
-from inference.algorithms.choosing import Settings, Worth, _Trials, _worth, hidden_items, hidden_pairs, latest_pairs
+from inference.algorithms.choosing import Settings, _Trials, hidden_items, hidden_pairs, latest_pairs
 from inference.algorithms.elbo import NamedELBO, constant, total
 from inference.algorithms.guides import make_guide
 from inference.algorithms.kernels import kernel
 from inference.algorithms.precisions import short_fit
+from inference.algorithms.worth import Worth, count_above, worth_of
 from inference.fitting import Pretrained, fit_with
 from inference.options import Options
 from inference.recommending.items import add_items
@@ -92,7 +93,7 @@ def test_worth_is_that_of_dense_rankings(catalogue, biases):
     with torch.no_grad():
         users, items, observed = short_fit(model, held_out.known, trials.contents[4], "point", 2)
     scales = (0.5, 1.0, 3.0)
-    found = _worth(model, users, items, ~observed, held_out, scales)
+    found = worth_of(model, users, items, ~observed, held_out, scales)
     assert bool((~observed).any()) and len(found) > 60
     long, short = min(500, len(items) // 2), max(1, min(20, min(500, len(items) // 2) // 10))
     wanted = torch.zeros_like(found)
@@ -160,11 +161,11 @@ def test_hidden_pairs_of_strangers_are_ranked_by_the_average_users_list(catalogu
     found = trials.at(trials.start, held_out)
     with torch.no_grad():
         contents = trials.contents[4]
-        users, items, observed = short_fit(trials.model, held_out.known, contents, "point", choosing.SWEEPS + 1)
+        users, items, observed = short_fit(trials.model, held_out.known, contents, "point", trials.sweeps + 1)
     counts = torch.bincount(held_out.known.users, minlength=120).double()
     weights = torch.where(counts > 0, counts.clamp(min=1) ** -0.5, 0.0)
     users[counts == 0] = weights @ users / weights.sum()
-    wanted = _worth(trials.model, users, items, ~observed, held_out, trials.scales)
+    wanted = worth_of(trials.model, users, items, ~observed, held_out, trials.scales)
     assert torch.allclose(found.of_users, wanted) and len(torch.unique(wanted[:, 4])) > 5
 
 
@@ -645,23 +646,36 @@ def test_scores_above_targets_are_counted(way):
     target = torch.randint(-1, 10, (len(at), 3), generator=generator).double()
     counted = (scores[at][:, :, None] > target[:, None]).sum(1)
     with kernel(way):
-        assert torch.equal(choosing._above(scores, at, target), counted)
-        assert not choosing._above(scores[:, :0], at, target).any()
+        assert torch.equal(count_above(scores, at, target), counted)
+        assert not count_above(scores[:, :0], at, target).any()
 
 
-def test_all_trials_go_on_from_one_sweep_at_the_settings_that_are_given(catalogue):
+@pytest.mark.parametrize(("sweeps", "wanted"), [(1, 2), (4, 4), (30, choosing.MOST)])
+def test_a_trial_has_as_many_sweeps_as_the_fit_will_have(catalogue, monkeypatch, sweeps, wanted):
+    """After fewer, settings would win that rank well before they have converged and badly at the end."""
+    dataset, split = catalogue
+    seen = []
+    short = choosing.short_fit
+    counting = lambda *a: seen.append(a[4]) or short(*a)  # noqa: E731
+    monkeypatch.setattr(choosing, "short_fit", counting)
+    inference.fit(dataset, split, method="coordinate", mode="map", tune=3, **SMALL | {"sweeps": sweeps})
+    shared, *others = seen[:2]
+    assert shared == 1 and others == [wanted - 1]
+
+
+@pytest.mark.parametrize("biases", ["off", "on"])
+@torch.no_grad()
+def test_all_trials_go_on_from_one_sweep_at_the_settings_that_are_given(catalogue, biases):
     """A trial does not depend on those before it, and one at the given settings is a fit of all its sweeps."""
-    trials = trials_of(catalogue[1])
+    trials = trials_of(catalogue[1], biases=biases)
     rng = np.random.default_rng(0)
     held_out = trials.hiding(hidden_pairs(trials.columns, rng), rng)
     far = trials.start.times(["b"], 4.0)
     first, other = trials.at(trials.start, held_out).of_users, trials.at(far, held_out).of_users
     assert not torch.allclose(first, other)
-    again = trials_of(catalogue[1])
+    again = trials_of(catalogue[1], biases=biases)
     assert torch.equal(again.at(far, held_out).of_users, other)
-    with torch.no_grad():
-        trials.set(trials.start)
-        contents = trials.contents[4]
-        users, items, observed = short_fit(trials.model, held_out.known, contents, "point", choosing.SWEEPS + 1)
-    wanted = _worth(trials.model, users, items, ~observed, held_out, trials.scales)
+    trials.set(trials.start)
+    users, items, observed = short_fit(trials.model, held_out.known, trials.contents[4], "point", trials.sweeps + 1)
+    wanted = worth_of(trials.model, users, items, ~observed, held_out, trials.scales)
     assert torch.allclose(first, wanted, atol=1e-12)
