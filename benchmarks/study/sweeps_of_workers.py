@@ -78,7 +78,7 @@ def sweeps(
     ones, n_items, n_users = torch.ones(len(at)), len(indptr) - 1, int(at.max()) + 1
     columns = RatingColumns(indptr, at, ones, ones, indptr.diff() > 0, n_users)
     model = FactorModel(n_users, n_items, factors, NoContent(factors), ConfidenceNormal(1.0, B), lambda_u=10.0)
-    shard = Shard(columns, model.ratings, workers, family == "full", gather)
+    shard = Shard(columns, model.ratings, workers, family == "full", factors, gather)
     del columns, ones, at, indptr
     reading = peak_mib() / 1024
     forget_peak()
@@ -91,9 +91,10 @@ def sweeps(
             before = getattr(workers, "received", 0)
             began = time.perf_counter()
             sites = shard.sites(model.ratings, None)
-            users = shard.step_users(model, sites, items, family, NOTHING).rows
+            users = shard.told_users(shard.step_users(model, sites, items, family, NOTHING).rows)
             items = Gaussians(z_loc)  # the last q(V) is given back before the next is made
             items = shard.step_items(model, sites, users, prior, None, family).rows
+            users = shard.untold_users(users)
             del users
             workers.wait()
             laps.append(time.perf_counter() - began)
