@@ -3,9 +3,10 @@
 Simulated ratings as in benchmarks.growth, ten a user unless told otherwise. Every number of workers has processes of
 its own, one thread each, started by torchrun as a fit is. A sweep's time is the median over sweeps of U and V, after
 one that is not counted, of the slowest worker; memory is the peak of the largest worker in sweeps, and what it gets are
-the bytes of rows that others send it in one. Constants of the cost model (benchmarks/study/cost.py) are fitted to the
-sizes marked "fitted" and tried on the others. ``--apart`` says what the machine's cores can do at most: as many jobs of
-one worker each, which share nothing, at once.
+the bytes of rows that others send it in one. CPU seconds are those of the busiest worker: other work on the machine
+disturbs them less. One worker keeps free memory, as the command of a fit does. Constants of the cost model
+(benchmarks/study/cost.py) are fitted to the sizes marked "fitted" and tried on the others. ``--apart`` says what the
+machine's cores can do at most: as many jobs of one worker each, which share nothing, at once.
 """
 
 from __future__ import annotations
@@ -188,9 +189,11 @@ def _compare(rows: list[dict[str, Any]]) -> None:
         several = [row for row in largest if row["family"] == family and row["workers"] > 1]
         one = next((row for row in largest if row["family"] == family and row["workers"] == 1), None)
         for row in several if one is not None else []:
-            faster, share = one["seconds"] / row["seconds"], row["gib"] / one["gib"]  # type: ignore[index]
+            faster, less = (one[name] / row[name] for name in ("seconds", "busy"))  # type: ignore[index]
+            share = row["gib"] / one["gib"]  # type: ignore[index]
             how = f"{family}: {row['workers']} workers that get {row['gather']}"
             print(f"{how} are {faster:.2f} times as fast, with {share:.2f} of the memory each")
+            print(f"{how} take {row['busy']:.3g} CPU seconds each at most, one {less:.2f} times as many")
             if "apart" in row:
                 most = row["workers"] * one["seconds"] / row["apart"]  # type: ignore[index]
                 print(f"{how} could be at most {most:.2f} times as fast: that is what jobs apart get done at once")

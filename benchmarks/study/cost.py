@@ -18,7 +18,7 @@ alpha is the cost of a stored cell, beta of a row, gamma of a byte; alpha and be
 holds its cells twice, rows of all users and items, or those needed and its own, and of full covariances those of its
 users and of all items:
 
-    memory = base + 2 * 40 R / W + 4 K n (U + I) * 3,             of all,
+    memory = base + 2 * 40 R / W + 4 K n (U + U / W + 3 I),       of all,
     memory = base + 2 * 40 R / W + 4 K n (2 p U + U / W + 3 I),   of those needed,
     memory = base + 2 * 40 R / W + 4 K^2 (U / W + I) * delta,     of full covariances.
 """
@@ -69,11 +69,11 @@ class Size:
         if self.gather == "needed":
             own = self.users / self.workers
             return cells + 4 * numbers * (COPIES_OF_NEEDED * self.got + own + self.items * COPIES_OF_MEANS)
-        return cells + 4 * numbers * (self.users + self.items) * COPIES_OF_MEANS
+        return cells + 4 * numbers * (self.users * (1 + 1 / self.workers) + self.items * COPIES_OF_MEANS)
 
 
 COPIES_OF_MEANS = 3.0
-"""Rows that are there at once: those before and after a half-step, and their right-hand sides."""
+"""Rows of items that are there at once: those before and after a half-step, and their right-hand sides."""
 COPIES_OF_NEEDED = 2.0
 """The users that are got, and what is sent to others for theirs or is made of them."""
 COPIES_OF_COVARIANCES = 1.1

@@ -17,6 +17,7 @@ from benchmarks.study.machine import forget_peak, peak_mib, peak_since_mib
 from inference.algorithms.shards import Shard
 from inference.algorithms.workers import Group, Workers, here, leave
 from inference.kinds import Gather
+from inference.memory import keep_free_memory
 from models.base import FactorModel, NoContent
 from models.gaussians import Gaussians
 from models.observations import RatingColumns
@@ -60,6 +61,8 @@ def main() -> None:
     torch.set_num_threads(1)
     workers = here()
     workers = workers if workers.size == 1 else Counting()
+    if workers.size == 1:  # as the command of a fit does
+        keep_free_memory()
     found = sweeps(workers, **how)
     if workers.is_first:
         print(json.dumps(found))
@@ -69,40 +72,42 @@ def main() -> None:
 def sweeps(
     workers: Workers, folder: str, family: str, factors: int, sweeps: int, gather: Gather = "all"
 ) -> dict[str, Any]:
-    """Median seconds of a sweep, bytes got in it, and GiB, each of the worker with most.
+    """Median seconds of a sweep and CPU seconds, bytes got in it, and GiB, each of the worker with most.
 
-    These are the peak of sweeps, that of reading the data before, and what there was before any data.
+    GiB are the peak of sweeps, that of reading the data before, and what there was before any data.
     """
     base = peak_mib() / 1024
     indptr, at = (torch.from_numpy(np.load(Path(folder) / f"{name}.npy")) for name in ("indptr", "users"))
     ones, n_items, n_users = torch.ones(len(at)), len(indptr) - 1, int(at.max()) + 1
     columns = RatingColumns(indptr, at, ones, ones, indptr.diff() > 0, n_users)
     model = FactorModel(n_users, n_items, factors, NoContent(factors), ConfidenceNormal(1.0, B), lambda_u=10.0)
-    shard = Shard(columns, model.ratings, workers, family == "full", gather)
+    shard = Shard(columns, model.ratings, workers, family == "full", factors, gather)
     del columns, ones, at, indptr
     reading = peak_mib() / 1024
     forget_peak()
     z_loc = torch.randn(n_items, factors, generator=torch.Generator().manual_seed(0))
     prior = NormalPrior(z_loc, 1.0)
-    items, laps = Gaussians(z_loc), list[float]()
+    items, laps, busy = Gaussians(z_loc), list[float](), list[float]()
     with torch.no_grad():
         for _ in range(sweeps + 1):
             workers.wait()
             before = getattr(workers, "received", 0)
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             sites = shard.sites(model.ratings, None)
-            users = shard.step_users(model, sites, items, family, NOTHING).rows
+            users = shard.told_users(shard.step_users(model, sites, items, family, NOTHING).rows)
             items = Gaussians(z_loc)  # the last q(V) is given back before the next is made
             items = shard.step_items(model, sites, users, prior, None, family).rows
+            users = shard.untold_users(users)
             del users
+            busy.append(time.process_time() - worked)
             workers.wait()
             laps.append(time.perf_counter() - began)
     received = getattr(workers, "received", 0) - before
-    mine = torch.zeros(workers.size, 5, dtype=torch.float64)
-    numbers = [median(laps[1:]), received, peak_since_mib() / 1024, reading, base]
+    mine = torch.zeros(workers.size, 6, dtype=torch.float64)
+    numbers = [median(laps[1:]), median(busy[1:]), received, peak_since_mib() / 1024, reading, base]
     mine[workers.rank] = torch.tensor(numbers, dtype=torch.float64)
     most = workers.total(mine).max(0).values.tolist()
-    return dict(zip(("seconds", "received", "gib", "reading_gib", "base_gib"), most, strict=True))
+    return dict(zip(("seconds", "busy", "received", "gib", "reading_gib", "base_gib"), most, strict=True))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class Cells:
     @classmethod
     def of_items(cls, columns: RatingColumns, site: float | GaussianSite) -> Cells:
         """Rows are items, others are users; ``site`` is the ratings' Gaussian site, or their background b."""
-        return cls(columns.indptr, columns.users, *_values(columns, site), columns.observed)
+        return cls(columns.indptr, columns.users, *values_of(columns, site), columns.observed)
 
     @classmethod
     def of_users(cls, columns: RatingColumns, site: float | GaussianSite) -> Cells:
@@ -49,25 +49,15 @@ class Cells:
         order = torch.argsort(columns.users, stable=True)
         counts = torch.bincount(columns.users, minlength=columns.n_users)
         indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        weights, targets = (value[order] for value in _values(columns, site))
+        weights, targets = (value[order] for value in values_of(columns, site))
         return cls(indptr, columns.items[order], weights, targets, torch.ones_like(counts, dtype=torch.bool))
 
     def with_values(self, weights: Tensor, targets: Tensor) -> Cells:
         """The same cells with other weights and targets."""
         other = replace(self, weights=weights, targets=targets)
-        for name in ("_buckets", "_met", "needed", "unobserved"):
+        for name in ("_buckets", "needed", "unobserved"):
             vars(other)[name] = getattr(self, name)
         return other
-
-    def among_met(self, other: Tensor) -> tuple[Cells, Tensor]:
-        """The same cells over those rows of the other side alone that have any, and these rows of ``other``."""
-        if self.afar is not None:
-            return self, other
-        met, places = self._met
-        cells = replace(self, others=places)
-        for name in ("_buckets", "needed"):
-            vars(cells)[name] = getattr(self, name)
-        return cells, other.index_select(0, met)
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -93,13 +83,6 @@ class Cells:
     def shift(self, other: Tensor) -> Tensor:
         """Sum over each row's stored cells of c r times the other side's row, (n_rows, n_factors)."""
         return kernels.shift(self, other)
-
-    @cached_property
-    def _met(self) -> tuple[Tensor, Tensor]:
-        """The other side's rows that have cells, and the place among them of each cell's, (n_stored,)."""
-        if self.afar is not None:
-            return torch.arange(len(self.afar.met), device=self.others.device), self.others
-        return torch.unique(self.others, return_inverse=True)
 
     @cached_property
     def needed(self) -> Tensor:
@@ -150,12 +133,13 @@ class Cells:
         return Padded(self.others[at], weights, targets, real, full)
 
 
-def _values(columns: RatingColumns, site: float | GaussianSite) -> tuple[Tensor, Tensor]:
-    """Weights and targets of the stored cells, in the order of the columns."""
+def values_of(columns: RatingColumns, site: float | GaussianSite) -> tuple[Tensor, Tensor]:
+    """Weights and targets of the stored cells, in the order of the columns, (n_stored,) each."""
     c = columns.confidences
     if isinstance(site, int | float):
         return c - site, c * columns.ratings
-    return site.precision - site.zeros_at(columns), site.shift - site.zero_shift
+    targets = site.shift - site.zero_shift if site.zero_shift else site.shift
+    return site.precision - site.zeros_at(columns), targets
 
 
 @dataclass(frozen=True, eq=False)

@@ -193,13 +193,12 @@ def tally(scores, asked, found):  # type: ignore[no-untyped-def]
 
 
 @_kernel
-def points(cells, whitened, met, added, most, rows, loc, state):  # type: ignore[no-untyped-def]
+def points(cells, whitened, most, rows, starts, loc, state):  # type: ignore[no-untyped-def]
     """Points of some rows of at most ``most`` cells of positive weight, by Woodbury's identity.
 
-    ``cells`` are (indptr, others, weights, targets). Row b of ``loc`` (n, size) is that of ``rows[b]``: the point
-    without cells before, and after it has sum_s w_s a_s added, w = (W^-1 + X X')^-1 (W^-1 y - M loc), with X, M and A
-    the rows of ``whitened``, ``met`` and ``added`` at the row's cells. No ``met`` means that loc is 0, no ``added``
-    that it is ``whitened``. ``state`` (n,) says what became of each.
+    ``cells`` are (indptr, others, weights, targets), X the rows of ``whitened`` at a row's cells. Row b of ``loc`` (n,
+    size) is that of ``rows[b]``: the point without cells before, which is 0 unless one ``starts`` elsewhere, and after
+    it has X' (W^-1 + X X')^-1 (W^-1 y - X loc) added. ``state`` (n,) says what became of each.
     """
     indptr, others, weights, targets = cells
     size = whitened.shape[1]
@@ -207,22 +206,18 @@ def points(cells, whitened, met, added, most, rows, loc, state):  # type: ignore
     system, right = np.empty((most, most), loc.dtype), np.empty(most, loc.dtype)
     for b in range(len(rows)):
         first, n, row = indptr[rows[b]], indptr[rows[b] + 1] - indptr[rows[b]], loc[b]
-        state[b] = LEFT if n > most else DONE
-        if n > most:
-            continue
+        state[b] = DONE
         for s in range(n):
-            weight, other, mine = weights[first + s], others[first + s], x[s]
+            weight, cell, mine = weights[first + s], whitened[others[first + s]], x[s]
             if not weight > 0:
                 state[b] = LEFT
                 break
             inverse, dot = 1 / weight, weight * 0
-            if len(met):
-                cell = met[other]
-                for k in range(size):
-                    dot += cell[k] * row[k]
-            cell = whitened[other]
             for k in range(size):
                 mine[k] = cell[k]
+            if starts:
+                for k in range(size):
+                    dot += mine[k] * row[k]
             right[s] = inverse * targets[first + s] - dot
             _dots(x, s, size, system[s])
             system[s, s] += inverse
@@ -232,9 +227,9 @@ def points(cells, whitened, met, added, most, rows, loc, state):  # type: ignore
             state[b] = INDEFINITE
             continue
         for s in range(n):
-            cell, weight = added[others[first + s]] if len(added) else x[s], right[s]
+            mine, weight = x[s], right[s]
             for k in range(size):
-                row[k] += weight * cell[k]
+                row[k] += weight * mine[k]
 
 
 @_inline

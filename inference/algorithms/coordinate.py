@@ -142,7 +142,7 @@ class Coordinate(NetworkFit[State]):
         if self.shard is None:
             full = self.options.kind in ("full", "structured")
             columns, ratings = self.observations.columns, model.ratings
-            self.shard = Shard(columns, ratings, self.workers, full, self._method.gather)
+            self.shard = Shard(columns, ratings, self.workers, full, model.width, self._method.gather)
             self.observations = replace(self.observations, columns=self.shard.columns)
         self.of_users.take(model.ratings, self.shard)
 
@@ -227,14 +227,15 @@ class Coordinate(NetworkFit[State]):
         state.users = None  # its covariances make room for the new ones
         shard, above = self._shard, self._above(state)
         sites = shard.sites(model.ratings, state.second)
-        u = shard.step_users(model, sites, state.items, family, above)
+        u = shard.told_users(shard.step_users(model, sites, state.items, family, above).rows)
         spread = z_var if self.options.kind == "structured" else None
-        v = shard.step_items(model, sites, u.rows, model.prior_of_items(z_loc, above), spread, family)
-        state.users, state.items = u.rows, v.rows
+        v = shard.step_items(model, sites, u, model.prior_of_items(z_loc, above), spread, family)
+        u = shard.untold_users(u)
+        state.users, state.items = u, v.rows
         state.shift = None if v.rows.spread is None else v.shift
         self._center(state, z_loc)
         if state.above is not None:
-            everybody = self.workers.rows(u.rows.loc, shard.user_spans)
+            everybody = self.workers.rows(u.loc, shard.user_spans)
             state.above = best_above(model, above, everybody, v.rows.loc, z_loc)
             above = self._above(state)
             unrated = ~shard.observed

@@ -222,26 +222,24 @@ def _points(
     With shared = L L', whitened rows x L^-T of the other side and start = L^-1 pull, the point is L^-T times
     start + X' (W^-1 + X X')^-1 (W^-1 y - X start).
     """
-    size, cells, other = len(shared), *cells.among_met(other)
+    size = len(shared)
     eye = torch.eye(size, dtype=torch.float64, device=shared.device)
-    tril = _cholesky(shared.double())
-    inverse_tril = torch.linalg.solve_triangular(tril, eye, upper=False).to(shared)
-    whitened = kernels.times(other, inverse_tril.mT, workers, "upper")
+    root = torch.linalg.solve_triangular(_cholesky(shared.double()), eye, upper=False).to(shared)
     compiled, left = kernels.compiled_for(other, right, cells.weights, cells.targets), None
-    if compiled is not None and short >= 1:
-        inverse = None if pull is None else torch.cholesky_inverse(tril).to(shared)
-        way = kernels.Points(cells, other, whitened, inverse_tril, pull, inverse)
-        found, left = way.solved(compiled, short, workers)
+    most = kernels.most_cells(size, short) if compiled is not None else 0
+    asked = cells.lengths <= (most if most and size <= kernels.SMALL else short)
+    whitened = kernels.Whitened.of(other, root, int(cells.lengths[asked].sum()), workers)
+    if most:
+        found, left = kernels.Points(cells, whitened, pull).solved(compiled, most, workers)
         if size <= kernels.SMALL:
-            kernels.normals(
-                compiled, cells, Gaussians(other), (shared, 0.0, None), right, left, Gaussians(found), workers
-            )
+            base = shared, 0.0, None
+            kernels.normals(compiled, cells, Gaussians(other), base, right, left, Gaussians(found), workers)
             return found
     else:
         found = torch.zeros_like(right)
     if pull is not None and left is None:
         rest = (cells.observed & (cells.lengths == 0)).nonzero().squeeze(-1)
-        found[rest] = pull[rest] @ inverse_tril.mT @ inverse_tril
+        found[rest] = pull[rest] @ root.mT @ root
 
     def solve(rows: Tensor) -> None:
         cell = cells.padded(rows)
@@ -250,8 +248,8 @@ def _points(
             precisions = shared + (x * cell.weights[..., None]).mT @ x
             found[rows] = torch.cholesky_solve(right[rows, :, None], _cholesky(precisions)).squeeze(-1)
             return
-        start = None if pull is None else pull.index_select(0, rows) @ inverse_tril.mT
-        found.index_copy_(0, rows, _woodbury(cell, F.embedding(cell.others, whitened), start) @ inverse_tril)
+        start = None if pull is None else pull.index_select(0, rows) @ root.mT
+        found.index_copy_(0, rows, _woodbury(cell, whitened.at(cell.others), start) @ root)
 
     in_parallel(solve, cells.blocks(lambda length: length * size + min(length, size) ** 2, left), workers)
     return found
@@ -296,7 +294,7 @@ def _points_by_row(
 
     With G = Q diag(e) Q' that is diagonal for all rows in the coordinates Q' w, in which Woodbury's identity is used.
     """
-    (gram, precision, by_row), (cells, other) = base, cells.among_met(other)
+    gram, precision, by_row = base
     size, found = len(gram), torch.zeros_like(right)
     values, axes = torch.linalg.eigh(gram.double())
     values, axes = values.clamp(min=0).to(gram), axes.to(gram)

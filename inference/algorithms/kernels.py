@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from inference.kinds import Kernel
 from models.gaussians import Gaussians
+from models.rows import segments
 from pyro_cvae.errors import MachineError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ FEW = 64
 """Cells of a row up to which a kernel takes it where there are more factors than that."""
 WOODBURY_UP_TO = 0.4
 """Cells a factor up to which a kernel solves a point by Woodbury's identity where there are few factors."""
+TABLE_FROM = 2
+"""Cells for each of the other side's rows from which all of these are whitened at once, not as cells ask for them."""
 ROWS_AT_ONCE = 1024
 """Rows of points that a thread takes at once."""
 MOMENTS_AT_ONCE = 4096
@@ -92,56 +95,90 @@ def _compiled() -> Any:
     return compiled
 
 
+def most_cells(size: int, short: float) -> int:
+    """Cells of a row up to which :class:`Points` solves it, where rows of ``short`` may be; 0: it solves none."""
+    most = FEW if size > SMALL else max(1.0, WOODBURY_UP_TO * size)
+    return int(min(short, most))
+
+
+@dataclass(frozen=True, eq=False)
+class Whitened:
+    """The other side's rows x in coordinates where the rows' common precision P = L L' is I, L^-1 x.
+
+    All of them are there at once, ``table`` (n_others, size), or of few cells they are made as these ask for them:
+    that takes no memory, and kernels then read one row after the other. Shapes: ``other`` (n_others, size) the rows
+    themselves; ``root`` L^-1 (size, size).
+    """
+
+    other: Tensor
+    root: Tensor
+    table: Tensor | None
+
+    @classmethod
+    def of(cls, other: Tensor, root: Tensor, n_asked: int, workers: int) -> Whitened:
+        """The rows for ``n_asked`` cells in all."""
+        few = n_asked < TABLE_FROM * len(other)
+        return cls(other, root, None if few else times(other, root.mT, workers, "upper"))
+
+    def at(self, others: Tensor) -> Tensor:
+        """The rows of cells of any shape, (..., size)."""
+        if self.table is not None:
+            return F.embedding(others, self.table)
+        rows = self.other.index_select(0, others.flatten())
+        return product(rows, self.root.mT, "upper").view(*others.shape, len(self.root))
+
+
 @dataclass(frozen=True, eq=False)
 class Points:
     """What the points of rows are made of, whose common precision is P = L L'.
 
-    Shapes: ``other`` (n_others, size) and the same ``whitened``, by L^-T; ``root`` is L^-1 and ``inverse`` P^-1, (size,
-    size); ``pull`` is h_i of a row without cells, (n_rows, size). Without a pull, ``None``, it is 0, and there is no
-    ``inverse``.
+    ``whitened`` are the other side's rows; ``pull`` is h_i of a row without cells, (n_rows, size), or ``None`` for 0.
     """
 
     cells: Cells
-    other: Tensor
-    whitened: Tensor
-    root: Tensor
+    whitened: Whitened
     pull: Tensor | None
-    inverse: Tensor | None
 
-    def solved(self, compiled: Any, short: float, workers: int) -> tuple[Tensor, Tensor]:
+    def solved(self, compiled: Any, most: int, workers: int) -> tuple[Tensor, Tensor]:
         """Points of all rows that are needed but of those that are left, and the latter's numbers.
 
-        Rows of at most ``short`` cells may be solved by Woodbury's identity:
+        Rows of at most ``most`` cells are solved by Woodbury's identity:
 
-            P^-1 h + sum_s w_s P^-1 x_s,    w = (W^-1 + X P^-1 X')^-1 (W^-1 y - X P^-1 h)
+            L^-T (start + X' (W^-1 + X X')^-1 (W^-1 y - X start)),    start = L^-1 h
 
         Left are other rows and those with a weight that is not positive. Raises MachineError where a row's system is
         not positive definite.
         """
-        cells, pull, size = self.cells, self.pull, len(self.root)
-        most = int(min(short, FEW if size > SMALL else max(1.0, WOODBURY_UP_TO * size)))
-        rows, found = cells.needed, self.other.new_empty(len(cells), size)
-        if pull is None or self.inverse is None:
-            given, added = self.other[:0], self.other[:0]
-        else:
-            given, added = self.other, times(self.other, self.inverse, workers)
-        table = _arrays(cells.indptr, cells.others, cells.weights, cells.targets)
-        numbers, state = _arrays(self.whitened, given, added), np.empty(len(rows), np.int8)
-        into = found.numpy()
+        cells, pull, root = self.cells, self.pull, self.whitened.root
+        found, is_short = root.new_empty(len(cells), len(root)), cells.lengths[cells.needed] <= most
+        rows = cells.needed[is_short]
+        state, into = np.empty(len(rows), np.int8), found.numpy()
 
         def solve(part: slice) -> None:
             mine = rows[part]
-            if pull is None or self.inverse is None:
-                loc = self.other.new_zeros(len(mine), size)
+            if pull is None:
+                loc = root.new_zeros(len(mine), len(root))
             else:
-                loc = product(pull.index_select(0, mine), self.inverse)
-            compiled.points(table, *numbers, most, mine.numpy(), loc.numpy(), state[part])
-            compiled.put(mine.numpy(), (product(loc, self.root, "lower") if pull is None else loc).numpy(), into)
+                loc = product(pull.index_select(0, mine), root.mT, "upper")
+            table, whitened, places = self._of(mine)
+            compiled.points(table, whitened, most, places, pull is not None, loc.numpy(), state[part])
+            compiled.put(mine.numpy(), product(loc, root, "lower").numpy(), into)
 
         in_parallel(solve, _slices(len(rows), ROWS_AT_ONCE), workers)
         if (state == compiled.INDEFINITE).any():
             raise indefinite()
-        return found, rows[torch.from_numpy(state == compiled.LEFT)]
+        is_left = ~is_short
+        is_left[is_short] = torch.from_numpy(state == compiled.LEFT)
+        return found, cells.needed[is_left]
+
+    def _of(self, rows: Tensor) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+        """Cells, the whitened rows that these number, and where ``rows`` stand among the cells' rows."""
+        cells, table = self.cells, self.whitened.table
+        if table is not None:
+            return _arrays(cells.indptr, cells.others, cells.weights, cells.targets), table.numpy(), rows.numpy()
+        indptr, at = segments(cells.indptr, rows)
+        own = _arrays(indptr, torch.arange(len(at)), cells.weights[at], cells.targets[at])
+        return own, self.whitened.at(cells.others[at]).numpy(), np.arange(len(rows))
 
 
 def inner(one: Tensor, other: Tensor) -> Tensor:

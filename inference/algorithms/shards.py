@@ -1,7 +1,7 @@
 r"""The closed-form half-steps of workers that share users and items out.
 
-A worker has the stored cells of its own users, contiguous rows of the matrix with like numbers of cells, and updates
-these users alone; it knows q of all items. q of the items is then updated in one of two ways:
+A worker has the stored cells of its own users, contiguous rows of the matrix that cost as much as those of others, and
+updates these users alone; it knows q of all items. q of the items is then updated in one of two ways:
 
 - of points and diagonal Normals each worker updates items of its own from the cells of their columns. For these it gets
   all workers' users, (n_users, n_factors) numbers, or those alone that have a stored cell in these columns, and sums
@@ -19,6 +19,7 @@ Alone, a worker has all cells and sends nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from inference.algorithms.afar import Afar
-from inference.algorithms.cells import Cells
+from inference.algorithms.cells import Cells, values_of
 from inference.algorithms.half_steps import HalfStep
 from inference.algorithms.sides import update_items, update_users
 from inference.algorithms.summed import Elsewhere
@@ -38,6 +39,8 @@ from models.observations import RatingColumns
 from models.priors import Above, NormalPrior
 from models.ratings import GaussianSite, RatingLikelihood
 
+ROW, FULL_ROW = 0.2, 0.5
+"""What a row costs by itself, in stored cells a factor: points and diagonal Normals, full covariances."""
 SHARED = 2
 """Covariances at the end of a table that rows share: of rows without cells but zeros, and of rows without any."""
 
@@ -65,16 +68,18 @@ class Shard:
         ratings: RatingLikelihood,
         workers: Workers,
         full: bool,
+        width: int,
         gather: Gather = "all",
     ) -> None:
         """Take this worker's part of all ``columns``; ``full`` says that users have full covariances.
 
-        ``gather`` are the users that a worker gets for its items where these are updated so.
+        ``width`` is that of rows; ``gather`` are the users that a worker gets for its items where these are updated so.
         """
         self.workers, self.n_users = workers, columns.n_users
         counts = columns.indptr.diff()
-        self.user_spans = workers.spans(torch.bincount(columns.users, minlength=columns.n_users))
-        self.item_spans = workers.spans(counts)
+        row = width * (FULL_ROW if full else ROW)
+        self.user_spans = workers.spans(row + torch.bincount(columns.users, minlength=columns.n_users))
+        self.item_spans = workers.spans(row + counts)
         self.users, self.items = self.user_spans[workers.rank], self.item_spans[workers.rank]
         alone = workers.size == 1
         self._gathers = not alone and not full and ratings.exact
@@ -85,7 +90,6 @@ class Shard:
             self._afar = Afar(self._item_columns.users, self.user_spans, workers)
             n_met = len(self._afar.met)
             self._item_columns = replace(self._item_columns, users=self._afar.places, n_users=n_met)
-        self._order = torch.argsort(self.columns.users, stable=True)
         self._site = self._item_site = ratings.site(self.columns)
         if self._gathers:
             self._item_site = ratings.site(self._item_columns)
@@ -94,6 +98,11 @@ class Shard:
         self._item_cells = replace(self._item_cells, afar=self._afar)
         if not alone and not self._gathers:
             self._item_cells = replace(self._item_cells, elsewhere=Elsewhere(counts, workers))
+
+    @cached_property
+    def _order(self) -> Tensor:
+        """The columns' cells in the order of users; wanted where sites change alone."""
+        return torch.argsort(self.columns.users, stable=True)
 
     @property
     def observed(self) -> Tensor:
@@ -105,11 +114,11 @@ class Shard:
         site = ratings.site(self.columns, second)
         item_site = ratings.site(self._item_columns) if self._gathers else site
         if site.is_like(self._site) and item_site.is_like(self._item_site):
-            return Sites(site, self._user_cells, item_site, self._item_cells)
-        weights, targets = _values(site, self.columns)
+            return Sites(self._site, self._user_cells, self._item_site, self._item_cells)
+        weights, targets = values_of(self.columns, site)
         users = self._user_cells.with_values(weights[self._order], targets[self._order])
         if self._gathers:
-            weights, targets = _values(item_site, self._item_columns)
+            weights, targets = values_of(self._item_columns, item_site)
         return Sites(site, users, item_site, self._item_cells.with_values(weights, targets))
 
     def prior_of_users(self, model: FactorModel, above: Above) -> NormalPrior:
@@ -131,21 +140,34 @@ class Shard:
         spread: Tensor | None,
         family: str,
     ) -> HalfStep:
-        """Q of all items given q of the users of all workers, of which ``users`` are this one's.
+        """Q of all items given ``users``, what :meth:`told_users` gives.
 
         Of points and diagonal Normals the ``shift`` is that of this worker's items alone.
         """
         if not self._gathers:
             seen = sites.user_cells.observed
             return update_items(model, sites.items, sites.item_cells, users, seen, prior, spread, family)
-        everybody, own = users if self._afar else self.all_users(users), self.items
+        own = self.items
         prior = replace(prior, loc=prior.loc[own], slope=None if prior.slope is None else prior.slope[own])
-        seen = torch.ones(len(everybody), dtype=torch.bool, device=everybody.loc.device)
-        step = update_items(model, sites.items, sites.item_cells, everybody, seen, prior, None, family)
+        seen = torch.ones(len(users), dtype=torch.bool, device=users.loc.device)
+        step = update_items(model, sites.items, sites.item_cells, users, seen, prior, None, family)
         square, linear, offset = self.workers.total(
             torch.tensor([step.square, step.linear, step.offset], dtype=torch.float64)
         ).tolist()
         return HalfStep(gathered(step.rows, self.item_spans, self.workers), square, linear, step.shift, offset)
+
+    def told_users(self, users: Gaussians) -> Gaussians:
+        """Q of the users that this worker's items are updated from, of whom ``users`` are this one's.
+
+        Where these are the users of all workers, nothing holds this one's twice once ``users`` are given up.
+        """
+        return self.all_users(users) if self._gathers and self._afar is None else users
+
+    def untold_users(self, users: Gaussians) -> Gaussians:
+        """The inverse of :meth:`told_users`."""
+        if not self._gathers or self._afar is not None:
+            return users
+        return self.own_users(users).mapped(Tensor.clone, Tensor.clone)  # all others' are given up
 
     def all_users(self, users: Gaussians) -> Gaussians:
         """Q of the users of all workers."""
@@ -188,11 +210,6 @@ class Shard:
                 if (table := getattr(users, name)) is not None:
                     parts[name] = torch.cat([table[begin : begin + n_alone], table[-SHARED:]])
         return Gaussians(**parts)
-
-
-def _values(site: GaussianSite, columns: RatingColumns) -> tuple[Tensor, Tensor]:
-    """Weights and targets of the stored cells, (n_stored,) each."""
-    return site.precision - site.zeros_at(columns), site.shift - site.zero_shift
 
 
 def of_users(columns: RatingColumns, users: slice) -> RatingColumns:

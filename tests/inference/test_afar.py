@@ -101,11 +101,11 @@ def test_items_are_those_of_one_worker_and_fewer_users_are_received(size: int, f
     z_loc = torch.randn(N_ITEMS, N_FACTORS, generator=generator, dtype=torch.float64)
 
     def sweep(worker: Workers, gather: Any = "needed") -> tuple[Any, ...]:
-        shard = Shard(whole, ratings, worker, False, gather)
+        shard = Shard(whole, ratings, worker, False, model.width, gather)
         before = getattr(worker, "received", 0)
         sites = shard.sites(ratings, None)
         users = shard.step_users(model, sites, Gaussians(z_loc), family, NOTHING).rows
-        step = shard.step_items(model, sites, users, NormalPrior(z_loc, 1.5), None, family)
+        step = shard.step_items(model, sites, shard.told_users(users), NormalPrior(z_loc, 1.5), None, family)
         return step, getattr(worker, "received", 0) - before, shard.known_users(users), shard
 
     alone, _, users, _ = sweep(ALONE)

@@ -61,6 +61,19 @@ def test_kernels_give_the_numbers_of_torch(family, other, n_factors, dtype):
 
 
 @needs_numba
+@pytest.mark.parametrize("n_factors", [5, 20])
+def test_rows_are_whitened_at_once_or_as_cells_ask_for_them(n_factors, monkeypatch):
+    for name in SIDES:
+        side = Side(name, ragged(), 0.05)
+        others, (prior, _, _), found = make_rows("point", side.others, n_factors), prior_of(side, n_factors), []
+        for cells_a_row in (0.0, 1e9):
+            monkeypatch.setattr(kernels, "TABLE_FROM", cells_a_row)
+            found += both(lambda side=side, others=others, prior=prior: side.step(others, "point", prior))
+        for other in found[1:]:
+            assert_same(found[0], other, torch.float64)
+
+
+@needs_numba
 @pytest.mark.parametrize("family", ["point", "diagonal", "full"])
 def test_kernels_take_zeros_that_differ_by_row(family):
     """Rows that are observed without a cell have a precision of their own then."""
