@@ -57,6 +57,7 @@ STUDIES: dict[str, list[str]] = {
     "start-from": ["benchmarks.start_from", "--data", "DATA"],
     "contents": ["benchmarks.contents", "--splits", "3", "--sets", "citations", "frequent-tags"],
     "otherdata": ["benchmarks.otherdata", "--parts", "rivals", "strangers"],
+    "topics": ["benchmarks.topics"],
     "evidence": ["benchmarks.evidence"],
     "stars": ["benchmarks.stars"],
     "when-bayes": ["benchmarks.when_bayes"],

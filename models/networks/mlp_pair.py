@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +16,9 @@ from models.networks.mlp import READS, MLPDecoder, MLPEncoder
 from models.networks.of_data import feature_means, leading_directions, matrix_of
 from models.networks.spread import rank, spread
 from models.rows import DenseRows, Form, NumberRows, SparseRows
+
+LINEAR_UP_TO = 0.25
+"""Root mean square of a hidden unit's input up to which an activation counts as nearly linear."""
 
 
 class MLPPair(NetworkPair):
@@ -51,8 +55,10 @@ def start_mlp(encoder: MLPEncoder, decoder: MLPDecoder, start: Start) -> None:
     - "whitened": mix them at random; every pre-activation, and mu itself, has mean 0 and variance 1 over a sample of
       items (layer-sequential unit variance: Mishkin and Matas, ICLR 2016): for narrow layers;
     - "svd": hand the singular vectors on as they are, at one common scale, small enough for the activations to be
-      nearly linear: mu starts as the truncated SVD of the content, the decoder as half of its inverse (at full scale
-      the content's likelihood is fitted first, and its posterior means rank worse). For layers as wide as mu.
+      nearly linear. That holds for the first vector too, which all items share: an activation that flattens it takes
+      from z what says that an item is liked by all. Mu starts as the truncated SVD of the content, the decoder as half
+      of its inverse (at full scale the content's likelihood is fitted first, and its posterior means rank worse). For
+      layers as wide as mu.
     """
     as_is, likelihood, inputs = start.how == "svd", start.likelihood, start.inputs
     rows = start.some()
@@ -113,12 +119,13 @@ def _start_encoder(encoder: MLPEncoder, sampled: NumberRows, as_is: bool, n_comp
     """The layers behind the first, mu and sigma."""
     mix = nn.init.eye_ if as_is else nn.init.orthogonal_
     hidden, outer = (0.25, 0.5) if as_is else (None, None)
+    most = LINEAR_UP_TO if as_is else math.inf
     rest = float(encoder.activation(torch.zeros(()))) if as_is else 0.0
     table = encoder.weights[0]
-    h = encoder.activation(_standardize(sampled.bag(table), table, encoder.biases[0], hidden))
+    h = encoder.activation(_standardize(sampled.bag(table), table, encoder.biases[0], hidden, most=most))
     for weight, bias in zip(list(encoder.weights)[1:], list(encoder.biases)[1:], strict=True):
         mix(weight)
-        h = encoder.activation(_standardize(h @ weight, weight, bias, hidden, rest=rest, size=1.0))
+        h = encoder.activation(_standardize(h @ weight, weight, bias, hidden, rest=rest, size=1.0, most=most))
     loc = mix(torch.empty_like(encoder.loc.weight.mT))
     _standardize(h @ loc, loc, encoder.loc.bias, outer, rest=rest, size=1.0)
     encoder.loc.weight.copy_(loc.mT)
@@ -161,17 +168,21 @@ def _standardize(
     scale: bool = True,
     rest: float = 0.0,
     size: float = 0.0,
+    most: float = math.inf,
 ) -> Tensor:
     """Pre-activations of mean 0 and variance 1, by scaling ``weight``'s columns and setting ``bias``.
 
     ``size`` is that of what the layer below sends, where it is known.
 
-    With a ``gain``, all columns are scaled alike, to this mean standard deviation, and ``bias`` takes out only what the
-    layer below sends at rest, ``rest`` from each unit.
+    With a ``gain``, all columns are scaled alike, to this mean standard deviation or further, so that no unit's root
+    mean square is above ``most``. Then ``bias`` takes out only what the layer below sends at rest, ``rest`` a unit.
     """
     wide = torch.ones_like(bias)
     if scale:
         wide = spread(pre, size=size) if gain is None else spread(pre, alike=True, size=size) / gain
+        if gain is not None:
+            sent = pre - rest * weight.sum(0)
+            wide = wide.clamp(min=float(sent.square().mean(0).max().sqrt()) / most)
         weight.div_(wide)
     pre = pre / wide
     bias.copy_(-pre.mean(0) if gain is None else -rest * weight.sum(0))

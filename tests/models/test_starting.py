@@ -9,13 +9,14 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.utils.extmath import randomized_svd
 
 from models.build import content_likelihood
+from models.contents.multinomial import Multinomial
 from models.networks.base import Encoder, Start
 from models.networks.making import make_networks
 from models.networks.mlp_pair import start_mlp
 from models.networks.of_data import leading_directions
 from models.networks.product import ProductEncoder
 from models.networks.spread import rank
-from models.rows import DenseRows, PartRows, TokenRows
+from models.rows import DenseRows, PartRows, SparseRows, TokenRows
 
 
 class Options:
@@ -74,6 +75,29 @@ def test_sequences_start_at_the_singular_vectors_of_their_bags(start, network):
     else:
         assert mu.mean(0).abs().max() < 1e-9 and mu.std(0).numpy() == pytest.approx(np.ones(3))
         assert likeness.max() < 0.9, "mixed"
+
+
+@pytest.mark.parametrize("hidden", [(30,), (30, 25)])
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
+def test_what_all_texts_share_is_in_mu_as_their_other_directions_are(hidden, activation):
+    """Of 20 directions the first is many times as long as the mean one, and no activation may flatten it."""
+    torch.manual_seed(0)
+    topics = 0.5 * torch.randn(400, 5, dtype=torch.float64) @ torch.randn(5, 60, dtype=torch.float64)
+    topics[:, :10] += 4.0  # words of all texts
+    counts = torch.stack([torch.bincount(torch.multinomial(row.softmax(0), 40, True), minlength=60) for row in topics])
+    unit = torch.nn.functional.normalize(counts.double().log1p())
+    rows, likelihood = SparseRows.from_dense(unit), Multinomial()
+    options = type("Chosen", (Options,), {"factors": 20, "hidden": hidden, "activation": activation})
+    encoder, decoder = (net.double() for net in make_networks(rows.form, likelihood, options))
+    with torch.no_grad():
+        start_mlp(encoder, decoder, Start(rows, rows, likelihood, "svd", 400))
+        mu = encoder(rows)[0]
+    singular, right = torch.linalg.svd(unit, full_matrices=False)[1:]
+    assert singular[0] > 3 * singular[:20].square().mean().sqrt()
+    lengths = mu.square().sum(0).sqrt()[:5] / singular[:5]
+    assert (lengths / lengths.mean() - 1).abs().max() < 0.06, lengths
+    ratio = mu[:, 0] / (unit @ right[0])
+    assert ratio.std() < 0.05 * ratio.mean().abs()
 
 
 def test_an_expert_without_a_linear_layer_of_means_is_not_turned():
