@@ -55,10 +55,10 @@ def start_mlp(encoder: MLPEncoder, decoder: MLPDecoder, start: Start) -> None:
     - "whitened": mix them at random; every pre-activation, and mu itself, has mean 0 and variance 1 over a sample of
       items (layer-sequential unit variance: Mishkin and Matas, ICLR 2016): for narrow layers;
     - "svd": hand the singular vectors on as they are, at one common scale, small enough for the activations to be
-      nearly linear. That holds for the first vector too, which all items share: an activation that flattens it takes
-      from z what says that an item is liked by all. Mu starts as the truncated SVD of the content, the decoder as half
-      of its inverse (at full scale the content's likelihood is fitted first, and its posterior means rank worse). For
-      layers as wide as mu.
+      nearly linear. That holds for the longest directions too: where an activation flattens them, short ones, of few
+      words each, weigh more in z, and it ranks worse. Mu starts as the truncated SVD of the content, the decoder as
+      half of its inverse (at full scale the content's likelihood is fitted first, and its posterior means rank worse).
+      For layers as wide as mu.
     """
     as_is, likelihood, inputs = start.how == "svd", start.likelihood, start.inputs
     rows = start.some()
